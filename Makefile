@@ -1,0 +1,50 @@
+# make demo | test | lint | typecheck | bench, each in an environment of its own making (.venv).
+# Another interpreter: make test PYTHON=python3.12.  Fewer or more test processes: make test JOBS=4.
+
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# mypy cannot follow an editable install of mapped folders, so it reads a plain one.
+INSTALLED := build/installed
+
+# With one thread a process, test processes do not fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+.PHONY: help demo test test-long lint typecheck bench clean
+.DEFAULT_GOAL := help
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(STAMP) ## a network defined, one imported, trained, compiled to kernels and profiled
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## every test that needs neither a GPU nor minutes
+	$(PYTEST)
+
+test-long: $(STAMP) ## the slow tests
+	$(PYTEST) -m "slow and not gpu"
+
+lint: $(STAMP) ## ruff: style and common mistakes
+	$(BIN)/ruff check .
+
+typecheck: $(STAMP) ## mypy over the package as it installs
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $(INSTALLED) .
+	cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache -p convloom
+
+bench: $(STAMP) ## ConvLoom against PyTorch, fused and unfused, on this machine
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove the environment, builds and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch, Triton and the tools into $(VENV): once, and some minutes."
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	touch $@

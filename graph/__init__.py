@@ -1,0 +1,1 @@
+"""The intermediate representation: typed operations on a directed acyclic graph, and the passes over it."""

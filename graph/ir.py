@@ -1,0 +1,178 @@
+"""The graph: a directed acyclic graph of typed, single-valued nodes, kept on networkx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+import networkx as nx
+
+from .errors import ShapeError
+from .op import Cost, Kind, Op
+from .types import TensorType
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value of the network: an op, the names of its operands, and its type.
+
+    layer: name of the user's layer it came from ("" where there is none).
+    phase: "forward" or "backward".
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    type: TensorType
+    layer: str = ""
+    phase: str = "forward"
+
+    def __str__(self) -> str:
+        head, _, attributes = str(self.op).partition("(")
+        parts = ", ".join(f"%{name}" for name in self.inputs)
+        shown = " {" + attributes.removesuffix(")") + "}" if attributes else ""
+        return f"%{self.name} = {head}({parts}){shown} : {self.type}"
+
+
+class Graph:
+    """A network. Nodes are added operands first; `nodes()` yields them in topological order.
+
+    outputs: output name -> node name, in the order a call returns them.
+    updates: state a training step writes back, parameter name -> (node holding the batch's value, momentum).
+    """
+
+    def __init__(self, name: str = "network") -> None:
+        self.name = name
+        self.dag: nx.MultiDiGraph = nx.MultiDiGraph()
+        self.outputs: dict[str, str] = {}
+        self.updates: dict[str, tuple[str, float]] = {}
+
+    # -- reading -------------------------------------------------------------------------------------------
+    def __contains__(self, name: str) -> bool:
+        return name in self.dag
+
+    def __len__(self) -> int:
+        return len(self.dag)
+
+    def __getitem__(self, name: str) -> Node:
+        return cast(Node, self.dag.nodes[name]["node"])
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, operands before their readers, otherwise in the order they were added."""
+        for name in nx.lexicographical_topological_sort(self.dag, key=self._order.__getitem__):
+            yield self[name]
+
+    @property
+    def _order(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.dag)}
+
+    def operands(self, node: Node) -> list[Node]:
+        return [self[name] for name in node.inputs]
+
+    def readers(self, name: str) -> list[Node]:
+        """Nodes that read this value, each once."""
+        return [self[reader] for reader in dict.fromkeys(self.dag.successors(name))]
+
+    def is_output(self, name: str) -> bool:
+        """Whether the value leaves the graph, as an output or as updated state."""
+        return name in self.outputs.values() or any(name == source for source, _ in self.updates.values())
+
+    def sources(self, op: type[Op]) -> list[Node]:
+        return [node for node in self.nodes() if isinstance(node.op, op)]
+
+    def cost(self, name: str, batch: int = 1) -> Cost:
+        node = self[name]
+        return node.op.cost([n.type for n in self.operands(node)], node.type, batch)
+
+    # -- writing -------------------------------------------------------------------------------------------
+    def add(
+        self, op: Op, inputs: Iterable[str] = (), name: str | None = None, layer: str = "", phase: str = "forward"
+    ) -> str:
+        """Append a node and return its name; `name` is made unique by a counter where it is taken."""
+        operands = tuple(inputs)
+        unique = self.unique_name(name or op.op_name())
+        for operand in operands:
+            if operand not in self.dag:
+                raise ShapeError(f"{unique}: operand {operand!r} is not in the graph")
+        kind = self._infer(unique, op, operands)
+        self._insert(Node(unique, op, operands, kind, layer, phase))
+        return unique
+
+    def _infer(self, name: str, op: Op, operands: tuple[str, ...]) -> TensorType:
+        try:
+            return op.infer(*(self[operand].type for operand in operands))
+        except ShapeError as error:
+            raise ShapeError(f"{name}: {error}") from None
+
+    def _insert(self, node: Node) -> None:
+        self.dag.add_node(node.name, node=node)
+        for position, operand in enumerate(node.inputs):
+            self.dag.add_edge(operand, node.name, key=position)
+
+    def unique_name(self, name: str) -> str:
+        if name not in self.dag:
+            return name
+        counters: dict[str, int] = self.dag.graph.setdefault("counters", {})
+        count = counters.get(name, 0) + 1
+        while f"{name}_{count}" in self.dag:
+            count += 1
+        counters[name] = count
+        return f"{name}_{count}"
+
+    def update_node(self, name: str, *, op: Op | None = None, inputs: Iterable[str] | None = None) -> None:
+        """Give a node another op or other operands; its type is inferred anew."""
+        old = self[name]
+        operands = old.inputs if inputs is None else tuple(inputs)
+        op = op or old.op
+        self.dag.remove_edges_from(list(self.dag.in_edges(name, keys=True)))
+        self._insert(replace(old, op=op, inputs=operands, type=self._infer(name, op, operands)))
+
+    def replace_uses(self, old: str, new: str) -> None:
+        """Let every reader of `old`, and every output it is, use `new` instead."""
+        for reader in self.readers(old):
+            if reader.name != new:
+                self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
+        self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
+        self.updates = {k: (new if v == old else v, m) for k, (v, m) in self.updates.items()}
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a node a name that is free."""
+        node, readers = self[old], self.readers(old)
+        self._insert(replace(node, name=new))
+        for reader in readers:
+            self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
+        self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
+        self.updates = {k: (new if v == old else v, m) for k, (v, m) in self.updates.items()}
+        self.remove(old)
+
+    def remove(self, name: str) -> None:
+        self.dag.remove_node(name)
+
+    def copy(self) -> Graph:
+        twin = Graph(self.name)
+        twin.dag = self.dag.copy()
+        twin.dag.graph = {"counters": dict(self.dag.graph.get("counters", {}))}
+        twin.outputs = dict(self.outputs)
+        twin.updates = dict(self.updates)
+        return twin
+
+    # -- derived facts -------------------------------------------------------------------------------------
+    def parameter_only(self) -> set[str]:
+        """Values that depend on parameters and constants alone: computed once, not once a batch."""
+        known: set[str] = set()
+        for node in self.nodes():
+            if node.op.kind is Kind.SOURCE:
+                if not node.type.batched:
+                    known.add(node.name)
+            elif all(operand in known for operand in node.inputs):
+                known.add(node.name)
+        return known
+
+    def __str__(self) -> str:
+        lines = [f"graph {self.name} {{"]
+        lines += [f"  {node}" + (f"  // {node.layer}" if node.layer else "") for node in self.nodes()]
+        results = ", ".join(f"{key}=%{value}" for key, value in self.outputs.items())
+        lines.append(f"  return {results}")
+        lines += [f"  update %{key} <- {m:g} * %{key} + {1 - m:g} * %{v}" for key, (v, m) in self.updates.items()]
+        return "\n".join([*lines, "}"])

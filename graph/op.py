@@ -1,0 +1,150 @@
+"""What an op is: one small class that says everything about itself in one place.
+
+Adding an op means adding one such class here in graph/ops, and its emission in codegen. Its fields are its
+attributes; `infer` types it, `flops` and `bytes` cost it, `reference` is its meaning in plain torch operators,
+and `gradient` is its derivative as more ops.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from .errors import CompileError, ModelFormatError
+from .types import TensorType
+
+if TYPE_CHECKING:
+    from .gradients import GradientBuilder
+    from .ir import Node
+
+
+class Kind(enum.Enum):
+    """What decides which ops may share a kernel."""
+
+    SOURCE = "source"  # inputs, parameters, constants: no kernel
+    VIEW = "view"  # the same bytes under another shape: no kernel
+    CONTRACTION = "contraction"  # convolution, matrix product and their gradients
+    WINDOW = "window"  # pooling and its gradients
+    REDUCTION = "reduction"  # sums over axes, softmax, losses
+    POINTWISE = "pointwise"  # one output element from the same element of each operand
+    MOVEMENT = "movement"  # pad, slice, concatenate, transpose
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one op or region for one batch. flops: multiplications and additions counted separately."""
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def bytes(self) -> int:
+        return self.bytes_read + self.bytes_written
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity in FLOPs a byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.flops + other.flops,
+            self.bytes_read + other.bytes_read,
+            self.bytes_written + other.bytes_written,
+        )
+
+
+REGISTRY: dict[str, type[Op]] = {}
+
+
+def snake_case(name: str) -> str:
+    """Keras's own rule: Conv2D -> conv2d, GlobalAveragePooling2D -> global_average_pooling2d, ReLU -> re_lu."""
+    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
+
+
+@dataclass(frozen=True)
+class Op(abc.ABC):
+    """Base of all ops. Subclasses are frozen dataclasses whose fields are plain, JSON-able attributes."""
+
+    kind: ClassVar[Kind]
+    operands: ClassVar[tuple[str, ...]] = ()
+    """Operand names in order; a name ending in "?" may be left out, one ending in "*" takes any number."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            REGISTRY[cls.op_name()] = cls
+
+    @classmethod
+    def op_name(cls) -> str:
+        """The name in the IR's text: Conv2D -> conv2d."""
+        return snake_case(cls.__name__)
+
+    @abc.abstractmethod
+    def infer(self, *inputs: TensorType) -> TensorType:
+        """Type of the result; raises ShapeError for operands that do not fit."""
+
+    @abc.abstractmethod
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The meaning of the op, in plain torch operators over channels-last data."""
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        """FLOPs for one batch; by default one an output element."""
+        return output.elements(batch)
+
+    def cost(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> Cost:
+        """Cost of the op alone: every operand read once, the result written once."""
+        return Cost(
+            self.flops(inputs, output, batch),
+            sum(t.nbytes(batch) for t in inputs),
+            output.nbytes(batch),
+        )
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """Nodes for the derivative with respect to each operand; None where it is zero or not defined."""
+        raise CompileError(f"{node.name}: {self.op_name()} has no gradient")
+
+    def attributes(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items())
+        return f"{self.op_name()}({shown})" if shown else self.op_name()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ",".join(map(_plain, value)) + ")"
+    return str(value)
+
+
+def op_to_json(op: Op) -> dict[str, Any]:
+    attributes = {k: op_to_json(v) if isinstance(v, Op) else v for k, v in op.attributes().items()}
+    return {"op": op.op_name(), **attributes}
+
+
+def op_from_json(data: dict[str, Any]) -> Op:
+    """Inverse of `op_to_json`; raises ModelFormatError for an unknown op or attribute."""
+    attributes = {k: _frozen(v) for k, v in data.items() if k != "op"}
+    name = data.get("op")
+    cls = REGISTRY.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ModelFormatError(f"unknown op {name!r} in graph JSON")
+    known = {f.name for f in fields(cls)}
+    if unknown := attributes.keys() - known:
+        raise ModelFormatError(f"op {name!r} has no attribute {sorted(unknown)}; it has {sorted(known)}")
+    return cls(**attributes)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return op_from_json(value)
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

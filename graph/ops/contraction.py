@@ -1,0 +1,213 @@
+"""Contractions: convolution and matrix product, and the gradients of both.
+
+Layouts: images are (N, H, W, C), convolution kernels (R, S, C / groups, K) as Keras keeps them, matrices
+(C, K). The table names, for each of the three products of a convolution, what is summed over:
+
+    forward          y[n,p,q,k]  = sum over r,s,c  of  x[n, p*st + r*d - pad, ...] * w[r,s,c,k]
+    data gradient    x'[n,h,w,c] = sum over r,s,k  of  y'[n, (h + pad - r*d) / st, ...] * w[r,s,c,k]
+    weight gradient  w'[r,s,c,k] = sum over n,p,q  of  x[n, p*st + r*d - pad, ...] * y'[n,p,q,k]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ShapeError
+from ..op import Kind, Op
+from ..types import BATCH, TensorType
+from ..windows import NO_PADDING, Padding, Pair, window_output
+
+if TYPE_CHECKING:
+    from ..gradients import GradientBuilder
+    from ..ir import Node
+
+
+@dataclass(frozen=True)
+class _Contraction(Op):
+    kind: ClassVar[Kind] = Kind.CONTRACTION
+
+
+@dataclass(frozen=True)
+class _Convolution(_Contraction):
+    """The attributes a convolution and its two gradients share. padding: ((top, bottom), (left, right))."""
+
+    strides: Pair = (1, 1)
+    padding: Padding = NO_PADDING
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def _forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
+        (top, bottom), (left, right) = self.padding
+        image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
+        y = F.conv2d(image, w.permute(3, 2, 0, 1), b, self.strides, 0, self.dilation, self.groups)
+        return y.permute(0, 2, 3, 1)
+
+    def _macs(self, y: TensorType, w: TensorType, batch: int) -> int:
+        return y.elements(batch) * prod(w.size()[:3])
+
+
+def _is_image(where: str, t: TensorType) -> None:
+    if t.rank != 4 or not t.batched:
+        raise ShapeError(f"{where} must be an image (N, height, width, channels), found {t}")
+
+
+@dataclass(frozen=True)
+class Conv2D(_Convolution):
+    """Cross-correlation of x (N, H, W, C) with w (R, S, C / groups, K), plus a bias (K,) where given."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "w", "bias?")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, w, *bias = inputs
+        _is_image("conv2d's input", x)
+        if w.rank != 4:
+            raise ShapeError(f"a convolution kernel is (height, width, in, out), found {w}")
+        r, s, c, k = w.size()
+        if self.groups < 1 or k % self.groups or x.channels != c * self.groups:
+            raise ShapeError(
+                f"input {x} has {x.channels} channels, but kernel {w} with {self.groups} groups takes "
+                f"{c * self.groups} and gives {k}; channels in and out must divide into the groups"
+            )
+        if bias and bias[0].shape != (k,):
+            raise ShapeError(f"bias must be ({k},), found {bias[0]}")
+        spatial = (int(x.shape[1]), int(x.shape[2]))
+        p, q = window_output("conv2d", spatial, (r, s), self.strides, self.padding, self.dilation)
+        return x.with_shape((BATCH, p, q, k))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * self._macs(output, inputs[1], batch) + (output.elements(batch) if len(inputs) > 2 else 0)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self._forward(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        x, w = build.operand(node, 0), build.operand(node, 1)
+        shared = (self.strides, self.padding, self.dilation, self.groups)
+        size = (int(x.type.shape[1]), int(x.type.shape[2]))
+        kernel = (int(w.type.shape[0]), int(w.type.shape[1]))
+        dx = build.if_needed(x, Conv2DDataGrad(*shared, input_size=size), dy, w.name)
+        dw = build.if_needed(w, Conv2DWeightGrad(*shared, kernel_size=kernel), x.name, dy)
+        return dx, dw, *build.bias_gradient(node, 2, dy)
+
+
+@dataclass(frozen=True)
+class Conv2DDataGrad(_Convolution):
+    """Gradient of a convolution with respect to its input: dy (N, P, Q, K), w -> (N, H, W, C)."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "w")
+    input_size: Pair = (0, 0)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        dy, w = inputs
+        _is_image("conv2d_data_grad's dy", dy)
+        return dy.with_shape((BATCH, *self.input_size, int(w.shape[2]) * self.groups))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * self._macs(inputs[0], inputs[1], batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, w = inputs
+        (top, bottom), (left, right) = self.padding
+        h, width = self.input_size
+        padded = (dy.shape[0], int(w.shape[2]) * self.groups, h + top + bottom, width + left + right)
+        dx = torch.nn.grad.conv2d_input(
+            padded, w.permute(3, 2, 0, 1), dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
+        )
+        return dx[:, :, top : top + h, left : left + width].permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Conv2DWeightGrad(_Convolution):
+    """Gradient of a convolution with respect to its kernel: x (N, H, W, C), dy (N, P, Q, K) -> (R, S, C / groups, K)."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "dy")
+    kernel_size: Pair = (1, 1)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, dy = inputs
+        _is_image("conv2d_weight_grad's x", x)
+        return x.with_shape((*self.kernel_size, x.channels // self.groups, dy.channels))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * self._macs(inputs[1], output, batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x, dy = inputs
+        (top, bottom), (left, right) = self.padding
+        image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
+        shape = (dy.shape[3], x.shape[3] // self.groups, *self.kernel_size)
+        dw = torch.nn.grad.conv2d_weight(
+            image, shape, dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
+        )
+        return dw.permute(2, 3, 1, 0)
+
+
+@dataclass(frozen=True)
+class Dense(_Contraction):
+    """Matrix product over the last axis: x (..., C) times w (C, K), plus a bias (K,) where given."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "w", "bias?")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, w, *bias = inputs
+        if x.rank < 2 or w.rank != 2 or x.channels != w.shape[0]:
+            raise ShapeError(f"dense takes (..., C) times (C, K), found {x} times {w}")
+        if bias and bias[0].shape != (w.shape[1],):
+            raise ShapeError(f"bias must be ({w.shape[1]},), found {bias[0]}")
+        return x.with_shape((*x.shape[:-1], w.shape[1]))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        macs = output.elements(batch) * inputs[0].channels
+        return 2 * macs + (output.elements(batch) if len(inputs) > 2 else 0)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x, w, *bias = inputs
+        return F.linear(x, w.t(), bias[0] if bias else None)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        x, w = build.operand(node, 0), build.operand(node, 1)
+        dx = build.if_needed(x, DenseDataGrad(), dy, w.name)
+        dw = build.if_needed(w, DenseWeightGrad(), x.name, dy)
+        return dx, dw, *build.bias_gradient(node, 2, dy)
+
+
+@dataclass(frozen=True)
+class DenseDataGrad(_Contraction):
+    """dy (..., K) times w (C, K) transposed -> (..., C)."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "w")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        dy, w = inputs
+        return dy.with_shape((*dy.shape[:-1], w.shape[0]))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * output.elements(batch) * inputs[0].channels
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, w = inputs
+        return F.linear(dy, w)
+
+
+@dataclass(frozen=True)
+class DenseWeightGrad(_Contraction):
+    """x (..., C) transposed times dy (..., K), summed over every leading axis -> (C, K)."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "dy")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, dy = inputs
+        return x.with_shape((x.channels, dy.channels))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * inputs[1].elements(batch) * inputs[0].channels
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x, dy = inputs
+        return x.reshape(-1, x.shape[-1]).t() @ dy.reshape(-1, dy.shape[-1])

@@ -1,0 +1,200 @@
+"""Reductions: sums and means over axes, softmax, and the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ShapeError
+from ..op import Kind, Op
+from ..types import TensorType
+
+if TYPE_CHECKING:
+    from ..gradients import GradientBuilder
+    from ..ir import Node
+
+
+@dataclass(frozen=True)
+class _Reduction(Op):
+    kind: ClassVar[Kind] = Kind.REDUCTION
+
+
+@dataclass(frozen=True)
+class Reduce(_Reduction):
+    """Sum, or mean, over `axes`. The axes vanish, or stay with size 1 where keepdims."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    axes: tuple[int, ...] = (0,)
+    mean: bool = False
+    keepdims: bool = False
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x = inputs[0]
+        if any(not 0 <= axis < x.rank for axis in self.axes):
+            raise ShapeError(f"reduce over axes {self.axes} of {x}, which has {x.rank} axes")
+        if self.keepdims:
+            return x.with_shape(1 if i in self.axes else d for i, d in enumerate(x.shape))
+        return x.with_shape(d for i, d in enumerate(x.shape) if i not in self.axes)
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return inputs[0].elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        reduce = torch.mean if self.mean else torch.sum
+        return reduce(inputs[0], dim=self.axes, keepdim=self.keepdims)
+
+
+@dataclass(frozen=True)
+class Softmax(_Reduction):
+    """exp(x - max) / sum of the same, over the last axis."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 4 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(inputs[0], -1)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [build.if_needed(build.operand(node, 0), SoftmaxGrad(), dy, node.name)]
+
+
+@dataclass(frozen=True)
+class SoftmaxGrad(_Reduction):
+    """y * (dy - sum of dy * y over the last axis), from the softmax's output y."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "y")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 4 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, y = inputs
+        return y * (dy - (dy * y).sum(-1, keepdim=True))
+
+
+# -- losses: a prediction and a target of one shape -> one number, the mean over the batch ---------------------
+@dataclass(frozen=True)
+class _Loss(_Reduction):
+    operands: ClassVar[tuple[str, ...]] = ("prediction", "target")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        prediction, target = inputs
+        if prediction.shape != target.shape:
+            raise ShapeError(f"{self.op_name()} takes prediction and target of one shape, found {prediction} and {target}")
+        return TensorType((), "float64" if prediction.dtype == "float64" else "float32")
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 5 * inputs[0].elements(batch)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [build.if_needed(build.operand(node, 0), LossGrad(self), *node.inputs, dy), None]
+
+    def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Derivative of the loss with respect to the prediction."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(_Loss):
+    """Mean over the rows of -sum(target * log_softmax(prediction)); the prediction being logits."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        logits, target = _accumulated(*inputs)
+        return -(target * torch.log_softmax(logits, -1)).sum(-1).mean()
+
+    def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        rows = prediction.numel() // prediction.shape[-1]
+        return (torch.softmax(prediction, -1) * target.sum(-1, keepdim=True) - target) / rows
+
+
+@dataclass(frozen=True)
+class CategoricalCrossEntropy(_Loss):
+    """Mean over the rows of -sum(target * log p), p the predicted probabilities divided by their sum.
+
+    p is clipped to [1e-7, 1 - 1e-7] as Keras does.
+    """
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        prediction, target = _accumulated(*inputs)
+        p = (prediction / prediction.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)
+        return -(target * torch.log(p)).sum(-1).mean()
+
+    def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        rows = prediction.numel() // prediction.shape[-1]
+        total = prediction.sum(-1, keepdim=True)
+        p = prediction / total
+        inside = ((p > 1e-7) & (p < 1 - 1e-7)).to(p.dtype)
+        ratio = target * inside / p.clamp(1e-7, 1 - 1e-7)
+        return ((ratio * p).sum(-1, keepdim=True) - ratio) / total / rows
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(_Loss):
+    """Mean of -(t log p + (1 - t) log(1 - p)).
+
+    from_logits: p = sigmoid(prediction), in the form max(x, 0) - x t + log(1 + exp(-|x|)) that cannot overflow;
+    otherwise p = prediction, clipped to [1e-7, 1 - 1e-7] as Keras does.
+    """
+
+    from_logits: bool = False
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        prediction, target = _accumulated(*inputs)
+        if self.from_logits:
+            return F.binary_cross_entropy_with_logits(prediction, target)
+        p = prediction.clamp(1e-7, 1 - 1e-7)
+        return -(target * torch.log(p) + (1 - target) * torch.log(1 - p)).mean()
+
+    def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if self.from_logits:
+            return (torch.sigmoid(prediction) - target) / prediction.numel()
+        p = prediction.clamp(1e-7, 1 - 1e-7)
+        inside = ((prediction > 1e-7) & (prediction < 1 - 1e-7)).to(p.dtype)
+        return inside * (p - target) / (p * (1 - p)) / prediction.numel()
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_Loss):
+    """Mean of (prediction - target)^2 over all elements."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(*_accumulated(*inputs))
+
+    def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return 2 * (prediction - target) / prediction.numel()
+
+
+@dataclass(frozen=True)
+class LossGrad(_Reduction):
+    """Derivative of a loss with respect to its prediction, times the loss's own gradient d_loss ()."""
+
+    operands: ClassVar[tuple[str, ...]] = ("prediction", "target", "d_loss")
+    loss: _Loss = SoftmaxCrossEntropy()
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 5 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        prediction, target, d_loss = inputs
+        wide = self.loss.derivative(*_accumulated(prediction, target)) * d_loss
+        return wide.to(prediction.dtype)
+
+
+def _accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Sums are kept in float32 at least, whatever the operands' dtype."""
+    return [t if t.dtype == torch.float64 else t.float() for t in tensors]

@@ -1,0 +1,5 @@
+"""The passes, and the two pipelines as visible lists."""
+
+from .pipeline import BACKWARD, INFERENCE, TRAINING, Pass, PassReport, run_pipeline
+
+__all__ = ["BACKWARD", "INFERENCE", "TRAINING", "Pass", "PassReport", "run_pipeline"]

@@ -1,0 +1,77 @@
+"""Batch norm: folded into the weights before it for inference, given the batch's own statistics for training."""
+
+from __future__ import annotations
+
+from ..ir import Graph, Node
+from ..op import Op
+from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Reduce, RsqrtPlus, Square, Subtract
+from ..regions import Decision
+from ..rewrite import Rule, pattern
+
+
+def _fold(graph: Graph, nodes: list[Node]) -> str:
+    """conv(x, w) + b, normalised: with s = gamma / sqrt(var + eps), kernel w * s and bias (b - mean) * s + beta.
+
+    Both are graph nodes over parameters alone, so they follow the parameters' current values.
+    """
+    norm, contraction = nodes
+    op = norm.op
+    assert isinstance(op, BatchNorm)
+    x, weight, *bias = contraction.inputs
+    gamma, beta, mean, variance = norm.inputs[1:]
+
+    def add(made: Op, *inputs: str, role: str) -> str:
+        return graph.add(made, inputs, f"{norm.name}/{role}", norm.layer)
+
+    scale = add(Multiply(), gamma, add(RsqrtPlus(op.epsilon), variance, role="rstd"), role="scale")
+    kernel = add(Multiply(), weight, scale, role="folded_kernel")
+    if bias:
+        centred = add(Subtract(), bias[0], mean, role="centred")
+        shift = add(Add(), add(Multiply(), centred, scale, role="scaled_bias"), beta, role="folded_bias")
+    else:
+        shift = add(Subtract(), beta, add(Multiply(), mean, scale, role="scaled_mean"), role="folded_bias")
+    return graph.add(contraction.op, (x, kernel, shift), contraction.name, contraction.layer)
+
+
+def _fold_refusal(graph: Graph, nodes: list[Node]) -> str | None:
+    op = nodes[0].op
+    assert isinstance(op, BatchNorm)
+    return "it uses the statistics of the batch" if op.batch_statistics else None
+
+
+FOLD: tuple[Rule, ...] = (
+    Rule(
+        "batch_norm(conv(x, w) + b) -> conv(x, w * s) + ((b - mean) * s + beta)",
+        pattern(BatchNorm, over=(pattern(Conv2D),)),
+        _fold,
+        _fold_refusal,
+    ),
+    Rule(
+        "batch_norm(dense(x, w) + b) -> dense(x, w * s) + ((b - mean) * s + beta)",
+        pattern(BatchNorm, over=(pattern(Dense),)),
+        _fold,
+        _fold_refusal,
+    ),
+)
+
+
+def use_batch_statistics(graph: Graph) -> list[Decision]:
+    """Training: every batch norm normalises with its batch's mean and biased variance, and both move the
+    stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
+    decisions = []
+    for node in list(graph.nodes()):
+        op = node.op
+        if not isinstance(op, BatchNorm) or op.batch_statistics:
+            continue
+        x = node.inputs[0]
+        over = Reduce(tuple(range(node.type.rank - 1)), mean=True)
+        mean = graph.add(over, (x,), f"{node.name}/mean", node.layer)
+        centred = graph.add(Subtract(), (x, mean), f"{node.name}/centred", node.layer)
+        squared = graph.add(Square(), (centred,), f"{node.name}/squared", node.layer)
+        variance = graph.add(over, (squared,), f"{node.name}/variance", node.layer)
+        for moving, batch in zip(node.inputs[3:], (mean, variance), strict=True):
+            graph.updates[moving] = (batch, op.momentum)
+        trained = BatchNorm(op.epsilon, True, op.momentum)
+        graph.update_node(node.name, op=trained, inputs=(*node.inputs[:3], mean, variance))
+        decisions.append(Decision("batch_norm(x, moving) -> batch_norm(x, statistics of x)", node.name, True))
+    return decisions

@@ -1,0 +1,91 @@
+"""The pipelines: what happens to a network before it is cut into kernels, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..ir import Graph
+from ..regions import Decision
+from ..rewrite import Rule, apply_rules
+from ..verify import verify
+from .batch_norm import FOLD, use_batch_statistics
+from .cleanup import (
+    DRAW_DROPOUT,
+    IDENTITIES,
+    INFERENCE_IDENTITIES,
+    PAD_INTO_CONVOLUTION,
+    STABLE_LOSSES,
+    remove_dead_code,
+)
+from .gradient_rules import GRADIENT_RULES
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A named rewriting of the graph in place, which says what it did."""
+
+    name: str
+    run: Callable[[Graph], list[Decision]]
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did: its decisions and the number of nodes before and after."""
+
+    name: str
+    decisions: tuple[Decision, ...]
+    nodes_before: int
+    nodes_after: int
+
+
+def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:
+    rules = tuple(rule for table in tables for rule in table)
+    return Pass(name, lambda graph: apply_rules(graph, rules))
+
+
+DEAD_CODE = Pass("remove dead code", remove_dead_code)
+
+INFERENCE: tuple[Pass, ...] = (
+    DEAD_CODE,
+    _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
+    _rules("fold batch norm", FOLD),
+    _rules("stable losses", STABLE_LOSSES),
+    DEAD_CODE,
+)
+
+TRAINING: tuple[Pass, ...] = (
+    DEAD_CODE,
+    _rules("remove identities", IDENTITIES),
+    _rules("draw dropout masks", DRAW_DROPOUT),
+    _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
+    Pass("batch norm over the batch", use_batch_statistics),
+    _rules("stable losses", STABLE_LOSSES),
+    DEAD_CODE,
+)
+
+BACKWARD: tuple[Pass, ...] = (
+    _rules("gradients after pooling", GRADIENT_RULES),
+    _rules("remove identities", IDENTITIES),
+)
+
+
+def run_pipeline(
+    graph: Graph, passes: tuple[Pass, ...], observe: Callable[[str, Graph], None] | None = None
+) -> list[PassReport]:
+    """Run the passes over `graph` in place, verifying it after each.
+
+    observe: called with ("before"/"after" and the pass's name, graph) around each pass.
+    """
+    reports = []
+    for step in passes:
+        before = len(graph)
+        if observe:
+            observe(f"before {step.name}", graph)
+        decisions = step.run(graph)
+        verify(graph, step.name)
+        if observe:
+            observe(f"after {step.name}", graph)
+        reports.append(PassReport(step.name, tuple(decisions), before, len(graph)))
+    return reports

@@ -1,0 +1,48 @@
+"""The graph as JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import ModelFormatError
+from .ir import Graph
+from .op import op_from_json, op_to_json
+from .verify import verify
+
+FORMAT = "convloom-graph-1"
+
+
+def to_json(graph: Graph) -> str:
+    """The graph as JSON text, one node a line."""
+    nodes = [
+        {"name": n.name, "inputs": list(n.inputs), "layer": n.layer, "phase": n.phase, **op_to_json(n.op)}
+        for n in graph.nodes()
+    ]
+    lines = ",\n  ".join(json.dumps(node) for node in nodes)
+    head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
+    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {json.dumps(graph.updates)}'
+    return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
+
+
+def from_json(text: str) -> Graph:
+    """Inverse of `to_json`; raises ModelFormatError or CompileError for text that is no such graph."""
+    try:
+        data: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ModelFormatError(f"graph JSON does not parse: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
+    graph = Graph(str(data.get("name", "network")))
+    try:
+        for entry in data["nodes"]:
+            own = {key: entry.pop(key) for key in ("name", "inputs", "layer", "phase")}
+            name = graph.add(op_from_json(entry), own["inputs"], own["name"], own["layer"], own["phase"])
+            if name != own["name"]:
+                raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
+        graph.outputs = dict(data["outputs"])
+        graph.updates = {key: (source, float(m)) for key, (source, m) in data["updates"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
+    verify(graph, "loading")
+    return graph

@@ -1,0 +1,104 @@
+"""The types of the IR: a dtype and a shape whose batch axis is symbolic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from .errors import ShapeError
+
+BATCH = "N"
+"""The symbolic batch axis, known only when a network runs."""
+
+Dim = int | str
+
+DTYPES: dict[str, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "uint8": torch.uint8,
+}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """The type of a value.
+
+    shape: one entry an axis, an int or ``"N"`` for the batch. Images are ``("N", height, width, channels)``.
+    dtype: a key of `DTYPES`.
+    """
+
+    shape: tuple[Dim, ...]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ShapeError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
+        for dim in self.shape:
+            if dim != BATCH and (not isinstance(dim, int) or isinstance(dim, bool) or dim < 0):
+                raise ShapeError(f"shape {self.shape} has the axis {dim!r}; axes are 'N' or integers >= 0")
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def batched(self) -> bool:
+        return bool(self.shape) and self.shape[0] == BATCH
+
+    @property
+    def channels(self) -> int:
+        """Size of the last axis."""
+        last = self.shape[-1] if self.shape else 1
+        if not isinstance(last, int):
+            raise ShapeError(f"{self} has no channel axis")
+        return last
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    @property
+    def is_floating(self) -> bool:
+        return self.torch_dtype.is_floating_point
+
+    def size(self, batch: int = 1) -> tuple[int, ...]:
+        """The shape for a batch of this size."""
+        return tuple(batch if dim == BATCH else int(dim) for dim in self.shape)
+
+    def elements(self, batch: int = 1) -> int:
+        return prod(self.size(batch))
+
+    def nbytes(self, batch: int = 1) -> int:
+        return self.elements(batch) * self.torch_dtype.itemsize
+
+    def with_shape(self, shape: Iterable[Dim]) -> TensorType:
+        return TensorType(tuple(shape), self.dtype)
+
+    def with_dtype(self, dtype: str) -> TensorType:
+        return TensorType(self.shape, dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def broadcast(first: TensorType, second: TensorType, where: str) -> TensorType:
+    """The type of an elementwise result, by NumPy's broadcasting rules.
+
+    Raises ShapeError naming both shapes where they do not fit.
+    """
+    rank = max(first.rank, second.rank)
+    a = (1,) * (rank - first.rank) + first.shape
+    b = (1,) * (rank - second.rank) + second.shape
+    shape: list[Dim] = []
+    for left, right in zip(a, b, strict=True):
+        if left != right and 1 not in (left, right):
+            raise ShapeError(f"{where}: shapes {first} and {second} do not broadcast together")
+        shape.append(right if left == 1 else left)
+    return TensorType(tuple(shape), first.dtype)

@@ -1,0 +1,101 @@
+"""The specification of the IR, as a table of rules checked after every pass.
+
+Each rule yields (expected, found) for every violation; the error names node, rule, expected and found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import networkx as nx
+
+from .errors import CompileError, ShapeError
+from .ir import Graph, Node
+from .op import Kind
+
+Violation = tuple[str, str]
+NodeRule = Callable[[Graph, Node], Iterator[Violation]]
+
+
+def _name(graph: Graph, node: Node) -> Iterator[Violation]:
+    keys = [key for key, data in graph.dag.nodes(data=True) if data.get("node") is node]
+    if keys != [node.name]:
+        yield f"one entry under its name {node.name}", str(keys)
+
+
+def _operands_exist(graph: Graph, node: Node) -> Iterator[Violation]:
+    for operand in node.inputs:
+        if "node" not in graph.dag.nodes.get(operand, {}):
+            yield "operands that are nodes of the graph", f"dangling operand {operand}"
+
+
+def _edges_match(graph: Graph, node: Node) -> Iterator[Violation]:
+    edges = sorted((position, source) for source, _, position in graph.dag.in_edges(node.name, keys=True))
+    if edges != list(enumerate(node.inputs)):
+        yield f"edges from {list(enumerate(node.inputs))}", str(edges)
+
+
+def _arity(graph: Graph, node: Node) -> Iterator[Violation]:
+    names = node.op.operands
+    least = sum(not name.endswith(("?", "*")) for name in names)
+    most = float("inf") if any(name.endswith("*") for name in names) else len(names)
+    if not least <= len(node.inputs) <= most:
+        yield f"operands ({', '.join(names)})", f"{len(node.inputs)} operands"
+
+
+def _type(graph: Graph, node: Node) -> Iterator[Violation]:
+    if any(operand not in graph for operand in node.inputs):
+        return
+    try:
+        inferred = node.op.infer(*(graph[operand].type for operand in node.inputs))
+    except (ShapeError, ValueError, IndexError, TypeError) as error:
+        yield "operands its op can type", str(error)
+        return
+    if inferred != node.type:
+        yield f"type {inferred}", str(node.type)
+
+
+def _phase(graph: Graph, node: Node) -> Iterator[Violation]:
+    if node.phase not in ("forward", "backward"):
+        yield "phase forward or backward", node.phase
+    for operand in graph.operands(node) if all(o in graph for o in node.inputs) else ():
+        if node.phase == "forward" and operand.phase == "backward":
+            yield "forward nodes that read forward nodes", f"{operand.name} of the backward pass"
+
+
+def _source(graph: Graph, node: Node) -> Iterator[Violation]:
+    if node.op.kind is Kind.SOURCE and node.inputs:
+        yield "a source without operands", str(node.inputs)
+
+
+NODE_RULES: dict[str, NodeRule] = {
+    "a node is stored once, under its name": _name,
+    "every operand is a node": _operands_exist,
+    "edges mirror the operand list": _edges_match,
+    "the number of operands is the op's": _arity,
+    "the type is the one the op infers": _type,
+    "the forward pass never reads the backward pass": _phase,
+    "sources read nothing": _source,
+}
+
+
+def verify(graph: Graph, after: str = "") -> None:
+    """Raise CompileError for the first violation of the specification. after: the pass that has just run."""
+    where = f" after {after}" if after else ""
+    if not nx.is_directed_acyclic_graph(graph.dag):
+        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph.dag))
+        raise CompileError(f"graph {graph.name}{where}: rule 'the graph has no cycle' is broken by {cycle}")
+    for name, data in graph.dag.nodes(data=True):
+        if "node" not in data:
+            raise CompileError(f"graph {graph.name}{where}: node {name} has no definition")
+        for rule, check in NODE_RULES.items():
+            for expected, found in check(graph, data["node"]):
+                raise CompileError(
+                    f"graph {graph.name}{where}: node {name} breaks the rule '{rule}': expected {expected}, found {found}"
+                )
+    for output, name in graph.outputs.items():
+        if name not in graph:
+            raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
+    for parameter, (name, _) in graph.updates.items():
+        if parameter not in graph or name not in graph:
+            raise CompileError(f"graph {graph.name}{where}: update of {parameter} from {name}: no such node")
