@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import networkx as nx
+import torch
 
 from .errors import ShapeError
 from .op import Cost, Kind, Op
-from .types import TensorType
+from .types import TensorType, accumulated
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Node:
     type: TensorType
     layer: str = ""
     phase: str = "forward"
+
+    def evaluate(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The op's reference, computed in float32 at least, in the dtype of the node's type."""
+        wide = [accumulated(t)[0] if t.is_floating_point() else t for t in inputs]
+        return self.op.reference(*wide).to(self.type.torch_dtype)
 
     def __str__(self) -> str:
         head, _, attributes = str(self.op).partition("(")

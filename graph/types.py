@@ -78,6 +78,10 @@ class TensorType:
     def nbytes(self, batch: int = 1) -> int:
         return self.elements(batch) * self.torch_dtype.itemsize
 
+    def accumulated(self) -> TensorType:
+        """The type sums over many values are kept in: float32, or float64 for float64."""
+        return self if self.dtype == "float64" else self.with_dtype("float32")
+
     def with_shape(self, shape: Iterable[Dim]) -> TensorType:
         return TensorType(tuple(shape), self.dtype)
 
@@ -102,3 +106,8 @@ def broadcast(first: TensorType, second: TensorType, where: str) -> TensorType:
             raise ShapeError(f"{where}: shapes {first} and {second} do not broadcast together")
         shape.append(right if left == 1 else left)
     return TensorType(tuple(shape), first.dtype)
+
+
+def accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors in the dtype sums are kept in: float32 at least."""
+    return [t if t.dtype == torch.float64 else t.float() for t in tensors]

@@ -8,6 +8,7 @@ from .pointwise import (
     Add,
     BatchNorm,
     BatchNormGrad,
+    Cast,
     Dropout,
     Elu,
     Gelu,
@@ -39,7 +40,7 @@ from .source import Constant, DropoutMask, Input, Parameter
 
 __all__ = [
     "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm", "BatchNormGrad",
-    "BinaryCrossEntropy", "CategoricalCrossEntropy", "Concat", "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DWeightGrad", "Dense",
+    "BinaryCrossEntropy", "Cast", "CategoricalCrossEntropy", "Concat", "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DWeightGrad", "Dense",
     "DenseDataGrad", "DenseWeightGrad", "Dropout", "DropoutMask", "Elu", "Gelu", "Input", "LeakyRelu", "LossGrad",
     "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D", "MeanSquaredError", "Multiply", "Normalize", "Pad", "Parameter",
     "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice", "Softmax",

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ..errors import ShapeError
 from ..op import Kind, Op
-from ..types import BATCH, TensorType
+from ..types import BATCH, TensorType, accumulated
 from ..windows import NO_PADDING, Padding, Pair, window_output
 
 if TYPE_CHECKING:
@@ -132,13 +132,13 @@ class Conv2DWeightGrad(_Convolution):
     def infer(self, *inputs: TensorType) -> TensorType:
         x, dy = inputs
         _is_image("conv2d_weight_grad's x", x)
-        return x.with_shape((*self.kernel_size, x.channels // self.groups, dy.channels))
+        return x.accumulated().with_shape((*self.kernel_size, x.channels // self.groups, dy.channels))
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 2 * self._macs(inputs[1], output, batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x, dy = inputs
+        x, dy = accumulated(*inputs)
         (top, bottom), (left, right) = self.padding
         image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
         shape = (dy.shape[3], x.shape[3] // self.groups, *self.kernel_size)
@@ -203,11 +203,11 @@ class DenseWeightGrad(_Contraction):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, dy = inputs
-        return x.with_shape((x.channels, dy.channels))
+        return x.accumulated().with_shape((x.channels, dy.channels))
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 2 * inputs[1].elements(batch) * inputs[0].channels
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x, dy = inputs
+        x, dy = accumulated(*inputs)
         return x.reshape(-1, x.shape[-1]).t() @ dy.reshape(-1, dy.shape[-1])

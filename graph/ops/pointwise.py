@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ..errors import ShapeError
 from ..op import Kind, Op
-from ..types import TensorType, broadcast
+from ..types import DTYPES, TensorType, broadcast
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -90,6 +90,26 @@ class Scale(_Pointwise):
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.if_needed(build.operand(node, 0), Scale(self.factor), dy)]
+
+
+@dataclass(frozen=True)
+class Cast(_Pointwise):
+    """The same numbers in another floating-point dtype; the gradient is cast back."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    dtype: str = "float32"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0].with_dtype(self.dtype)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0].to(DTYPES[self.dtype])
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        x = build.operand(node, 0)
+        if build.graph[dy].type.dtype == x.type.dtype:
+            return [dy]
+        return [build.if_needed(x, Cast(x.type.dtype), dy)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ..errors import ShapeError
 from ..op import Kind, Op
-from ..types import TensorType
+from ..types import TensorType, accumulated
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -25,7 +25,11 @@ class _Reduction(Op):
 
 @dataclass(frozen=True)
 class Reduce(_Reduction):
-    """Sum, or mean, over `axes`. The axes vanish, or stay with size 1 where keepdims."""
+    """Sum, or mean, over `axes`.
+
+    The axes vanish and the result keeps the accumulator's dtype (a parameter's gradient, a statistic); or they
+    stay with size 1 where keepdims, and the result has the operand's dtype.
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     axes: tuple[int, ...] = (0,)
@@ -38,14 +42,15 @@ class Reduce(_Reduction):
             raise ShapeError(f"reduce over axes {self.axes} of {x}, which has {x.rank} axes")
         if self.keepdims:
             return x.with_shape(1 if i in self.axes else d for i, d in enumerate(x.shape))
-        return x.with_shape(d for i, d in enumerate(x.shape) if i not in self.axes)
+        return x.accumulated().with_shape(d for i, d in enumerate(x.shape) if i not in self.axes)
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return inputs[0].elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         reduce = torch.mean if self.mean else torch.sum
-        return reduce(inputs[0], dim=self.axes, keepdim=self.keepdims)
+        total = reduce(accumulated(inputs[0])[0], dim=self.axes, keepdim=self.keepdims)
+        return total.to(inputs[0].dtype) if self.keepdims else total
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class SoftmaxCrossEntropy(_Loss):
     """Mean over the rows of -sum(target * log_softmax(prediction)); the prediction being logits."""
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        logits, target = _accumulated(*inputs)
+        logits, target = accumulated(*inputs)
         return -(target * torch.log_softmax(logits, -1)).sum(-1).mean()
 
     def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -127,7 +132,7 @@ class CategoricalCrossEntropy(_Loss):
     """
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        prediction, target = _accumulated(*inputs)
+        prediction, target = accumulated(*inputs)
         p = (prediction / prediction.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)
         return -(target * torch.log(p)).sum(-1).mean()
 
@@ -151,7 +156,7 @@ class BinaryCrossEntropy(_Loss):
     from_logits: bool = False
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        prediction, target = _accumulated(*inputs)
+        prediction, target = accumulated(*inputs)
         if self.from_logits:
             return F.binary_cross_entropy_with_logits(prediction, target)
         p = prediction.clamp(1e-7, 1 - 1e-7)
@@ -170,7 +175,7 @@ class MeanSquaredError(_Loss):
     """Mean of (prediction - target)^2 over all elements."""
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(*_accumulated(*inputs))
+        return F.mse_loss(*accumulated(*inputs))
 
     def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return 2 * (prediction - target) / prediction.numel()
@@ -191,10 +196,5 @@ class LossGrad(_Reduction):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         prediction, target, d_loss = inputs
-        wide = self.loss.derivative(*_accumulated(prediction, target)) * d_loss
+        wide = self.loss.derivative(*accumulated(prediction, target)) * d_loss
         return wide.to(prediction.dtype)
-
-
-def _accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Sums are kept in float32 at least, whatever the operands' dtype."""
-    return [t if t.dtype == torch.float64 else t.float() for t in tensors]

@@ -65,9 +65,15 @@ TRAINING: tuple[Pass, ...] = (
     DEAD_CODE,
 )
 
+UNFUSED: tuple[Pass, ...] = (
+    DEAD_CODE,
+    _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+)
+
 BACKWARD: tuple[Pass, ...] = (
     _rules("gradients after pooling", GRADIENT_RULES),
     _rules("remove identities", IDENTITIES),
+    DEAD_CODE,
 )
 
 

@@ -1,0 +1,32 @@
+"""The dtype a network computes in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ir import Graph
+from ..ops import Cast, Constant, Conv2D, Dense, DropoutMask, Input, Parameter
+
+
+def with_dtype(graph: Graph, dtype: str) -> Graph:
+    """The same network with its activations in `dtype`.
+
+    Below float32, parameters stay float32 and the weights of contractions are cast where they are used, so an
+    optimizer keeps its precision; float64 makes the parameters float64 too.
+    """
+    result = Graph(graph.name)
+    names: dict[str, str] = {}
+    half = dtype in ("bfloat16", "float16")
+    for node in graph.nodes():
+        op, inputs = node.op, [names[i] for i in node.inputs]
+        if isinstance(op, Input | DropoutMask) and node.type.is_floating:
+            op = replace(op, dtype=dtype)
+        elif isinstance(op, Parameter | Constant) and not half:
+            op = replace(op, dtype=dtype)
+        elif isinstance(op, Conv2D | Dense) and half:
+            weight = inputs[1]
+            inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
+        names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
+    result.outputs = {key: names[value] for key, value in graph.outputs.items()}
+    result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
+    return result

@@ -1,0 +1,1 @@
+"""The runtime: compile, executors, autograd, fit and profile."""

@@ -1,0 +1,223 @@
+"""The compiled network: one torch.nn.Module around the plans of its modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..codegen import Kernel, emit
+from ..graph.errors import CompileError
+from ..graph.ir import Graph
+from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
+from ..graph.passes.precision import with_dtype
+from .autograd import CompiledFunction
+from .backends import Backend
+from .inputs import bind_inputs
+from .plan import Mode, Plan
+
+LOSSES = {
+    "categorical_crossentropy": CategoricalCrossEntropy(),
+    "binary_crossentropy": BinaryCrossEntropy(),
+    "mean_squared_error": MeanSquaredError(),
+    "mse": MeanSquaredError(),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is compiled; see `compile`."""
+
+    device: torch.device
+    backend: str
+    dtype: str
+    fuse: bool
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float32" if self.dtype == "tf32" else self.dtype
+
+    @property
+    def precision(self) -> str:
+        return "tf32" if self.dtype == "tf32" else "ieee"
+
+
+class CompiledNetwork(torch.nn.Module):
+    """A network compiled by `compile`. Call it with a batch: tensors or NumPy arrays in, tensor(s) out.
+
+    Parameters carry the layer's and the weight's name (`conv2d/kernel`) and Keras's shapes. In train() mode
+    batch norm uses the batch's statistics and dropout drops; in eval() mode neither does, and batch norm is
+    folded from the parameters' current values.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[str, torch.Tensor],
+        options: Options,
+        differentiated: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.source = graph if options.compute_dtype == "float32" else with_dtype(graph, options.compute_dtype)
+        self.name = graph.name
+        self._inputs = self.source.sources(Input)
+        self._differentiated = differentiated
+        self._plans: dict[Mode, Plan] = {}
+        self._twins: dict[str, CompiledNetwork] = {}
+        self._keys: dict[str, str] = {}
+        for node in self.source.sources(Parameter):
+            self._adopt(node.name, values[node.name], getattr(node.op, "trainable", True))
+        self.eval()
+
+    def _adopt(self, name: str, value: torch.Tensor, trainable: bool) -> None:
+        """Register a weight under its name; torch forbids dots in names, so they are spelled %2E there."""
+        key = name.replace("%", "%25").replace(".", "%2E")
+        self._keys[name] = key
+        if trainable:
+            shared = isinstance(value, torch.nn.Parameter)
+            self.register_parameter(key, value if shared else torch.nn.Parameter(self._own(value)))
+        else:
+            self.register_buffer(key, value if value.device == self.options.device else self._own(value))
+
+    def _own(self, value: torch.Tensor) -> torch.Tensor:
+        dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
+        return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
+
+    # -- calling -----------------------------------------------------------------------------------------------
+    def forward(self, *inputs: Any) -> Any:
+        """Outputs for a batch: one tensor, or a tuple of them in the order of the model's outputs."""
+        bound = bind_inputs(self._inputs, inputs, self.options.device)
+        weights = self.weights()
+        wrt_inputs = any(t.requires_grad for t in bound)
+        trained = {name: p for name, p in weights.items() if p.requires_grad}
+        if torch.is_grad_enabled() and (wrt_inputs or trained):
+            outputs = self._differentiably(bound, trained, weights, wrt_inputs)
+        else:
+            outputs, _ = self._plan(self._mode()).forward(bound, weights)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _differentiably(
+        self,
+        inputs: list[torch.Tensor],
+        trained: dict[str, torch.Tensor],
+        weights: dict[str, torch.Tensor],
+        wrt_inputs: bool,
+    ) -> Sequence[torch.Tensor]:
+        def backward_plan() -> Plan:
+            return self._plan(self._mode(backward=True, wrt_inputs=wrt_inputs))
+
+        plan = backward_plan() if self.training else self._plan(self._mode())
+        others = {name: value for name, value in weights.items() if name not in trained}
+        results: Sequence[torch.Tensor] = CompiledFunction.apply(
+            plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
+        )
+        return results
+
+    def _mode(self, backward: bool = False, wrt_inputs: bool = False) -> Mode:
+        return Mode(self.training, backward, wrt_inputs, self.options.fuse)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Every weight by its name, moving statistics included."""
+        parameters, buffers = self._parameters, self._buffers
+        return {
+            name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
+            for name, key in self._keys.items()
+        }
+
+    def _plan(self, mode: Mode) -> Plan:
+        plan = self._plans.get(mode)
+        if plan is None:
+            inference = not (mode.training or mode.backward)
+            backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
+            plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
+            self._plans[mode] = plan
+        return plan
+
+    def train(self, mode: bool = True) -> CompiledNetwork:
+        """Switch between training and inference; folded weights are computed anew afterwards."""
+        for plan in self._plans.values():
+            plan.prelude.forget()
+        super().train(mode)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
+        before = {key: p.device for key, p in self.named_parameters()}
+        super()._apply(fn, recurse)
+        if any(p.device != before[key] for key, p in self.named_parameters()):
+            raise CompileError(f"{self.name} is compiled for {self.options.device}; compile it again for another device")
+        return self
+
+    # -- losses ------------------------------------------------------------------------------------------------
+    def with_loss(self, loss: str) -> LossStep:
+        """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
+
+        loss: a key of LOSSES. Raises CompileError for an unknown one or a network of several outputs.
+        """
+        if loss not in LOSSES:
+            raise CompileError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+        if len(self.source.outputs) != 1:
+            raise CompileError(f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one")
+        if loss not in self._twins:
+            graph = self.source.copy()
+            (name, output), *_ = graph.outputs.items()
+            prediction = graph[output].type
+            target = graph.add(Input(prediction.shape, prediction.dtype), (), "target")
+            value = graph.add(LOSSES[loss], (output, target), "loss")
+            graph.outputs = {"loss": value, name: output}
+            self._twins[loss] = _Twin(self, graph)
+        return LossStep(self, self._twins[loss])
+
+    # -- looking inside ----------------------------------------------------------------------------------------
+    @property
+    def plan(self) -> Plan:
+        """The plan of the current mode: in training, forward and backward together."""
+        return self._plan(self._mode(backward=self.training))
+
+    @property
+    def graph(self) -> Graph:
+        """The graph after the passes of the current mode."""
+        return self.plan.graph
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The regions of the current mode as emitted kernels, whichever backend runs them."""
+        return [emit(region, precision=self.options.precision) for region in self.plan.regions]
+
+    def explain(self) -> str:
+        """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
+        return self.plan.explain()
+
+    def extra_repr(self) -> str:
+        o = self.options
+        return f"{self.name}, device={o.device}, backend={o.backend}, dtype={o.dtype}, fuse={o.fuse}"
+
+
+class _Twin(CompiledNetwork):
+    """A network over another graph that shares the very weights of its owner; its gradients start at the loss."""
+
+    def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
+        torch.nn.Module.__init__(self)
+        self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
+        self._inputs = graph.sources(Input)
+        self._differentiated = ["loss"]
+        self._plans, self._twins, self._keys = {}, {}, owner._keys
+        self._parameters, self._buffers = owner._parameters, owner._buffers
+
+
+class LossStep:
+    """A network and its loss as one compiled graph. Call it with a batch and its target."""
+
+    def __init__(self, network: CompiledNetwork, compiled: CompiledNetwork) -> None:
+        self.network = network
+        self.compiled = compiled
+
+    def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
+        if self.compiled.training != self.network.training:
+            self.compiled.train(self.network.training)
+        given = inputs if isinstance(inputs, list | tuple) else (inputs,)
+        loss, prediction = self.compiled(*given, target)
+        return loss, prediction
