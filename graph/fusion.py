@@ -138,7 +138,7 @@ class Fuser:
             self.owner[member.name] = keep
         del self.groups[id(gone)]
 
-    # -- guards ------------------------------------------------------------------------------------------------
+    # -- guards ----------
     def _guard(self, rule: FusionRule, producer: Node, node: Node, group: Group) -> str | None:
         if producer.phase != node.phase:
             return f"{producer.name} belongs to the {producer.phase} pass"
@@ -194,7 +194,7 @@ class Fuser:
         return None
 
 
-# -- conditions: each returns the reason for a refusal, or None ------------------------------------------------
+# -- conditions: each returns the reason for a refusal, or None ----------
 def _epilogue(fuser: Fuser, producer: Node, node: Node, group: Group) -> str | None:
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
@@ -236,9 +236,9 @@ def _pool(fuser: Fuser, producer: Node, node: Node, group: Group) -> str | None:
 def _stored_at_full_rate(graph: Graph, node: Node, group: Group) -> bool:
     names = group_names(group)
     pools = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
-    return any(r.name not in names and not isinstance(r.op, pools) for r in graph.readers(node.name)) and not any(
-        node.name == w.name for w in group.windows
-    )
+    return any(
+        r.name not in names and not isinstance(r.op, pools) for r in graph.readers(node.name)
+    ) and not any(node.name == w.name for w in group.windows)
 
 
 def _unpool(fuser: Fuser, producer: Node, node: Node, group: Group) -> str | None:
@@ -354,23 +354,29 @@ RULES: tuple[FusionRule, ...] = (
     ),
     FusionRule(
         "unpool(contraction(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, UNPOOLS)
-        and group.kind is Kind.CONTRACTION
-        and not isinstance(group.anchor.op, WEIGHT_GRADS),
+        lambda node, group: (
+            isinstance(node.op, UNPOOLS)
+            and group.kind is Kind.CONTRACTION
+            and not isinstance(group.anchor.op, WEIGHT_GRADS)
+        ),
         _unpool,
     ),
     FusionRule(
         "pointwise(contraction(x)) -> one kernel",
-        lambda node, group: node.op.kind is Kind.POINTWISE
-        and group.kind is Kind.CONTRACTION
-        and not isinstance(group.anchor.op, WEIGHT_GRADS),
+        lambda node, group: (
+            node.op.kind is Kind.POINTWISE
+            and group.kind is Kind.CONTRACTION
+            and not isinstance(group.anchor.op, WEIGHT_GRADS)
+        ),
         _epilogue,
     ),
     FusionRule(
         "pointwise(window(x)) -> one kernel",
-        lambda node, group: node.op.kind is Kind.POINTWISE
-        and group.kind is Kind.WINDOW
-        and not isinstance(group.anchor.op, MaxPoolIndex2D),
+        lambda node, group: (
+            node.op.kind is Kind.POINTWISE
+            and group.kind is Kind.WINDOW
+            and not isinstance(group.anchor.op, MaxPoolIndex2D)
+        ),
         _epilogue,
     ),
     FusionRule(

@@ -58,7 +58,9 @@ class GradientBuilder:
             return dy
         lead = given.rank - target.rank
         padded: tuple[Dim, ...] = (1,) * lead + target.shape
-        axes = tuple(i for i, (a, b) in enumerate(zip(given.shape, padded, strict=True)) if a != b or i < lead)
+        axes = tuple(
+            i for i, (a, b) in enumerate(zip(given.shape, padded, strict=True)) if a != b or i < lead
+        )
         if lead and axes != tuple(range(lead)):
             raise CompileError(f"gradient of {target} broadcast to {given} mixes new and stretched axes")
         return self.add(Reduce(axes, keepdims=not lead), dy)
@@ -70,7 +72,9 @@ class GradientBuilder:
         return [self.sum_to(dy, self.operand(node, position))]
 
 
-def differentiate(graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool = False) -> Derivatives:
+def differentiate(
+    graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool = False
+) -> Derivatives:
     """Append the backward pass of `graph` to it.
 
     outputs: output names to differentiate (default: all). Each gets an input node `d_<output>` as its seed.
@@ -126,6 +130,3 @@ def _total(build: GradientBuilder, parts: list[str]) -> str:
     for part in parts[1:]:
         total = build.add(Add(), total, part)
     return total
-
-
-

@@ -54,7 +54,7 @@ class Graph:
         self.outputs: dict[str, str] = {}
         self.updates: dict[str, tuple[str, float]] = {}
 
-    # -- reading -------------------------------------------------------------------------------------------
+    # -- reading ----------
     def __contains__(self, name: str) -> bool:
         return name in self.dag
 
@@ -91,9 +91,14 @@ class Graph:
         node = self[name]
         return node.op.cost([n.type for n in self.operands(node)], node.type, batch)
 
-    # -- writing -------------------------------------------------------------------------------------------
+    # -- writing ----------
     def add(
-        self, op: Op, inputs: Iterable[str] = (), name: str | None = None, layer: str = "", phase: str = "forward"
+        self,
+        op: Op,
+        inputs: Iterable[str] = (),
+        name: str | None = None,
+        layer: str = "",
+        phase: str = "forward",
     ) -> str:
         """Append a node and return its name; `name` is made unique by a counter where it is taken."""
         operands = tuple(inputs)
@@ -163,7 +168,7 @@ class Graph:
         twin.updates = dict(self.updates)
         return twin
 
-    # -- derived facts -------------------------------------------------------------------------------------
+    # -- derived facts ----------
     def parameter_only(self) -> set[str]:
         """Values that depend on parameters and constants alone: computed once, not once a batch."""
         known: set[str] = set()
@@ -180,5 +185,7 @@ class Graph:
         lines += [f"  {node}" + (f"  // {node.layer}" if node.layer else "") for node in self.nodes()]
         results = ", ".join(f"{key}=%{value}" for key, value in self.outputs.items())
         lines.append(f"  return {results}")
-        lines += [f"  update %{key} <- {m:g} * %{key} + {1 - m:g} * %{v}" for key, (v, m) in self.updates.items()]
+        lines += [
+            f"  update %{key} <- {m:g} * %{key} + {1 - m:g} * %{v}" for key, (v, m) in self.updates.items()
+        ]
         return "\n".join([*lines, "}"])

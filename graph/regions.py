@@ -112,7 +112,9 @@ class Decision:
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{'applied' if self.applied else 'refused'} at {self.node}" + (f": {self.reason}" if self.reason else "")
+        return f"{'applied' if self.applied else 'refused'} at {self.node}" + (
+            f": {self.reason}" if self.reason else ""
+        )
 
 
 @dataclass
@@ -154,7 +156,9 @@ def order_regions(graph: Graph, groups: list[list[Node]], anchors: list[Node]) -
                 state[following] = 1
                 stack.append((following, iter(_reads(graph, groups[following], owner, following))))
             elif state[following] == 1:
-                raise CompileError(f"the regions of {groups[index][0].name} and {groups[following][0].name} form a cycle")
+                raise CompileError(
+                    f"the regions of {groups[index][0].name} and {groups[following][0].name} form a cycle"
+                )
     regions = [Region(graph, anchors[index], groups[index]) for index in placed]
     _name(regions)
     return regions

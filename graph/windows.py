@@ -39,10 +39,14 @@ def resolve_padding(
     if padding == "valid":
         return NO_PADDING
     if padding == "same":
-        rows, cols = (same_padding(n, f, s, d) for n, f, s, d in zip(spatial, size, strides, dilation, strict=True))
+        rows, cols = (
+            same_padding(n, f, s, d) for n, f, s, d in zip(spatial, size, strides, dilation, strict=True)
+        )
         return rows, cols
     if isinstance(padding, str):
-        raise ShapeError(f"padding {padding!r} is unknown; use 'same', 'valid' or ((top, bottom), (left, right))")
+        raise ShapeError(
+            f"padding {padding!r} is unknown; use 'same', 'valid' or ((top, bottom), (left, right))"
+        )
     (top, bottom), (left, right) = padding
     return (top, bottom), (left, right)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..graph.errors import ConvLoomError
@@ -239,19 +240,21 @@ def _check_scalar(loss: Any) -> None:
 
 
 class _EpochBar:
-    """One line an epoch: a bar while it runs, the values when it ends; nothing at all where not verbose."""
+    """A bar while an epoch runs, and one line when it ends; nothing at all where not verbose."""
 
     def __init__(self, epoch: int, epochs: int, batches: int | None, verbose: bool) -> None:
-        digits = len(str(epochs))
+        self.label = f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}"
+        self.console = Console()
         self.progress = Progress(
-            TextColumn(f"epoch {epoch + 1:{digits}}/{epochs}"),
+            TextColumn(self.label),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[time]:>6}"),
             TextColumn("{task.fields[logs]}", markup=False),
-            disable=not verbose,
+            console=self.console,
+            transient=True,
+            disable=not (verbose and self.console.is_terminal),
         )
-        self.task = self.progress.add_task("", total=batches, logs="", time="")
+        self.task = self.progress.add_task("", total=batches, logs="")
         self.verbose = verbose
         self.start = self.shown = time.perf_counter()
 
@@ -265,17 +268,16 @@ class _EpochBar:
     def advance(self, mean: _Mean) -> None:
         if not self.verbose:
             return
+        self.progress.advance(self.task)
         now = time.perf_counter()
-        logs = {}
         if now - self.shown > SHOWN_EVERY:
             self.shown = now
-            logs = {"logs": _shown(mean.read()), "time": f"{now - self.start:.1f}s"}
-        self.progress.update(self.task, advance=1, **logs)  # type: ignore[arg-type]
+            self.progress.update(self.task, logs=_shown(mean.read()))
 
     def finish(self, logs: Mapping[str, float]) -> None:
-        seconds = f"{time.perf_counter() - self.start:.1f}s"
-        done = self.progress.tasks[0].completed
-        self.progress.update(self.task, total=done, logs=_shown(logs), time=seconds)
+        if self.verbose:
+            line = f"{self.label}  {time.perf_counter() - self.start:5.1f} s  {_shown(logs)}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _shown(logs: Mapping[str, float]) -> str:

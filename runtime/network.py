@@ -57,14 +57,14 @@ class CompiledNetwork(torch.nn.Module):
         graph: Graph,
         values: Mapping[str, torch.Tensor],
         options: Options,
-        differentiated: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.options = options
         self.source = graph if options.compute_dtype == "float32" else with_dtype(graph, options.compute_dtype)
         self.name = graph.name
         self._inputs = self.source.sources(Input)
-        self._differentiated = differentiated
+        self._differentiated: list[str] | None = None
+        self._values = values
         self._plans: dict[Mode, Plan] = {}
         self._twins: dict[str, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
@@ -86,7 +86,7 @@ class CompiledNetwork(torch.nn.Module):
         dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
         return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
 
-    # -- calling -----------------------------------------------------------------------------------------------
+    # -- calling ----------
     def forward(self, *inputs: Any) -> Any:
         """Outputs for a batch: one tensor, or a tuple of them in the order of the model's outputs."""
         bound = bind_inputs(self._inputs, inputs, self.options.device)
@@ -127,6 +127,12 @@ class CompiledNetwork(torch.nn.Module):
             for name, key in self._keys.items()
         }
 
+    def update_model(self) -> None:
+        """Copy the current weights back into the model this network was compiled from."""
+        with torch.no_grad():
+            for name, value in self.weights().items():
+                self._values[name].copy_(value)
+
     def _plan(self, mode: Mode) -> Plan:
         plan = self._plans.get(mode)
         if plan is None:
@@ -150,7 +156,7 @@ class CompiledNetwork(torch.nn.Module):
             raise CompileError(f"{self.name} is compiled for {self.options.device}; compile it again for another device")
         return self
 
-    # -- losses ------------------------------------------------------------------------------------------------
+    # -- losses ----------
     def with_loss(self, loss: str) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
@@ -170,7 +176,7 @@ class CompiledNetwork(torch.nn.Module):
             self._twins[loss] = _Twin(self, graph)
         return LossStep(self, self._twins[loss])
 
-    # -- looking inside ----------------------------------------------------------------------------------------
+    # -- looking inside ----------
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
@@ -201,7 +207,7 @@ class _Twin(CompiledNetwork):
     def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
         torch.nn.Module.__init__(self)
         self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
-        self._inputs = graph.sources(Input)
+        self._inputs, self._values = graph.sources(Input), owner._values
         self._differentiated = ["loss"]
         self._plans, self._twins, self._keys = {}, {}, owner._keys
         self._parameters, self._buffers = owner._parameters, owner._buffers

@@ -86,7 +86,7 @@ def find_loss(name: str) -> Loss:
     return LOSSES[name.lower()]
 
 
-# -- metrics ---------------------------------------------------------------------------------------------------
+# -- metrics ----------
 def accuracy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The share of right answers: of the largest output, or of one output against 0.5.
 
@@ -122,7 +122,7 @@ def find_metrics(metrics: Iterable[str | Measure] | Mapping[str, Measure]) -> di
     return found
 
 
-# -- optimizers ------------------------------------------------------------------------------------------------
+# -- optimizers ----------
 # Keras's default learning rates and constants.
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"lr": 0.01, "fused": True}),

@@ -122,7 +122,7 @@ class Plan:
         _free_after_last_use(self.forward_steps, keep | set(self.saved))
         _free_after_last_use(self.backward_steps, keep | {self.slots[g] for g in gradients if g in self.slots})
 
-    # -- running -----------------------------------------------------------------------------------------------
+    # -- running ----------
     def forward(
         self, inputs: Sequence[torch.Tensor], parameters: dict[str, torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -67,7 +67,9 @@ class Concat(_Movement):
         rank = inputs[0].rank
         axis = self.axis % rank if -rank <= self.axis < rank else 0
         if axis == 0:
-            raise ShapeError(f"concat along axis {self.axis} of {inputs[0]}: use an axis from 1 to {rank - 1}")
+            raise ShapeError(
+                f"concat along axis {self.axis} of {inputs[0]}: use an axis from 1 to {rank - 1}"
+            )
         rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in inputs]
         if any(r != rest[0] for r in rest) or any(t.rank != rank for t in inputs):
             raise ShapeError(

@@ -29,7 +29,7 @@ class _Pointwise(Op):
         return result
 
 
-# -- arithmetic ------------------------------------------------------------------------------------------------
+# -- arithmetic ----------
 @dataclass(frozen=True)
 class Add(_Pointwise):
     """a + b, broadcasting as NumPy does."""
@@ -133,7 +133,7 @@ class RsqrtPlus(_Pointwise):
         return torch.rsqrt(inputs[0] + self.epsilon)
 
 
-# -- activations -----------------------------------------------------------------------------------------------
+# -- activations ----------
 @dataclass(frozen=True)
 class Activation(_Pointwise):
     """Base of the activations y = f(x).
@@ -270,7 +270,7 @@ class ActivationGrad(_Pointwise):
         return dy * self.activation.derivative(saved)
 
 
-# -- batch norm ------------------------------------------------------------------------------------------------
+# -- batch norm ----------
 @dataclass(frozen=True)
 class BatchNorm(_Pointwise):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel (Ioffe & Szegedy 2015).
@@ -287,7 +287,9 @@ class BatchNorm(_Pointwise):
         x, *vectors = inputs
         for operand, vector in zip(self.operands[1:], vectors, strict=True):
             if vector.shape != (x.channels,):
-                raise ShapeError(f"batch_norm of {x} needs {operand} of shape ({x.channels},), found {vector}")
+                raise ShapeError(
+                    f"batch_norm of {x} needs {operand} of shape ({x.channels},), found {vector}"
+                )
         return x
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:

@@ -65,7 +65,9 @@ class _Window(Op):
         image = values.new_zeros(n, rows, cols, c)
         for position in range(prod(self.size)):
             r, s = divmod(position, self.size[1])
-            image[:, r : r + p * step_h : step_h, s : s + q * step_w : step_w][:, :p, :q] += values[..., position]
+            image[:, r : r + p * step_h : step_h, s : s + q * step_w : step_w][:, :p, :q] += values[
+                ..., position
+            ]
         return image[:, top : top + h, left : left + w]
 
 

@@ -89,7 +89,7 @@ class SoftmaxGrad(_Reduction):
         return y * (dy - (dy * y).sum(-1, keepdim=True))
 
 
-# -- losses: a prediction and a target of one shape -> one number, the mean over the batch ---------------------
+# -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
 @dataclass(frozen=True)
 class _Loss(_Reduction):
     operands: ClassVar[tuple[str, ...]] = ("prediction", "target")
@@ -97,7 +97,9 @@ class _Loss(_Reduction):
     def infer(self, *inputs: TensorType) -> TensorType:
         prediction, target = inputs
         if prediction.shape != target.shape:
-            raise ShapeError(f"{self.op_name()} takes prediction and target of one shape, found {prediction} and {target}")
+            raise ShapeError(
+                f"{self.op_name()} takes prediction and target of one shape, found {prediction} and {target}"
+            )
         return TensorType((), "float64" if prediction.dtype == "float64" else "float32")
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:

@@ -36,7 +36,9 @@ def remove_dead_code(graph: Graph) -> list[Decision]:
     dead = [n for n in graph.nodes() if n.name not in live and not isinstance(n.op, Input)]
     for node in reversed(dead):
         graph.remove(node.name)
-    return [Decision("unread(x) -> nothing", node.name, True) for node in dead if node.op.kind is not Kind.SOURCE]
+    return [
+        Decision("unread(x) -> nothing", node.name, True) for node in dead if node.op.kind is not Kind.SOURCE
+    ]
 
 
 def _operand(graph: Graph, nodes: list[Node]) -> str:
@@ -110,13 +112,9 @@ IDENTITIES: tuple[Rule, ...] = (
     Rule("scale(x, 1) -> x", pattern(Scale), _operand, _scale_refusal),
 )
 
-INFERENCE_IDENTITIES: tuple[Rule, ...] = (
-    Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),
-)
+INFERENCE_IDENTITIES: tuple[Rule, ...] = (Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),)
 
-DRAW_DROPOUT: tuple[Rule, ...] = (
-    Rule("dropout(x) -> x * mask  (training)", pattern(Dropout), _draw_mask),
-)
+DRAW_DROPOUT: tuple[Rule, ...] = (Rule("dropout(x) -> x * mask  (training)", pattern(Dropout), _draw_mask),)
 
 PAD_INTO_CONVOLUTION: tuple[Rule, ...] = (
     Rule(

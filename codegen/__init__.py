@@ -1,0 +1,1 @@
+"""Regions of the graph become readable Triton source, schedules and resource reports."""

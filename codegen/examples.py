@@ -1,0 +1,66 @@
+"""Random operands for an emitted file's `example`: of the right shape and dtype, and of values that make sense."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..graph.ir import Node
+from ..graph.ops import (
+    BatchNorm,
+    BatchNormGrad,
+    BinaryCrossEntropy,
+    Constant,
+    DropoutMask,
+    LossGrad,
+    MaxUnpool2D,
+    Normalize,
+    RsqrtPlus,
+    SoftmaxCrossEntropy,
+    SoftmaxGrad,
+)
+from ..graph.regions import Region
+
+
+def example_lines(region: Region, node: Node, name: str) -> list[str]:
+    """Statements that give `name` random values; `generator` and `batch` stand ready."""
+    size = _size(node)
+    dtype = f"torch.{node.type.dtype}"
+    reader = next(member for member in region.nodes if node.name in member.inputs)
+    place = reader.inputs.index(node.name)
+    op = reader.op.loss if isinstance(reader.op, LossGrad) else reader.op
+    operand = reader.op.operands[min(place, len(reader.op.operands) - 1)]
+    normal = f"torch.randn({size}, generator=generator)"
+    uniform = f"torch.rand({size}, generator=generator)"
+    match op, operand:
+        case _ if isinstance(node.op, Constant):
+            value = f"torch.full({size}, {float(node.op.value)!r})"
+        case _ if isinstance(node.op, DropoutMask):
+            value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
+        case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus(), _):
+            value = f"0.5 + {uniform}"
+        case MaxUnpool2D(), "index":
+            return [f"{name} = torch.randint({prod(op.size)}, {size}, generator=generator).to({dtype})"]
+        case SoftmaxGrad(), "y":
+            value = f"torch.softmax({normal}, -1)"
+        case SoftmaxCrossEntropy(), "target":
+            last = node.type.channels
+            lead = _size(node, 1)
+            return [
+                f"{name} = torch.randint({last}, {lead}, generator=generator)",
+                f"{name} = F.one_hot({name}, {last}).to({dtype})",
+            ]
+        case BinaryCrossEntropy(), "target":
+            value = f"({uniform} > 0.5)"
+        case BinaryCrossEntropy(from_logits=False), "prediction":
+            value = f"0.05 + 0.9 * {uniform}"
+        case _ if not node.type.is_floating:
+            return [f"{name} = torch.randint(4, {size}, generator=generator).to({dtype})"]
+        case _:
+            value = normal
+    return [f"{name} = {value}" if value == normal and dtype == "torch.float32" else f"{name} = ({value}).to({dtype})"]
+
+
+def _size(node: Node, drop: int = 0) -> str:
+    """The shape as text, `batch` standing for N, without the last `drop` axes."""
+    dims = ["batch" if d == "N" else str(d) for d in node.type.shape[: node.type.rank - drop]]
+    return f"({dims[0]},)" if len(dims) == 1 else f"({', '.join(dims)})"

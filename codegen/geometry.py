@@ -1,0 +1,103 @@
+"""How the rows of a tile lie on feature maps, and where the elements they multiply come from.
+
+Every contraction gathers: row position i along an axis, tap t, reads position `i * stride + shift + t * step` of
+the source map. The three products of a convolution differ only in these numbers:
+
+                    rows    source    stride    step        shift
+    forward         P       H         stride    dilation    -padding
+    data gradient   H       P         1         -dilation   padding        (stride 1)
+    ... by phase    H / st  P         1         -1          (phase + padding - first tap) / st
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..graph.windows import Pair
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a gather. rows: row positions; source: positions of the map that is read; taps: of the
+    kernel. A row and a tap meet at source position row * stride + shift + tap * step.
+    """
+
+    rows: int
+    source: int
+    taps: int
+    stride: int = 1
+    step: int = 1
+    shift: int = 0
+
+    @property
+    def reaches_below(self) -> bool:
+        """Whether some tap of some row lies before the map."""
+        return self.shift + min(0, (self.taps - 1) * self.step) < 0
+
+    @property
+    def reaches_above(self) -> bool:
+        """Whether some tap of some row lies behind the map."""
+        return (self.rows - 1) * self.stride + self.shift + max(0, (self.taps - 1) * self.step) >= self.source
+
+    def index(self, position: str) -> str:
+        """Text of the source position that tap 0 of a row reads."""
+        return position + times(self.stride) + plus(self.shift)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.taps == 1 and self.rows == self.source and self.stride == 1 and self.shift == 0
+
+    def checks(self, position: str, extent: str) -> list[str]:
+        """The comparisons that decide whether `position` lies on the map; none where it always does."""
+        below = [f"({position} >= 0)"] if self.reaches_below else []
+        return below + ([f"({position} < {extent})"] if self.reaches_above else [])
+
+
+def times(factor: int) -> str:
+    return "" if factor == 1 else f" * {factor}"
+
+
+def plus(offset: int) -> str:
+    return "" if offset == 0 else f" + {offset}" if offset > 0 else f" - {-offset}"
+
+
+def forward_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Axis, Axis]:
+    """Axes of a convolution's forward product: rows are output pixels, the source is x."""
+    first, second = (
+        Axis(rows[i], source[i], kernel[i], op.strides[i], op.dilation[i], -op.padding[i][0]) for i in range(2)
+    )
+    return first, second
+
+
+def transposed_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Axis, Axis]:
+    """Axes of a stride-1 convolution's data gradient: rows are input pixels, the source is dy."""
+    first, second = (
+        Axis(rows[i], source[i], kernel[i], 1, -op.dilation[i], op.padding[i][0]) for i in range(2)
+    )
+    return first, second
+
+
+def phase_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> list[tuple[Axis, Axis]]:
+    """For each phase (row-major over the strides) of a strided convolution's data gradient its two axes.
+
+    Rows h = i * stride + phase of one phase meet the taps r = first, first + stride, ... and no others, since
+    (h + padding - r) must be divisible by the stride.
+    """
+
+    def one(i: int, phase: int) -> Axis:
+        stride, before = op.strides[i], op.padding[i][0]
+        first = (phase + before) % stride
+        taps = max(0, -(-(kernel[i] - first) // stride))
+        return Axis(-(-rows[i] // stride), source[i], taps, 1, -1, (phase + before - first) // stride)
+
+    return [(one(0, a), one(1, b)) for a in range(op.strides[0]) for b in range(op.strides[1])]
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def ceil_div(n: int, d: int) -> int:
+    return -(-n // d)

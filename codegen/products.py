@@ -1,0 +1,115 @@
+"""A contraction seen as a matrix product, one per group: rows x columns, summed over an inner axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from ..graph.errors import CompileError
+from ..graph.ir import Node
+from ..graph.op import Kind
+from ..graph.ops import (
+    AveragePool2D,
+    Conv2D,
+    Conv2DDataGrad,
+    Conv2DWeightGrad,
+    Dense,
+    DenseDataGrad,
+    DenseWeightGrad,
+    MaxPool2D,
+    MaxPoolIndex2D,
+    Softmax,
+)
+from ..graph.regions import Region
+from .geometry import ceil_div
+
+POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
+
+NARROW = 16
+"""Channels below which the taps and channels of a sum are walked as one flattened axis."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """rows, inner: for one image, except that the axis the batch does not belong to is counted whole.
+
+    channels: the run of neighbouring elements on the inner axis (input channels of a group); taps: such runs.
+    window: rows that a fused pooling makes one of. whole_row: a softmax needs all columns in one tile.
+    phases: parts of a strided data gradient, each of which meets its own taps.
+    """
+
+    rows: int
+    columns: int
+    taps: int
+    channels: int
+    groups: int
+    dtype: str
+    itemsize: int
+    is_convolution: bool
+    sums_over_batch: bool = False
+    window: int = 1
+    whole_row: bool = False
+    phases: int = 1
+
+    @property
+    def inner(self) -> int:
+        return self.taps * self.channels
+
+    @property
+    def flattened(self) -> bool:
+        return self.taps > 1 and self.channels < NARROW
+
+    def steps(self, block_k: int) -> int:
+        """Steps of the sum: channel blocks of each tap, or blocks of the flattened axis."""
+        return ceil_div(self.inner, block_k) if self.flattened else self.taps * ceil_div(self.channels, block_k)
+
+
+def product(region: Region) -> Product:
+    """The product that a region's anchor computes. Raises CompileError where the anchor is no contraction."""
+    node = region.anchor
+    if node.op.kind is not Kind.CONTRACTION:
+        raise CompileError(f"{node.name}: {node.op.op_name()} is no contraction and has no tiles of a product")
+    first = region.graph[node.inputs[0]].type
+    second = region.graph[node.inputs[1]].type
+    groups = getattr(node.op, "groups", 1)
+    convolution = isinstance(node.op, Conv2D | Conv2DDataGrad | Conv2DWeightGrad)
+    shared = {
+        "groups": groups,
+        "dtype": first.dtype,
+        "itemsize": first.torch_dtype.itemsize,
+        "is_convolution": convolution,
+    }
+    out = pixels(node)
+    match node.op:
+        case Conv2D() | Dense():
+            taps = prod(second.size()[:-2])
+            return Product(out, node.type.channels // groups, taps, first.channels // groups, **shared,
+                           window=window_size(region), whole_row=ends_in_softmax(region))  # fmt: skip
+        case Conv2DDataGrad() | DenseDataGrad():
+            phases = prod(node.op.strides) if convolution else 1
+            taps = prod(second.size()[:-2])
+            return Product(out, node.type.channels // groups, taps, first.channels // groups, **shared, phases=phases)
+        case Conv2DWeightGrad() | DenseWeightGrad():
+            rows = prod(node.type.size()[:-1])
+            reduced = prod(first.with_shape(second.shape[:-1]).size(1))
+            return Product(rows, second.channels // groups, 1, reduced, **shared, sums_over_batch=True)
+    raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
+
+
+def pixels(node: Node) -> int:
+    """Rows of one image: the elements of all axes but the batch and the channels."""
+    return prod(node.type.size(1)[:-1])
+
+
+def pools(region: Region) -> list[Node]:
+    """The pooling members of an epilogue; all have one geometry and read one value."""
+    return [node for node in region.epilogue if isinstance(node.op, POOLS)]
+
+
+def window_size(region: Region) -> int:
+    found = pools(region)
+    return prod(found[0].op.size) if found else 1  # type: ignore[attr-defined]
+
+
+def ends_in_softmax(region: Region) -> bool:
+    return any(isinstance(node.op, Softmax) for node in region.epilogue)

@@ -1,0 +1,311 @@
+"""Ops as plain PyTorch text, for the `reference` of an emitted file.
+
+One table, op class -> lines; the last line gives the value its name. Tensors are float64 and channels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..graph.errors import CompileError
+from ..graph.ir import Node
+from ..graph.op import Op
+from ..graph.ops import (
+    Activation,
+    ActivationGrad,
+    Add,
+    AveragePool2D,
+    AverageUnpool2D,
+    BatchNorm,
+    BatchNormGrad,
+    BinaryCrossEntropy,
+    Concat,
+    Conv2D,
+    Conv2DDataGrad,
+    Conv2DWeightGrad,
+    Dense,
+    DenseDataGrad,
+    DenseWeightGrad,
+    Dropout,
+    Elu,
+    Gelu,
+    LeakyRelu,
+    LossGrad,
+    MaxPool2D,
+    MaxPoolIndex2D,
+    MaxUnpool2D,
+    MeanSquaredError,
+    Multiply,
+    Normalize,
+    Pad,
+    Reduce,
+    Relu,
+    Relu6,
+    RsqrtPlus,
+    Scale,
+    Sigmoid,
+    Slice,
+    Softmax,
+    SoftmaxCrossEntropy,
+    SoftmaxGrad,
+    Square,
+    Subtract,
+    Swish,
+    Tanh,
+    Transpose,
+)
+from .expressions import number
+from .writer import tuple_text
+
+Lines = list[str]
+
+
+def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
+    """Statements that compute a node from the named operands and call the value `result`.
+
+    Raises CompileError for an op without a row in the table.
+    """
+    row = _TABLE.get(type(node.op))
+    if row is None:
+        raise CompileError(f"{node.op.op_name()} has no reference text; add a row to codegen/references.py")
+    text = row(node.op, result, *operands)
+    return [f"{result} = {text}"] if isinstance(text, str) else text
+
+
+# -- activations -----------------------------------------------------------------------------------------------
+_ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
+    Relu: lambda f, x: f"torch.relu({x})",
+    Relu6: lambda f, x: f"F.relu6({x})",
+    LeakyRelu: lambda f, x: f"F.leaky_relu({x}, {number(f.slope)})",
+    Sigmoid: lambda f, x: f"torch.sigmoid({x})",
+    Tanh: lambda f, x: f"torch.tanh({x})",
+    Swish: lambda f, x: f"F.silu({x})",
+    Gelu: lambda f, x: f'F.gelu({x}, approximate="tanh")' if f.approximate else f"F.gelu({x})",
+    Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})",
+}
+
+_SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
+    Relu: lambda f, y: f"({y} > 0)",
+    Relu6: lambda f, y: f"(({y} > 0) & ({y} < 6))",
+    LeakyRelu: lambda f, y: f"torch.where({y} > 0, 1.0, {number(f.slope)})",
+    Sigmoid: lambda f, y: f"{y} * (1 - {y})",
+    Tanh: lambda f, y: f"(1 - {y} * {y})",
+    Elu: lambda f, y: f"torch.where({y} > 0, 1.0, {y} + {number(f.alpha)})",
+}
+
+
+def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
+    f = op.activation
+    if f.saves == "output":
+        return f"{dy} * {_SLOPE_OF_OUTPUT[type(f)](f, saved)}"
+    return [
+        "with torch.enable_grad():",
+        f"    {result} = {saved}.detach().requires_grad_()",
+        f"    ({result},) = torch.autograd.grad({_ACTIVATION[type(f)](f, result)}, {result}, {dy})",
+    ]
+
+
+# -- contractions ----------------------------------------------------------------------------------------------
+def _padded(x: str, padding: Any, value: str = "") -> str:
+    """x as (N, C, H, W), with its padding."""
+    (top, bottom), (left, right) = padding
+    image = f"{x}.permute(0, 3, 1, 2)"
+    return f"F.pad({image}, {(left, right, top, bottom)}{value})" if top + bottom + left + right or value else image
+
+
+def _geometry(op: Any) -> str:
+    return f"stride={op.strides}, padding=0, dilation={op.dilation}, groups={op.groups}"
+
+
+def _conv(op: Conv2D, result: str, x: str, w: str, *bias: str) -> Lines:
+    lines = [
+        f"{result} = F.conv2d({_padded(x, op.padding)}, {w}.permute(3, 2, 0, 1), {_geometry(op)})",
+        f"{result} = {result}.permute(0, 2, 3, 1)",
+    ]
+    return [*lines, f"{result} = {result} + {bias[0]}"] if bias else lines
+
+
+def _conv_data_grad(op: Conv2DDataGrad, result: str, dy: str, w: str) -> Lines:
+    (top, bottom), (left, right) = op.padding
+    h, width = op.input_size
+    padded = f"({dy}.shape[0], {w}.shape[2] * {op.groups}, {h + top + bottom}, {width + left + right})"
+    operands = f"{w}.permute(3, 2, 0, 1), {dy}.permute(0, 3, 1, 2)"
+    inside = f"[:, :, {top} : {top + h}, {left} : {left + width}]"
+    return [
+        f"padded = {padded}",
+        f"{result} = torch.nn.grad.conv2d_input(padded, {operands}, {_geometry(op)})",
+        f"{result} = {result}{inside}.permute(0, 2, 3, 1)",
+    ]
+
+
+def _conv_weight_grad(op: Conv2DWeightGrad, result: str, x: str, dy: str) -> Lines:
+    r, s = op.kernel_size
+    shape = f"({dy}.shape[3], {x}.shape[3] // {op.groups}, {r}, {s})"
+    operands = f"{_padded(x, op.padding)}, {shape}, {dy}.permute(0, 3, 1, 2)"
+    return [
+        f"{result} = torch.nn.grad.conv2d_weight({operands}, {_geometry(op)})",
+        f"{result} = {result}.permute(2, 3, 1, 0)",
+    ]
+
+
+def _dense(op: Dense, result: str, x: str, w: str, *bias: str) -> str:
+    return f"{x} @ {w}" + (f" + {bias[0]}" if bias else "")
+
+
+# -- windows ---------------------------------------------------------------------------------------------------
+def _windows(op: Any, result: str, x: str, outside: str) -> Lines:
+    """Lines that make `result` the windows of x: (N, P, Q, C, window)."""
+    (size_h, size_w), (step_h, step_w) = op.size, op.strides
+    return [
+        f"{result} = {_padded(x, op.padding, f', value={outside}')}",
+        f"{result} = {result}.unfold(2, {size_h}, {step_h}).unfold(3, {size_w}, {step_w})",
+        f"{result} = {result}.permute(0, 2, 3, 1, 4, 5).flatten(4)",
+    ]
+
+
+def _max_pool(op: MaxPool2D, result: str, x: str) -> Lines:
+    return [*_windows(op, result, x, 'float("-inf")'), f"{result} = {result}.amax(-1)"]
+
+
+def _max_pool_index(op: MaxPoolIndex2D, result: str, x: str) -> Lines:
+    return [
+        *_windows(op, result, x, 'float("-inf")'),
+        f"{result} = ({result} == {result}.amax(-1, keepdim=True)).int().argmax(-1)",
+    ]
+
+
+def _average_pool(op: AveragePool2D, result: str, x: str) -> Lines:
+    return [
+        *_windows(op, "counted", f"torch.ones_like({x})", "0.0"),
+        *_windows(op, result, x, "0.0"),
+        f"{result} = {result}.sum(-1) / counted.sum(-1)",
+    ]
+
+
+def _scattered(op: Any, result: str, share: str) -> Lines:
+    """Lines that add share(position), (N, P, Q, C) for each position of a window, into the map."""
+    (top, bottom), (left, right) = op.padding
+    (h, w), (size_h, size_w), (step_h, step_w) = op.input_size, op.size, op.strides
+    return [
+        f"n, p, q, c = {share}.shape",
+        f"{result} = {share}.new_zeros(n, {h + top + bottom + size_h}, {w + left + right + size_w}, c)",
+        f"for t in range({size_h * size_w}):",
+        f"    r, s = divmod(t, {size_w})",
+        f"    part = {result}[:, r : r + p * {step_h} : {step_h}, s : s + q * {step_w} : {step_w}]",
+        f"    part[:, :p, :q] += {share}" + (" * (chosen == t)" if isinstance(op, MaxUnpool2D) else ""),
+        f"{result} = {result}[:, {top} : {top + h}, {left} : {left + w}]",
+    ]
+
+
+def _max_unpool(op: MaxUnpool2D, result: str, dy: str, index: str) -> Lines:
+    return [f"chosen = {index}.long()", *_scattered(op, result, dy)]
+
+
+def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
+    h, w = op.input_size
+    return [
+        *_windows(op, "counted", f"{dy}.new_ones(1, {h}, {w}, {dy}.shape[3])", "0.0"),
+        f"share = {dy} / counted.sum(-1)",
+        *_scattered(op, result, "share"),
+    ]
+
+
+# -- losses ----------------------------------------------------------------------------------------------------
+def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
+    return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
+
+
+def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
+    if op.from_logits:
+        return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
+    return [
+        f"p = {prediction}.clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log() + (1 - {target}) * (1 - p).log()).mean()",
+    ]
+
+
+def _mean_squared_error(op: MeanSquaredError, result: str, prediction: str, target: str) -> str:
+    return f"F.mse_loss({prediction}, {target})"
+
+
+def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: str) -> Lines:
+    """By torch's own differentiation of the loss, which is another way than the kernel's."""
+    row = _TABLE[type(op.loss)](op.loss, "loss_value", "at", target)
+    lines = [f"loss_value = {row}"] if isinstance(row, str) else row
+    return [
+        f"at = {prediction}.detach().requires_grad_()",
+        *lines,
+        f"({result},) = torch.autograd.grad(loss_value, at, {d_loss})",
+    ]
+
+
+# -- the rest --------------------------------------------------------------------------------------------------
+def _scale(op: Scale, result: str, x: str) -> str:
+    return f"{x} * {number(op.factor)} + {number(op.offset)}"
+
+
+def _batch_norm_grad(op: BatchNormGrad, result: str, *operands: str) -> Lines:
+    dy, x, gamma, mean, variance, d_gamma, d_beta = operands
+    return [
+        f"count = {x}.numel() / {x}.shape[-1]",
+        f"rstd = torch.rsqrt({variance} + {number(op.epsilon)})",
+        f"{result} = {gamma} * rstd * ({dy} - {d_beta} / count - ({x} - {mean}) * rstd * {d_gamma} / count)",
+    ]
+
+
+def _slice(op: Slice, result: str, x: str) -> str:
+    ranges = [f"{a}:{b}" for a, b in zip(op.starts, op.stops, strict=True)]
+    return f"{x}[:, {', '.join(ranges)}]"
+
+
+def _pad(op: Pad, result: str, x: str) -> str:
+    flat = [n for pair in reversed(op.padding) for n in pair]
+    return f"F.pad({x}, {tuple_text(flat)}, value={number(op.value)})"
+
+
+def _reduce(op: Reduce, result: str, x: str) -> str:
+    keep = ", keepdim=True" if op.keepdims else ""
+    return f"{x}.{'mean' if op.mean else 'sum'}({tuple_text(op.axes)}{keep})"
+
+
+_TABLE: dict[type[Op], Callable[..., Lines | str]] = {
+    Add: lambda op, result, a, b: f"{a} + {b}",
+    Subtract: lambda op, result, a, b: f"{a} - {b}",
+    Multiply: lambda op, result, a, b: f"{a} * {b}",
+    Scale: _scale,
+    Square: lambda op, result, x: f"{x} * {x}",
+    RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
+    Dropout: lambda op, result, x: x,
+    BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
+        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
+    ),
+    Normalize: lambda op, result, x, mean, variance: (
+        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)})"
+    ),
+    BatchNormGrad: _batch_norm_grad,
+    ActivationGrad: _activation_grad,
+    Conv2D: _conv,
+    Conv2DDataGrad: _conv_data_grad,
+    Conv2DWeightGrad: _conv_weight_grad,
+    Dense: _dense,
+    DenseDataGrad: lambda op, result, dy, w: f"{dy} @ {w}.t()",
+    DenseWeightGrad: lambda op, result, x, dy: f"{x}.flatten(0, -2).t() @ {dy}.flatten(0, -2)",
+    MaxPool2D: _max_pool,
+    MaxPoolIndex2D: _max_pool_index,
+    AveragePool2D: _average_pool,
+    MaxUnpool2D: _max_unpool,
+    AverageUnpool2D: _average_unpool,
+    Reduce: _reduce,
+    Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
+    SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
+    SoftmaxCrossEntropy: _cross_entropy,
+    BinaryCrossEntropy: _binary_cross_entropy,
+    MeanSquaredError: _mean_squared_error,
+    LossGrad: _loss_grad,
+    Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
+    Pad: _pad,
+    Slice: _slice,
+    Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
+    **{cls: lambda op, result, x: _ACTIVATION[type(op)](op, x) for cls in _ACTIVATION},
+}

@@ -1,0 +1,154 @@
+"""The GPUs that kernels are compiled for, as data: what one kernel may use, and how fast the device is.
+
+A *target* is an architecture: what ahead-of-time compilation and the schedule filter need.
+A *device* is a card of some architecture: what the roofline needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triton.backends.compiler import GPUTarget
+
+from ..graph.errors import CompileError
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """One architecture. A *processor* is a streaming multiprocessor (NVIDIA) or a compute unit (AMD).
+
+    Each processor has four partitions, and a warp lives in one of them. Registers hold 32 bits.
+    """
+
+    name: str
+    gpu: GPUTarget
+    shared_per_block: int  # bytes one block may ask for
+    shared_per_processor: int  # bytes all resident blocks share
+    shared_reserved: int  # bytes the system takes for each block, beside what the block asks for
+    warps_per_processor: int
+    blocks_per_processor: int
+    registers_per_partition: int  # over all lanes of all warps in it
+    registers_per_thread: int  # beyond these the compiler spills
+
+    @property
+    def warp_size(self) -> int:
+        """Threads in a warp: 32 on NVIDIA, 64 in an AMD wavefront."""
+        return int(self.gpu.warp_size)
+
+    def blocks_resident(self, registers: int, shared_bytes: int, num_warps: int) -> int:
+        """Blocks that fit on one processor at once; 0 if not even one does.
+
+        Follows NVIDIA's occupancy calculator: a warp takes registers in steps of eight per thread.
+        """
+        if shared_bytes > self.shared_per_block or registers > self.registers_per_thread:
+            return 0
+        per_warp = max(8, -(-registers // 8) * 8) * self.warp_size
+        warps = min(self.warps_per_processor, 4 * (self.registers_per_partition // per_warp))
+        by_shared = self.shared_per_processor // max(1, shared_bytes + self.shared_reserved)
+        return min(warps // num_warps, by_shared, self.blocks_per_processor)
+
+    def occupancy(self, registers: int, shared_bytes: int, num_warps: int) -> float:
+        """Resident warps over the most the processor holds, 0 to 1."""
+        return self.blocks_resident(registers, shared_bytes, num_warps) * num_warps / self.warps_per_processor
+
+
+def _nvidia(capability: int, shared_kib: int, warps: int, blocks: int) -> Target:
+    return Target(
+        name=f"sm_{capability}",
+        gpu=GPUTarget("cuda", capability, 32),
+        shared_per_block=(shared_kib - 1) * KIB,
+        shared_per_processor=shared_kib * KIB,
+        shared_reserved=KIB,
+        warps_per_processor=warps,
+        blocks_per_processor=blocks,
+        registers_per_partition=16 * KIB,
+        registers_per_thread=255,
+    )
+
+
+def _amd(arch: str, shared_kib: int) -> Target:
+    return Target(
+        name=arch,
+        gpu=GPUTarget("hip", arch, 64),
+        shared_per_block=shared_kib * KIB,
+        shared_per_processor=shared_kib * KIB,
+        shared_reserved=0,
+        warps_per_processor=32,
+        blocks_per_processor=32,
+        registers_per_partition=512 * 64,
+        registers_per_thread=512,
+    )
+
+
+# NVIDIA: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+# AMD: CDNA2, CDNA3 and CDNA4 instruction set reference guides: 512 vector registers for each lane of a SIMD
+# unit (ordinary and accumulation registers together), eight wavefronts a SIMD unit, four SIMD units.
+TARGETS: dict[str, Target] = {
+    entry.name: entry
+    for entry in (
+        _nvidia(80, shared_kib=164, warps=64, blocks=32),
+        _nvidia(86, shared_kib=100, warps=48, blocks=16),
+        _nvidia(89, shared_kib=100, warps=48, blocks=24),
+        _nvidia(90, shared_kib=228, warps=64, blocks=32),
+        _nvidia(100, shared_kib=228, warps=64, blocks=32),
+        _nvidia(120, shared_kib=100, warps=48, blocks=24),
+        _amd("gfx90a", shared_kib=64),
+        _amd("gfx942", shared_kib=64),
+        _amd("gfx950", shared_kib=160),
+    )
+}
+
+
+def target(name: str) -> Target:
+    """The target called `name`, such as "sm_90"; raises CompileError that lists the known ones."""
+    if name not in TARGETS:
+        raise CompileError(f"unknown target {name!r}; known targets: {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A named GPU and the rates its roofline is drawn with: FLOP/s for each compute dtype, and bytes/s."""
+
+    name: str
+    target: str
+    processors: int
+    flops: dict[str, float]
+    bandwidth: float
+
+    def roofline_seconds(self, flops: float, num_bytes: float, dtype: str) -> float:
+        """The least time for so many operations in `dtype` ("bfloat16", "tf32", ...) and bytes of memory."""
+        if dtype not in self.flops:
+            raise CompileError(f"{self.name} has no rate for {dtype!r}; known: {', '.join(self.flops)}")
+        return max(flops / self.flops[dtype], num_bytes / self.bandwidth)
+
+
+def _rates(half: float, tf32: float, fp32: float) -> dict[str, float]:
+    """FLOP/s from TFLOP/s: dense matrix products with 16-bit and tf32 operands, and plain float32."""
+    rates = {"bfloat16": half, "float16": half, "tf32": tf32, "float32": fp32}
+    return {dtype: tera * 1e12 for dtype, tera in rates.items()}
+
+
+DEVICES: dict[str, Device] = {
+    entry.name: entry
+    for entry in (
+        # NVIDIA A100 data sheet (SXM, 80 GB), without sparsity.
+        Device("A100", "sm_80", 108, _rates(312.0, 156.0, 19.5), 2.039e12),
+        # NVIDIA H100 data sheet (SXM), without sparsity.
+        Device("H100", "sm_90", 132, _rates(989.4, 494.7, 66.9), 3.35e12),
+        # Measured rates of a bfloat16 matrix product and of a copy. The data sheet's are 989.4 TFLOP/s and
+        # 4.8 TB/s; its tf32 rate is scaled by what bfloat16 reaches of its own.
+        Device("H200", "sm_90", 132, _rates(790.0, 395.0, 66.9), 4.3e12),
+        # AMD Instinct MI300X data sheet, without sparsity.
+        Device("MI300X", "gfx942", 304, _rates(1307.4, 653.7, 163.4), 5.3e12),
+    )
+}
+
+
+def device(name: str) -> Device:
+    """The device called `name`, such as "H200"; raises CompileError that lists the known ones."""
+    if name not in DEVICES:
+        raise CompileError(f"unknown device {name!r}; known devices: {', '.join(DEVICES)}")
+    return DEVICES[name]

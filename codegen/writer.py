@@ -1,0 +1,188 @@
+"""Writing Python text a person likes to read: indentation, comments in one column, no line over 100 characters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+WIDTH = 100
+"""Longest line of an emitted file."""
+
+_INDENT = "    "
+_OPEN, _CLOSE = "([{", ")]}"
+_OPERATORS = (" + ", " - ", " | ", " & ", " * ", " // ", " / ")
+
+
+@dataclass(frozen=True)
+class _Line:
+    depth: int
+    code: str
+    comment: str
+
+
+class Writer:
+    """Collects lines. `writer.line(code, comment)` adds one; `with writer.block("for ..."):` indents the next."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self._lines: list[_Line] = []
+        self._depth = depth
+
+    def line(self, code: str = "", comment: str = "") -> None:
+        """One statement, or an empty line. The comment is written without its '#'."""
+        self._lines.append(_Line(self._depth, code, comment))
+
+    def lines(self, *codes: str) -> None:
+        for code in codes:
+            self.line(code)
+
+    def note(self, comment: str) -> None:
+        """A comment on lines of its own, filled to the width."""
+        room = WIDTH - len(_INDENT) * self._depth - 2
+        for part in fill(comment, room):
+            self._lines.append(_Line(self._depth, f"# {part}", ""))
+
+    @contextlib.contextmanager
+    def block(self, head: str, comment: str = "") -> Iterator[None]:
+        """`head` (with its colon) and an indented block under it."""
+        self.line(head, comment)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def extend(self, other: Writer) -> None:
+        """Append another writer's lines at this depth."""
+        self._lines += [_Line(line.depth + self._depth, line.code, line.comment) for line in other._lines]
+
+    @property
+    def text(self) -> str:
+        """All lines; comments of neighbouring lines stand in one column."""
+        out: list[str] = []
+        run: list[_Line] = []
+        for line in [*self._lines, _Line(0, "", "")]:
+            if line.comment and _code(line)[1:] == []:
+                run.append(line)
+                continue
+            out += _aligned(run)
+            run = []
+            if line.comment:
+                out.append(_INDENT * line.depth + f"# {line.comment}")
+            out += _code(line)
+        return "\n".join(out[:-1]) + "\n" if len(out) > 1 else ""
+
+
+def fill(text: str, width: int) -> list[str]:
+    """Text cut into lines of at most `width` characters, between words where there is a space."""
+    lines: list[str] = []
+    for word in text.split():
+        while len(word) > width:
+            lines.append(word[:width])
+            word = word[width:]
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def tuple_text(items: Sequence[object]) -> str:
+    """A tuple as Python writes it, from texts or numbers."""
+    inner = ", ".join(map(str, items))
+    return f"({inner},)" if len(items) == 1 else f"({inner})"
+
+
+def _aligned(run: list[_Line]) -> list[str]:
+    """Lines with their comments; those that fit share one column, the others have it on a line above."""
+    fits = [len(_flat(line)) + 4 + len(line.comment) <= WIDTH for line in run]
+    widths = [len(_flat(line)) for line, fit in zip(run, fits, strict=True) if fit]
+    column = max(widths, default=0)
+    longest = max((len(line.comment) for line, fit in zip(run, fits, strict=True) if fit), default=0)
+    if column + 4 + longest > WIDTH:
+        column = WIDTH - 4 - longest
+    out: list[str] = []
+    for line, fit in zip(run, fits, strict=True):
+        if fit:
+            out.append(f"{_flat(line):<{column}}  # {line.comment}")
+        else:
+            out += [_INDENT * line.depth + f"# {line.comment}", _flat(line)]
+    return out
+
+
+def _flat(line: _Line) -> str:
+    return _INDENT * line.depth + line.code if line.code else ""
+
+
+def _code(line: _Line) -> list[str]:
+    return [text.rstrip() for text in wrap(line.code, line.depth)] if line.code else [""]
+
+
+def wrap(code: str, depth: int = 0) -> list[str]:
+    """One statement as lines of at most WIDTH characters, broken inside brackets or before an operator."""
+    pad = _INDENT * depth
+    if len(pad) + len(code) <= WIDTH or code.startswith("#"):
+        return [pad + code]
+    span = _outer_brackets(code)
+    if span is not None:
+        start, stop = span
+        parts = _split(code[start + 1 : stop], ",")
+        if len(parts) > 1:
+            body = _packed([part.strip() + "," for part in parts], depth + 1)
+            return [pad + code[: start + 1], *body, *wrap(code[stop:], depth)]
+    name, equals, value = code.partition(" = ")
+    if equals and not name.endswith(("(", ",")):
+        terms = _terms(value)
+        if len(terms) > 1:
+            return [pad + name + " = (", *_packed(terms, depth + 1), pad + ")"]
+    if span is not None:
+        return [pad + code[: span[0] + 1], *wrap(code[span[0] + 1 : span[1]], depth + 1), pad + code[span[1] :]]
+    return [pad + code]
+
+
+def _packed(parts: list[str], depth: int) -> list[str]:
+    """Parts filled into lines; a part that is too long by itself is wrapped."""
+    pad, lines = _INDENT * depth, [""]
+    for part in parts:
+        if lines[-1] and len(pad) + len(lines[-1]) + 1 + len(part) > WIDTH:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {part}".strip()
+    return [text for line in lines for text in wrap(line, depth)]
+
+
+def _outer_brackets(code: str) -> tuple[int, int] | None:
+    """The last top-level pair of brackets: (open, close)."""
+    depth, start, found = 0, 0, None
+    for index, char in enumerate(code):
+        if char in _OPEN:
+            start = index if depth == 0 else start
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+            if depth == 0:
+                found = (start, index)
+    return found
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split at separators outside all brackets."""
+    parts, depth, last = [], 0, 0
+    for index, char in enumerate(text):
+        if char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+        elif depth == 0 and text.startswith(separator, index):
+            parts.append(text[last:index])
+            last = index + len(separator)
+    parts.append(text[last:])
+    return [part for part in parts if part.strip()]
+
+
+def _terms(value: str) -> list[str]:
+    """An expression cut before its loosest operators."""
+    for operator in _OPERATORS:
+        parts = _split(value, operator)
+        if len(parts) > 1:
+            return [parts[0], *(operator.strip() + " " + part for part in parts[1:])]
+    return [value]

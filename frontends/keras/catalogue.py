@@ -1,0 +1,159 @@
+"""From an entry of a file to a layer declaration: the closed table, and what is refused.
+
+The table is `layers.DECLARATIONS`; a module or class that a file names is only ever compared with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ...graph.errors import ConvLoomError, ModelFormatError, UnsupportedLayerError
+from .. import fields as f
+from ..initializers import from_class_name
+from ..layers import DECLARATIONS, InputLayer, Layer
+from .spec import LayerSpec
+from .values import malformed, shown
+
+UNSAFE = frozenset(
+    {
+        *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
+        *("StringLookup", "IntegerLookup", "TextVectorization", "Hashing"),
+    }
+)
+"""Layers that carry code, load other files, or wrap another framework's objects."""
+
+ARITHMETIC = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "TrueDivide": "Divide"}
+"""Operation nodes of Keras 3, from the module keras.src.ops.numpy."""
+
+KERAS_2_OPERATORS = {
+    "__operators__.add": "Add",
+    "math.add": "Add",
+    "__operators__.sub": "Subtract",
+    "math.subtract": "Subtract",
+    "__operators__.mul": "Multiply",
+    "math.multiply": "Multiply",
+    "__operators__.truediv": "Divide",
+    "math.truediv": "Divide",
+}
+"""Functions a TFOpLambda of Keras 2 may name."""
+
+# Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
+COMMON_KEYS = frozenset(
+    {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
+)
+COMMON_ENDINGS = ("_regularizer", "_constraint")
+
+
+def is_operation(spec: LayerSpec) -> bool:
+    """Whether the entry is arithmetic on tensors rather than a layer."""
+    return spec.class_name == "TFOpLambda" or ".ops." in f"{spec.module or ''}."
+
+
+def arithmetic(spec: LayerSpec) -> str | None:
+    """Add, Subtract, Multiply or Divide; None for an operation that is not supported."""
+    if spec.class_name == "TFOpLambda":
+        function = spec.config.get("function")
+        return KERAS_2_OPERATORS.get(function) if isinstance(function, str) else None
+    return ARITHMETIC.get(spec.class_name) if spec.module == "keras.src.ops.numpy" else None
+
+
+def refusal(spec: LayerSpec) -> str | None:
+    """Why no declaration serves this entry, or None."""
+    if is_operation(spec):
+        return (
+            None if arithmetic(spec) else f"operation {shown(spec.config.get('function', spec.class_name))}"
+        )
+    ours = spec.module is None or spec.module.split(".")[0] in ("keras", "tf_keras")
+    if spec.class_name in DECLARATIONS and ours:
+        return None
+    where = (
+        f" of module {spec.module!r:.80}" if spec.module and not spec.module.endswith("keras.layers") else ""
+    )
+    return f"class {spec.class_name!r:.80}{where}"
+
+
+def declare(spec: LayerSpec) -> Layer:
+    """The layer an entry describes.
+
+    Raises UnsupportedLayerError for a key or value without a meaning here, ModelFormatError for a wrong one.
+    """
+    declaration = DECLARATIONS[spec.class_name]
+    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration)
+    try:
+        return declaration(**arguments, name=spec.name)
+    except UnsupportedLayerError as error:
+        raise UnsupportedLayerError(f"{spec.place}: {error}") from None
+    except ConvLoomError as error:
+        raise ModelFormatError(f"{spec.place}: {error}") from None
+
+
+def _input_arguments(spec: LayerSpec) -> dict[str, Any]:
+    _refuse_unknown(spec, InputLayer, {"shape", "dtype", "trainable"})
+    shape = spec.config.get("batch_shape", spec.config.get("batch_input_shape"))
+    return {"shape": sample_shape(shape, spec.place), "dtype": spec.config.get("dtype") or "float32"}
+
+
+def sample_shape(batch_shape: Any, place: str) -> list[Any]:
+    """[null, 28, 28, 1] -> [28, 28, 1]."""
+    if not isinstance(batch_shape, list) or not batch_shape:
+        malformed(place, f"batch_shape must be a list such as [null, 28, 28, 1], found {shown(batch_shape)}")
+    if None in batch_shape[1:]:
+        raise UnsupportedLayerError(
+            f"{place}: the input's shape {batch_shape} leaves axes open; all but the batch must be known"
+        )
+    return batch_shape[1:]
+
+
+def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
+    known = {field.name: field for field in dataclasses.fields(declaration)}
+    known.pop("name")
+    known.pop("input_shape")
+    _refuse_unknown(spec, declaration, known.keys() | declaration.aliases.keys())
+    arguments: dict[str, Any] = {}
+    for key, value in spec.config.items():
+        key = declaration.aliases.get(key, key)
+        field = known.get(key)
+        if field is None:
+            continue
+        if field.metadata.get("check") is f.initializer:
+            found = value.get("class_name") if isinstance(value, dict) else value
+            if known_name := from_class_name(found):
+                arguments[key] = known_name
+        else:
+            arguments[key] = _plain(value)
+    return arguments
+
+
+def _plain(value: Any) -> Any:
+    """A number wrapped by NumPy, or a function given by its name, -> the number, the name."""
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("config"), dict)
+        and value.get("class_name") == "__numpy__"
+    ):
+        return value["config"].get("value")
+    if isinstance(value, dict) and value.get("class_name") == "function":
+        return value.get("config")
+    return value
+
+
+def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
+    for key, value in spec.config.items():
+        if key in known or key in COMMON_KEYS or key.endswith(COMMON_ENDINGS) or key in declaration.ignored:
+            _refuse_quantized(spec, key, value)
+            continue
+        if key in declaration.neutral and any(
+            value == v and type(value) is type(v) for v in declaration.neutral[key]
+        ):
+            continue
+        raise UnsupportedLayerError(
+            f"{spec.place}: {spec.class_name} with {key}={shown(value)} is not supported by ConvLoom"
+        )
+
+
+def _refuse_quantized(spec: LayerSpec, key: str, value: Any) -> None:
+    if key == "dtype" and isinstance(value, dict) and "Quantized" in str(value.get("class_name")):
+        raise UnsupportedLayerError(
+            f"{spec.place}: quantized layers ({value['class_name']!r:.80}) are not supported"
+        )

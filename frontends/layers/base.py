@@ -1,0 +1,167 @@
+"""The base of all layers. A layer is one declaration: typed fields, weights, and its lowering to IR nodes.
+
+The DSL calls it, the import of Keras files builds it from a configuration, both through this one class, so
+adding a layer means adding one subclass in this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self, dataclass_transform
+
+import torch
+
+from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from ...graph.types import TensorType
+from ..fields import flag, image_shape, maybe, option
+from ..lowering import Block, Builder, Lowering
+from ..names import next_name
+
+DECLARATIONS: dict[str, type[Layer]] = {}
+"""Every layer ConvLoom knows, by Keras's class name."""
+
+RANKS = {2: "(N, features)", 4: "an image (N, height, width, channels)"}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight: Keras's name and shape, the name of its initializer, and whether an optimizer moves it."""
+
+    name: str
+    shape: tuple[int, ...]
+    initializer: str = "zeros"
+    trainable: bool = True
+
+
+@dataclass_transform(field_specifiers=(option,), eq_default=False)
+@dataclass(eq=False, repr=False)
+class Layer(Block):
+    """Base of the declarations. Subclasses are turned into dataclasses; their fields are Keras's arguments.
+
+    name: unique in a model; by default from the class, conv2d, conv2d_1, ...
+    trainable: False freezes the layer's weights.
+    input_shape: shape of one sample, for the first layer of a Sequential.
+    """
+
+    rank: ClassVar[int | None] = None
+    """Rank of the inputs, batch included, where only one will do."""
+    arity: ClassVar[tuple[int, int | None]] = (1, 1)
+    """Least and most inputs of a call; None: any number."""
+    aliases: ClassVar[dict[str, str]] = {}
+    """Keys of older files -> fields."""
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Keys of files that change nothing here."""
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Keys of files that are accepted only with one of these values."""
+
+    name: str = field(default="", kw_only=True)
+    trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})
+    input_shape: Sequence[int] | None = field(
+        default=None, kw_only=True, metadata={"check": maybe(image_shape)}
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(eq=False, repr=False)(cls)
+        if not cls.__name__.startswith("_"):
+            DECLARATIONS[cls.__name__] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse arguments that do not exist before the dataclass sees them."""
+        positional = [f.name for f in fields(cls) if f.init and not f.kw_only]
+        known = [f.name for f in fields(cls) if f.init]
+        where = f"{cls.__name__} {kwargs['name']!r:.80}" if kwargs.get("name") else cls.__name__
+        if len(args) > len(positional):
+            raise UnsupportedLayerError(
+                f"{where}: takes {len(positional)} positional arguments ({', '.join(positional)}), "
+                f"got {len(args)}"
+            )
+        for key in kwargs:
+            if key not in known:
+                raise UnsupportedLayerError(f"{where}: {_unknown_argument(key, known, cls.aliases)}")
+            if key in positional[: len(args)]:
+                raise UnsupportedLayerError(f"{where}: argument {key!r} is given twice, by place and by name")
+        required = [f.name for f in fields(cls) if f.default is MISSING and f.init]
+        if missing := [n for n in required if n not in kwargs and n not in positional[: len(args)]]:
+            raise UnsupportedLayerError(f"{where}: needs the argument {', '.join(map(repr, missing))}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        self.name = self._checked_name(self.name)
+        for f in fields(self):
+            check = f.metadata.get("check")
+            if check is None:
+                continue
+            try:
+                setattr(self, f.name, check(getattr(self, f.name)))
+            except ConvLoomError as error:
+                raise type(error)(f"{self.label}: {f.name} {error}") from None
+        self.built: tuple[Weight, ...] = ()
+        self.values: dict[str, torch.Tensor] = {}
+        self.operation = False
+        self._built_for: tuple[TensorType, ...] = ()
+
+    def _checked_name(self, name: Any) -> str:
+        if name is None or name == "":
+            return next_name(type(self).__name__)
+        if not isinstance(name, str) or len(name) > 256 or not name.isprintable():
+            raise UnsupportedLayerError(
+                f"{type(self).__name__}: a layer's name is printable text of 256 characters at most, "
+                f"got {name!r:.80}"
+            )
+        return name
+
+    # -- what a declaration says -----------------------------------------------------------------------------
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        """Further conditions on the inputs; raises ConvLoomError, `fail` gives it the layer's name."""
+
+    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
+        """The weights for inputs of these types, in Keras's order."""
+        return []
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        """Append the layer's nodes and return the name of the result."""
+        raise NotImplementedError
+
+    # -- how it is used --------------------------------------------------------------------------------------
+    def fail(self, text: str) -> ShapeError:
+        return ShapeError(f"{self.label}: {text}")
+
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        least, most = self.arity
+        if len(inputs) < least or (most is not None and len(inputs) > most):
+            wanted = f"{least}" if least == most else f"at least {least}"
+            raise self.fail(f"takes {wanted} input(s), got {len(inputs)}")
+        for kind in inputs:
+            if self.rank is not None and kind.rank != self.rank:
+                raise self.fail(
+                    f"takes {RANKS[self.rank]}, found {kind} of rank {kind.rank}; "
+                    f"{'Reshape it to an image first' if self.rank == 4 else 'Flatten it first'}"
+                )
+        self.check(inputs)
+        weights = tuple(self.weights(inputs))
+        if self._built_for and weights != self.built:
+            raise self.fail(
+                f"is shared: its weights were made for {', '.join(map(str, self._built_for))} and do not fit "
+                f"{', '.join(map(str, inputs))}; use a second layer or inputs with equal channels"
+            )
+        if not self._built_for:
+            self.built, self._built_for = weights, tuple(inputs)
+
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
+        return [self.build(Builder(into, self, call), *inputs)]
+
+    def count_params(self) -> int:
+        """Numbers in the layer's weights; 0 before it is first called."""
+        return sum(torch.Size(weight.shape).numel() for weight in self.built)
+
+    def __repr__(self) -> str:
+        return f"<{self.label}>"
+
+
+def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:
+    close = aliases.get(key) or next(iter(difflib.get_close_matches(key, known, 1)), None)
+    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
+    return f"unknown argument {key!r}; {hint}"

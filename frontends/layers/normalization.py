@@ -1,0 +1,66 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ...graph import ops
+from ...graph.types import TensorType
+from .. import fields as f
+from ..lowering import Builder
+from .base import Layer, Weight
+from .parts import on_last_axis
+
+
+class BatchNormalization(Layer):
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta along one axis (Ioffe & Szegedy 2015).
+
+    scale, center: whether there is a gamma, a beta. momentum: of the moving statistics in training.
+    """
+
+    ignored: ClassVar[frozenset[str]] = frozenset({"synchronized"})
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "renorm": (False, None),
+        "renorm_clipping": (None, {}),
+        "renorm_momentum": (None, 0.99),
+        "fused": (None, True, False),
+        "virtual_batch_size": (None,),
+        "adjustment": (None,),
+    }
+
+    axis: int = f.option(f.axis, default=-1)
+    momentum: float = f.option(f.number, default=0.99)
+    epsilon: float = f.option(f.positive, default=1e-3)
+    center: bool = f.option(f.flag, default=True)
+    scale: bool = f.option(f.flag, default=True)
+    beta_initializer: str = f.option(f.initializer, default="zeros")
+    gamma_initializer: str = f.option(f.initializer, default="ones")
+    moving_mean_initializer: str = f.option(f.initializer, default="zeros")
+    moving_variance_initializer: str = f.option(f.initializer, default="ones")
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        rank = inputs[0].rank
+        if not -rank <= self.axis < rank or self.axis % rank == 0:
+            raise self.fail(f"axis must be one of 1 to {rank - 1} of {inputs[0]}, got {self.axis}")
+
+    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
+        shape = (int(inputs[0].shape[self.axis]),)
+        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self.scale else []
+        beta = [Weight("beta", shape, self.beta_initializer)] if self.center else []
+        return [
+            *gamma,
+            *beta,
+            Weight("moving_mean", shape, self.moving_mean_initializer, trainable=False),
+            Weight("moving_variance", shape, self.moving_variance_initializer, trainable=False),
+        ]
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        def normalize(x: str) -> str:
+            size = (b.type(x).channels,)
+            gamma = b.weight("gamma") if self.scale else b.add(ops.Constant(size, 1.0), suffix="gamma")
+            beta = b.weight("beta") if self.center else b.add(ops.Constant(size, 0.0), suffix="beta")
+            statistics = b.weight("moving_mean"), b.weight("moving_variance")
+            return b.add(ops.BatchNorm(self.epsilon, momentum=self.momentum), x, gamma, beta, *statistics)
+
+        return on_last_axis(b, inputs[0], self.axis % b.type(inputs[0]).rank, normalize)

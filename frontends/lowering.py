@@ -1,0 +1,134 @@
+"""Blocks and their lowering: how layers and models, called on symbolic tensors, become nodes of the graph."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..graph import ops
+from ..graph.errors import ShapeError
+from ..graph.ir import Graph
+from ..graph.op import Op
+from ..graph.types import TensorType
+from .symbolic import Call, SymbolicTensor
+
+if TYPE_CHECKING:
+    from .layers.base import Layer, Weight
+
+WeightKey = tuple["Layer", str]
+"""A layer and its weight's name."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A graph being filled, and where in the model it is.
+
+    names: parameter name of each weight, for a model; without it a weight is "<layer>/<weight>".
+    prefix: path of the models around, "outer/inner/" or "", their calls numbered. owner: the same, unnumbered.
+    """
+
+    graph: Graph
+    names: Mapping[WeightKey, str]
+    prefix: str = ""
+    owner: str = ""
+
+    def inside(self, block: Block, call: int) -> Lowering:
+        prefix = f"{self.prefix}{numbered(block.name, call)}/"
+        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/")
+
+
+def numbered(name: str, call: int) -> str:
+    """Name of a block's k-th call: the name itself, then name/call_1 and on."""
+    return f"{name}/call_{call}" if call else name
+
+
+class Block(abc.ABC):
+    """What can be called on symbolic tensors: a layer or a model."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        """How errors name it: Conv2D 'conv2d'."""
+        return f"{type(self).__name__} {self.name!r}"
+
+    @abc.abstractmethod
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
+        """Append this block's nodes; returns the names of its results."""
+
+    @abc.abstractmethod
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        """Check the inputs and settle what depends on them; raises ShapeError."""
+
+    _calls: int = 0
+
+    def __call__(self, inputs: Any) -> Any:
+        """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out."""
+        tensors = flatten_tensors(inputs, self.label)
+        types = [tensor.type for tensor in tensors]
+        self.prepare(types)
+        trial = Lowering(Graph(), {})
+        sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
+        results = self.lower(trial, sources, 0)
+        return self._record(tensors, [trial.graph[result].type for result in results])
+
+    def _record(self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType]) -> Any:
+        call = Call(self, tuple(inputs), self._calls)
+        self._calls += 1
+        call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
+        return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
+
+
+def flatten_tensors(value: Any, where: str) -> list[SymbolicTensor]:
+    """A tensor, a list or a dictionary (in sorted key order, as Keras has it) -> a list of tensors."""
+    if isinstance(value, SymbolicTensor):
+        return [value]
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, SymbolicTensor) for v in value):
+        return list(value)
+    raise ShapeError(
+        f"{where}: takes a symbolic tensor or a list of them, got {_described(value)}; "
+        f"start from Input(shape)"
+    )
+
+
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    return (
+        f"{kind} of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"{kind} {str(value)[:60]!r}"
+    )
+
+
+class Builder:
+    """Appends the nodes of one call of a layer, named after it and reporting errors in its name."""
+
+    def __init__(self, into: Lowering, layer: Layer, call: int) -> None:
+        self._into = into
+        self._layer = layer
+        self.path = into.prefix + numbered(layer.name, call)
+
+    def type(self, name: str) -> TensorType:
+        return self._into.graph[name].type
+
+    def add(self, op: Op, *inputs: str, suffix: str = "") -> str:
+        """Append a node; its name is the layer's, or "<layer>/<suffix>"."""
+        graph = self._into.graph
+        try:
+            op.infer(*(self.type(name) for name in inputs))
+        except ShapeError as error:
+            raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
+        name = f"{self.path}/{suffix}" if suffix else self.path
+        return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
+
+    def weight(self, name: str) -> str:
+        """The Parameter node of one of the layer's weights, the same for every call of a shared layer."""
+        layer, graph = self._layer, self._into.graph
+        parameter = self._into.names.get((layer, name), f"{self._into.owner}{layer.name}/{name}")
+        if parameter not in graph:
+            weight: Weight = next(w for w in layer.built if w.name == name)
+            op = ops.Parameter(weight.shape, trainable=weight.trainable and layer.trainable)
+            graph.add(op, name=parameter, layer=self._into.owner + layer.name)
+        return parameter

@@ -1,0 +1,286 @@
+"""Model and Sequential: a network as layers called on symbolic tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph import ops
+from ..graph.errors import ConvLoomError, ShapeError
+from ..graph.ir import Graph
+from ..graph.types import TensorType
+from .layers.base import Layer
+from .layers.core import InputLayer
+from .lowering import Block, Lowering, flatten_tensors
+from .names import next_name
+from .ordering import keras_layer_order, reachable_calls
+from .parameters import Parameters, Slot
+from .symbolic import Call, SymbolicTensor
+
+
+def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
+    """A symbolic tensor where data enters a network.
+
+    shape: of one sample, without the batch; images are (height, width, channels).
+    """
+    return InputLayer(shape, dtype, name=name or "").tensor()
+
+
+class Model(Block):
+    """A network from its inputs to its outputs.
+
+    inputs, outputs: symbolic tensors, or lists or dictionaries of them. seed: of the initial weights, which
+    are drawn when first asked for. Raises ConvLoomError where outputs do not follow from the inputs.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int = 0) -> None:
+        self._configure(name, seed, "Functional")
+        self._connect(flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label))
+
+    @classmethod
+    def in_order(
+        cls, inputs: Any, outputs: Any, name: str, keras_class: str, layers: Sequence[Block]
+    ) -> Model:
+        """A model whose layers are listed as a file lists them, rather than in Keras's own order."""
+        model = cls.__new__(cls)
+        model._configure(name, 0, keras_class)
+        model._connect(flatten_tensors(inputs, model.label), flatten_tensors(outputs, model.label), layers)
+        return model
+
+    def _configure(self, name: str | None, seed: int, keras_class: str) -> None:
+        self.keras_class = keras_class
+        """The name of its class in Keras's files, where "Model" is Functional."""
+        self.name = name or next_name(keras_class)
+        self.seed = seed
+
+    def _connect(
+        self,
+        inputs: list[SymbolicTensor],
+        outputs: list[SymbolicTensor],
+        order: Sequence[Block] | None = None,
+    ) -> None:
+        """Settle what the network is. order: of the layers; else Keras's own."""
+        self._inputs, self._outputs = inputs, outputs
+        self._network = sorted(reachable_calls(outputs), key=lambda call: call.serial)
+        self._blocks = list(order) if order is not None else keras_layer_order(outputs)
+        self._check()
+        self._parameters = Parameters(list(self.slots()), self.seed)
+
+    def _check(self) -> None:
+        for tensor in self._inputs:
+            if not isinstance(tensor.node.block, InputLayer):
+                raise ConvLoomError(
+                    f"{self.label}: input {tensor!r} must come from Input(shape), not from a layer"
+                )
+        used = dict.fromkeys(call.block for call in self._network if isinstance(call.block, InputLayer))
+        given: set[Block] = {tensor.node.block for tensor in self._inputs}
+        if len(given) != len(self._inputs):
+            raise ConvLoomError(f"{self.label}: an input is listed twice; list each once")
+        for source in used:
+            if source not in given:
+                raise ConvLoomError(
+                    f"{self.label}: the graph is disconnected: its outputs depend on {source.label}, which "
+                    f"is not among the inputs; add it to inputs="
+                )
+        for block in given:
+            if block not in used:
+                raise ConvLoomError(
+                    f"{self.label}: the graph is disconnected: no output depends on {block.label}; "
+                    f"leave it out"
+                )
+        first: dict[str, Block] = {}
+        for block in self._blocks:
+            if first.setdefault(block.name, block) is not block:
+                raise ConvLoomError(
+                    f"{self.label}: two layers are named {block.name!r} "
+                    f"({type(first[block.name]).__name__} and "
+                    f"{type(block).__name__}); give each layer its own name"
+                )
+
+    # -- reading ---------------------------------------------------------------------------------------------
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        return list(self._outputs)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The layers and nested models, in Keras's order."""
+        return list(self._blocks)
+
+    @property
+    def network(self) -> list[Call]:
+        """The calls, operands before their readers."""
+        return list(self._network)
+
+    def get_layer(self, name: str) -> Block:
+        """The layer of that name; raises ConvLoomError where there is none."""
+        for block in self._blocks:
+            if block.name == name:
+                return block
+        raise ConvLoomError(
+            f"{self.label}: no layer is named {name!r}; there are {', '.join(b.name for b in self._blocks)}"
+        )
+
+    def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
+        """Print a table of layers, output shapes, parameters and connections; print_fn takes the text."""
+        from .summary import summary_text
+
+        (print_fn or print)(summary_text(self, width))
+
+    def __repr__(self) -> str:
+        return f"<{self.label}>"
+
+    # -- weights ---------------------------------------------------------------------------------------------
+    def slots(self, prefix: str = "", seen: set[Block] | None = None) -> Iterator[Slot]:
+        """Every weight once, in Keras's order, nested models included."""
+        seen = set() if seen is None else seen
+        for block in self._blocks:
+            if block in seen:
+                continue
+            seen.add(block)
+            if isinstance(block, Model):
+                yield from block.slots(f"{prefix}{block.name}/", seen)
+            elif isinstance(block, Layer):
+                for weight in block.built:
+                    yield Slot(f"{prefix}{block.name}/{weight.name}", block, weight)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Parameter name -> float32 tensor: the initial weights, those loaded, or those last assigned."""
+        return self._parameters
+
+    def count_params(self) -> int:
+        return sum(slot.size for slot in self.slots())
+
+    def get_weights(self) -> list[npt.NDArray[np.float32]]:
+        """Copies of all weights, in Keras's order and shapes."""
+        return [tensor.numpy().copy() for tensor in self.parameters.values()]
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """The inverse of `get_weights`; raises ShapeError where number or shapes differ."""
+        parameters = self.parameters
+        if len(weights) != len(parameters):
+            raise ShapeError(f"{self.label}: has {len(parameters)} weights, got {len(weights)}")
+        for name, value in zip(parameters, weights, strict=True):
+            parameters[name] = np.asarray(value)
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Read a `.weights.h5`; raises ModelFormatError, naming the weight, where it does not fit."""
+        from .keras.weights import load_weights
+
+        load_weights(self, path)
+
+    # -- lowering --------------------------------------------------------------------------------------------
+    def to_graph(self) -> Graph:
+        """The network as IR: inputs, parameters and outputs under the names of their layers."""
+        graph = Graph(self.name)
+        names = {(slot.layer, slot.weight.name): slot.name for slot in self.slots()}
+        sources = []
+        for tensor in self._inputs:
+            layer = tensor.node.block.name
+            sources.append(graph.add(ops.Input(tensor.type.shape, tensor.dtype), name=layer, layer=layer))
+        results = self._lower_calls(Lowering(graph, names), sources)
+        for tensor, result in zip(self._outputs, results, strict=True):
+            graph.outputs[_unused(tensor.node.block.name, graph.outputs)] = result
+        return graph
+
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        expected = [tensor.type for tensor in self._inputs]
+        if [kind.shape for kind in inputs] != [kind.shape for kind in expected]:
+            raise ShapeError(
+                f"{self.label}: takes {', '.join(map(str, expected))}, found {', '.join(map(str, inputs))}"
+            )
+
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
+        return self._lower_calls(into.inside(self, call), inputs)
+
+    def _lower_calls(self, into: Lowering, inputs: Sequence[str]) -> list[str]:
+        values = dict(zip(self._inputs, inputs, strict=True))
+        uses: dict[Block, int] = {}
+        for call in self._network:
+            if isinstance(call.block, InputLayer):
+                continue
+            # Numbered by the uses in this model: a layer may also be called in others.
+            use = uses.get(call.block, 0)
+            uses[call.block] = use + 1
+            results = call.block.lower(into, [values[tensor] for tensor in call.inputs], use)
+            values.update(zip(call.outputs, results, strict=True))
+        return [values[tensor] for tensor in self._outputs]
+
+
+def _unused(name: str, taken: dict[str, str]) -> str:
+    count = 0
+    while (candidate := f"{name}_{count}" if count else name) in taken:
+        count += 1
+    return candidate
+
+
+class Sequential(Model):
+    """Layers one after another.
+
+    layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more.
+    """
+
+    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
+        self._configure(name, seed, "Sequential")
+        self._chain: list[Block] = []
+        self._entry: SymbolicTensor | None = None
+        self._inputs: list[SymbolicTensor] = []
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Any) -> None:
+        """Append a layer or a model; raises ConvLoomError where it does not fit what is there."""
+        if isinstance(layer, SymbolicTensor) and isinstance(layer.node.block, InputLayer):
+            layer = layer.node.block
+        if not isinstance(layer, Block):
+            raise ConvLoomError(f"{self.label}: takes layers, got {type(layer).__name__} {str(layer)[:60]!r}")
+        if isinstance(layer, InputLayer):
+            if self._chain or self._entry is not None:
+                raise ConvLoomError(f"{self.label}: {layer.label} must come first")
+            self._entry = layer.tensor()
+            return
+        first = not self._chain
+        self._chain.append(layer)
+        if first and self._entry is None:
+            shape = layer.input_shape if isinstance(layer, Layer) else _shape_of(layer)
+            if shape is not None:
+                self._entry = InputLayer(shape).tensor()
+        if self._entry is not None:
+            self._extend(self._outputs[0] if self._inputs else self._entry, layer)
+
+    def _extend(self, tensor: SymbolicTensor, *layers: Block) -> None:
+        for layer in layers:
+            tensor = layer(tensor)
+            if not isinstance(tensor, SymbolicTensor):
+                raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
+        assert self._entry is not None
+        self._connect([self._entry], [tensor], order=list(dict.fromkeys(self._chain)))
+
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        if self._entry is None and len(inputs) == 1:
+            self._entry = InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()
+            self._extend(self._entry, *self._chain)
+        super().prepare(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Only reached for what `_connect` has not set yet: say what is missing."""
+        if name in ("_outputs", "_network", "_blocks", "_parameters"):
+            lacks = "layers" if self._entry is not None else "input shape"
+            raise ConvLoomError(f"{self.label}: has no {lacks} yet; start with Input(shape) and add layers")
+        raise AttributeError(name)
+
+
+def _shape_of(block: Block) -> Sequence[int] | None:
+    """Sample shape a nested model takes, where it is known."""
+    if isinstance(block, Model) and len(block._inputs) == 1:
+        return block._inputs[0].type.size()[1:]
+    return None

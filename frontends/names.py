@@ -1,0 +1,22 @@
+"""Default layer names, as Keras gives them: conv2d, conv2d_1, ... with one counter per class and process."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..graph.op import snake_case
+
+_COUNTERS: Counter[str] = Counter()
+
+
+def next_name(class_name: str) -> str:
+    """The next free default name of a class: Conv2D -> conv2d, then conv2d_1."""
+    stem = snake_case(class_name)
+    count = _COUNTERS[stem]
+    _COUNTERS[stem] += 1
+    return f"{stem}_{count}" if count else stem
+
+
+def reset() -> None:
+    """Start all counters again, so that a model built next gets the names it would get in a fresh process."""
+    _COUNTERS.clear()

@@ -1,0 +1,93 @@
+"""The weights of a model: names, shapes and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..graph.errors import ConvLoomError, ShapeError
+from .initializers import INITIALIZERS
+
+if TYPE_CHECKING:
+    from .layers.base import Layer, Weight
+
+LARGEST_MODEL = 2**34
+"""Numbers in the weights of one model; a file that asks for more is wrong, or means harm."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One weight of a model: its parameter name, the layer that keeps its value, and its declaration."""
+
+    name: str
+    layer: Layer
+    weight: Weight
+
+    @property
+    def trainable(self) -> bool:
+        return self.weight.trainable and self.layer.trainable
+
+    @property
+    def size(self) -> int:
+        return torch.Size(self.weight.shape).numel()
+
+
+class Parameters(MutableMapping[str, torch.Tensor]):
+    """Parameter name -> float32 tensor in Keras's shape, in Keras's order.
+
+    The values belong to the layers, so models that share layers share them. They are drawn when first read.
+    Assignment checks the shape; no parameter can be added or removed.
+    """
+
+    def __init__(self, slots: list[Slot], seed: int) -> None:
+        self._slots = {slot.name: slot for slot in slots}
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        slot = self._slot(name)
+        if slot.weight.name not in slot.layer.values:
+            self._initialize()
+        return slot.layer.values[slot.weight.name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        slot = self._slot(name)
+        tensor = torch.as_tensor(value).detach()
+        if tuple(tensor.shape) != slot.weight.shape:
+            raise ShapeError(
+                f"{slot.layer.label}: weight {slot.weight.name!r} has shape {slot.weight.shape}, "
+                f"got {tuple(tensor.shape)}"
+            )
+        slot.layer.values[slot.weight.name] = tensor.to("cpu", torch.float32, copy=True)
+
+    def __delitem__(self, name: str) -> None:
+        raise ConvLoomError(f"parameter {name!r} belongs to its layer and cannot be removed")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._slots
+
+    def _slot(self, name: str) -> Slot:
+        try:
+            return self._slots[name]
+        except KeyError:
+            raise ConvLoomError(
+                f"no parameter {name!r}; there are {', '.join(self._slots) or 'none'}"
+            ) from None
+
+    def _initialize(self) -> None:
+        """Draw every value that is missing, in order, from one generator."""
+        if (total := sum(slot.size for slot in self._slots.values())) > LARGEST_MODEL:
+            raise ConvLoomError(f"the model has {total:,} weights; at most {LARGEST_MODEL:,} can be made")
+        generator = torch.Generator().manual_seed(self._seed)
+        for slot in self._slots.values():
+            if slot.weight.name not in slot.layer.values:
+                draw = INITIALIZERS[slot.weight.initializer]
+                slot.layer.values[slot.weight.name] = draw(slot.weight.shape, generator)

@@ -1,0 +1,57 @@
+"""The table `Model.summary` prints."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .layers.base import Layer
+from .lowering import Block
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+def summary_text(model: Model, width: int | None = None) -> str:
+    """One row a layer, and the totals. width: of the table in characters, by default 100."""
+    table = Table(title=f'Model: "{escape(model.name)}"', title_justify="left", title_style="bold")
+    table.add_column("Layer (type)", overflow="fold")
+    table.add_column("Output shape", overflow="fold")
+    table.add_column("Parameters", justify="right")
+    table.add_column("Connected to", overflow="fold")
+    for block in _rows(model):
+        calls = [call for call in model.network if call.block is block]
+        shapes = dict.fromkeys(str(tensor.shape) for call in calls for tensor in call.outputs)
+        sources = dict.fromkeys(tensor.node.block.name for call in calls for tensor in call.inputs)
+        table.add_row(
+            escape(f"{block.name} ({type(block).__name__})"),
+            escape("\n".join(shapes)),
+            f"{_size(block):,}",
+            escape(", ".join(sources)),
+        )
+    total = model.count_params()
+    trainable = sum(slot.size for slot in model.slots() if slot.trainable)
+    console = Console(file=io.StringIO(), width=width or 100, highlight=False, color_system=None)
+    console.print(table)
+    console.print(f"Total parameters: {total:,} ({4 * total / 2**20:.2f} MiB in float32)")
+    console.print(f"Trainable: {trainable:,}")
+    console.print(f"Non-trainable: {total - trainable:,}")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip("\n")
+
+
+def _rows(model: Model) -> list[Block]:
+    """The layers in the order data flows through them, the inputs included."""
+    return list(dict.fromkeys(call.block for call in model.network))
+
+
+def _size(block: Block) -> int:
+    if isinstance(block, Layer):
+        return block.count_params()
+    from .model import Model
+
+    return block.count_params() if isinstance(block, Model) else 0

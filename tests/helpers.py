@@ -1,0 +1,31 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from convloom.graph import ops
+from convloom.graph.ir import Graph
+
+
+def evaluate(
+    graph: Graph,
+    parameters: Mapping[str, torch.Tensor],
+    inputs: Mapping[str, object],
+    dtype: torch.dtype | None = None,
+) -> dict[str, torch.Tensor]:
+    """The outputs of a graph by each op's own `reference`: slow, and right by definition.
+
+    inputs: input name -> tensor or array, the batch first. dtype: to convert all floating values to.
+    """
+    values: dict[str, torch.Tensor] = {}
+    for node in graph.nodes():
+        if isinstance(node.op, ops.Input | ops.Parameter):
+            given = inputs[node.name] if isinstance(node.op, ops.Input) else parameters[node.name]
+            value = torch.as_tensor(np.asarray(given) if not isinstance(given, torch.Tensor) else given)
+        else:
+            value = node.op.reference(*(values[name] for name in node.inputs))
+        values[node.name] = value.to(dtype) if dtype and value.is_floating_point() else value
+    return {name: values[source] for name, source in graph.outputs.items()}
