@@ -59,7 +59,7 @@ def tanh(x):
 def expm1(x):
     """exp(x) - 1 for x <= 0; its Taylor series near 0, where the difference would cancel."""
     series = x * (1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120)))))
-    return tl.where(x > -0.1, series, tl.exp(x) - 1.0)
+    return tl.where(x > -0.1, series, tl.exp(-tl.abs(x)) - 1.0)
 ''',
     "gelu": '''
 @triton.jit

@@ -29,7 +29,8 @@ class Gather:
     """What the loop multiplies. Names are those of the kernel's constants and values.
 
     source: operand A's pointer. extent: its height and width. channels: of its map; run: of one group.
-    lane: letter of the channel index. transposed: whether B's rows are its contiguous axis (a data gradient).
+    lane: letter of the channel index. first: text of the tile's first image. rows_are_pixels: whether row m is
+    pixel m, and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data gradient).
     """
 
     work: Product
@@ -39,6 +40,8 @@ class Gather:
     channels: str
     run: str
     lane: str
+    first: str = ""
+    rows_are_pixels: bool = True
     transposed: bool = False
     dot_options: str = ""
     upcast: bool = False
@@ -46,7 +49,7 @@ class Gather:
 
     @property
     def is_rows(self) -> bool:
-        return all(axis.is_identity for axis in self.axes)
+        return self.rows_are_pixels and all(axis.is_identity for axis in self.axes)
 
     @property
     def sign(self) -> str:
@@ -93,15 +96,17 @@ def emit_loop(w: Writer, gather: Gather, schedule: Schedule, col_ok: str) -> Non
     form(w, gather, schedule, col_ok)
 
 
-# -- addresses -------------------------------------------------------------------------------------------------
-def emit_source(w: Writer, g: Gather, *, first: str = "tile_m * BLOCK_M // (P * Q)") -> None:
+# -- addresses -----------------------------------------------------------------------------------------------
+def emit_source(w: Writer, g: Gather) -> None:
     """The 64-bit base of the tile in the source, `<source>_tile`."""
     if g.is_rows:
-        w.line(f"{g.source}_tile = {g.source} + (tile_m * BLOCK_M).to(tl.int64) * {g.channels}{_group(g)}")
+        w.line(
+            f"{g.source}_tile = {g.source}_ptr + (tile_m * BLOCK_M).to(tl.int64) * {g.channels}{_group(g)}"
+        )
         return
-    w.line(f"first = {first}", "first image of the tile: 64 bits hold its address, 32 the rest")
+    w.line(f"first = {g.first}", "the tile's first image; addresses within the tile fit into 32 bits")
     size = f"({g.extent[0]} * {g.extent[1]} * {g.channels})"
-    w.line(f"{g.source}_tile = {g.source} + first.to(tl.int64) * {size}{_group(g)}")
+    w.line(f"{g.source}_tile = {g.source}_ptr + first.to(tl.int64) * {size}{_group(g)}")
 
 
 def _group(g: Gather) -> str:
@@ -118,11 +123,13 @@ def emit_weight(w: Writer, g: Gather) -> None:
     """w_tile: this tile's columns of the weight, for the first elements of the inner axis."""
     column = "col_in_group" if g.work.groups > 1 else "col"
     if not g.transposed:
-        w.line(f"w_tile = w + {g.lane}[:, None] * K + col[None, :]", "[BLOCK_K, BLOCK_N]")
+        w.line(f"w_tile = w_ptr + {g.lane}[:, None] * K + col[None, :]", "[BLOCK_K, BLOCK_N]")
     elif g.work.groups > 1:
-        w.line(f"w_tile = w + group * KG + {column}[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
+        w.line(
+            f"w_tile = w_ptr + group * KG + {column}[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]"
+        )
     else:
-        w.line(f"w_tile = w + col[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
+        w.line(f"w_tile = w_ptr + col[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
 
 
 def _masked(pointer: str, *masks: str) -> str:
@@ -145,7 +152,7 @@ def _multiply(w: Writer, g: Gather) -> None:
     w.line(f"acc = tl.dot(a, b, acc{g.dot_options})")
 
 
-# -- the three forms -------------------------------------------------------------------------------------------
+# -- the three forms -----------------------------------------------------------------------------------------
 def _rows(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
     lane, partial = g.lane, g.work.channels % schedule.block_k != 0
     emit_source(w, g)
@@ -165,10 +172,17 @@ def _rows_step(w: Writer, g: Gather, block: str, partial: bool, col_ok: str) -> 
     lane_ok = f"{lane}_ok" if partial else ""
     if partial:
         w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {g.run}")
-    offset = f"start[:, None] + {lane}[None, :]" if not block else f"{block} + start[:, None] + {lane}[None, :]"
-    w.line(f"a = {_masked(f'{g.source}_tile + {offset}', 'row_ok[:, None]', _across(lane_ok))}", "[BLOCK_M, BLOCK_K]")
+    offset = (
+        f"start[:, None] + {lane}[None, :]" if not block else f"{block} + start[:, None] + {lane}[None, :]"
+    )
+    w.line(
+        f"a = {_masked(f'{g.source}_tile + {offset}', 'row_ok[:, None]', _across(lane_ok))}",
+        "[BLOCK_M, BLOCK_K]",
+    )
     if g.prologue:
-        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (f"{block} + {lane}" if block else lane)
+        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+            f"{block} + {lane}" if block else lane
+        )
         inside = "row_ok[:, None]" + (f" & {_across(lane_ok)}" if lane_ok else "")
         g.prologue(w, "row", channel, inside)
     stride = (block if g.transposed else f"{block} * K") if block else ""
@@ -182,18 +196,24 @@ def _taps(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
     w.line(f"start = {start_text(g)}", "[BLOCK_M] where each row's first tap lies in it")
     w.line(f"{g.lane} = tl.arange(0, BLOCK_K)", "[BLOCK_K] channels of one step")
     emit_weight(w, g)
-    emit_tap_loop(w, g, schedule, col_ok, "R", "S", "tap")
+    emit_tap_loop(w, g, schedule, col_ok, ("R", "S") if g.work.taps > 1 else None)
 
 
 def emit_tap_loop(
-    w: Writer, g: Gather, schedule: Schedule, col_ok: str, rows: str, columns: str, weight_tap: str
+    w: Writer,
+    g: Gather,
+    schedule: Schedule,
+    col_ok: str,
+    counts: tuple[str, str] | None,
+    weight_tap: str = "",
 ) -> None:
-    """The loop over taps and channel blocks. rows, columns: names of the tap counts; weight_tap: text of the
-    tap's position in the kernel.
+    """The loop over taps and channel blocks. counts: names of the numbers of taps, None for a single tap;
+    weight_tap: text of the tap's position in the kernel, where it is not `tap`.
     """
     blocks = -(-g.work.channels // schedule.block_k)
     partial = g.work.channels % schedule.block_k != 0
-    lane, many = g.lane, g.work.taps > 1
+    lane, many = g.lane, counts is not None
+    rows, columns = counts or ("", "")
     if many and blocks > 1:
         head = f"for step in range({rows} * {columns} * BLOCKS):"
     elif many:
@@ -209,10 +229,12 @@ def emit_tap_loop(
                 ("s", g.axes[1], f"tap % {columns}"),
             ):
                 w.line(f"{name} = {text}" + (f" * {abs(axis.step)}" if abs(axis.step) != 1 else ""))
+        if weight_tap:
+            w.line(f"w_tap = {weight_tap}")
         inside = _emit_inside(w, g, many)
         block = f"{lane}0" if blocks > 1 or not many else ""
         _load_taps(w, g, inside, block, partial, many)
-        weight = _weight_offset(g, block, weight_tap if many else "", blocks, partial)
+        weight = _weight_offset(g, block, ("w_tap" if weight_tap else "tap") if many else "", blocks, partial)
         lane_ok = f"{lane}_ok" if partial else ""
         w.line(f"b = {_masked('w_tile' + weight, _down(lane_ok), _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
         _multiply(w, g)
@@ -244,11 +266,15 @@ def _load_taps(w: Writer, g: Gather, inside: str, block: str, partial: bool, man
         shift = f" + ({block} - {tap})" if block else f" - {tap}"
     else:
         shift = f" + ({tap} + {block})" if tap and block else f" + {tap or block}" if tap or block else ""
-    pointer = f"{g.source}_tile + (start{shift})[:, None] + {lane}[None, :]"
+    if shift:
+        w.line(f"offset = start{shift}", "[BLOCK_M]")
+    pointer = f"{g.source}_tile + {'offset' if shift else 'start'}[:, None] + {lane}[None, :]"
     lane_ok = f"{lane}_ok[None, :]" if partial else ""
     w.line(f"a = {_masked(pointer, f'{inside}[:, None]', lane_ok)}", "[BLOCK_M, BLOCK_K]")
     if g.prologue:
-        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (f"{block} + {lane}" if block else lane)
+        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+            f"{block} + {lane}" if block else lane
+        )
         pixel = f"(image * {g.extent[0]} + top) * {g.extent[1]} + left"
         g.prologue(w, pixel, channel, f"{inside}[:, None]" + (f" & {lane_ok}" if lane_ok else ""))
 
@@ -257,7 +283,7 @@ def _weight_offset(g: Gather, block: str, tap: str, blocks: int, partial: bool) 
     """What to add to w_tile for this step."""
     if g.transposed:
         columns = "CG" if g.work.groups > 1 else "C"
-        parts = [f"({tap}) * ({columns} * K)" if " " in tap else f"{tap} * ({columns} * K)"] if tap else []
+        parts = [f"{tap} * ({columns} * K)"] if tap else []
         return "".join(f" + {part}" for part in [*parts, *([block] if block else [])])
     if not tap:
         return f" + {block} * K" if block else ""
@@ -292,7 +318,8 @@ def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
         tap_offset = f"(r * {g.extent[1]} + s) * {g.channels}"
         offset = f"({tap_offset} + {g.lane})" if g.sign == "+" else f"({g.lane} - {tap_offset})"
         pointer = f"{g.source}_tile + start[:, None] + {offset}[None, :]"
-        w.line(f"a = {_masked(pointer, *checks)}", "[BLOCK_M, BLOCK_K]")
+        w.line(f"inside = {' & '.join(checks)}")
+        w.line(f"a = {_masked(pointer, 'inside')}", "[BLOCK_M, BLOCK_K]")
         e_ok = "e_ok[:, None]" if partial else ""
         w.line(f"b = {_masked(_flat_weight(g), e_ok, _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
         _multiply(w, g)
@@ -300,8 +327,8 @@ def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
 
 def _flat_weight(g: Gather) -> str:
     if not g.transposed:
-        return "w + e[:, None] * K + col[None, :]"
+        return "w_ptr + e[:, None] * K + col[None, :]"
     grouped = g.work.groups > 1
     columns, column = ("CG", "col_in_group") if grouped else ("C", "col")
     extra = "group * KG + " if grouped else ""
-    return f"w + {extra}(e // {g.run} * ({columns} * K) + {g.lane})[:, None] + {column}[None, :] * K"
+    return f"w_ptr + {extra}(e // {g.run} * ({columns} * K) + {g.lane})[:, None] + {column}[None, :] * K"

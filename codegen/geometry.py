@@ -6,7 +6,7 @@ the source map. The three products of a convolution differ only in these numbers
                     rows    source    stride    step        shift
     forward         P       H         stride    dilation    -padding
     data gradient   H       P         1         -dilation   padding        (stride 1)
-    ... by phase    H / st  P         1         -1          (phase + padding - first tap) / st
+    ... by phase    H / st  P         1         -dilation   (phase + padding - first tap) / stride
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def plus(offset: int) -> str:
 def forward_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Axis, Axis]:
     """Axes of a convolution's forward product: rows are output pixels, the source is x."""
     first, second = (
-        Axis(rows[i], source[i], kernel[i], op.strides[i], op.dilation[i], -op.padding[i][0]) for i in range(2)
+        Axis(rows[i], source[i], kernel[i], op.strides[i], op.dilation[i], -op.padding[i][0])
+        for i in range(2)
     )
     return first, second
 
@@ -78,20 +79,61 @@ def transposed_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Ax
     return first, second
 
 
-def phase_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> list[tuple[Axis, Axis]]:
-    """For each phase (row-major over the strides) of a strided convolution's data gradient its two axes.
+@dataclass(frozen=True)
+class PhasedAxis(Axis):
+    """An axis of a strided convolution's data gradient, all phases together.
 
-    Rows h = i * stride + phase of one phase meet the taps r = first, first + stride, ... and no others, since
-    (h + padding - r) must be divisible by the stride.
+    Rows of phase a are the positions h = i * stride + a. Since h + padding - r * dilation must be divisible by the
+    stride, they meet the taps r = first, first + stride, ... and no others; `inverse` is that of the dilation
+    modulo the stride, so that first = (a + padding) * inverse % stride. Axis.stride is 1: a row of the next h of
+    the phase reads the next source position.
     """
 
-    def one(i: int, phase: int) -> Axis:
-        stride, before = op.strides[i], op.padding[i][0]
-        first = (phase + before) % stride
-        taps = max(0, -(-(kernel[i] - first) // stride))
-        return Axis(-(-rows[i] // stride), source[i], taps, 1, -1, (phase + before - first) // stride)
+    phases: int = 1
+    padding: int = 0
+    inverse: int = 1
+    kernel: int = 1
+    size: int = 1
 
-    return [(one(0, a), one(1, b)) for a in range(op.strides[0]) for b in range(op.strides[1])]
+    def first(self, phase: int) -> int:
+        return (phase + self.padding) * self.inverse % self.phases
+
+    def taps_of(self, phase: int) -> int:
+        return max(0, ceil_div(self.kernel - self.first(phase), self.phases))
+
+    def origin(self, h: int, phase: int) -> int:
+        """Source position under the phase's first tap."""
+        return (h + self.padding + self.first(phase) * self.step) // self.phases
+
+    @property
+    def reaches_below(self) -> bool:
+        return any(
+            self.origin(a, a) + (self.taps_of(a) - 1) * self.step < 0
+            for a in range(self.phases)
+            if self.taps_of(a)
+        )
+
+    @property
+    def reaches_above(self) -> bool:
+        last = [a + (self.rows - 1) * self.phases for a in range(self.phases)]
+        return any(self.origin(last[a], a) >= self.source for a in range(self.phases) if self.taps_of(a))
+
+    @property
+    def is_identity(self) -> bool:
+        return False
+
+
+def phased_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[PhasedAxis, PhasedAxis]:
+    """Axes of a strided convolution's data gradient. Raises ValueError where stride and dilation share a factor."""
+
+    def one(i: int) -> PhasedAxis:
+        stride, dilation = op.strides[i], op.dilation[i]
+        return PhasedAxis(
+            ceil_div(rows[i], stride), source[i], ceil_div(kernel[i], stride), 1, -dilation, 0,
+            stride, op.padding[i][0], pow(dilation, -1, stride) if stride > 1 else 1, kernel[i], rows[i],
+        )  # fmt: skip
+
+    return one(0), one(1)
 
 
 def power_of_two(n: int) -> int:

@@ -18,6 +18,7 @@ from ..graph.ops import (
     Activation,
     ActivationGrad,
     Add,
+    AverageUnpool2D,
     BatchNorm,
     BatchNormGrad,
     Constant,
@@ -25,6 +26,7 @@ from ..graph.ops import (
     DenseWeightGrad,
     DropoutMask,
     MaxPoolIndex2D,
+    MaxUnpool2D,
     Multiply,
     Normalize,
     Reduce,
@@ -44,7 +46,7 @@ RESERVED = frozenset(
         "seed", "generator", "acc", "row", "column", "rows", "columns", "pixel", "pixels", "offset", "offsets",
         "image", "images", "channel", "channels", "lane", "start", "first", "inside", "row_ok", "column_ok", "tap",
         "taps", "best", "value", "values", "position", "chunk", "partial", "partials", "block", "tile",
-        "program", "count", "element", "wanted", "found", "expected", "inputs", "outputs", "grid",
+        "program", "count", "source", "place", "at", "top", "left", "reach", "element", "wanted", "found", "expected", "inputs", "outputs", "grid",
     ]
 )  # fmt: skip
 """Words that no operand and no value is called: Python's, the file's own, and the kernels' local variables."""
@@ -114,6 +116,7 @@ _VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (RsqrtPlus, "rstd"),
     ((BatchNorm, Normalize), "normalized"),
     (BatchNormGrad, "unnormalized"),
+    ((MaxUnpool2D, AverageUnpool2D), "spread"),
 )
 
 

@@ -36,6 +36,7 @@ class Product:
     channels: the run of neighbouring elements on the inner axis (input channels of a group); taps: such runs.
     window: rows that a fused pooling makes one of. whole_row: a softmax needs all columns in one tile.
     phases: parts of a strided data gradient, each of which meets its own taps.
+    row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
     """
 
     rows: int
@@ -50,6 +51,8 @@ class Product:
     window: int = 1
     whole_row: bool = False
     phases: int = 1
+    row_taps: int = 1
+    row_channels: int = 0
 
     @property
     def inner(self) -> int:
@@ -59,16 +62,24 @@ class Product:
     def flattened(self) -> bool:
         return self.taps > 1 and self.channels < NARROW
 
+    def scattered(self, block_m: int) -> bool:
+        """Whether neighbouring elements of operand A may belong to different taps."""
+        return self.flattened or (self.row_taps > 1 and self.row_channels % block_m != 0)
+
     def steps(self, block_k: int) -> int:
         """Steps of the sum: channel blocks of each tap, or blocks of the flattened axis."""
-        return ceil_div(self.inner, block_k) if self.flattened else self.taps * ceil_div(self.channels, block_k)
+        return (
+            ceil_div(self.inner, block_k) if self.flattened else self.taps * ceil_div(self.channels, block_k)
+        )
 
 
 def product(region: Region) -> Product:
     """The product that a region's anchor computes. Raises CompileError where the anchor is no contraction."""
     node = region.anchor
     if node.op.kind is not Kind.CONTRACTION:
-        raise CompileError(f"{node.name}: {node.op.op_name()} is no contraction and has no tiles of a product")
+        raise CompileError(
+            f"{node.name}: {node.op.op_name()} is no contraction and has no tiles of a product"
+        )
     first = region.graph[node.inputs[0]].type
     second = region.graph[node.inputs[1]].type
     groups = getattr(node.op, "groups", 1)
@@ -88,11 +99,15 @@ def product(region: Region) -> Product:
         case Conv2DDataGrad() | DenseDataGrad():
             phases = prod(node.op.strides) if convolution else 1
             taps = prod(second.size()[:-2])
-            return Product(out, node.type.channels // groups, taps, first.channels // groups, **shared, phases=phases)
+            return Product(
+                out, node.type.channels // groups, taps, first.channels // groups, **shared, phases=phases
+            )
         case Conv2DWeightGrad() | DenseWeightGrad():
             rows = prod(node.type.size()[:-1])
             reduced = prod(first.with_shape(second.shape[:-1]).size(1))
-            return Product(rows, second.channels // groups, 1, reduced, **shared, sums_over_batch=True)
+            row_channels = first.channels // groups
+            return Product(rows, second.channels // groups, 1, reduced, **shared, sums_over_batch=True,
+                           row_taps=rows // row_channels, row_channels=row_channels)  # fmt: skip
     raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
 
 

@@ -20,6 +20,10 @@ TUNING_BATCH = 32
 """Images that the model assumes; the emitted kernel takes any batch."""
 
 
+STEP_SECONDS = 5e-8
+"""What a step of the main loop costs beside its arithmetic: about a hundred instructions of addresses and masks."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Tile sizes and resources of one kernel.
@@ -64,6 +68,11 @@ class _Fit:
         """Whether tl.dot becomes matrix instructions; NVIDIA has none for plain float32."""
         return self.dtype != "float32" or self.target.gpu.backend == "hip"
 
+    @property
+    def operands_in_shared_memory(self) -> bool:
+        """Whether the matrix units read operands from shared memory (sm_90, sm_100), not from registers."""
+        return self.dtype in ("bfloat16", "float16") and self.target.name in ("sm_90", "sm_100")
+
 
 def candidates(
     region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = TUNING_BATCH
@@ -75,7 +84,11 @@ def candidates(
     chosen = find_target(target)
     device = next((d for d in DEVICES.values() if d.target == target), DEVICES["A100"])
     fit = _Fit(product(region), chosen, device, precision, batch)
-    fitting = [s for s in _all(fit) if shared_bytes(s, fit.product) <= chosen.shared_per_block and _registers_fit(s, fit)]
+    fitting = [
+        s
+        for s in _all(fit)
+        if shared_bytes(s, fit.product) <= chosen.shared_per_block and _registers_fit(s, fit)
+    ]
     return sorted(fitting, key=lambda schedule: (_seconds(schedule, fit), schedule.block_m, schedule.block_n))
 
 
@@ -95,7 +108,9 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
         for block_n in _columns(work):
             for block_k in depths:
                 for stages in stage_counts:
-                    plain = Schedule(block_m, block_n, block_k, warps=_warps(block_m, block_n), stages=stages)
+                    plain = Schedule(
+                        block_m, block_n, block_k, warps=_warps(block_m, block_n, fit), stages=stages
+                    )
                     yield _with_chunks(plain, fit) if work.sums_over_batch else plain
 
 
@@ -114,9 +129,15 @@ def _columns(work: Product) -> list[int]:
     return [max(16, power_of_two(work.columns))] if work.whole_row else _tiles(work.columns, 16, 128)
 
 
-def _warps(block_m: int, block_n: int) -> int:
+def _warps(block_m: int, block_n: int, fit: _Fit) -> int:
     area = block_m * block_n
-    return 8 if area >= 128 * 128 else 4 if area >= 2048 or block_m >= 64 else 2 if area >= 512 else 1
+    most = 64 * 64 if _crowded(fit) else 128 * 128
+    return 8 if area >= most else 4 if area >= 2048 or block_m >= 64 else 2 if area >= 512 else 1
+
+
+def _crowded(fit: _Fit) -> bool:
+    """Whether the loop itself needs many registers: a transposed operand without matrix units."""
+    return fit.product.sums_over_batch and not fit.on_matrix_units
 
 
 def _with_chunks(schedule: Schedule, fit: _Fit) -> Schedule:
@@ -132,10 +153,14 @@ def shared_bytes(schedule: Schedule, work: Product) -> int:
 
 
 def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
-    """Sums a thread keeps: beyond these limits compiled kernels were seen to spill."""
+    """Whether the values a thread keeps stay below limits beyond which compiled kernels were seen to spill."""
     threads = schedule.warps * fit.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
-    return sums <= (64 if fit.on_matrix_units else 32)
+    if sums > (64 if fit.on_matrix_units else 16 if _crowded(fit) else 32):
+        return False
+    if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
+        return schedule.block_m * schedule.block_k // threads <= 16
+    return sums < 64 or schedule.block_k <= 32 or fit.operands_in_shared_memory
 
 
 def _seconds(schedule: Schedule, fit: _Fit) -> float:
@@ -153,7 +178,7 @@ def _seconds(schedule: Schedule, fit: _Fit) -> float:
     operands = (schedule.block_m + schedule.block_n) * schedule.block_k * work.itemsize / from_cache
     latency = 4e-7 / schedule.stages
     result = 4 * schedule.block_m * schedule.block_n / from_cache
-    tile = steps * max(arithmetic, operands, latency) + result + 1e-6
+    tile = steps * (max(arithmetic, operands, latency) + STEP_SECONDS) + result + 1e-6
     return ceil(programs / device.processors) * tile
 
 

@@ -203,14 +203,16 @@ class KernelFile:
         """Largest difference from the reference, as a part of the largest value.
 
         Storing rounds by half the output's epsilon; a float32 sum of n terms drifts by about sqrt(n) times its
-        epsilon, against a reference in float64; 8 covers the exponentials and the members around the sum.
+        epsilon, against a reference in float64; the other terms cover exponentials and the members around it.
         """
         dtypes = [n.type.torch_dtype for n in self.region.outputs if n.type.is_floating]
         stored = max((_EPS[str(dtype)] for dtype in dtypes), default=0.0)
-        return float(stored + (8 + 4 * self.sum_length**0.5) * (_EPS["torch.float32"] + self.product_eps))
+        steps = 8 + 4 * len(self.region.nodes) + 4 * self.sum_length**0.5
+        return float(stored + steps * (_EPS["torch.float32"] + self.product_eps))
 
     def _tolerance_note(self) -> str:
-        return f"of the largest value: rounding of the result, and of sums of {self.sum_length:,} terms"
+        sums = f", and of sums of {self.sum_length:,} terms" if self.sum_length > 1 else ""
+        return f"of the largest value: rounding of the result{sums}"
 
     def roles(self, nodes: Sequence[Node]) -> list[str]:
         return [self.names.role[node.name] for node in nodes]
@@ -248,7 +250,8 @@ class KernelFile:
         for node in self.region.inputs:
             inputs.lines(*example_lines(self.region, node, self.names.role[node.name]))
         listed = ", ".join(self.roles(self.region.inputs))
-        inputs.line(f"return [t.to(device) for t in ({listed},)]")
+        one = len(self.region.inputs) == 1
+        inputs.line(f"return [{listed}.to(device)]" if one else f"return [t.to(device) for t in ({listed})]")
         outputs.line('"""Room for what `launch` writes, filled with NaN so that a missed element shows."""')
         made = []
         for node in self.region.outputs:
@@ -259,7 +262,7 @@ class KernelFile:
         outputs.line(f"return [{', '.join(made)}]")
         return [
             'def example(batch=2, device="cpu", seed=0):\n' + inputs.text.rstrip("\n"),
-            '\ndef results(batch=2, device="cpu"):\n' + outputs.text.rstrip("\n"),
+            'def results(batch=2, device="cpu"):\n' + outputs.text.rstrip("\n"),
         ]
 
 

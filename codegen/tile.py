@@ -13,14 +13,11 @@ from ..graph.errors import CompileError
 from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.ops import BatchNormGrad
+from .errors import NotEmittable
 from .expressions import expression
 from .names import Names
 from .source import TRITON_TYPES
 from .writer import Writer
-
-
-class NotEmittable(CompileError):
-    """A region that no emitter handles; the runtime computes it with PyTorch's own operators instead."""
 
 
 class Tile:
@@ -101,7 +98,8 @@ class Tile:
             self.values[node.name] = self._load_operand(writer, node)
         return self.values[node.name]
 
-    def _load_operand(self, writer: Writer, node: Node, cast: str = ".to(tl.float32)") -> str:
+    def _load_operand(self, writer: Writer, node: Node) -> str:
+        cast = "" if node.type.dtype == "float32" else ".to(tl.float32)"
         offset, ok, note = self.address(writer, node)
         name = self.names.role[node.name]
         address = f"{name}_ptr" + (f" + {offset}" if offset else "")
@@ -131,7 +129,7 @@ class Tile:
     def offset(self, writer: Writer) -> str:
         """Name of the offsets of the tile's elements, written the first time. 64 bits: a batch may be large."""
         if not self._offset:
-            self._offset = self.names.fresh("at")
+            self._offset = self.names.fresh("spot")
             writer.line(f"{self._offset} = {self.pixel}.to(tl.int64) * {self.channels} + {self.column}", self.note)
         return self._offset
 
@@ -142,9 +140,14 @@ class Tile:
 
     def store(self, writer: Writer, node: Node) -> None:
         """Store a member's value, rounded to its element type."""
-        value = f"{self.values[node.name]}.to({TRITON_TYPES[node.type.dtype]})"
+        value = rounded(self.values[node.name], node)
         offset = self.offset(writer)
         writer.line(f"tl.store({self.names.pointer(node)} + {offset}, {value}{masked(self.ok, None)})")
+
+
+def rounded(value: str, node: Node) -> str:
+    """Text of a float32 value as the element type of `node`."""
+    return value if node.type.dtype == "float32" else f"{value}.to({TRITON_TYPES[node.type.dtype]})"
 
 
 def masked(ok: str, other: str | None = "0.0") -> str:

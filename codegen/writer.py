@@ -9,6 +9,9 @@ from dataclasses import dataclass
 WIDTH = 100
 """Longest line of an emitted file."""
 
+_SHORT = 24
+"""Comments up to this length, such as shapes, stay behind their statement; longer ones go above if need be."""
+
 _INDENT = "    "
 _OPEN, _CLOSE = "([{", ")]}"
 _OPERATORS = (" + ", " - ", " | ", " & ", " * ", " // ", " / ")
@@ -60,17 +63,16 @@ class Writer:
     def text(self) -> str:
         """All lines; comments of neighbouring lines stand in one column."""
         out: list[str] = []
-        run: list[_Line] = []
-        for line in [*self._lines, _Line(0, "", "")]:
-            if line.comment and _code(line)[1:] == []:
-                run.append(line)
+        run: list[tuple[str, str]] = []
+        for line in self._lines:
+            codes, comment = _placed(line)
+            if len(codes) == 1 and comment:
+                run.append((codes[0], comment))
                 continue
             out += _aligned(run)
             run = []
-            if line.comment:
-                out.append(_INDENT * line.depth + f"# {line.comment}")
-            out += _code(line)
-        return "\n".join(out[:-1]) + "\n" if len(out) > 1 else ""
+            out += codes[:-1] + [f"{codes[-1]}  # {comment}" if comment else codes[-1]]
+        return "\n".join(out + _aligned(run)) + "\n" if self._lines else ""
 
 
 def fill(text: str, width: int) -> list[str]:
@@ -93,73 +95,70 @@ def tuple_text(items: Sequence[object]) -> str:
     return f"({inner},)" if len(items) == 1 else f"({inner})"
 
 
-def _aligned(run: list[_Line]) -> list[str]:
-    """Lines with their comments; those that fit share one column, the others have it on a line above."""
-    fits = [len(_flat(line)) + 4 + len(line.comment) <= WIDTH for line in run]
-    widths = [len(_flat(line)) for line, fit in zip(run, fits, strict=True) if fit]
-    column = max(widths, default=0)
-    longest = max((len(line.comment) for line, fit in zip(run, fits, strict=True) if fit), default=0)
-    if column + 4 + longest > WIDTH:
-        column = WIDTH - 4 - longest
-    out: list[str] = []
-    for line, fit in zip(run, fits, strict=True):
-        if fit:
-            out.append(f"{_flat(line):<{column}}  # {line.comment}")
-        else:
-            out += [_INDENT * line.depth + f"# {line.comment}", _flat(line)]
-    return out
+def _aligned(run: list[tuple[str, str]]) -> list[str]:
+    """Lines of (code, comment) with all comments in one column, or where a line is long, close behind it."""
+    longest = max((len(comment) for _, comment in run), default=0)
+    column = min(max((len(code) for code, _ in run), default=0), WIDTH - 4 - longest)
+    return [f"{code:<{column}}  # {comment}" for code, comment in run]
 
 
-def _flat(line: _Line) -> str:
-    return _INDENT * line.depth + line.code if line.code else ""
+def _placed(line: _Line) -> tuple[list[str], str]:
+    """A statement broken so that its comment fits behind it; a long comment goes above it."""
+    if not line.code:
+        return [""], ""
+    pad = _INDENT * line.depth
+    room = WIDTH - len(line.comment) - 4
+    if not line.comment or len(pad) + len(line.code) <= room:
+        return wrap(line.code, line.depth), line.comment
+    if len(line.comment) <= _SHORT:
+        return wrap(line.code, line.depth, room), line.comment
+    return [f"{pad}# {line.comment}", *wrap(line.code, line.depth)], ""
 
 
-def _code(line: _Line) -> list[str]:
-    return [text.rstrip() for text in wrap(line.code, line.depth)] if line.code else [""]
-
-
-def wrap(code: str, depth: int = 0) -> list[str]:
-    """One statement as lines of at most WIDTH characters, broken inside brackets or before an operator."""
+def wrap(code: str, depth: int = 0, width: int = WIDTH) -> list[str]:
+    """One statement as lines of at most `width` characters, broken inside brackets or before an operator."""
     pad = _INDENT * depth
-    if len(pad) + len(code) <= WIDTH or code.startswith("#"):
+    if len(pad) + len(code) <= width or code.startswith("#"):
         return [pad + code]
-    span = _outer_brackets(code)
+    span = _widest_brackets(code)
     if span is not None:
         start, stop = span
         parts = _split(code[start + 1 : stop], ",")
         if len(parts) > 1:
-            body = _packed([part.strip() + "," for part in parts], depth + 1)
-            return [pad + code[: start + 1], *body, *wrap(code[stop:], depth)]
+            body = _packed([part.strip() + "," for part in parts], depth + 1, width)
+            return [pad + code[: start + 1], *body, pad + code[stop:]]
     name, equals, value = code.partition(" = ")
-    if equals and not name.endswith(("(", ",")):
+    if equals and "(" not in name:
         terms = _terms(value)
         if len(terms) > 1:
-            return [pad + name + " = (", *_packed(terms, depth + 1), pad + ")"]
+            return [pad + name + " = (", *_packed(terms, depth + 1, width), pad + ")"]
     if span is not None:
-        return [pad + code[: span[0] + 1], *wrap(code[span[0] + 1 : span[1]], depth + 1), pad + code[span[1] :]]
+        inner = wrap(code[span[0] + 1 : span[1]], depth + 1, width)
+        return [pad + code[: span[0] + 1], *inner, pad + code[span[1] :]]
     return [pad + code]
 
 
-def _packed(parts: list[str], depth: int) -> list[str]:
+def _packed(parts: list[str], depth: int, width: int) -> list[str]:
     """Parts filled into lines; a part that is too long by itself is wrapped."""
     pad, lines = _INDENT * depth, [""]
     for part in parts:
-        if lines[-1] and len(pad) + len(lines[-1]) + 1 + len(part) > WIDTH:
+        if lines[-1] and len(pad) + len(lines[-1]) + 1 + len(part) > width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {part}".strip()
-    return [text for line in lines for text in wrap(line, depth)]
+    return [text for line in lines for text in wrap(line, depth, width)]
 
 
-def _outer_brackets(code: str) -> tuple[int, int] | None:
-    """The last top-level pair of brackets: (open, close)."""
-    depth, start, found = 0, 0, None
+def _widest_brackets(code: str) -> tuple[int, int] | None:
+    """The top-level pair of brackets with most between them: (open, close)."""
+    depth, start = 0, 0
+    found: tuple[int, int] | None = None
     for index, char in enumerate(code):
         if char in _OPEN:
             start = index if depth == 0 else start
             depth += 1
         elif char in _CLOSE:
             depth -= 1
-            if depth == 0:
+            if depth == 0 and (found is None or index - start > found[1] - found[0]):
                 found = (start, index)
     return found
 

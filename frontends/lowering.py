@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..graph import ops
-from ..graph.errors import ShapeError
+from ..graph.errors import ConvLoomError, ShapeError
 from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
@@ -20,23 +20,33 @@ if TYPE_CHECKING:
 WeightKey = tuple["Layer", str]
 """A layer and its weight's name."""
 
+MOST_CALLS = 100_000
+
 
 @dataclass(frozen=True)
 class Lowering:
     """A graph being filled, and where in the model it is.
 
     names: parameter name of each weight, for a model; without it a weight is "<layer>/<weight>".
-    prefix: path of the models around, "outer/inner/" or "", their calls numbered. owner: the same, unnumbered.
+    prefix: path of the models around, "outer/inner/" or "", calls numbered. owner: the same, unnumbered.
     """
 
     graph: Graph
     names: Mapping[WeightKey, str]
     prefix: str = ""
     owner: str = ""
+    calls: list[int] = field(default_factory=lambda: [0])
+    """How many calls have been lowered, in one cell that all nested lowerings share."""
 
     def inside(self, block: Block, call: int) -> Lowering:
         prefix = f"{self.prefix}{numbered(block.name, call)}/"
-        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/")
+        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/", self.calls)
+
+    def spend(self, calls: int, where: str) -> None:
+        """Models that call models double in size with every level; stop before that takes all memory."""
+        self.calls[0] += calls
+        if self.calls[0] > MOST_CALLS:
+            raise ConvLoomError(f"{where}: the network grows beyond {MOST_CALLS:,} layer calls")
 
 
 def numbered(name: str, call: int) -> str:

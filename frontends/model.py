@@ -203,6 +203,7 @@ class Model(Block):
         return self._lower_calls(into.inside(self, call), inputs)
 
     def _lower_calls(self, into: Lowering, inputs: Sequence[str]) -> list[str]:
+        into.spend(len(self._network), self.label)
         values = dict(zip(self._inputs, inputs, strict=True))
         uses: dict[Block, int] = {}
         for call in self._network:
@@ -232,8 +233,9 @@ class Sequential(Model):
     def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
         self._configure(name, seed, "Sequential")
         self._chain: list[Block] = []
+        self._names: dict[str, Block] = {}
         self._entry: SymbolicTensor | None = None
-        self._inputs: list[SymbolicTensor] = []
+        self._last: SymbolicTensor | None = None
         for layer in layers:
             self.add(layer)
 
@@ -246,41 +248,53 @@ class Sequential(Model):
         if isinstance(layer, InputLayer):
             if self._chain or self._entry is not None:
                 raise ConvLoomError(f"{self.label}: {layer.label} must come first")
-            self._entry = layer.tensor()
+            self._entry = self._last = layer.tensor()
             return
-        first = not self._chain
+        if self._names.setdefault(layer.name, layer) is not layer:
+            raise ConvLoomError(f"{self.label}: two layers are named {layer.name!r}; give each its own name")
+        if not self._chain and self._entry is None and (shape := _sample_shape(layer)) is not None:
+            self._entry = self._last = InputLayer(shape).tensor()
+        if self._last is not None:
+            self._last = self._after(self._last, layer)
         self._chain.append(layer)
-        if first and self._entry is None:
-            shape = layer.input_shape if isinstance(layer, Layer) else _shape_of(layer)
-            if shape is not None:
-                self._entry = InputLayer(shape).tensor()
-        if self._entry is not None:
-            self._extend(self._outputs[0] if self._inputs else self._entry, layer)
+        self._reopen()
 
-    def _extend(self, tensor: SymbolicTensor, *layers: Block) -> None:
-        for layer in layers:
-            tensor = layer(tensor)
-            if not isinstance(tensor, SymbolicTensor):
-                raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
-        assert self._entry is not None
-        self._connect([self._entry], [tensor], order=list(dict.fromkeys(self._chain)))
+    def _after(self, tensor: SymbolicTensor, layer: Block) -> SymbolicTensor:
+        result = layer(tensor)
+        if not isinstance(result, SymbolicTensor):
+            raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
+        return result
 
     def prepare(self, inputs: Sequence[TensorType]) -> None:
+        """A chain without an input shape takes that of its first call."""
         if self._entry is None and len(inputs) == 1:
-            self._entry = InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()
-            self._extend(self._entry, *self._chain)
+            self._entry = self._last = InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()
+            for layer in self._chain:
+                self._last = self._after(self._last, layer)
+            self._reopen()
         super().prepare(inputs)
 
+    # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
+    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_parameters")
+
+    def _reopen(self) -> None:
+        for name in self._LAZY:
+            self.__dict__.pop(name, None)
+
     def __getattr__(self, name: str) -> Any:
-        """Only reached for what `_connect` has not set yet: say what is missing."""
-        if name in ("_outputs", "_network", "_blocks", "_parameters"):
-            lacks = "layers" if self._entry is not None else "input shape"
+        if name not in self._LAZY:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if self._entry is None or self._last is None or not self._chain:
+            lacks = "input shape" if self._entry is None else "layers"
             raise ConvLoomError(f"{self.label}: has no {lacks} yet; start with Input(shape) and add layers")
-        raise AttributeError(name)
+        self._connect([self._entry], [self._last], order=list(dict.fromkeys(self._chain)))
+        return self.__dict__[name]
 
 
-def _shape_of(block: Block) -> Sequence[int] | None:
-    """Sample shape a nested model takes, where it is known."""
-    if isinstance(block, Model) and len(block._inputs) == 1:
-        return block._inputs[0].type.size()[1:]
-    return None
+def _sample_shape(block: Block) -> Sequence[int] | None:
+    """Shape of one sample that a first layer takes, where it says so."""
+    if isinstance(block, Layer):
+        return block.input_shape
+    if isinstance(block, Sequential) and block._entry is None:
+        return None
+    return block.inputs[0].type.size()[1:] if isinstance(block, Model) and len(block.inputs) == 1 else None

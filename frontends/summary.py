@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .layers.base import Layer
 from .lowering import Block
+from .symbolic import Call
 
 if TYPE_CHECKING:
     from .model import Model
@@ -23,8 +24,7 @@ def summary_text(model: Model, width: int | None = None) -> str:
     table.add_column("Output shape", overflow="fold")
     table.add_column("Parameters", justify="right")
     table.add_column("Connected to", overflow="fold")
-    for block in _rows(model):
-        calls = [call for call in model.network if call.block is block]
+    for block, calls in _rows(model).items():
         shapes = dict.fromkeys(str(tensor.shape) for call in calls for tensor in call.outputs)
         sources = dict.fromkeys(tensor.node.block.name for call in calls for tensor in call.inputs)
         table.add_row(
@@ -44,9 +44,12 @@ def summary_text(model: Model, width: int | None = None) -> str:
     return console.file.getvalue().rstrip("\n")
 
 
-def _rows(model: Model) -> list[Block]:
-    """The layers in the order data flows through them, the inputs included."""
-    return list(dict.fromkeys(call.block for call in model.network))
+def _rows(model: Model) -> dict[Block, list[Call]]:
+    """The layers with their calls, in the order data flows through them, the inputs included."""
+    rows: dict[Block, list[Call]] = {}
+    for call in model.network:
+        rows.setdefault(call.block, []).append(call)
+    return rows
 
 
 def _size(block: Block) -> int:

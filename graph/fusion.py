@@ -60,13 +60,13 @@ class Group:
 
 @dataclass(frozen=True)
 class FusionRule:
-    """equation: its name. matches: whether it concerns this reader and producer. refuses: why not, or None."""
+    """equation: its name. matches: whether it concerns this reader and group. refuses: why not, or None."""
 
     equation: str
     matches: Callable[[Node, Group], bool]
     refuses: Callable[[Fuser, Node, Node, Group], str | None]
     into_producer: bool = True
-    """True: the reader joins the producer's region. False: the producer's region becomes the reader's prologue."""
+    """True: the reader joins the producer's region. False: that region becomes the reader's prologue."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,9 @@ def _unpool(fuser: Fuser, producer: Node, node: Node, group: Group) -> str | Non
     if node.inputs[0] != producer.name:
         return f"{producer.name} is not the gradient that spreads over the windows"
     if op.size != op.strides or op.padding != ((0, 0), (0, 0)):
-        return f"windows of {op.size[0]}x{op.size[1]} at stride {op.strides[0]}x{op.strides[1]} do not tile the map"
+        return (
+            f"windows of {op.size[0]}x{op.size[1]} at stride {op.strides[0]}x{op.strides[1]} do not tile the map"
+        )
     if tuple(int(d) * s for d, s in zip(producer.type.shape[1:3], op.strides, strict=True)) != op.input_size:
         return f"the windows leave a border of the {op.input_size[0]}x{op.input_size[1]} map uncovered"
     if group.windows:

@@ -19,7 +19,10 @@ from .types import Dim, TensorType
 
 @dataclass
 class Derivatives:
-    """seeds: output name -> the input node holding its gradient. gradients: parameter or input -> its gradient node."""
+    """The ends of a backward pass.
+
+    seeds: output name -> the input node holding its gradient. gradients: parameter or input -> its gradient node.
+    """
 
     seeds: dict[str, str] = field(default_factory=dict)
     gradients: dict[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import torch
 
 from .errors import ShapeError
 from .op import Cost, Kind, Op
+from .ops.source import Constant, Parameter
 from .types import TensorType, accumulated
 
 
@@ -174,7 +175,7 @@ class Graph:
         known: set[str] = set()
         for node in self.nodes():
             if node.op.kind is Kind.SOURCE:
-                if not node.type.batched:
+                if isinstance(node.op, Parameter | Constant):
                     known.add(node.name)
             elif all(operand in known for operand in node.inputs):
                 known.add(node.name)

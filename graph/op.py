@@ -1,8 +1,8 @@
 """What an op is: one small class that says everything about itself in one place.
 
 Adding an op means adding one such class here in graph/ops, and its emission in codegen. Its fields are its
-attributes; `infer` types it, `flops` and `bytes` cost it, `reference` is its meaning in plain torch operators,
-and `gradient` is its derivative as more ops.
+attributes; `infer` types it, `flops` and `cost` cost it, `reference` is its meaning in plain torch
+operators, and `gradient` is its derivative as more ops.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ REGISTRY: dict[str, type[Op]] = {}
 
 
 def snake_case(name: str) -> str:
-    """Keras's own rule: Conv2D -> conv2d, GlobalAveragePooling2D -> global_average_pooling2d, ReLU -> re_lu."""
+    """Keras's own rule: Conv2D -> conv2d, GlobalMaxPooling2D -> global_max_pooling2d, ReLU -> re_lu."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
 

@@ -1,11 +1,12 @@
 """Regions: the parts of a graph that become one kernel each.
 
-A region is one anchor with a pointwise prologue and an ordered epilogue, and possibly a sibling that reads what
-the anchor reads anyway:
+A region is one anchor with a pointwise prologue and an ordered epilogue, and possibly a sibling that reads
+what the anchor reads anyway:
 
-    prologue -> anchor -> epilogue (bias, affine, residual, activation) -> window -> epilogue at the window's rate
+    prologue -> anchor -> epilogue (bias, affine, residual, activation) -> window -> epilogue at its rate
 
-A partition covers a graph with regions; sources, views and values computed from parameters alone stay outside.
+A partition covers a graph with regions, one for each view too; sources and values computed from parameters
+alone stay outside.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .op import Cost, Kind
 
 @dataclass
 class Region:
-    """One future kernel. nodes: its members in topological order; anchor: the one that decides the loop nest."""
+    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest."""
 
     graph: Graph
     anchor: Node
@@ -119,7 +120,10 @@ class Decision:
 
 @dataclass
 class Partition:
-    """A graph cut into regions, in an order in which they can run. decisions: what fused, what did not, and why."""
+    """A graph cut into regions, in an order in which they can run.
+
+    decisions: what fused, what did not, and why.
+    """
 
     graph: Graph
     regions: list[Region]
@@ -170,7 +174,7 @@ def _reads(graph: Graph, group: list[Node], owner: dict[str, int], own: int) -> 
 
 
 def _name(regions: list[Region]) -> None:
-    """Name each region by what it computes, from the fixed alphabet of op names, never from the user's names."""
+    """Name each region by what it computes: by the fixed names of ops, never by the user's names."""
     counts: dict[str, int] = {}
     for region in regions:
         parts = dict.fromkeys(node.op.op_name() for node in region.nodes)

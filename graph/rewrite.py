@@ -104,7 +104,7 @@ def _rewrite(graph: Graph, rule: Rule, nodes: list[Node]) -> Decision:
 
 
 def _drop_dead(graph: Graph, name: str) -> set[str]:
-    """Remove a node nobody reads, and then its operands where nobody reads them either. Returns their names."""
+    """Remove a node nobody reads, then its operands where nobody reads them either. Returns their names."""
     stack, removed = [name], set()
     while stack:
         dead = stack.pop()

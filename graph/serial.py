@@ -42,7 +42,7 @@ def from_json(text: str) -> Graph:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
         graph.updates = {key: (source, float(m)) for key, (source, m) in data["updates"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")
     return graph

@@ -28,7 +28,7 @@ PASSES, KERNELS, SOURCES, SCHEDULES, LAUNCHES = range(1, 6)
 
 
 class Settings:
-    """The settings of this process. Each is read from the environment when first asked for, and can be assigned."""
+    """The settings of this process: each read from the environment when first asked for, or assigned."""
 
     @cached_property
     def debug(self) -> int:

@@ -91,7 +91,8 @@ def verify(graph: Graph, after: str = "") -> None:
         for rule, check in NODE_RULES.items():
             for expected, found in check(graph, data["node"]):
                 raise CompileError(
-                    f"graph {graph.name}{where}: node {name} breaks the rule '{rule}': expected {expected}, found {found}"
+                    f"graph {graph.name}{where}: node {name} breaks the rule '{rule}': "
+                    f"expected {expected}, found {found}"
                 )
     for output, name in graph.outputs.items():
         if name not in graph:

@@ -1,8 +1,8 @@
 """One autograd function over the whole compiled network, so that torch's own loop and optimizers work.
 
-A network in training mode runs its training plan and keeps what the backward steps read. A network in eval mode
-runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it all the
-same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
+A network in training mode runs its training plan and keeps what the backward steps read. A network in eval
+mode runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it all
+the same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class CompiledFunction(torch.autograd.Function):
         ctx.save_for_backward(*inputs, *parameters, *saved)
         ctx.split = len(tensors)
         if plan.derivatives.seeds:
-            constant = [o for name, o in zip(plan.outputs, outputs, strict=True) if name not in plan.derivatives.seeds]
+            constant = [
+                o for name, o in zip(plan.outputs, outputs, strict=True) if name not in plan.derivatives.seeds
+            ]
             ctx.mark_non_differentiable(*constant)
         return tuple(outputs)
 
@@ -54,7 +56,9 @@ class CompiledFunction(torch.autograd.Function):
         if not plan.mode.backward:
             plan = ctx.backward_plan()
             _, saved = plan.forward(given[: ctx.count], bound)
-        seeds = {name: g.contiguous() for name, g in zip(plan.outputs, gradients, strict=True) if g is not None}
+        seeds = {
+            name: g.contiguous() for name, g in zip(plan.outputs, gradients, strict=True) if g is not None
+        }
         found = plan.backward(saved, seeds, bound)
         inputs = [found.get(node.name) for node in plan.inputs]
         return (None, None, None, None, None, *inputs, *(found.get(name) for name in ctx.names))

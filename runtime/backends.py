@@ -1,6 +1,6 @@
 """Backends: how a region becomes a call. `triton` runs emitted kernels, `aten` PyTorch's own operators.
 
-A region whose kernel cannot be emitted or compiled falls back to aten, with one visible warning that names it.
+A region whose kernel cannot be emitted or compiled falls back to aten, with one visible warning naming it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Backend:
 
         def call(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
             inputs = [values[position] for position in order]
-            batch = next((v.shape[0] for v, n in zip(inputs, kernel.inputs, strict=True) if n.type.batched), 1)
+            batch = next(
+                (v.shape[0] for v, n in zip(inputs, kernel.inputs, strict=True) if n.type.batched), 1
+            )
             outputs = tuple(torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results)
             settings.say(5, f"launch {kernel.name} batch {batch}")
             launch(*inputs, *outputs)

@@ -64,7 +64,11 @@ class ReadyBatches(Batches):
     def __iter__(self) -> Iterator[Batch]:
         for number, batch in enumerate(self.source):
             if not isinstance(batch, list | tuple) or len(batch) != 2:
-                kind = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+                kind = (
+                    f"{type(batch).__name__} of {len(batch)}"
+                    if hasattr(batch, "__len__")
+                    else type(batch).__name__
+                )
                 raise ConvLoomError(f"batch {number} of the data is a {kind}; give pairs (x, y)")
             inputs, target = _inputs(batch[0]), _tensor(batch[1], "y")
             _check_lengths(inputs, target)
@@ -113,11 +117,15 @@ def split_off(data: Any, fraction: float) -> tuple[Any, Any]:
     if not 0.0 < fraction < 1.0:
         raise ConvLoomError(f"validation_split is {fraction}; it is a fraction between 0 and 1")
     if pair is None:
-        raise ConvLoomError("validation_split needs data as a pair (x, y) of arrays; else give validation_data")
+        raise ConvLoomError(
+            "validation_split needs data as a pair (x, y) of arrays; else give validation_data"
+        )
     inputs, target = pair
     cut = int(len(target) * (1.0 - fraction))
     if cut in (0, len(target)):
-        raise ConvLoomError(f"validation_split={fraction} of {len(target)} examples leaves one of the parts empty")
+        raise ConvLoomError(
+            f"validation_split={fraction} of {len(target)} examples leaves one of the parts empty"
+        )
     return ([x[:cut] for x in inputs], target[:cut]), ([x[cut:] for x in inputs], target[cut:])
 
 
@@ -139,7 +147,9 @@ def _tensor(value: Any, name: str) -> torch.Tensor:
         tensor = value.detach()
     elif isinstance(value, np.ndarray):
         if value.dtype.kind not in "fiub":
-            raise ConvLoomError(f"{name} has dtype {value.dtype}; give numbers, for example {name}.astype('float32')")
+            raise ConvLoomError(
+                f"{name} has dtype {value.dtype}; give numbers, for example {name}.astype('float32')"
+            )
         native = value.dtype.newbyteorder("=")
         tensor = torch.from_numpy(np.ascontiguousarray(value, dtype=native))
     else:

@@ -11,7 +11,7 @@ from ..graph.errors import ConvLoomError
 
 
 class Callback:
-    """Override what you need. Set `self.stop = True` in `on_epoch_end` to end the training after that epoch."""
+    """Override what you need; `self.stop = True` in `on_epoch_end` ends the training after that epoch."""
 
     stop: bool = False
 

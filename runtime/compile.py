@@ -25,14 +25,19 @@ class ModelLike(Protocol):
 
 
 def compile(
-    model: ModelLike, *, device: str = "auto", backend: str = "auto", dtype: str = "float32", fuse: bool = True
+    model: ModelLike,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    fuse: bool = True,
 ) -> CompiledNetwork:
     """Compile a model.
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
-    backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused graph
-        through PyTorch's operators, "auto" is triton on a GPU and aten on the CPU.
-    dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are always kept in float32 at least.
+    backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
+        graph through PyTorch's operators, "auto" is triton on a GPU and aten on the CPU.
+    dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
     fuse: False runs one kernel an op.
     Raises CompileError for an unknown or impossible option.
     """
@@ -53,13 +58,19 @@ def compile(
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        return (
+            torch.device("cuda", torch.cuda.current_device())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
     try:
         chosen = torch.device(device)
     except RuntimeError:
         raise CompileError(f"unknown device {device!r}; use 'cuda', 'cpu' or 'auto'") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise CompileError("device 'cuda' was asked for, but this machine has no CUDA GPU; use 'cpu' or 'auto'")
+        raise CompileError(
+            "device 'cuda' was asked for, but this machine has no CUDA GPU; use 'cpu' or 'auto'"
+        )
     if chosen.type not in ("cuda", "cpu"):
         raise CompileError(f"device {device!r} is not supported; use 'cuda', 'cpu' or 'auto'")
     return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen

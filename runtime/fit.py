@@ -28,7 +28,7 @@ Step = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torc
 class History:
     """What training reported. epoch: the epochs that ran, from 0. history: name -> one value an epoch.
 
-    The names are Keras's: loss, accuracy, val_loss, val_accuracy. seconds: of each epoch, validation included.
+    The names are Keras's: loss, accuracy, val_loss, val_accuracy. seconds: of each epoch with its validation.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -78,15 +78,15 @@ def fit(
 ) -> History:
     """Train a compiled network, and leave it in eval() mode.
 
-    data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them where the
-        network has several inputs); or a DataLoader, or any iterable of such pairs that are batches already.
+    data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them where
+        the network has several inputs); or a DataLoader, or any iterable of such pairs, batches already.
     loss: "categorical_crossentropy", "sparse_categorical_crossentropy" (targets are class numbers),
-        "binary_crossentropy", "mean_squared_error" or "mse"; or a function (prediction, target) -> scalar tensor.
-    optimizer: "sgd", "adam", "adamw" or "rmsprop" with Keras's defaults; a torch.optim.Optimizer; or what makes
-        one from parameters. learning_rate: instead of the optimizer's default.
+        "binary_crossentropy", "mean_squared_error" or "mse"; or a function (prediction, target) -> scalar.
+    optimizer: "sgd", "adam", "adamw" or "rmsprop" with Keras's defaults; a torch.optim.Optimizer; or what
+        makes one from parameters. learning_rate: instead of the optimizer's default.
     validation_split: the last fraction of the data is kept for validation, as in Keras.
-    metrics: "accuracy", or functions (prediction, target) -> mean over the batch; by default accuracy, except for
-        a squared error.
+    metrics: "accuracy", or functions (prediction, target) -> mean over the batch; by default accuracy, except
+        for a squared error.
     seed: of the shuffling and of dropout; the global generator of torch is left as it was.
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
@@ -100,7 +100,9 @@ def fit(
     step, named = _step(net, loss)
     if metrics is None:
         metrics = ("accuracy",) if named is None or named.classifies else ()
-    training = _Run(net, step, make_optimizer(optimizer, net.parameters(), learning_rate), find_metrics(metrics))
+    training = _Run(
+        net, step, make_optimizer(optimizer, net.parameters(), learning_rate), find_metrics(metrics)
+    )
     device = next(net.parameters()).device
     with _seeded(seed, device):
         order = torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if shuffle else None
@@ -134,10 +136,12 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 def _step(net: torch.nn.Module, loss: str | Measure) -> tuple[Step, Any]:
-    """The computation of one batch's loss, and the named loss behind it (None for the caller's own function)."""
+    """The computation of one batch's loss, and the named loss behind it (None for a function)."""
     if not isinstance(loss, str):
         if not callable(loss):
-            raise ConvLoomError(f"loss {loss!r} is neither a name nor a function (prediction, target) -> scalar")
+            raise ConvLoomError(
+                f"loss {loss!r} is neither a name nor a function (prediction, target) -> scalar"
+            )
         own = loss
 
         def by_function(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -226,7 +230,9 @@ class _Run:
             raise ConvLoomError("validation_data gave no batch; give arrays, a list or a DataLoader")
         return mean.read()
 
-    def _record(self, mean: _Mean, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor) -> None:
+    def _record(
+        self, mean: _Mean, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor
+    ) -> None:
         values = {"loss": loss.detach()}
         for name, metric in self.metrics.items():
             values[name] = torch.as_tensor(metric(prediction.detach(), target))
@@ -235,8 +241,14 @@ class _Run:
 
 def _check_scalar(loss: Any) -> None:
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise ConvLoomError(f"the loss function returned {kind}; it must return one number that torch can differentiate")
+        kind = (
+            f"a tensor of shape {tuple(loss.shape)}"
+            if isinstance(loss, torch.Tensor)
+            else type(loss).__name__
+        )
+        raise ConvLoomError(
+            f"the loss function returned {kind}; it must return one number that torch can differentiate"
+        )
 
 
 class _EpochBar:

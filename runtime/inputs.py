@@ -22,28 +22,35 @@ def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.devi
         values = values[0]
     if len(values) != len(nodes):
         names = ", ".join(node.name for node in nodes)
-        raise ShapeError(f"the network takes {len(nodes)} inputs ({names}), but was called with {len(values)}")
+        raise ShapeError(
+            f"the network takes {len(nodes)} inputs ({names}), but was called with {len(values)}"
+        )
     tensors = [_bind(node, value, device) for node, value in zip(nodes, values, strict=True)]
     batches = {t.shape[0] for t, n in zip(tensors, nodes, strict=True) if n.type.batched}
     if len(batches) > 1:
-        raise ShapeError(f"the inputs have different batch sizes: {sorted(batches)}; give every input the same one")
+        raise ShapeError(
+            f"the inputs have different batch sizes: {sorted(batches)}; give every input the same one"
+        )
     return tensors
 
 
 def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
     if not isinstance(tensor, torch.Tensor):
-        raise ShapeError(f"input '{node.name}' is a {type(value).__name__}; give a torch tensor or a NumPy array")
+        raise ShapeError(
+            f"input '{node.name}' is a {type(value).__name__}; give a torch tensor or a NumPy array"
+        )
     _check_shape(node, tuple(tensor.shape))
     if node.type.is_floating and not tensor.dtype.is_floating_point:
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(
-            f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; convert it first, "
-            f"for example x.astype('float32') / 255 for 8-bit images"
+            f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; convert it "
+            f"first, for example x.astype('float32') / 255 for 8-bit images"
         )
     if tensor.device.type != device.type and isinstance(value, torch.Tensor):
         raise ShapeError(
-            f"input '{node.name}' lies on {tensor.device}, the network on {device}; move it with x.to({str(device)!r})"
+            f"input '{node.name}' lies on {tensor.device}, the network on {device}; "
+            f"move it with x.to({str(device)!r})"
         )
     return tensor.to(device=device, dtype=node.type.torch_dtype).contiguous()
 
@@ -54,11 +61,13 @@ def _check_shape(node: Node, shape: tuple[int, ...]) -> None:
     if len(shape) != len(expected):
         hint = "; add the batch axis with x[None]" if len(shape) == len(expected) - 1 else ""
         raise ShapeError(
-            f"input '{node.name}' has rank {len(shape)} (shape {shape}), the network takes rank {len(expected)}: "
-            f"{shown}{hint}"
+            f"input '{node.name}' has rank {len(shape)} (shape {shape}), "
+            f"the network takes rank {len(expected)}: {shown}{hint}"
         )
     for axis, (have, want) in enumerate(zip(shape, expected, strict=True)):
         if want != BATCH and have != want:
-            raise ShapeError(f"input '{node.name}' has shape {shape}, but axis {axis} must be {want}: {shown}")
+            raise ShapeError(
+                f"input '{node.name}' has shape {shape}, but axis {axis} must be {want}: {shown}"
+            )
     if shape and expected[0] == BATCH and shape[0] == 0:
         raise ShapeError(f"input '{node.name}' has shape {shape}: an empty batch; give at least one example")

@@ -60,7 +60,9 @@ class CompiledNetwork(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.options = options
-        self.source = graph if options.compute_dtype == "float32" else with_dtype(graph, options.compute_dtype)
+        self.source = (
+            graph if options.compute_dtype == "float32" else with_dtype(graph, options.compute_dtype)
+        )
         self.name = graph.name
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
@@ -153,7 +155,9 @@ class CompiledNetwork(torch.nn.Module):
         before = {key: p.device for key, p in self.named_parameters()}
         super()._apply(fn, recurse)
         if any(p.device != before[key] for key, p in self.named_parameters()):
-            raise CompileError(f"{self.name} is compiled for {self.options.device}; compile it again for another device")
+            raise CompileError(
+                f"{self.name} is compiled for {self.options.device}; compile it again for another device"
+            )
         return self
 
     # -- losses ----------
@@ -165,7 +169,9 @@ class CompiledNetwork(torch.nn.Module):
         if loss not in LOSSES:
             raise CompileError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
         if len(self.source.outputs) != 1:
-            raise CompileError(f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one")
+            raise CompileError(
+                f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one"
+            )
         if loss not in self._twins:
             graph = self.source.copy()
             (name, output), *_ = graph.outputs.items()
@@ -202,7 +208,7 @@ class CompiledNetwork(torch.nn.Module):
 
 
 class _Twin(CompiledNetwork):
-    """A network over another graph that shares the very weights of its owner; its gradients start at the loss."""
+    """A network over another graph that shares its owner's very weights; its gradients start at the loss."""
 
     def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
         torch.nn.Module.__init__(self)

@@ -19,7 +19,7 @@ Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by name. graph_name: of the op that computes it. sparse: whether targets come as class numbers."""
+    """A loss by name. graph_name: of the op that computes it. sparse: whether targets are class numbers."""
 
     name: str
     graph_name: str
@@ -28,7 +28,7 @@ class Loss:
     classifies: bool = True
 
     def target(self, target: torch.Tensor, output: tuple[int, ...]) -> torch.Tensor:
-        """Targets of a batch in the shape (batch, *output) the op takes; raises ShapeError where they do not fit."""
+        """Targets of a batch in the op's shape (batch, *output); raises ShapeError where they do not fit."""
         if self.sparse:
             return self._one_hot(target, output)
         wanted = (len(target), *output)
@@ -36,10 +36,14 @@ class Loss:
             target = target.unsqueeze(-1)
         if target.shape != wanted:
             hint = ""
-            if self.graph_name == "categorical_crossentropy" and target.shape in (wanted[:-1], (*wanted[:-1], 1)):
+            if self.graph_name == "categorical_crossentropy" and target.shape in (
+                wanted[:-1],
+                (*wanted[:-1], 1),
+            ):
                 hint = "; for class numbers use the loss 'sparse_categorical_crossentropy'"
             raise ShapeError(
-                f"{self.name}: targets have shape {tuple(target.shape)}, but the network's output is {wanted}{hint}"
+                f"{self.name}: targets have shape {tuple(target.shape)}, "
+                f"but the network's output is {wanted}{hint}"
             )
         return target.to(torch.float32) if not target.dtype.is_floating_point else target
 
@@ -52,7 +56,11 @@ class Loss:
         if target.shape == (*rows, 1):
             target = target.squeeze(-1)
         if target.shape != rows:
-            hint = "; for one-hot rows use 'categorical_crossentropy'" if target.shape == (*rows, output[-1]) else ""
+            hint = (
+                "; for one-hot rows use 'categorical_crossentropy'"
+                if target.shape == (*rows, output[-1])
+                else ""
+            )
             raise ShapeError(f"{self.name}: targets have shape {tuple(target.shape)}, expected {rows}{hint}")
         target = target.long()
         classes = output[-1]
@@ -60,7 +68,8 @@ class Loss:
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
             raise ShapeError(
-                f"{self.name}: found class {wrong}, but the network has {classes} outputs: classes 0 to {classes - 1}"
+                f"{self.name}: found class {wrong}, "
+                f"but the network has {classes} outputs: classes 0 to {classes - 1}"
             )
         return F.one_hot(target, classes).to(torch.float32)
 
@@ -69,7 +78,12 @@ LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
         Loss("categorical_crossentropy", "categorical_crossentropy", ops.CategoricalCrossEntropy()),
-        Loss("sparse_categorical_crossentropy", "categorical_crossentropy", ops.CategoricalCrossEntropy(), sparse=True),
+        Loss(
+            "sparse_categorical_crossentropy",
+            "categorical_crossentropy",
+            ops.CategoricalCrossEntropy(),
+            sparse=True,
+        ),
         Loss("binary_crossentropy", "binary_crossentropy", ops.BinaryCrossEntropy()),
         Loss("mean_squared_error", "mean_squared_error", ops.MeanSquaredError(), classifies=False),
         Loss("mse", "mean_squared_error", ops.MeanSquaredError(), classifies=False),
@@ -86,7 +100,7 @@ def find_loss(name: str) -> Loss:
     return LOSSES[name.lower()]
 
 
-# -- metrics ----------
+# -- metrics ---------
 def accuracy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The share of right answers: of the largest output, or of one output against 0.5.
 
@@ -94,7 +108,9 @@ def accuracy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     if prediction.shape[-1] > 1:
         best = prediction.argmax(-1)
-        right = best == (target.argmax(-1) if target.shape == prediction.shape else target.reshape(best.shape))
+        right = best == (
+            target.argmax(-1) if target.shape == prediction.shape else target.reshape(best.shape)
+        )
     else:
         right = (prediction > 0.5) == (target.reshape(prediction.shape) > 0.5)
     return right.double().mean()
@@ -113,7 +129,9 @@ def find_metrics(metrics: Iterable[str | Measure] | Mapping[str, Measure]) -> di
     for metric in metrics:
         if isinstance(metric, str):
             if metric.lower() not in METRICS:
-                raise ConvLoomError(f"unknown metric {metric!r}; known: accuracy, or a function (prediction, target)")
+                raise ConvLoomError(
+                    f"unknown metric {metric!r}; known: accuracy, or a function (prediction, target)"
+                )
             found["accuracy"] = METRICS[metric.lower()]
         elif callable(metric):
             found[getattr(metric, "__name__", type(metric).__name__)] = metric
@@ -122,7 +140,7 @@ def find_metrics(metrics: Iterable[str | Measure] | Mapping[str, Measure]) -> di
     return found
 
 
-# -- optimizers ----------
+# -- optimizers ---------
 # Keras's default learning rates and constants.
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"lr": 0.01, "fused": True}),
@@ -159,7 +177,9 @@ def make_optimizer(
         product = optimizer(trained) if learning_rate is None else optimizer(trained, lr=learning_rate)
         if isinstance(product, torch.optim.Optimizer):
             return product
-    raise ConvLoomError(f"optimizer {optimizer!r} is neither a name nor a torch.optim.Optimizer nor makes one")
+    raise ConvLoomError(
+        f"optimizer {optimizer!r} is neither a name nor a torch.optim.Optimizer nor makes one"
+    )
 
 
 def _ready(
@@ -169,5 +189,7 @@ def _ready(
         raise ConvLoomError("learning_rate goes with an optimizer given by name; this one has its own")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(p) in held for p in trained):
-        raise ConvLoomError("the optimizer holds none of this network's parameters; make it from net.parameters()")
+        raise ConvLoomError(
+            "the optimizer holds none of this network's parameters; make it from net.parameters()"
+        )
     return optimizer

@@ -1,8 +1,8 @@
 """A plan: one network, in one mode, as a list of steps over numbered slots.
 
-The network's graph is rewritten, differentiated where it trains, cut into regions, and each region lowered by a
-backend. What depends on parameters alone (folded weights) is computed by the `Prelude`, once for each value of
-the parameters.
+The network's graph is rewritten, differentiated where it trains, cut into regions, and each region lowered by
+a backend. What depends on parameters alone (folded weights) is computed by the `Prelude`, once for each value
+of the parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Lowering = Callable[[Region], Call]
 
 @dataclass(frozen=True)
 class Mode:
-    """training: batch statistics and dropout. backward: gradients are built. wrt_inputs: of the inputs too."""
+    """training: batch statistics and dropout. backward: build gradients; wrt_inputs: of the inputs too."""
 
     training: bool = False
     backward: bool = False
@@ -53,7 +53,9 @@ class Prelude:
         self.graph = graph
         self.device = device
         self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
-        self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, Constant)}
+        self.constants = {
+            n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, Constant)
+        }
         self.key: tuple[tuple[int, int], ...] | None = None
         self.values: dict[str, torch.Tensor] = {}
 
@@ -83,7 +85,12 @@ class Plan:
     """An executable network. `forward` gives outputs and what backward needs; `backward` gives gradients."""
 
     def __init__(
-        self, graph: Graph, mode: Mode, lower: Lowering, device: torch.device, loss: Sequence[str] | None = None
+        self,
+        graph: Graph,
+        mode: Mode,
+        lower: Lowering,
+        device: torch.device,
+        loss: Sequence[str] | None = None,
     ) -> None:
         self.mode = mode
         self.device = device
@@ -120,7 +127,9 @@ class Plan:
         leaving.update(self._slot(source) for source, _ in self.graph.updates.values())
         keep = leaving | {self._slot(name) for name in held}
         _free_after_last_use(self.forward_steps, keep | set(self.saved))
-        _free_after_last_use(self.backward_steps, keep | {self.slots[g] for g in gradients if g in self.slots})
+        _free_after_last_use(
+            self.backward_steps, keep | {self.slots[g] for g in gradients if g in self.slots}
+        )
 
     # -- running ----------
     def forward(
@@ -139,7 +148,10 @@ class Plan:
         return outputs, [_value(slots, slot) for slot in self.saved]
 
     def backward(
-        self, saved: Sequence[torch.Tensor], seeds: dict[str, torch.Tensor], parameters: dict[str, torch.Tensor]
+        self,
+        saved: Sequence[torch.Tensor],
+        seeds: dict[str, torch.Tensor],
+        parameters: dict[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
         """Gradients of parameters (and inputs), given those of the outputs."""
         slots = self._start(parameters)
@@ -151,7 +163,9 @@ class Plan:
         run_steps(self.backward_steps, slots)
         gradients = {}
         for name, node in self.derivatives.gradients.items():
-            gradients[name] = _value(slots, self.slots[node]) if node in self.slots else seeds[self._seed_of(node)]
+            gradients[name] = (
+                _value(slots, self.slots[node]) if node in self.slots else seeds[self._seed_of(node)]
+            )
         return gradients
 
     def _seed_of(self, node: str) -> str:
@@ -199,9 +213,7 @@ def prepare(
         derivatives = differentiate(graph, loss, mode.wrt_inputs)
         graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
         reports += run_pipeline(graph, BACKWARD, observe)
-        derivatives.gradients = {
-            name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients
-        }
+        derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
     for report in reports:
         settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives

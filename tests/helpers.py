@@ -18,12 +18,13 @@ def evaluate(
 ) -> dict[str, torch.Tensor]:
     """The outputs of a graph by each op's own `reference`: slow, and right by definition.
 
-    inputs: input name -> tensor or array, the batch first. dtype: to convert all floating values to.
+    inputs: input (or dropout mask) name -> tensor or array, the batch first.
+    dtype: to convert all floating values to.
     """
     values: dict[str, torch.Tensor] = {}
     for node in graph.nodes():
-        if isinstance(node.op, ops.Input | ops.Parameter):
-            given = inputs[node.name] if isinstance(node.op, ops.Input) else parameters[node.name]
+        if isinstance(node.op, ops.Input | ops.Parameter | ops.DropoutMask):
+            given = (parameters if isinstance(node.op, ops.Parameter) else inputs)[node.name]
             value = torch.as_tensor(np.asarray(given) if not isinstance(given, torch.Tensor) else given)
         else:
             value = node.op.reference(*(values[name] for name in node.inputs))

@@ -28,16 +28,29 @@ def assemble(spec: ModelSpec) -> Model:
 
 
 def check_layers(spec: ModelSpec) -> None:
+    """Look every entry up, those of nested models included, and report all that fail together."""
     entries = list(_entries(spec))
     if unsafe := [f"{e.place}: {e.class_name}" for e in entries if e.class_name in UNSAFE]:
         raise UnsafeModelError(
             f"the model asks for code or files outside itself, which ConvLoom never runs or opens: "
             f"{_joined(unsafe)}; replace such layers before saving"
         )
-    if unknown := [f"{e.place}: {why}" for e in entries if (why := refusal(e))]:
+    if unknown := [problem for entry in entries if (problem := _declared(entry))]:
         raise UnsupportedLayerError(
             f"{len(unknown)} layer(s) are not supported by ConvLoom: {_joined(unknown)}"
         )
+
+
+def _declared(entry: LayerSpec) -> str | None:
+    """Give the entry its layer, or say why it has none."""
+    if why := refusal(entry):
+        return f"{entry.place}: {why}"
+    if not is_operation(entry):
+        try:
+            entry.layer = declare(entry)
+        except UnsupportedLayerError as error:
+            return str(error)
+    return None
 
 
 def _joined(items: list[str], most: int = 20) -> str:
@@ -73,7 +86,8 @@ def _build_sequential(spec: ModelSpec) -> Sequential:
 
 
 def _block(layer: LayerSpec) -> Block:
-    return _build(layer.model) if layer.model is not None else declare(layer)
+    block = _build(layer.model) if layer.model is not None else layer.layer
+    return block if block is not None else malformed(layer.place, "was not checked")
 
 
 def _build_functional(spec: ModelSpec) -> Model:

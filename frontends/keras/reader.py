@@ -23,12 +23,12 @@ def read_model(data: Any) -> ModelSpec:
     config = data.get("config")
     if isinstance(config, list) and class_name == "Sequential":  # so Keras wrote it before 2.2
         config = {"name": "sequential", "layers": config}
-    if not is_model(class_name, config):
+    if class_name not in (*FUNCTIONAL, "Sequential"):
         raise UnsupportedLayerError(
             f"model: class {class_name!r:.80} is neither Functional nor Sequential; ConvLoom reads these two"
         )
-    shape = data.get("build_config")
-    return _read(class_name, get_dict({"config": config}, "config", "model"), shape, "", 1)
+    config = get_dict({"config": config}, "config", "model")
+    return _read(class_name, config, data.get("build_config"), "", 1)
 
 
 def is_model(class_name: str, config: Any) -> bool:

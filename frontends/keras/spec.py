@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..layers import Layer
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ class CallSpec:
 
 @dataclass
 class LayerSpec:
-    """One entry of config.layers. place: where it stands in the file, for errors. model: where it is one."""
+    """One entry of config.layers. place: where it stands in the file, for errors.
+
+    model: its content, where it is a model. layer: its declaration, once checked.
+    """
 
     place: str
     class_name: str
@@ -43,6 +49,7 @@ class LayerSpec:
     config: dict[str, Any]
     calls: list[CallSpec] = field(default_factory=list)
     model: ModelSpec | None = None
+    layer: Layer | None = None
 
 
 @dataclass

@@ -128,9 +128,7 @@ def _read_layer(
                 f"expected {weight.shape} of float32"
             )
             continue
-        found.append(
-            (group.layer, weight.name, torch.from_numpy(np.asarray(data[()], dtype=np.float32).copy()))
-        )
+        found.append((group.layer, weight.name, torch.from_numpy(np.asarray(data[()], dtype=np.float32))))
     if isinstance(stored, h5py.Group) and len(stored) > len(group.layer.built):
         problems.append(
             f"{group.layer.label}: the file holds {len(stored)} variables ({group.path}/vars), "

@@ -14,9 +14,9 @@ from .parts import activate, channels, in_layout, spatial
 
 
 class Conv2D(Layer):
-    """Cross-correlation of an image with a kernel (height, width, channels in / groups, filters), plus a bias.
+    """Cross-correlation of an image with a kernel (height, width, channels / groups, filters), plus a bias.
 
-    padding: "valid", "same", or, not in Keras, ((top, bottom), (left, right)).
+    padding: "valid", "same", or explicit ((top, bottom), (left, right)), which Keras lacks.
     """
 
     rank = 4

@@ -39,10 +39,11 @@ from .reduction import (
 from .source import Constant, DropoutMask, Input, Parameter
 
 __all__ = [
-    "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm", "BatchNormGrad",
-    "BinaryCrossEntropy", "Cast", "CategoricalCrossEntropy", "Concat", "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DWeightGrad", "Dense",
-    "DenseDataGrad", "DenseWeightGrad", "Dropout", "DropoutMask", "Elu", "Gelu", "Input", "LeakyRelu", "LossGrad",
-    "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D", "MeanSquaredError", "Multiply", "Normalize", "Pad", "Parameter",
+    "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm",
+    "BatchNormGrad", "BinaryCrossEntropy", "Cast", "CategoricalCrossEntropy", "Concat", "Constant",
+    "Conv2D", "Conv2DDataGrad", "Conv2DWeightGrad", "Dense", "DenseDataGrad", "DenseWeightGrad",
+    "Dropout", "DropoutMask", "Elu", "Gelu", "Input", "LeakyRelu", "LossGrad", "MaxPool2D",
+    "MaxPoolIndex2D", "MaxUnpool2D", "MeanSquaredError", "Multiply", "Normalize", "Pad", "Parameter",
     "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice", "Softmax",
     "SoftmaxCrossEntropy", "SoftmaxGrad", "Square", "Subtract", "Swish", "Tanh", "Transpose",
 ]  # fmt: skip

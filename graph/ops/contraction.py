@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..errors import ShapeError
 from ..op import Kind, Op
@@ -116,7 +117,7 @@ class Conv2DDataGrad(_Convolution):
         (top, bottom), (left, right) = self.padding
         h, width = self.input_size
         padded = (dy.shape[0], int(w.shape[2]) * self.groups, h + top + bottom, width + left + right)
-        dx = torch.nn.grad.conv2d_input(
+        dx: torch.Tensor = conv2d_input(
             padded, w.permute(3, 2, 0, 1), dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
         )
         return dx[:, :, top : top + h, left : left + width].permute(0, 2, 3, 1)
@@ -124,7 +125,10 @@ class Conv2DDataGrad(_Convolution):
 
 @dataclass(frozen=True)
 class Conv2DWeightGrad(_Convolution):
-    """Gradient of a convolution with respect to its kernel: x (N, H, W, C), dy (N, P, Q, K) -> (R, S, C / groups, K)."""
+    """Gradient of a convolution with respect to its kernel.
+
+    x (N, H, W, C), dy (N, P, Q, K) -> (R, S, C / groups, K).
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "dy")
     kernel_size: Pair = (1, 1)
@@ -142,7 +146,7 @@ class Conv2DWeightGrad(_Convolution):
         (top, bottom), (left, right) = self.padding
         image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
         shape = (dy.shape[3], x.shape[3] // self.groups, *self.kernel_size)
-        dw = torch.nn.grad.conv2d_weight(
+        dw: torch.Tensor = conv2d_weight(
             image, shape, dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
         )
         return dw.permute(2, 3, 1, 0)

@@ -73,7 +73,8 @@ class Concat(_Movement):
         rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in inputs]
         if any(r != rest[0] for r in rest) or any(t.rank != rank for t in inputs):
             raise ShapeError(
-                f"concat along axis {axis} needs shapes equal on every other axis, found {', '.join(map(str, inputs))}"
+                f"concat along axis {axis} needs shapes equal on every other axis, "
+                f"found {', '.join(map(str, inputs))}"
             )
         size = sum(int(t.shape[axis]) for t in inputs)
         return inputs[0].with_shape((*inputs[0].shape[:axis], size, *inputs[0].shape[axis + 1 :]))
@@ -128,9 +129,9 @@ class Slice(_Movement):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x = inputs[0]
-        bounds = list(zip(self.starts, self.stops, strict=True))
-        if len(bounds) != x.rank - 1 or any(
-            not 0 <= a < b <= int(d) for (a, b), d in zip(bounds, x.shape[1:], strict=False)
+        bounds = list(zip(self.starts, self.stops, strict=False))
+        if not len(self.starts) == len(self.stops) == x.rank - 1 or any(
+            not 0 <= a < b <= int(d) for (a, b), d in zip(bounds, x.shape[1:], strict=True)
         ):
             raise ShapeError(f"slice {self.starts}:{self.stops} does not fit {x}")
         return x.with_shape((BATCH, *(b - a for a, b in bounds)))

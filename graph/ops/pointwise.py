@@ -1,4 +1,4 @@
-"""Pointwise ops: arithmetic with broadcasting, activations, and batch norm seen as a per-channel affine map."""
+"""Pointwise ops: arithmetic with broadcasting, activations, and batch norm as a per-channel affine map."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class LeakyRelu(Activation):
         return F.leaky_relu(inputs[0], self.slope)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, 1.0, self.slope).to(saved.dtype)
+        return torch.where(saved > 0, torch.ones_like(saved), self.slope)
 
 
 @dataclass(frozen=True)
@@ -356,3 +356,6 @@ class Dropout(_Pointwise):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0]
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [dy]

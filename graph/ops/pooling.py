@@ -1,4 +1,7 @@
-"""Windows: max and average pooling with their gradients. Global pooling is pooling with a window of the whole map."""
+"""Windows: max and average pooling with their gradients.
+
+Global pooling is pooling with a window of the whole map.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ class MaxPool2D(_Window):
 
 @dataclass(frozen=True)
 class MaxPoolIndex2D(_Window):
-    """Row-major position within its window of each window's largest value, the first where several are equal."""
+    """Row-major position within its window of each window's largest value, the first of equal ones."""
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return super().infer(*inputs).with_dtype("uint8" if prod(self.size) <= 255 else "int32")

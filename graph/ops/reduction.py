@@ -27,8 +27,8 @@ class _Reduction(Op):
 class Reduce(_Reduction):
     """Sum, or mean, over `axes`.
 
-    The axes vanish and the result keeps the accumulator's dtype (a parameter's gradient, a statistic); or they
-    stay with size 1 where keepdims, and the result has the operand's dtype.
+    The axes vanish and the result keeps the accumulator's dtype (a parameter's gradient, a statistic); or
+    they stay with size 1 where keepdims, and the result has the operand's dtype.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
@@ -151,8 +151,8 @@ class CategoricalCrossEntropy(_Loss):
 class BinaryCrossEntropy(_Loss):
     """Mean of -(t log p + (1 - t) log(1 - p)).
 
-    from_logits: p = sigmoid(prediction), in the form max(x, 0) - x t + log(1 + exp(-|x|)) that cannot overflow;
-    otherwise p = prediction, clipped to [1e-7, 1 - 1e-7] as Keras does.
+    from_logits: p = sigmoid(prediction), in the form max(x, 0) - x t + log(1 + exp(-|x|)) that cannot
+    overflow; otherwise p = prediction, clipped to [1e-7, 1 - 1e-7] as Keras does.
     """
 
     from_logits: bool = False
@@ -177,7 +177,8 @@ class MeanSquaredError(_Loss):
     """Mean of (prediction - target)^2 over all elements."""
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(*accumulated(*inputs))
+        prediction, target = accumulated(*inputs)
+        return F.mse_loss(prediction, target)
 
     def derivative(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return 2 * (prediction - target) / prediction.numel()

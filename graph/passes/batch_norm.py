@@ -1,4 +1,4 @@
-"""Batch norm: folded into the weights before it for inference, given the batch's own statistics for training."""
+"""Batch norm: folded into the weights before it for inference, over the batch's own statistics in training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..rewrite import Rule, pattern
 
 
 def _fold(graph: Graph, nodes: list[Node]) -> str:
-    """conv(x, w) + b, normalised: with s = gamma / sqrt(var + eps), kernel w * s and bias (b - mean) * s + beta.
+    """conv(x, w) + b, normalised: kernel w * s, bias (b - mean) * s + beta, s = gamma / sqrt(var + eps).
 
     Both are graph nodes over parameters alone, so they follow the parameters' current values.
     """

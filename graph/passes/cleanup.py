@@ -53,7 +53,8 @@ def _merge_reshapes(graph: Graph, nodes: list[Node]) -> str:
 def _pad_into_convolution(graph: Graph, nodes: list[Node]) -> str:
     convolution, pad = nodes
     conv, zeros = convolution.op, pad.op
-    assert isinstance(conv, Conv2D) and isinstance(zeros, Pad)
+    assert isinstance(conv, Conv2D)
+    assert isinstance(zeros, Pad)
     (top, bottom), (left, right) = conv.padding
     (pad_top, pad_bottom), (pad_left, pad_right) = zeros.padding[:2]
     padding = ((top + pad_top, bottom + pad_bottom), (left + pad_left, right + pad_right))

@@ -8,7 +8,7 @@ from ..rewrite import Rule, pattern
 
 
 def _pooled(graph: Graph, nodes: list[Node]) -> str | None:
-    """The max pooling of the saved activation with the unpooling's own windows, if the network computes it."""
+    """The max pooling of the saved activation with the unpooling's own windows, where there is one."""
     gradient, unpool = nodes
     assert isinstance(unpool.op, MaxUnpool2D)
     for reader in graph.readers(gradient.inputs[1]):
@@ -19,11 +19,13 @@ def _pooled(graph: Graph, nodes: list[Node]) -> str | None:
 
 def _refusal(graph: Graph, nodes: list[Node]) -> str | None:
     gradient, unpool = nodes
-    assert isinstance(gradient.op, ActivationGrad) and isinstance(unpool.op, MaxUnpool2D)
+    assert isinstance(gradient.op, ActivationGrad)
+    assert isinstance(unpool.op, MaxUnpool2D)
     if gradient.inputs[0] != unpool.name:
         return "the unpooled value is not the gradient"
     if gradient.op.activation.saves != "output":
-        return f"the derivative of {gradient.op.activation.op_name()} is written in its input, which pooling does not keep"
+        name = gradient.op.activation.op_name()
+        return f"the derivative of {name} is written in its input, which pooling does not keep"
     if unpool.op.overlapping:
         return "windows overlap, so one position may win several of them"
     return None if _pooled(graph, nodes) else "no max pooling of the saved activation has these windows"

@@ -19,9 +19,8 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
     half = dtype in ("bfloat16", "float16")
     for node in graph.nodes():
         op, inputs = node.op, [names[i] for i in node.inputs]
-        if isinstance(op, Input | DropoutMask) and node.type.is_floating:
-            op = replace(op, dtype=dtype)
-        elif isinstance(op, Parameter | Constant) and not half:
+        activation = isinstance(op, Input | DropoutMask) and node.type.is_floating
+        if activation or (isinstance(op, Parameter | Constant) and not half):
             op = replace(op, dtype=dtype)
         elif isinstance(op, Conv2D | Dense) and half:
             weight = inputs[1]

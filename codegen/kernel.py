@@ -1,0 +1,109 @@
+"""A kernel: one region as the text of a file that runs by itself, and what is known about it before it runs."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..graph.ir import Node
+from ..graph.regions import Region
+from .aot import Request, compile_request
+from .interpreter import load_module
+from .resources import Resources
+from .schedules import Schedule
+from .source import KernelFile
+
+Specialization = tuple[str, dict[str, str], dict[str, object]]
+"""(jitted function, argument -> type, constant -> value)"""
+
+
+@dataclass
+class Kernel:
+    """One emitted file.
+
+    source: its text. functions: its jitted functions in the order `launch` calls them.
+    specializations, warps, stages: of each function, what ahead-of-time compilation needs to know.
+    """
+
+    region: Region
+    source: str
+    schedule: Schedule
+    functions: list[str]
+    specializations: list[Specialization]
+    options: list[tuple[int, int]]
+    _modules: dict[bool, types.ModuleType] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, file: KernelFile) -> Kernel:
+        """The kernel of a filled-in file."""
+        jitted = file.functions
+        return cls(
+            file.region,
+            file.text,
+            file.schedule,
+            [f.name for f in jitted],
+            [(f.name, f.signature(), dict(f.constants)) for f in jitted],
+            [(f.warps, f.stages) for f in jitted],
+        )
+
+    @property
+    def name(self) -> str:
+        return self.region.name
+
+    @property
+    def function(self) -> str:
+        """The jitted function that does the work."""
+        return self.functions[0]
+
+    @property
+    def launches(self) -> int:
+        """Launches a call makes: 2 where a second kernel finishes a reduction."""
+        return len(self.functions)
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The user's layers it came from."""
+        return self.region.layers
+
+    @cached_property
+    def ops(self) -> list[str]:
+        return [node.op.op_name() for node in self.region.nodes]
+
+    @property
+    def inputs(self) -> list[Node]:
+        """Values `launch` reads, in the order it takes them."""
+        return self.region.inputs
+
+    @property
+    def outputs(self) -> list[Node]:
+        """Values `launch` writes, in the order it takes them after the inputs."""
+        return self.region.outputs
+
+    def flops(self, batch: int = 1) -> int:
+        return self.region.cost(batch).flops
+
+    def bytes(self, batch: int = 1) -> int:
+        return self.region.cost(batch).bytes
+
+    def requests(self, target: str) -> list[Request]:
+        """What to compile ahead of time for `target`."""
+        return [
+            Request(self.source, name, signature, constants, target, warps, stages)
+            for (name, signature, constants), (warps, stages) in zip(
+                self.specializations, self.options, strict=True
+            )
+        ]
+
+    def resources(self, target: str) -> list[Resources]:
+        """Registers, spills and shared memory of each jitted function on `target`; compiles, needs no GPU."""
+        return [compile_request(request) for request in self.requests(target)]
+
+    def load(self, interpreted: bool) -> types.ModuleType:
+        """The file as a module with `launch`, `reference` and `example`; loaded once a form."""
+        if interpreted not in self._modules:
+            self._modules[interpreted] = load_module(self.source, self.name, interpreted=interpreted)
+        return self._modules[interpreted]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {', '.join(self.ops)} ({self.schedule})"

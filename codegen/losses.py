@@ -1,0 +1,220 @@
+"""Losses: one number, the mean over the batch, and their gradients.
+
+A first kernel leaves one partial sum a program; a second adds them up in one fixed order and divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..graph.ir import Node
+from ..graph.op import Op
+from ..graph.ops import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from ..graph.regions import Region
+from .errors import NotEmittable
+from .names import Names
+from .pointwise import FlatTile
+from .row_tiles import RowTile
+from .schedules import Schedule
+from .source import JitFunction, KernelFile, image_size
+from .tile import rounded
+from .writer import Writer
+
+BLOCK = 1024
+"""Elements a program of an elementwise loss sums; partial sums the second kernel adds at a time."""
+
+CLIP = "1e-7"
+"""Keras keeps probabilities within [1e-7, 1 - 1e-7]."""
+
+_FORMULA: dict[type[Op], Callable[[Any], str]] = {
+    SoftmaxCrossEntropy: lambda op: "mean over the rows of -sum over c of target[c] * log softmax(prediction)[c]",
+    MeanSquaredError: lambda op: "mean of (prediction - target)^2",
+    BinaryCrossEntropy: lambda op: (
+        "mean of -(t log p + (1 - t) log(1 - p)), t = target, p = "
+        + ("sigmoid(prediction)" if op.from_logits else "prediction within [1e-7, 1 - 1e-7]")
+    ),
+}
+
+
+def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
+    """A region of one loss. Raises NotEmittable where something else is in it."""
+    node = region.anchor
+    _alone(region)
+    prediction, target = (region.graph[name] for name in node.inputs)
+    names = Names(region)
+    rowwise = isinstance(node.op, SoftmaxCrossEntropy)
+    tensors = [(names.pointer(n), n.type.dtype) for n in region.inputs] + [("partial_ptr", "float32")]
+    if rowwise:
+        rows = RowTile.of(names, prediction, schedule)
+        jit = rows.function("partial_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
+        _cross_entropy(jit.body, rows, prediction, target)
+        constants, used, programs = rows.constants(), rows.schedule, f"triton.cdiv({rows.rows}, BLOCK_R)"
+        constants = {**constants, "BLOCK": (BLOCK, "partial sums added at a time")}
+        count = rows.rows
+    else:
+        jit, used = _flat(names, prediction, tensors, schedule)
+        _elementwise(jit.body, names, node.op, prediction, target)
+        size = image_size(prediction)
+        constants = _flat_constants(size, used)
+        count, programs = f"batch * {size}", "triton.cdiv(batch * IMAGE, BLOCK)"
+    finish = _finish(names, node, count, int(constants["BLOCK"][0]))  # type: ignore[call-overload]
+    launch = Writer()
+    roles = [names.role[n.name] for n in region.inputs]
+    launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
+    launch.line(f"programs = {programs}")
+    launch.line(f"partial = torch.empty(programs, dtype=torch.float32, device={names.role[prediction.name]}.device)")
+    launch.line(jit.call("(programs,)", [*roles, "partial"]))
+    launch.line(finish.call("(1,)", ["partial", names.role[node.name]]))
+    return KernelFile(
+        region,
+        names,
+        summary=f"Loss: {node.op.op_name().replace('_', ' ')}.",
+        formula=[f"{names.role[node.name]} = {_FORMULA[type(node.op)](node.op)}"],
+        plan=["each program of the first kernel leaves one partial sum; one program of the second adds them up,",
+              "always in the same order."],
+        constants=constants,
+        functions=[jit, finish],
+        launch=launch,
+        schedule=used,
+        sum_length=image_size(prediction) * 64,
+    )  # fmt: skip
+
+
+def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFile:
+    """A region of one loss's gradient with respect to its prediction."""
+    node = region.anchor
+    _alone(region)
+    op: Any = node.op
+    loss: Any = op.loss
+    prediction, target, d_loss = (region.graph[name] for name in node.inputs)
+    names = Names(region)
+    operands = [*region.inputs, *region.outputs]
+    tensors = [(names.pointer(n), n.type.dtype) for n in operands]
+    launch = Writer()
+    launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
+    roles = [names.role[n.name] for n in operands]
+    if isinstance(loss, SoftmaxCrossEntropy):
+        rows = RowTile.of(names, prediction, schedule)
+        jit = rows.function("loss_gradient_kernel", "Each program computes BLOCK_R rows.", tensors)
+        constants, used = rows.constants(), rows.schedule
+        tile = rows.tile()
+        x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
+        jit.body.line(f"likely = {rows.softmax(jit.body, x)}", tile.note)
+        jit.body.line(f"weight = tl.sum({t}, axis=1)[:, None]", "[BLOCK_R, 1]")
+        value, count = f"(likely * weight - {t})", rows.rows
+        launch.line(jit.call(f"(triton.cdiv({rows.rows}, BLOCK_R),)", roles))
+    else:
+        size = image_size(prediction)
+        jit, used = _flat(names, prediction, tensors, schedule, "loss_gradient_kernel")
+        constants, count = _flat_constants(size, used), f"batch * {size}"
+        tile = FlatTile(names, prediction.type.shape)
+        tile.start(jit.body)
+        x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
+        value = _slope(jit.body, loss, x, t)
+        launch.line(jit.call("(triton.cdiv(batch * IMAGE, BLOCK),)", roles))
+    result = names.role[node.name]
+    jit.body.line(f"{result} = {value} * ({scale} / ({count}))", tile.note)
+    tile.values[node.name] = result
+    tile.store(jit.body, node)
+    return KernelFile(
+        region,
+        names,
+        summary=f"Gradient of the loss {loss.op_name().replace('_', ' ')} with respect to the prediction.",
+        formula=[
+            f"loss = {_FORMULA[type(loss)](loss)}",
+            f"{result} = {names.role[d_loss.name]} * d loss / d prediction",
+        ],
+        plan=["one pass; the number of rows or elements that the mean divides by follows from the batch."],
+        constants=constants,
+        functions=[jit],
+        launch=launch,
+        schedule=used,
+        sum_length=prediction.type.channels,
+    )
+
+
+def _alone(region: Region) -> None:
+    first = region.graph[region.anchor.inputs[0]]
+    if len(region.nodes) > 1 or not first.type.batched:
+        raise NotEmittable(f"{region.anchor.name}: a loss shares no kernel and needs a batch axis")
+
+
+# -- softmax cross-entropy -------------------------------------------------------------------------------------
+def _cross_entropy(body: Writer, rows: RowTile, prediction: Node, target: Node) -> None:
+    tile = rows.tile()
+    x, t = tile.load(body, prediction), tile.load(body, target)
+    if rows.column_ok:
+        body.line(f'shown = tl.where(column_ok, {x}, float("-inf"))', tile.note)
+    shown = "shown" if rows.column_ok else x
+    body.line(f"largest = tl.max({shown}, axis=1)[:, None]", "[BLOCK_R, 1]")
+    body.line(f"powers = tl.sum(tl.exp({shown} - largest), axis=1)[:, None]", "[BLOCK_R, 1]")
+    body.line(f"log_likely = {x} - largest - tl.log(powers)", tile.note)
+    body.line(f"losses = tl.where({tile.ok}, -{t} * log_likely, 0.0)", tile.note)
+    body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.sum(losses, axis=1), axis=0))")
+
+
+# -- elementwise losses ----------------------------------------------------------------------------------------
+def _flat(
+    names: Names, node: Node, tensors: list[tuple[str, str]], schedule: Schedule | None, name: str = "partial_kernel"
+) -> tuple[JitFunction, Schedule]:
+    used = schedule or Schedule(BLOCK, 1, warps=4)
+    constants: dict[str, object] = {"IMAGE": image_size(node), "BLOCK": used.block_m}
+    doc = "Each program takes BLOCK neighbouring elements."
+    return JitFunction(name, tensors, ["batch"], constants, doc=doc, warps=used.warps), used
+
+
+def _flat_constants(size: int, schedule: Schedule) -> dict[str, tuple[object, str]]:
+    return {"IMAGE": (size, "elements of one image"), "BLOCK": (schedule.block_m, "elements a program takes")}
+
+
+def _elementwise(body: Writer, names: Names, op: Any, prediction: Node, target: Node) -> None:
+    tile = FlatTile(names, prediction.type.shape)
+    tile.start(body)
+    x, t = tile.load(body, prediction), tile.load(body, target)
+    if isinstance(op, MeanSquaredError):
+        body.line(f"losses = ({x} - {t}) * ({x} - {t})", tile.note)
+    elif op.from_logits:
+        body.line(f"powers = tl.exp(-tl.abs({x}))", "never above 1")
+        body.line(f"losses = tl.where({x} < 0, 0.0, {x}) - {x} * {t} + tl.log(1.0 + powers)", tile.note)
+    else:
+        _clipped(body, x)
+        body.line(f"losses = -({t} * tl.log(p) + (1.0 - {t}) * tl.log(1.0 - p))", tile.note)
+    body.line("losses = tl.where(inside, losses, 0.0)", tile.note)
+    body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(losses, axis=0))")
+
+
+def _clipped(body: Writer, x: str) -> None:
+    body.line(f"p = tl.where({x} < {CLIP}, {CLIP}, {x})", "Keras's clipping")
+    body.line(f"p = tl.where(p > 1.0 - {CLIP}, 1.0 - {CLIP}, p)")
+
+
+def _slope(body: Writer, op: Any, x: str, t: str) -> str:
+    """Text of the derivative of an elementwise loss, apart from the division by the number of elements."""
+    if isinstance(op, MeanSquaredError):
+        return f"2.0 * ({x} - {t})"
+    if op.from_logits:
+        return f"(sigmoid({x}) - {t})"
+    _clipped(body, x)
+    body.line(f"unclipped = ({x} > {CLIP}) & ({x} < 1.0 - {CLIP})", "[BLOCK]")
+    return f"tl.where(unclipped, (p - {t}) / (p * (1.0 - p)), 0.0)"
+
+
+def _finish(names: Names, node: Node, count: str, block: int) -> JitFunction:
+    role = names.role[node.name]
+    tensors = [("partial_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
+    doc = "One program adds up the partial sums and divides by their number of terms."
+    jit = JitFunction("finish_kernel", tensors, ["programs", "batch"], {"BLOCK": block}, doc=doc)
+    body = jit.body
+    body.line("lane = tl.arange(0, BLOCK)", "[BLOCK]")
+    body.line("sums = tl.zeros([BLOCK], tl.float32)")
+    body.line("first = 0")
+    with body.block("while first < programs:"):
+        body.line("inside = first + lane < programs", "[BLOCK]")
+        body.line("sums += tl.load(partial_ptr + first + lane, mask=inside, other=0.0)", "[BLOCK]")
+        body.line("first += BLOCK")
+    body.line(f"{role} = tl.sum(sums, axis=0) / ({count})", "one number")
+    body.line(f"tl.store({role}_ptr, {rounded(role, node)})")
+    return jit
+
+

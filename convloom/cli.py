@@ -1,0 +1,167 @@
+"""The command line: `convloom info | summary | run | train | emit | profile | convert | explain`.
+
+Wrong input ends with one line on stderr and exit status 2; CONVLOOM_DEBUG=1 shows the whole traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from . import __version__, commands
+from .graph.errors import ConvLoomError
+from .graph.settings import settings
+from .runtime.backends import BACKENDS
+from .runtime.compile import DTYPE_NAMES
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 wrong input, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    command: Command = arguments.command
+    try:
+        command(arguments)
+        sys.stdout.flush()
+    except ConvLoomError as error:
+        if _debugging():
+            traceback.print_exc()
+        print(f"convloom: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("convloom: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _debugging() -> bool:
+    try:
+        return settings.debug > 0
+    except ConvLoomError:  # CONVLOOM_DEBUG itself is wrong, and is being reported
+        return False
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="convloom", description="Compile convolutional networks to readable, fused Triton kernels."
+    )
+    top.add_argument("--version", action="version", version=f"convloom {__version__}")
+    made = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    info = _add(made, "info", commands.info, "versions, devices, backends and targets", network=False)
+    _json(info)
+
+    _json(_add(made, "summary", commands.summary, "the layers of a network, with shapes and parameters"))
+
+    run = _add(made, "run", commands.run, "run a network on a batch")
+    _weights(run)
+    run.add_argument(
+        "--input", required=True, metavar="X.npy", help="the batch: .npy, or .npz with one array an input"
+    )
+    run.add_argument(
+        "--output", metavar="Y.npy", help="where the result goes: .npy, or .npz for several outputs"
+    )
+    _compile_options(run)
+    _json(run)
+
+    train = _add(made, "train", commands.train, "train a network on arrays")
+    _weights(train)
+    train.add_argument(
+        "--data", required=True, metavar="D.npz", help="the arrays x and y; also x_val and y_val if there"
+    )
+    train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")
+    train.add_argument("--optimizer", default="adam", help="sgd, adam, adamw or rmsprop (default: adam)")
+    train.add_argument("--learning-rate", type=float, metavar="R", help="instead of the optimizer's default")
+    train.add_argument("--epochs", type=int, default=1, metavar="N", help="passes over the data (default: 1)")
+    _batch_size(train)
+    train.add_argument(
+        "--validation-split", type=float, default=0.0, metavar="F", help="last fraction kept to validate on"
+    )
+    train.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N epochs without a better val_loss"
+    )
+    train.add_argument("--seed", type=int, metavar="N", help="of shuffling and dropout")
+    train.add_argument("--save", metavar="W", help="where the weights go: .npz or .weights.h5")
+    _compile_options(train)
+    _json(train)
+
+    emit = _add(made, "emit", commands.emit, "write every kernel as a file that runs by itself")
+    emit.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
+    emit.add_argument(
+        "--target", default="sm_90", help="architecture, such as sm_80 or gfx942 (default: sm_90)"
+    )
+    emit.add_argument("--dtype", default="float32", choices=DTYPE_NAMES[:-1], help="(default: float32)")
+    emit.add_argument("--batch-size", type=int, metavar="N", help="that the index counts for (default: 1)")
+    emit.add_argument("--no-fuse", action="store_true", help="one kernel an op")
+    _training(emit)
+    _json(emit)
+
+    profile = _add(made, "profile", commands.profile, "measure a network fused and unfused, kernel by kernel")
+    _weights(profile)
+    _batch_size(profile)
+    profile.add_argument(
+        "--target", help="GPU for the roofline, such as H200, or architecture (default: the GPU at hand)"
+    )
+    profile.add_argument("--repeats", type=int, metavar="N", help="how often each kernel is timed")
+    profile.add_argument(
+        "--resources", action="store_true", help="compile for the target: registers, shared memory"
+    )
+    profile.add_argument("--html", metavar="FILE", help="also write the report as a page")
+    _compile_options(profile)
+    _json(profile)
+
+    convert = _add(made, "convert", commands.convert, "a network as ConvLoom's graph, as JSON or as text")
+    convert.add_argument("-o", "--output", metavar="FILE", help="instead of stdout; .txt gives text")
+    convert.add_argument("--text", action="store_true", help="text to read rather than JSON")
+    convert.add_argument(
+        "--passes", action="store_true", help="the graph after the passes rather than before"
+    )
+    _training(convert)
+
+    explain = _add(made, "explain", commands.explain, "what each pass matched and refused, and why")
+    _training(explain)
+    return top
+
+
+# -- shared options ----------------------------------------------------------------------------------------
+def _add(
+    made: argparse._SubParsersAction, name: str, command: Command, text: str, network: bool = True
+) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    added: argparse.ArgumentParser = made.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    if network:
+        added.add_argument("network", metavar="NET", help="a saved Keras model: .json, .keras or .h5")
+    added.set_defaults(command=command)
+    return added
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON for a machine to read")
+
+
+def _weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", metavar="W", help="the weights: .weights.h5, .h5, or .npz as `train` saves them"
+    )
+
+
+def _batch_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default: 32)")
+
+
+def _training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--training", action="store_true", help="a training step, backward pass included")
+
+
+def _compile_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="cuda, cpu or auto (default: auto)")
+    command.add_argument("--backend", default="auto", choices=(*BACKENDS, "auto"), help="(default: auto)")
+    command.add_argument("--dtype", default="float32", choices=DTYPE_NAMES, help="(default: float32)")

@@ -1,0 +1,287 @@
+"""What each command of the command line does. Every function takes the parsed arguments and prints."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from rich.console import Console
+
+from . import __version__
+from .codegen.targets import DEVICES, TARGETS
+from .frontends import Model
+from .frontends.keras import load
+from .graph.errors import ConvLoomError
+from .graph.serial import to_json
+from .graph.settings import settings
+from .runtime.backends import BACKENDS
+from .runtime.callbacks import EarlyStopping
+from .runtime.compile import DTYPE_NAMES, compile
+from .runtime.emit import emit as emit_kernels
+from .runtime.fit import fit
+from .runtime.network import CompiledNetwork
+from .runtime.plan import Mode, prepare
+from .runtime.profile import machine
+from .runtime.profile import profile as profile_model
+
+
+def info(arguments: Namespace) -> None:
+    """Versions, devices, backends, targets."""
+    devices = [machine(torch.device("cpu"))]
+    devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    facts = {
+        "convloom": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "numpy": np.__version__,
+        "devices": devices,
+        "backends": list(BACKENDS),
+        "dtypes": list(DTYPE_NAMES),
+        "targets": list(TARGETS),
+        "rooflines": list(DEVICES),
+        "cache": str(settings.cache),
+    }
+    if arguments.json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def summary(arguments: Namespace) -> None:
+    """The layers, with shapes and parameters."""
+    model = load(arguments.network)
+    if not arguments.json:
+        model.summary()
+        return
+    layers = [
+        {
+            "name": block.name,
+            "type": type(block).__name__,
+            "outputs": [list(t.shape) for call in model.network if call.block is block for t in call.outputs],
+        }
+        for block in dict.fromkeys(call.block for call in model.network)
+    ]
+    weights = [
+        {"name": s.name, "shape": list(s.weight.shape), "trainable": s.trainable} for s in model.slots()
+    ]
+    _print_json(
+        {"name": model.name, "parameters": model.count_params(), "layers": layers, "weights": weights}
+    )
+
+
+def run(arguments: Namespace) -> None:
+    """A batch through the network."""
+    net = _compiled(_model(arguments), arguments)
+    inputs = list(_arrays(arguments.input).values())
+    start = time.perf_counter()
+    with torch.no_grad():
+        result = net(*inputs)
+    outputs = result if isinstance(result, tuple) else (result,)
+    names = list(net.source.outputs)
+    arrays = {name: y.float().cpu().numpy() for name, y in zip(names, outputs, strict=True)}
+    seconds = time.perf_counter() - start
+    if arguments.output:
+        _save_arrays(Path(arguments.output), arrays)
+    if arguments.json:
+        shapes = {name: list(y.shape) for name, y in arrays.items()}
+        _print_json({"outputs": shapes, "seconds": seconds, "file": arguments.output})
+        return
+    for name, y in arrays.items():
+        print(f"{name}: shape {tuple(y.shape)}, mean {y.mean():.6g}, from {y.min():.6g} to {y.max():.6g}")
+
+
+def train(arguments: Namespace) -> None:
+    """Training on arrays from a file."""
+    model = _model(arguments)
+    data = _arrays(arguments.data)
+    for name in ("x", "y"):
+        if name not in data:
+            raise ConvLoomError(
+                f"{arguments.data} holds {', '.join(data)}; training needs arrays named x and y"
+            )
+    validation = (data["x_val"], data["y_val"]) if {"x_val", "y_val"} <= data.keys() else None
+    if arguments.save:
+        _check_weight_file(Path(arguments.save), model)
+    callbacks = []
+    if arguments.patience is not None:
+        callbacks.append(EarlyStopping(patience=arguments.patience, restore_best_weights=True))
+    net = _compiled(model, arguments)
+    history = fit(
+        net,
+        (data["x"], data["y"]),
+        arguments.loss,
+        arguments.optimizer,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        validation_data=validation,
+        validation_split=arguments.validation_split,
+        callbacks=callbacks,
+        seed=arguments.seed,
+        verbose=not arguments.json,
+    )
+    if arguments.save:
+        _save_weights(Path(arguments.save), model, net)
+    if arguments.json:
+        _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
+
+
+def emit(arguments: Namespace) -> None:
+    """Every kernel as a file."""
+    files = emit_kernels(
+        load(arguments.network),
+        arguments.output,
+        target=arguments.target,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+        training=arguments.training,
+        fuse=not arguments.no_fuse,
+    )
+    if arguments.json:
+        _print_json([str(path) for path in files])
+    else:
+        print("\n".join(map(str, files)))
+
+
+def profile(arguments: Namespace) -> None:
+    """Fused against unfused."""
+    model = _model(arguments)
+    with _working("compiling and measuring"):
+        report = profile_model(
+            model,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+            backend=arguments.backend,
+            dtype=arguments.dtype,
+            target=arguments.target,
+            repeats=arguments.repeats,
+            resources=arguments.resources,
+        )
+    if arguments.html:
+        page = Path(arguments.html)
+        report.save(page if page.suffix else page.with_suffix(".html"))
+    if arguments.json:
+        _print_json(report.to_dict())
+    else:
+        print(report)
+
+
+def convert(arguments: Namespace) -> None:
+    """The graph as JSON or text."""
+    graph = load(arguments.network).to_graph()
+    if arguments.passes or arguments.training:
+        graph, _, _ = prepare(graph, _mode(arguments))
+    as_text = arguments.text or (arguments.output or "").endswith(".txt")
+    text = (str(graph) if as_text else to_json(graph)) + "\n"
+    if arguments.output:
+        _write(Path(arguments.output), text)
+    else:
+        sys.stdout.write(text)
+
+
+def explain(arguments: Namespace) -> None:
+    """The decisions of passes and fusion."""
+    net = compile(load(arguments.network), device="cpu", backend="aten")
+    print(net.train(arguments.training).explain())
+
+
+# -- files -------------------------------------------------------------------------------------------------
+def _model(arguments: Namespace) -> Model:
+    """The network with its weights, which may be ConvLoom's own .npz."""
+    weights = arguments.weights
+    if not weights or not weights.endswith(".npz"):
+        return load(arguments.network, weights=weights)
+    model = load(arguments.network)
+    found = _arrays(weights)
+    if missing := [name for name in model.parameters if name not in found]:
+        raise ConvLoomError(f"{weights} lacks the weights {', '.join(missing)}; it holds {', '.join(found)}")
+    for name in model.parameters:
+        model.parameters[name] = found[name]
+    return model
+
+
+def _arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a .npy or .npz file; raises ConvLoomError where it is no such file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}
+        with loaded as archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise ConvLoomError(f"cannot read {path}: {error.strerror or error}") from None
+    except (
+        ValueError,
+        EOFError,
+    ) as error:  # pickled objects, which a stranger's file must not bring, among them
+        raise ConvLoomError(f"{path} is no .npy or .npz file of plain arrays: {error}") from None
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    if path.suffix not in (".npy", ".npz"):
+        raise ConvLoomError(f"results are saved as .npy or .npz, not as {path.name!r}")
+    if path.suffix == ".npy" and len(arrays) != 1:
+        raise ConvLoomError(f"the network has {len(arrays)} outputs ({', '.join(arrays)}); save them as .npz")
+    try:
+        if path.suffix == ".npy":
+            np.save(path, next(iter(arrays.values())))
+        else:
+            np.savez(path, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConvLoomError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _check_weight_file(path: Path, model: Model) -> None:
+    """Before the training, not after it: raises ConvLoomError where weights cannot be saved so."""
+    by_keras = path.name.endswith(".weights.h5") and hasattr(model, "save_weights")
+    if not by_keras and path.suffix != ".npz":
+        known = ".npz or .weights.h5" if hasattr(model, "save_weights") else ".npz"
+        raise ConvLoomError(f"weights are saved as {known}, not as {path.name!r}")
+    if not path.parent.is_dir():
+        raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
+    for name, value in net.weights().items():
+        model.parameters[name] = value
+    if path.suffix == ".npz":
+        _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
+    else:
+        model.save_weights(path)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConvLoomError(f"cannot write {path}: {error.strerror}") from None
+
+
+# -- shared ------------------------------------------------------------------------------------------------
+def _compiled(model: Model, arguments: Namespace) -> CompiledNetwork:
+    return compile(model, device=arguments.device, backend=arguments.backend, dtype=arguments.dtype)
+
+
+def _mode(arguments: Namespace) -> Mode:
+    return Mode(training=arguments.training, backward=arguments.training)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _working(text: str) -> AbstractContextManager[Any]:
+    """A sign of life on a terminal while something takes long."""
+    return Console(stderr=True).status(text)

@@ -1,0 +1,5 @@
+"""Regions run through PyTorch's own operators, in their fast forms."""
+
+from .lowering import lower
+
+__all__ = ["lower"]

@@ -1,0 +1,135 @@
+"""Convolution and matrix product with what follows them: bias, residual, activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+import torch.nn.functional as F
+
+from ...graph.op import Op
+from ...graph.ops import Conv2D, Dense
+from . import onednn
+from .forms import Form, form, form_of, inplace_form_of, like
+from .layout import kernel_to_torch, pad_image, split_padding, to_nchw, to_nhwc
+from .packing import PackedWeight
+
+
+@dataclass
+class Activated:
+    """An activation applied in place where it can be; the identity where there is none."""
+
+    op: Op | None
+
+    def __post_init__(self) -> None:
+        self.form: Form = (lambda y: y) if self.op is None else inplace_form_of(self.op) or form_of(self.op)
+
+    def __call__(self, y: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.form(y)
+        return result
+
+
+@dataclass
+class Convolution:
+    """activation(conv(x, w) + bias + residual); bias and residual where they are given.
+
+    remember: whether the weight stays the same over many calls, so that packing it pays. It is packed anew when
+    it changes; see `PackedWeight`.
+    """
+
+    op: Conv2D
+    activation: Op | None = None
+    with_bias: bool = False
+    with_residual: bool = False
+    remember: bool = False
+    _packed: PackedWeight = field(default_factory=PackedWeight)
+
+    def __post_init__(self) -> None:
+        self.outer, inner = split_padding(self.op.padding)
+        self.geometry = onednn.Geometry(inner, self.op.strides, self.op.dilation, self.op.groups)
+        self.attribute = onednn.attribute(self.activation)
+        self.activate = Activated(self.activation)
+
+    def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        bias = like(x, rest[0]) if self.with_bias else None
+        residual = rest[-1] if self.with_residual else None
+        if self.outer is not None:
+            x = pad_image(x, self.outer)
+        if self.remember and self.attribute is not None and onednn.usable(x) and self._pays(x, w):
+            return to_nhwc(self._fused(x, w, bias, residual))
+        y = to_nhwc(self._plain(x, w, bias))
+        if residual is not None:
+            y.add_(residual)
+        return self.activate(y)
+
+    def _pays(self, x: torch.Tensor, w: torch.Tensor) -> bool:
+        # Whole blocks of strides are counted, which is exact enough to choose by.
+        outputs = x.shape[0] * x.shape[1] * x.shape[2] // prod(self.op.strides)
+        return onednn.worth_convolving(x, (w.shape[0], w.shape[1]), outputs * w.numel())
+
+    def _fused(
+        self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
+    ) -> torch.Tensor:
+        image = to_nchw(x)
+        size = tuple(image.shape)
+        packed = self._packed.get(
+            w, size, lambda w: onednn.pack_convolution(kernel_to_torch(like(x, w)), self.geometry, size)
+        )
+        other = None if residual is None else to_nchw(like(x, residual))
+        assert self.attribute is not None
+        return onednn.convolve(image, packed, bias, self.geometry, self.attribute, other)
+
+    def _plain(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        # Neither layout of the kernel changes the result; a cached one saves the operator a copy a call.
+        kernel = self._packed.get(w, x.dtype, lambda w: kernel_to_torch(like(x, w)))
+        g = self.geometry
+        return F.conv2d(to_nchw(x), kernel, bias, g.strides, g.padding, g.dilation, g.groups)
+
+
+@dataclass
+class Product:
+    """activation(x @ w + bias) over the last axis of x."""
+
+    activation: Op | None = None
+    with_bias: bool = False
+    remember: bool = False
+    _packed: PackedWeight = field(default_factory=PackedWeight)
+
+    def __post_init__(self) -> None:
+        self.attribute = onednn.attribute(self.activation)
+        self.activate = Activated(self.activation)
+
+    def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        bias = like(x, rest[0]) if self.with_bias else None
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        y = self._multiply(rows, w, bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], w.shape[1])
+
+    def _multiply(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        count = x.shape[0]
+        if self.remember and self.attribute is not None and onednn.worth_multiplying(count, count * w.numel()):
+            if onednn.usable(x):
+                packed = self._packed.get(w, count, lambda w: onednn.pack_linear(like(x, w), count))
+                return onednn.multiply(x, packed, bias, self.attribute)
+        weight = like(x, w)
+        return self.activate(x @ weight if bias is None else torch.addmm(bias, x, weight))
+
+
+@form(Conv2D)
+def _convolution(op: Conv2D) -> Form:
+    def run(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        given = () if bias is None else (bias,)
+        return with_bias(x, w, *given) if given else without(x, w)
+
+    with_bias, without = Convolution(op, with_bias=True), Convolution(op)
+    return run
+
+
+@form(Dense)
+def _product(op: Dense) -> Form:
+    def run(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return without(x, w) if bias is None else with_bias(x, w, bias)
+
+    with_bias, without = Product(with_bias=True), Product()
+    return run

@@ -1,0 +1,131 @@
+"""`emit`: every kernel of a network as a file that runs by itself, with an index to find one's way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..codegen import Kernel
+from ..codegen import emit as emit_kernel
+from ..codegen.names import escaped
+from ..codegen.targets import target as find_target
+from ..graph.errors import CompileError, ConvLoomError
+from ..graph.fusion import fuse as fuse_regions
+from ..graph.fusion import leave_unfused
+from ..graph.ir import Graph
+from ..graph.passes.precision import with_dtype
+from ..graph.regions import Region
+from .compile import DTYPE_NAMES, ModelLike
+from .plan import Mode, prepare
+
+_USE = """\
+Each file holds one kernel and stands alone: it imports nothing but torch and triton. Run one with
+
+    python {example}
+
+and it checks the kernel against its own reference in torch. On a GPU it also times the kernel; without one,
+the kernel runs in Triton's interpreter. `graph.txt` is the network they were cut from.
+"""
+
+
+def emit(
+    model: ModelLike,
+    folder: str | Path,
+    *,
+    target: str = "sm_90",
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    training: bool = False,
+    fuse: bool = True,
+) -> list[Path]:
+    """Write every kernel of a model into `folder`, with an index README.md and the graph; returns the files.
+
+    target: the architecture whose schedules are taken, such as "sm_90". dtype: as for `compile`.
+    batch_size: that the index counts FLOPs and bytes for (default 1); the kernels take any.
+    training: the kernels of a training step, backward ones included, instead of those of inference.
+    fuse: False writes one kernel an op.
+    Files are named after what their kernels compute, never after the model's layers.
+    Raises ConvLoomError for unknown options or a folder that cannot be written.
+    """
+    find_target(target)
+    if dtype not in DTYPE_NAMES or dtype == "float64":
+        known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
+        raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")
+    if batch_size is not None and batch_size < 1:
+        raise ConvLoomError(f"batch_size is {batch_size}; it must be at least 1")
+    graph = model.to_graph()
+    if dtype not in ("float32", "tf32"):
+        graph = with_dtype(graph, dtype)
+    graph, _, _ = prepare(graph, Mode(training=training, backward=training, fuse=fuse))
+    partition = fuse_regions(graph) if fuse else leave_unfused(graph)
+    precision = "tf32" if dtype == "tf32" else "ieee"
+    found = [(region, _emitted(region, precision, target)) for region in partition.kernels]
+    kernels = [kernel for _, kernel in found if isinstance(kernel, Kernel)]
+    what = f"{'training' if training else 'inference'}, {dtype}, for {target}"
+    texts = {f"{kernel.name}.py": kernel.source for kernel in kernels}
+    texts["README.md"] = _index(graph, found, what, batch_size or 1)
+    texts["graph.txt"] = f"{graph}\n"
+    return _write(Path(folder), texts)
+
+
+def _emitted(region: Region, precision: str, target: str) -> Kernel | str:
+    """The kernel, or why there is none."""
+    try:
+        return emit_kernel(region, precision=precision, target=target)
+    except CompileError as error:
+        return str(error)
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConvLoomError(f"cannot write kernels to {folder}: {error.strerror or error}") from None
+    return [folder / name for name in texts]
+
+
+# -- the index ---------------------------------------------------------------------------------------------
+def _index(graph: Graph, found: Sequence[tuple[Region, Kernel | str]], what: str, batch: int) -> str:
+    files = [kernel.name for _, kernel in found if isinstance(kernel, Kernel)]
+    lines = [f"# Kernels of {escaped(graph.name)}", "", f"{len(files)} kernels: {what}.", ""]
+    if files:
+        lines += [_USE.format(example=f"{files[0]}.py")]
+    for phase, title in (("forward", "Forward"), ("backward", "Backward")):
+        part = [(region, kernel) for region, kernel in found if region.phase == phase]
+        if part:
+            lines += [f"## {title}, in the order they run", "", *_table(part, batch), ""]
+    refused = [(region, reason) for region, reason in found if isinstance(reason, str)]
+    if refused:
+        lines += ["## Without a kernel: these run through PyTorch's operators", ""]
+        lines += [f"- `{region.name}`: {escaped_text(reason)}" for region, reason in refused]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(part: Sequence[tuple[Region, Kernel | str]], batch: int) -> list[str]:
+    images = "one image" if batch == 1 else f"{batch} images"
+    lines = [
+        f"| file | computes | from the layers | FLOPs, {images} | bytes, {images} | FLOPs/byte | schedule |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for region, kernel in part:
+        cost = region.cost(batch)
+        cells = [
+            f"[{region.name}.py]({region.name}.py)"
+            if isinstance(kernel, Kernel)
+            else f"{region.name} (none)",
+            " → ".join(node.op.op_name() for node in region.nodes),
+            ", ".join(escaped(layer) for layer in region.layers),
+            f"{cost.flops:,}",
+            f"{cost.bytes:,}",
+            f"{cost.intensity:.1f}",
+            str(kernel.schedule) if isinstance(kernel, Kernel) else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def escaped_text(text: str) -> str:
+    """A sentence as one harmless line of Markdown: its words escaped one by one."""
+    return " ".join("".join(c if c in "(),:;'=" else escaped(c) for c in word) for word in text.split())

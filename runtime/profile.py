@@ -1,0 +1,329 @@
+"""`profile`: the same network fused and unfused, measured in turn, with what each kernel costs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+from ..codegen import Kernel, emit
+from ..codegen.aot import compile_many
+from ..codegen.resources import Resources
+from ..codegen.targets import DEVICES, TARGETS, Device
+from ..graph.errors import CompileError, ConvLoomError
+from ..graph.ir import Graph, Node
+from ..graph.ops import Input
+from ..graph.regions import Partition, Region
+from .compile import ModelLike, compile
+from .network import CompiledNetwork
+from .plan import Plan, Step
+from .report import Report, Row, Setup, Side
+
+DEFAULT_GPU = "H200"
+MEASURING_SECONDS = 1.5
+"""What the measuring takes where the caller does not say how often."""
+MOST_REPEATS = 50
+WARMUP = 2
+
+
+def profile(
+    model: ModelLike,
+    *,
+    batch_size: int = 32,
+    device: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    target: str | None = None,
+    repeats: int | None = None,
+    resources: bool = False,
+    jobs: int | None = None,
+) -> Report:
+    """Measure a model in inference, fused and unfused, and say what each kernel does.
+
+    device, backend, dtype: as for `compile`. On the CPU the measured times are always those of PyTorch's
+        operators: Triton's interpreter checks values, its time means nothing.
+    target: a GPU such as "H200" for the roofline, or an architecture such as "sm_90"; by default the GPU at
+        hand, and H200 without one.
+    repeats: how often each kernel is timed; by default as often as a second or two allows.
+    resources: also compile every fused kernel for the target and read its registers and shared memory, `jobs`
+        at a time: seconds a kernel.
+    Raises ConvLoomError for options that do not exist.
+    """
+    if batch_size < 1:
+        raise ConvLoomError(f"batch_size is {batch_size}; it must be at least 1")
+    if repeats is not None and repeats < 1:
+        raise ConvLoomError(f"repeats is {repeats}; it must be at least 1")
+    arch, gpu = find_gpu(target)
+    on_cpu = compile(model, device=device, backend=backend, dtype=dtype).options.device.type == "cpu"
+    nets = [
+        compile(model, device=device, backend="aten" if on_cpu else backend, dtype=dtype, fuse=fused)
+        for fused in (True, False)
+    ]
+    watches = [Stopwatch(net, batch_size) for net in nets]
+    done = _measure(watches, repeats)
+    kernels = _emitted(nets[0])
+    owner = owners(nets[0].plan.partition, nets[1].plan.partition)
+    roofline = _Roofline(gpu, dtype)
+    sides = [
+        Side(
+            tuple(
+                _row(region, watch.median(region), batch_size, roofline, kernels, owner if index else {})
+                for region in net.plan.partition.kernels
+            ),
+            statistics.median(watch.calls),
+        )
+        for index, (net, watch) in enumerate(zip(nets, watches, strict=True))
+    ]
+    setup = _setup(nets[0], batch_size, done, arch, gpu)
+    static = _resources(kernels, arch, jobs or os.cpu_count() or 1) if resources else {}
+    return Report(setup, sides[0], sides[1], static)
+
+
+def find_gpu(target: str | None) -> tuple[str, Device | None]:
+    """Architecture and card for a target: the card's name, an architecture, or None for the GPU at hand.
+
+    The card is None where no rates of that architecture are known.
+    """
+    if target is None:
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else DEFAULT_GPU
+        card = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
+        return card.target, card
+    by_name = {name.lower(): card for name, card in DEVICES.items()}
+    if target.lower() in by_name:
+        card = by_name[target.lower()]
+        return card.target, card
+    if target not in TARGETS:
+        raise CompileError(
+            f"unknown target {target!r}; GPUs: {', '.join(DEVICES)}; architectures: {', '.join(TARGETS)}"
+        )
+    cards = [DEVICES[DEFAULT_GPU], *DEVICES.values()]
+    return target, next((card for card in cards if card.target == target), None)
+
+
+# -- measuring ---------------------------------------------------------------------------------------------
+@dataclass
+class Stopwatch:
+    """Times every step of a network's plan, in the order and the memory state of a real run.
+
+    times: region name -> seconds of each run. calls: seconds of whole calls.
+    """
+
+    net: CompiledNetwork
+    batch_size: int
+    times: dict[str, list[float]] = field(default_factory=dict)
+    calls: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.plan: Plan = self.net.plan
+        self.device = self.net.options.device
+        self.inputs = example_inputs(self.net.source, self.batch_size, self.device)
+        self.weights = self.net.weights()
+        self.spin = 0.0
+
+    def run(self) -> None:
+        """Time one whole call, and then each of its steps."""
+        with torch.no_grad():
+            start = time.perf_counter()
+            self.net(*self.inputs)
+            submitted = time.perf_counter() - start
+            self._wait()
+            self.calls.append(time.perf_counter() - start)
+            steps, before = self.plan.forward_steps, [step.call for step in self.plan.forward_steps]
+            marks: list[tuple[Step, Any, Any]] = []
+            mark = self._event if self.device.type == "cuda" else time.perf_counter
+            for step in steps:
+                step.call = _marked(step, mark, marks)
+            try:
+                self._hold_back(submitted)
+                self.plan.forward(self.inputs, self.weights)
+                self._wait()
+            finally:
+                for step, call in zip(steps, before, strict=True):
+                    step.call = call
+        for step, first, last in marks:
+            seconds = first.elapsed_time(last) / 1e3 if self.device.type == "cuda" else last - first
+            self.times.setdefault(step.region.name, []).append(seconds)
+
+    def forget(self) -> None:
+        self.times.clear()
+        self.calls.clear()
+
+    def median(self, region: Region) -> float:
+        return statistics.median(self.times[region.name])
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _event(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _hold_back(self, seconds: float) -> None:
+        """Keep the GPU busy while Python submits the steps, so that events time kernels and not Python."""
+        if self.device.type == "cuda":
+            cycles_a_second = 2e9
+            torch.cuda._sleep(int(3 * seconds * cycles_a_second))
+
+
+def _marked(step: Step, mark: Callable[[], Any], marks: list[tuple[Step, Any, Any]]) -> Any:
+    call = step.call
+
+    def timed(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        first = mark()
+        result = call(values)
+        marks.append((step, first, mark()))
+        return result
+
+    return timed
+
+
+def _measure(watches: Sequence[Stopwatch], repeats: int | None) -> int:
+    """Run the networks in turn, each going first every other time; returns how often."""
+    for _ in range(WARMUP):
+        start = time.perf_counter()
+        for watch in watches:
+            watch.run()
+        seconds = time.perf_counter() - start
+    for watch in watches:
+        watch.forget()
+    count = repeats or max(5, min(MOST_REPEATS, int(MEASURING_SECONDS / max(seconds, 1e-6))))
+    for turn in range(count):
+        for watch in watches if turn % 2 == 0 else reversed(watches):
+            watch.run()
+    return count
+
+
+def example_inputs(graph: Graph, batch_size: int, device: torch.device) -> list[torch.Tensor]:
+    """Random values for every input of a network, from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for node in graph.sources(Input):
+        values = torch.rand(node.type.size(batch_size), generator=generator)
+        inputs.append(values.to(device=device, dtype=node.type.torch_dtype))
+    return inputs
+
+
+# -- what the graph says -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Roofline:
+    gpu: Device | None
+    dtype: str
+
+    def seconds(self, flops: int, moved: int) -> float | None:
+        if self.gpu is None or self.dtype not in self.gpu.flops:
+            return None
+        return self.gpu.roofline_seconds(flops, moved, self.dtype)
+
+
+def _row(
+    region: Region,
+    seconds: float,
+    batch: int,
+    roofline: _Roofline,
+    kernels: dict[int, Kernel | str],
+    owner: dict[str, str],
+) -> Row:
+    cost = region.cost(batch)
+    kernel = kernels.get(id(region))
+    return Row(
+        name=region.name,
+        layers=tuple(region.layers),
+        ops=tuple(node.op.op_name() for node in region.nodes),
+        kind=region.anchor.op.kind.value,
+        launches=kernel.launches if isinstance(kernel, Kernel) else 1,
+        flops=cost.flops,
+        bytes=cost.bytes,
+        seconds=seconds,
+        roofline_seconds=roofline.seconds(cost.flops, cost.bytes),
+        replaced_by=owner.get(region.name, ""),
+        note=f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, str) else "",
+    )
+
+
+def owners(fused: Partition, unfused: Partition) -> dict[str, str]:
+    """Which fused kernel does the work of each unfused one, by name.
+
+    A node keeps its name through most passes, and its layer through nearly all. What a pass took away (a
+    folded batch norm, a padding) is credited to the kernel that computes its operand, or else its reader's.
+    """
+    by_node = {node.name: region.name for region in fused.kernels for node in region.nodes}
+    by_layer: dict[str, str] = {}
+    for region in fused.kernels:
+        for layer in region.layers:
+            by_layer.setdefault(layer, region.name)
+    found: dict[str, str] = {}
+    nodes = list(unfused.graph.nodes())
+
+    def settle(node: Node, neighbours: Sequence[str]) -> None:
+        own = by_node.get(node.name) or by_layer.get(node.layer)
+        near = next((found[name] for name in neighbours if name in found), None)
+        if node.name not in found and (own or near):
+            found[node.name] = own or near or ""
+
+    for node in nodes:
+        settle(node, node.inputs)
+    for node in reversed(nodes):
+        settle(node, [reader.name for reader in unfused.graph.readers(node.name)])
+    return {region.name: found.get(region.anchor.name, "") for region in unfused.kernels}
+
+
+# -- what the compiler says --------------------------------------------------------------------------------
+def _emitted(net: CompiledNetwork) -> dict[int, Kernel | str]:
+    """The fused kernel of each region, or why there is none, by the region's identity."""
+    found: dict[int, Kernel | str] = {}
+    for region in net.plan.partition.kernels:
+        try:
+            found[id(region)] = emit(region, precision=net.options.precision)
+        except CompileError as error:
+            found[id(region)] = str(error)
+    return found
+
+
+def _resources(kernels: dict[int, Kernel | str], target: str, jobs: int) -> dict[str, tuple[Resources, ...]]:
+    emitted = [kernel for kernel in kernels.values() if isinstance(kernel, Kernel)]
+    requests = [request for kernel in emitted for request in kernel.requests(target)]
+    results = iter(compile_many(requests, jobs))
+    return {kernel.name: tuple(next(results) for _ in kernel.specializations) for kernel in emitted}
+
+
+def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu: Device | None) -> Setup:
+    options = net.options
+    return Setup(
+        model=net.name,
+        batch_size=batch_size,
+        dtype=options.dtype,
+        backend=options.backend,
+        machine=machine(options.device),
+        repeats=repeats,
+        target=target,
+        gpu=gpu.name if gpu and options.dtype in gpu.flops else None,
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+        },
+    )
+
+
+def machine(device: torch.device) -> str:
+    """The device in words: the GPU's name, or the processor's and how many threads PyTorch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    threads = torch.get_num_threads()
+    return f"{name} ({threads} thread{'s' if threads != 1 else ''})"

@@ -1,0 +1,187 @@
+"""The command line: each command, in this process, and its errors on one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convloom.cli import main, parser
+from convloom.graph.serial import from_json
+from convloom.graph.settings import settings
+
+DATA = Path(__file__).parent / "data"
+LENET = str(DATA / "lenet5.json")
+WEIGHTS = str(DATA / "lenet5.weights.h5")
+COMMANDS = ("info", "summary", "run", "train", "emit", "profile", "convert", "explain")
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return printed.out
+
+
+def call_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    return json.loads(call(capsys, *arguments, "--json"))
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A few pictures with a bright row, whose number is the class."""
+    y = np.arange(20) % 10
+    x = np.zeros((20, 28, 28, 1), np.float32)
+    x[np.arange(20), 2 * y] = 1.0
+    path = tmp_path / "digits.npz"
+    np.savez(path, x=x, y=y)
+    return path
+
+
+# -- each command --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: convloom {command}" in capsys.readouterr().out
+
+
+def test_help_lists_every_command() -> None:
+    text = parser().format_help()
+    assert all(f"\n    {command} " in text for command in COMMANDS)
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = call_json(capsys, "info")
+    assert facts["backends"] == ["triton", "aten"]
+    assert "sm_90" in facts["targets"]
+    assert facts["torch"] in call(capsys, "info")
+
+
+def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "61,706" in call(capsys, "summary", LENET)
+    found = call_json(capsys, "summary", LENET)
+    assert found["parameters"] == 61706
+    assert sum(int(np.prod(weight["shape"])) for weight in found["weights"]) == 61706
+
+
+def test_run_gives_what_keras_gave(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    stored = np.load(DATA / "lenet5_io.npz")
+    x, expected = (stored[name] for name in stored.files[:2])
+    np.save(tmp_path / "x.npy", x)
+    options = ("--weights", WEIGHTS, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    found = call_json(capsys, "run", LENET, *options, "--device", "cpu")
+    assert list(found["outputs"].values()) == [list(expected.shape)]
+    # float32 throughout; the longest sum has 400 terms of order 1
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=400 * 2.0**-24)
+
+
+def test_train_saves_weights_that_load_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, digits: Path
+) -> None:
+    saved = tmp_path / "w.npz"
+    options = ("--data", digits, "--loss", "sparse_categorical_crossentropy", "--device", "cpu", "--seed", 1)
+    found = call_json(capsys, "train", LENET, *options, "--epochs", 3, "--batch-size", 7, "--save", saved)
+    losses = found["history"]["loss"]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+    assert {name.split("/")[1] for name in np.load(saved).files} == {"kernel", "bias"}
+    again = call_json(capsys, "train", LENET, "--weights", saved, *options, "--optimizer", "sgd")
+    assert again["history"]["loss"][0] < losses[0]
+
+
+def test_train_prints_one_line_an_epoch(capsys: pytest.CaptureFixture[str], digits: Path) -> None:
+    options = ("--loss", "sparse_categorical_crossentropy", "--epochs", 2, "--device", "cpu")
+    lines = call(capsys, "train", LENET, "--data", digits, *options).splitlines()
+    assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
+
+
+def test_emit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = call_json(capsys, "emit", LENET, "-o", tmp_path / "kernels")
+    assert len([name for name in files if name.endswith(".py")]) == 5
+    assert all(Path(name).exists() for name in files)
+
+
+def test_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ("--batch-size", 2, "--repeats", 1, "--device", "cpu", "--target", "A100")
+    found = call_json(capsys, "profile", LENET, *options, "--html", tmp_path / "page.html")
+    assert found["fused"]["totals"]["launches"] == 5
+    assert found["setup"]["gpu"] == "A100"
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "A100" in call(capsys, "profile", LENET, *options)
+
+
+def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    graph = from_json(call(capsys, "convert", LENET))
+    assert list(graph.outputs) == ["output"]
+    call(capsys, "convert", LENET, "-o", tmp_path / "graph.txt", "--training")
+    assert "weight_grad" in (tmp_path / "graph.txt").read_text()
+    assert call(capsys, "convert", LENET, "--text").startswith("graph lenet5 {")
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    text = call(capsys, "explain", LENET)
+    assert "fusion: 5 kernels" in text
+    assert "pool(contraction(x)" in text
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("summary", "missing.json"), "missing.json: cannot be read"),
+        (("run", LENET, "--input", "missing.npy"), "cannot read missing.npy: No such file or directory"),
+        (("run", LENET, "--input", LENET), "is no .npy or .npz file of plain arrays"),
+        (("train", LENET, "--data", str(DATA / "lenet5_io.npz"), "--loss", "mse"), "training needs arrays named"),
+        (("emit", LENET, "-o", "k", "--target", "sm_1"), "unknown target 'sm_1'"),
+        (("profile", LENET, "--batch-size", "0"), "batch_size is 0"),
+        (("run", LENET, "--weights", str(DATA / "lenet5_io.npz"), "--input", "x"), "lacks the weights c1/kernel"),
+    ],
+)
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert text in printed.err
+    assert printed.err.startswith("convloom: error: ")
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+
+
+def test_weights_are_refused_before_the_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, digits: Path
+) -> None:
+    options = ("train", LENET, "--data", str(digits), "--loss", "mse", "--save")
+    assert main([*options, "w.pkl"]) == 2
+    assert "weights are saved as .npz" in capsys.readouterr().err
+    assert main([*options, str(tmp_path / "nowhere" / "w.npz")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert main(["run", LENET, "--input", str(tmp_path / "x.npy")]) == 2
+    assert "is no .npy or .npz file of plain arrays" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.__dict__, "debug", 1)
+    assert main(["summary", "missing.json"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_as_a_module() -> None:
+    """The exit status and the two streams of a real process, with a wrong CONVLOOM_DEBUG."""
+    command = [sys.executable, "-m", "convloom", "explain", LENET]
+    environment = {**os.environ, "CONVLOOM_DEBUG": "7"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "CONVLOOM_DEBUG is '7'; it takes 0 (quiet), 1 (passes)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,374 @@
+"""Emitted kernels, interpreted, against the ops' own references in float64.
+
+Outputs start as NaN (or 255), so an element that no program writes is seen. Shapes are awkward: no size divides a
+tile, there is more than one tile on every axis, and height differs from width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from convloom.codegen import Kernel, NotEmittable, emit
+from convloom.graph import ops
+from convloom.graph.fusion import fuse
+from convloom.graph.ir import Graph
+from convloom.graph.op import Op
+from convloom.graph.regions import Region
+
+EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+PHASES = ("forward", "backward")
+
+
+def region(
+    nodes: Sequence[tuple[str, Op, Sequence[str]]], outputs: Sequence[str] = (), anchor: str = "", phase: str = "forward"
+) -> Region:
+    """A region of the computing nodes of a list of (name, op, operands); the last is an output."""
+    graph = Graph()
+    members = []
+    for name, op, operands in nodes:
+        graph.add(op, operands, name, phase=phase)
+        if operands:
+            members.append(graph[name])
+    for name in outputs or [members[-1].name]:
+        graph.outputs[name] = name
+    return Region(graph, graph[anchor] if anchor else members[-1], members, "kernel_under_test")
+
+
+def expected(kernel: Kernel, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs by the ops' references, in float64."""
+    values = {
+        node.name: value.double() if value.is_floating_point() else value
+        for node, value in zip(kernel.inputs, inputs, strict=True)
+    }
+    for node in kernel.region.nodes:
+        values[node.name] = node.op.reference(*(values[name] for name in node.inputs))
+    return [values[node.name] for node in kernel.outputs]
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Largest difference as a part of the largest value; infinite where either is NaN."""
+    assert found.shape == wanted.shape
+    scale = max(float(wanted.double().abs().max()), 1e-6)
+    return float((found.double() - wanted.double()).abs().nan_to_num(float("inf")).max()) / scale
+
+
+def check(given: Region, *, length: int = 1, batches: Sequence[int] = (1, 3)) -> Kernel:
+    """Run a region's kernel for several batches and compare; length: terms of its longest sum for one image."""
+    kernel = emit(given)
+    module = kernel.load(interpreted=True)
+    stored = max((EPS[n.type.dtype] for n in kernel.outputs if n.type.is_floating), default=0.0)
+    for batch in batches:
+        inputs, outputs = module.example(batch, seed=batch), module.results(batch)
+        module.launch(*inputs, *outputs)
+        steps = 16 + 6 * len(given.nodes) + 4 * (length * batch) ** 0.5
+        wanted = expected(kernel, inputs)
+        for node, found, right, text in zip(
+            kernel.outputs, outputs, wanted, module.reference(*inputs), strict=True
+        ):
+            assert found.dtype == node.type.torch_dtype
+            assert difference(text, right) < 1e-6, f"{node}: the file's own reference is wrong"
+            allowed = stored + steps * EPS["float32"] if node.type.is_floating else 0.0
+            assert difference(found, right) <= allowed, f"{node} at batch {batch}"
+            assert difference(found, right) <= module.TOLERANCE
+    return kernel
+
+
+def image(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tuple[()]]:
+    return name, ops.Input(("N", *shape), dtype), ()
+
+
+def vector(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tuple[()]]:
+    return name, ops.Parameter(shape, dtype), ()
+
+
+# -- pointwise -------------------------------------------------------------------------------------------------
+ACTIVATIONS = [
+    ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(), ops.Gelu(True),
+    ops.Elu(0.7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activation_and_its_gradient(activation: ops.Activation) -> None:
+    check(region([image("x", 5, 7, 17), ("y", activation, ["x"])]))
+    check(region([image("dy", 29), image("s", 29), ("g", ops.ActivationGrad(activation), ["dy", "s"])], phase="backward"))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activations_of_extreme_and_tiny_values(activation: ops.Activation) -> None:
+    kernel = emit(region([image("x", 12), ("y", activation, ["x"])]))
+    module = kernel.load(interpreted=True)
+    x = torch.tensor([[0.0, 1e-30, -1e-20, 1e-4, -1e-4, 0.24, -0.26, 30.0, -30.0, 200.0, -200.0, float("nan")]])
+    (y,) = module.results(1)
+    module.launch(x, y)
+    wanted = activation.reference(x.double())
+    assert y[0, -1].isnan()
+    error = (y.double() - wanted).abs()[0, :-1]
+    # tanh and elu keep their relative precision near 0; sigmoid and gelu far below 0 fall under any float32 sum
+    assert bool((error <= 4e-6 * wanted.abs()[0, :-1] + 1e-7 * wanted.abs()[0, :-1].clamp(max=1.0) + 3e-7).all())
+    if isinstance(activation, ops.Tanh | ops.Elu):
+        assert bool((error <= 1e-6 * wanted.abs()[0, :-1] + 1e-38).all())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_pointwise_chain_with_every_broadcast(dtype: str) -> None:
+    def typed(shape: tuple[int, ...], name: str) -> tuple[str, Op, tuple[()]]:
+        return image(name, *shape, dtype=dtype)
+
+    check(
+        region(
+            [
+                typed((9, 7, 17), "x"),
+                vector("bias", 17, dtype=dtype),
+                typed((1, 1, 17), "gate"),
+                typed((9, 7, 1), "map"),
+                typed((9, 7, 17), "residual"),
+                vector("number", 1, dtype=dtype),
+                vector("odd", 1, 7, 1, dtype=dtype),
+                ("a", ops.Add(), ["x", "bias"]),
+                ("b", ops.Multiply(), ["a", "gate"]),
+                ("c", ops.Multiply(), ["b", "map"]),
+                ("d", ops.Subtract(), ["c", "residual"]),
+                ("e", ops.Multiply(), ["d", "number"]),
+                ("f", ops.Add(), ["odd", "e"]),
+                ("y", ops.Relu6(), ["f"]),
+            ],
+            outputs=["b", "y"],
+        )
+    )
+
+
+def test_pointwise_on_parameters_alone() -> None:
+    check(
+        region(
+            [
+                vector("gamma", 1030),
+                vector("variance", 1030),
+                ("r", ops.RsqrtPlus(1e-3), ["variance"]),
+                ("y", ops.Multiply(), ["gamma", "r"]),
+            ],
+            phase="backward",
+        )
+    )
+
+
+def test_batch_norm_and_its_gradient() -> None:
+    vectors = [vector(name, 17) for name in ("gamma", "beta", "mean", "variance", "d_gamma", "d_beta")]
+    names = ["gamma", "beta", "mean", "variance"]
+    check(region([image("x", 9, 7, 17), *vectors[:4], ("y", ops.BatchNorm(), ["x", *names])]))
+    check(region([image("x", 9, 7, 17), *vectors[2:4], ("y", ops.Normalize(), ["x", *names[2:]])]))
+    operands = ["dy", "x", "gamma", "mean", "variance", "d_gamma", "d_beta"]
+    gradient = ("g", ops.BatchNormGrad(), operands)
+    used = [v for v in vectors if v[0] in operands]
+    check(region([image("dy", 9, 7, 17), image("x", 9, 7, 17), *used, gradient], phase="backward"))
+
+
+# -- windows ---------------------------------------------------------------------------------------------------
+WINDOWS = [
+    ((2, 2), (2, 2), ((0, 0), (0, 0)), (7, 9)),
+    ((3, 3), (2, 2), ((0, 1), (1, 1)), (8, 7)),
+    ((3, 2), (1, 3), ((1, 1), (0, 1)), (6, 7)),
+    ((5, 5), (1, 1), ((0, 0), (0, 0)), (7, 6)),
+    ((5, 6), (5, 6), ((0, 0), (0, 0)), (5, 6)),
+    ((1, 1), (2, 3), ((0, 0), (0, 0)), (5, 5)),
+    ((17, 16), (17, 16), ((0, 0), (0, 0)), (17, 16)),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 17, 130])
+@pytest.mark.parametrize(("size", "strides", "padding", "spatial"), WINDOWS, ids=lambda v: str(v).replace(" ", ""))
+def test_pooling(size, strides, padding, spatial, channels) -> None:  # type: ignore[no-untyped-def]
+    geometry = (size, strides, padding)
+    x, bias = image("x", *spatial, channels), vector("bias", channels)
+    pooled = [
+        ("m", ops.MaxPool2D(*geometry), ["x"]),
+        ("i", ops.MaxPoolIndex2D(*geometry), ["x"]),
+        ("b", ops.Add(), ["m", "bias"]),
+    ]
+    check(region([x, bias, *pooled], outputs=["m", "i", "b"], anchor="m"))
+    check(region([x, ("i", ops.MaxPoolIndex2D(*geometry), ["x"])]))
+    check(region([x, ("r", ops.Relu(), ["x"]), ("a", ops.AveragePool2D(*geometry), ["r"])]), length=size[0] * size[1])
+
+
+@pytest.mark.parametrize("channels", [1, 17, 130])
+@pytest.mark.parametrize(("size", "strides", "padding", "spatial"), WINDOWS, ids=lambda v: str(v).replace(" ", ""))
+def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:  # type: ignore[no-untyped-def]
+    geometry = (size, strides, padding)
+    pooled = ops.MaxPool2D(*geometry).infer(ops.Input(("N", *spatial, channels)).infer())
+    inner = tuple(int(d) for d in pooled.shape[1:])
+    kind = ops.MaxPoolIndex2D(*geometry).infer(pooled.with_shape(("N", *spatial, channels))).dtype
+    saved = image("s", *spatial, channels)
+    gradients = [
+        image("dy", *inner),
+        image("index", *inner, dtype=kind),
+        ("u", ops.MaxUnpool2D(*geometry, input_size=spatial), ["dy", "index"]),
+    ]
+    masked = ("g", ops.ActivationGrad(ops.Relu()), ["u", "s"])
+    check(region([*gradients, saved, masked], anchor="u", phase="backward"))
+    average = ("u", ops.AverageUnpool2D(*geometry, input_size=spatial), ["dy"])
+    check(region([image("dy", *inner), average], phase="backward"), length=size[0] * size[1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_pooling_in_low_precision(dtype: str) -> None:
+    x = image("x", 9, 6, 5, dtype=dtype)
+    check(region([x, ("y", ops.MaxPool2D(), ["x"])]))
+    check(region([x, ("y", ops.AveragePool2D((3, 3), (2, 2), ((1, 1), (0, 1))), ["x"])]), length=9)
+    dy = image("dy", 4, 3, 5, dtype=dtype)
+    check(region([dy, ("u", ops.AverageUnpool2D(input_size=(9, 6)), ["dy"])], phase="backward"))
+
+
+def test_the_first_of_equal_values_wins_and_nan_is_kept() -> None:
+    nodes = [image("x", 2, 4, 1), ("m", ops.MaxPool2D(), ["x"]), ("i", ops.MaxPoolIndex2D(), ["x"])]
+    kernel = emit(region(nodes, outputs=["m", "i"], anchor="m"))
+    module = kernel.load(interpreted=True)
+    x = torch.tensor([[1.0, 3.0, 0.0, float("nan")], [3.0, 3.0, 9.0, 0.0]]).reshape(1, 2, 4, 1)
+    m, i = module.results(1)
+    module.launch(x, m, i)
+    assert m.flatten()[0] == 3.0
+    assert m.flatten()[1].isnan()
+    assert i.flatten()[0] == 1
+
+
+def test_pooling_keeps_its_prologue_where_windows_cover_it() -> None:
+    nodes = [image("x", 6, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
+    check(region(nodes, outputs=["r", "y"]))
+    uncovered = [image("x", 7, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
+    with pytest.raises(NotEmittable, match="r is kept whole, but the windows do not cover all of it"):
+        emit(region(uncovered, outputs=["r", "y"]))
+
+
+# -- reductions ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("shape", [(29, 31, 3), (6, 5, 130), (11,), (1, 1, 1), (300,)], ids=str)
+def test_sums_over_all_pixels(shape: tuple[int, ...], mean: bool) -> None:
+    axes = tuple(range(len(shape)))
+    length = 1
+    for size in shape[:-1]:
+        length *= size
+    kernel = check(region([image("x", *shape), ("t", ops.Reduce(axes, mean), ["x"])]), length=length, batches=(1, 5))
+    assert kernel.launches == (2 if length > 1 else 1)
+    square = [image("x", *shape), vector("b", shape[-1]), ("a", ops.Add(), ["x", "b"]), ("s", ops.Square(), ["a"])]
+    check(region([*square, ("t", ops.Reduce(axes, mean), ["s"])]), length=length)
+
+
+def test_two_sums_over_one_pass() -> None:
+    nodes = [
+        image("dy", 9, 7, 17),
+        image("x", 9, 7, 17),
+        ("p", ops.Multiply(), ["dy", "x"]),
+        ("g", ops.Reduce((0, 1, 2)), ["p"]),
+        ("b", ops.Reduce((0, 1, 2)), ["dy"]),
+    ]
+    check(region(nodes, outputs=["g", "b"], anchor="g", phase="backward"), length=63)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "keepdims"),
+    [((1, 2), True), ((3,), False), ((3,), True), ((0, 1, 3), False), ((0, 1, 2, 3), False), ((0, 1, 2), True), ((1,), False), ((0,), False)],
+)  # fmt: skip
+def test_sums_over_any_axes(axes: tuple[int, ...], keepdims: bool, mean: bool) -> None:
+    operands = [image("x", 9, 7, 19), vector("b", 19), ("a", ops.Add(), ["x", "b"])]
+    check(region([*operands, ("t", ops.Reduce(axes, mean, keepdims), ["a"])]), length=1200)
+
+
+def test_sums_do_not_depend_on_the_run() -> None:
+    module = emit(region([image("x", 40, 41, 3), ("t", ops.Reduce((0, 1, 2)), ["x"])])).load(interpreted=True)
+    inputs = module.example(3)
+    results = [module.results(3) for _ in range(2)]
+    for outputs in results:
+        module.launch(*inputs, *outputs)
+    assert torch.equal(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(10,), (1,), (3, 2, 17), (1030,), (2500,)], ids=str)
+def test_softmax_and_its_gradient(shape: tuple[int, ...], dtype: str) -> None:
+    x, dy, y = (image(name, *shape, dtype=dtype) for name in ("x", "dy", "y"))
+    check(region([x, ("p", ops.Softmax(), ["x"])]), length=shape[-1])
+    check(region([dy, y, ("g", ops.SoftmaxGrad(), ["dy", "y"])], phase="backward"), length=shape[-1])
+
+
+def test_softmax_of_large_values_does_not_overflow() -> None:
+    module = emit(region([image("x", 5), ("p", ops.Softmax(), ["x"])])).load(interpreted=True)
+    x = torch.tensor([[1e4, 1e4 - 1, -1e4, 0.0, -1e30]])
+    (y,) = module.results(1)
+    module.launch(x, y)
+    assert difference(y, torch.softmax(x.double(), -1)) < 1e-6
+
+
+def test_rows_too_wide_for_a_program_are_refused() -> None:
+    with pytest.raises(NotEmittable, match="a row of 20000 is wider than the 16384 a program holds"):
+        emit(region([image("x", 20000), ("p", ops.Softmax(), ["x"])]))
+
+
+# -- losses ----------------------------------------------------------------------------------------------------
+LOSSES = [
+    ops.SoftmaxCrossEntropy(),
+    ops.BinaryCrossEntropy(),
+    ops.BinaryCrossEntropy(from_logits=True),
+    ops.MeanSquaredError(),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shape", [(10,), (1,), (7, 5, 17), (1030,)], ids=str)
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_loss_and_its_gradient(loss: Op, shape: tuple[int, ...], dtype: str) -> None:
+    p, t, d = image("p", *shape, dtype=dtype), image("t", *shape, dtype=dtype), vector("d")
+    kernel = check(region([p, t, ("loss", loss, ["p", "t"])]), length=1030, batches=(1, 37))
+    assert kernel.launches == 2
+    gradient = ("g", ops.LossGrad(loss), ["p", "t", "d"])  # type: ignore[arg-type]
+    check(region([p, t, d, gradient], phase="backward"), length=shape[-1])
+
+
+# -- movement --------------------------------------------------------------------------------------------------
+MOVES: list[tuple[Callable[[], Op], tuple[int, ...]]] = [
+    (lambda: ops.Pad(((1, 2), (0, 3), (0, 0))), (5, 6, 3)),
+    (lambda: ops.Pad(((0, 0), (2, 0), (0, 1)), value=-1.5), (5, 6, 3)),
+    (lambda: ops.Pad(((3, 4),)), (11,)),
+    (lambda: ops.Slice((1, 0, 2), (4, 6, 3)), (5, 6, 3)),
+    (lambda: ops.Slice((0,), (4,)), (11,)),
+    (lambda: ops.Transpose((0, 3, 1, 2)), (17, 19, 5)),
+    (lambda: ops.Transpose((0, 2, 1)), (7, 33)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+@pytest.mark.parametrize(("op", "shape"), MOVES, ids=lambda v: str(v() if callable(v) else ""))
+def test_movement(op: Callable[[], Op], shape: tuple[int, ...], dtype: str) -> None:
+    if dtype == "uint8" and isinstance(op(), ops.Pad):
+        pytest.skip("padding is of images of numbers")
+    check(region([image("x", *shape, dtype=dtype), ("y", op(), ["x"])]), batches=(1, 4))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_concat(axis: int) -> None:
+    sizes = [3, 1, 17]
+    shapes = [tuple(s if i == axis % 4 - 1 else 5 for i in range(3)) for s in sizes]
+    images = [image(name, *shape) for name, shape in zip("abc", shapes, strict=True)]
+    check(region([*images, ("y", ops.Concat(axis), ["a", "b", "c"])]))
+    check(region([images[2], ("y", ops.Concat(axis), ["c", "c"])]))
+
+
+# -- the table of emitters -------------------------------------------------------------------------------------
+def test_float64_is_left_to_aten() -> None:
+    with pytest.raises(NotEmittable, match=r"x is float64\[N,3\]: kernels take float32, .*; use backend='aten'"):
+        emit(region([image("x", 3, dtype="float64"), ("y", ops.Relu(), ["x"])]))
+
+
+def test_one_kernel_serves_a_fused_region() -> None:
+    graph = Graph()
+    x = graph.add(ops.Input(("N", 6, 4, 3)), (), "x")
+    pooled = graph.add(ops.MaxPool2D(), (graph.add(ops.Relu(), (x,), layer="act"),), layer="pool")
+    graph.outputs["y"] = pooled
+    (only,) = fuse(graph).kernels
+    kernel = check(only)
+    assert kernel.ops == ["relu", "max_pool2d"]
+    assert kernel.layers == ["act", "pool"]
+    assert kernel.flops(2) == 2 * kernel.flops(1) > 0
+    assert kernel.bytes(1) == 4 * (72 + 18)
+    assert kernel.specializations[0][1]["x_ptr"] == "*fp32"

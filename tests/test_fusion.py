@@ -1,0 +1,475 @@
+"""Fusion: how many kernels a network is, what refuses and why, and that a partition computes its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from convloom.graph import ops
+from convloom.graph.errors import CompileError
+from convloom.graph.fusion import WIDEST_ROW_IN_A_TILE, broadcast_kind, fuse, leave_unfused
+from convloom.graph.gradients import differentiate
+from convloom.graph.ir import Graph
+from convloom.graph.op import Kind, Op
+from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, run_pipeline
+from convloom.graph.regions import Partition, order_regions
+from convloom.graph.types import BATCH
+from graphs import (
+    Builder,
+    Values,
+    all_values,
+    assert_same,
+    inception,
+    lenet,
+    outputs,
+    random_networks,
+    residual_block,
+    shared_layer,
+    unet,
+    values,
+    with_loss,
+)
+from hypothesis import given, settings
+
+
+def inference(graph: Graph) -> Graph:
+    graph = graph.copy()
+    run_pipeline(graph, INFERENCE)
+    return graph
+
+
+def training(graph: Graph, wrt_inputs: bool = False, of: list[str] | None = None) -> Graph:
+    """Forward and backward of `graph`; the outputs are its own and the gradients of those named in `of`."""
+    graph = graph.copy()
+    run_pipeline(graph, TRAINING)
+    gradients = differentiate(graph, of, wrt_inputs).gradients
+    graph.outputs.update({f"gradient of {name}": node for name, node in gradients.items()})
+    run_pipeline(graph, BACKWARD)
+    return graph
+
+
+def kernels(partition: Partition) -> list[str]:
+    """Each kernel by its ops, in order."""
+    return [" ".join(node.op.op_name() for node in region.nodes) for region in partition.kernels]
+
+
+def reasons(partition: Partition, node: str) -> list[str]:
+    return [d.reason for d in partition.decisions if d.node == node and not d.applied]
+
+
+def check_cover(partition: Partition) -> None:
+    """Every value that a batch changes lies in exactly one region."""
+    graph = partition.graph
+    outside = graph.parameter_only()
+    expected = [n.name for n in graph.nodes() if n.op.kind is not Kind.SOURCE and n.name not in outside]
+    members = [node.name for region in partition for node in region.nodes]
+    assert sorted(members) == sorted(expected)
+    assert all(region.anchor in region.nodes for region in partition)
+    assert len({region.name for region in partition}) == len(partition.regions)
+    for region in partition:
+        assert {node.phase for node in region.nodes} == {region.phase}
+        parts = [*region.prologue, region.anchor, *region.epilogue, *region.siblings]
+        assert sorted(node.name for node in parts) == sorted(region.members)
+
+
+def run_partition(partition: Partition, sources: Mapping[str, torch.Tensor]) -> Values:
+    """The graph's outputs; each region sees what earlier ones stored, and stores its own outputs alone."""
+    graph = partition.graph
+    outside = graph.parameter_only()
+    stored = {
+        k: v for k, v in all_values(graph, sources).items() if graph[k].op.kind is Kind.SOURCE or k in outside
+    }
+    for region in partition:
+        local = {node.name: stored[node.name] for node in region.inputs}
+        for node in region.nodes:
+            local[node.name] = node.op.reference(*(local[name] for name in node.inputs))
+        stored |= {node.name: local[node.name] for node in region.outputs}
+    return {name: stored[node] for name, node in graph.outputs.items()}
+
+
+def check(graph: Graph) -> None:
+    """Fused and unfused, the regions cover the graph once and compute what it does."""
+    sources = values(graph)
+    expected = outputs(graph, sources)
+    fused, unfused = fuse(graph), leave_unfused(graph)
+    for partition in (fused, unfused):
+        check_cover(partition)
+        assert_same(run_partition(partition, sources), expected)
+    assert len(fused.kernels) <= len(unfused.kernels)
+
+
+# -- counts: they may only fall ----------
+def test_lenet_is_five_kernels() -> None:
+    assert kernels(fuse(inference(lenet()))) == [
+        "conv2d relu max_pool2d",
+        "conv2d relu max_pool2d",
+        "dense relu",
+        "dense relu",
+        "dense softmax",
+    ]
+
+
+def test_lenet_with_batch_norm_and_average_pooling_is_five_kernels_too() -> None:
+    assert kernels(fuse(inference(lenet(ops.AveragePool2D, ops.Tanh, True)))) == [
+        "conv2d tanh average_pool2d",
+        "conv2d tanh average_pool2d",
+        "dense tanh",
+        "dense tanh",
+        "dense softmax",
+    ]
+
+
+def test_lenet_is_six_kernels_where_the_softmax_stands_alone() -> None:
+    widest = inference(lenet(classes=WIDEST_ROW_IN_A_TILE))
+    assert len(fuse(widest).kernels) == 5
+    partition = fuse(inference(lenet(classes=WIDEST_ROW_IN_A_TILE + 1)))
+    assert kernels(partition)[-2:] == ["dense", "softmax"]
+    assert len(partition.kernels) == 6
+    assert reasons(partition, "dense3/act") == ["a row of 129 does not fit into one tile of 128 columns"]
+
+
+def test_unfused_is_one_kernel_an_op() -> None:
+    partition = leave_unfused(lenet())
+    assert len(partition.kernels) == 12
+    assert all(len(region.nodes) == 1 for region in partition)
+    assert len(partition.regions) == 13  # flattening is a view: a region that launches nothing
+
+
+@pytest.mark.parametrize(
+    ("make", "fused", "unfused"),
+    [
+        (residual_block, 2, 5),
+        (lambda: residual_block(batch_norm=False), 2, 5),
+        (inception, 4, 6),
+        (unet, 7, 9),
+        (shared_layer, 2, 3),
+    ],
+)
+def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: int) -> None:
+    graph = inference(make())
+    assert len(fuse(graph).kernels) <= fused
+    assert len(leave_unfused(graph).kernels) == unfused
+
+
+@pytest.mark.parametrize(
+    ("make", "fused"),
+    [
+        (lambda: with_loss(lenet()), 18),
+        (lambda: with_loss(lenet(ops.AveragePool2D, ops.Tanh, True)), 31),
+        (residual_block, 18),
+        (lambda: residual_block(batch_norm=False), 6),
+        (inception, 10),
+        (unet, 21),
+        (shared_layer, 7),
+    ],
+)
+def test_kernels_of_training(make: Callable[[], Graph], fused: int) -> None:
+    assert len(fuse(training(make())).kernels) <= fused
+
+
+def test_training_lenet_keeps_its_prediction_for_one_kernel_more() -> None:
+    graph = with_loss(lenet())
+    graph.outputs["prediction"] = "dense3/act"
+    partition = fuse(training(graph, of=["loss"]))
+    assert len(partition.kernels) <= 19
+    forward = kernels(Partition(partition.graph, partition.phase("forward")))
+    assert forward[0] == "conv2d relu max_pool2d max_pool_index2d"
+    assert len(forward) <= 7
+
+
+# -- what fuses ----------
+def head() -> Builder:
+    """An image and a convolution of it."""
+    b = Builder()
+    b.conv(b.input(8, 6, 3), 3, name="conv")
+    return b
+
+
+def test_a_residual_addition_joins_the_later_convolution() -> None:
+    b = head()
+    second = b.conv("conv", 3, name="second")
+    third = b.conv(second, 3, name="third")
+    graph = b.finish(b.op(ops.Relu(), b.op(ops.Add(), second, third, name="add"), name="relu"))
+    partition = fuse(graph)
+    assert kernels(partition) == ["conv2d", "conv2d", "conv2d add relu"]
+    assert [node.name for node in partition.kernels[2].inputs][:1] == ["second"]
+    for order in (("conv", "parallel"), ("parallel", "conv")):
+        b = head()
+        b.conv("image", 3, name="parallel")
+        partition = fuse(b.finish(b.op(ops.Add(), *order, name="add")))
+        assert kernels(partition) == ["conv2d", "conv2d add"]
+        assert partition.kernels[1].anchor.name == "parallel"
+
+
+def test_epilogues_before_and_after_the_window() -> None:
+    b = head()
+    gate = b.input(1, 1, 3, name="gate")
+    h = b.op(ops.Multiply(), "conv", gate, name="gated")
+    h = b.op(ops.Relu(), b.batch_norm(h), name="relu")
+    h = b.op(ops.MaxPool2D((2, 1), (2, 1)), h, name="pool")
+    partition = fuse(b.finish(b.op(ops.Tanh(), b.op(ops.Scale(2.0), h), name="tanh")))
+    assert kernels(partition) == ["conv2d multiply batch_norm relu max_pool2d scale tanh"]
+    (region,) = partition.kernels
+    assert [node.name for node in region.outputs] == ["tanh"]
+    assert region.layers == ["conv", "gated", "norm", "relu", "pool", "tanh"]
+
+
+def test_prologues() -> None:
+    b = Builder()
+    h = b.op(ops.Tanh(), b.op(ops.Scale(0.5), b.input(6, 5, 3), name="half"), name="tanh")
+    graph = b.finish(b.op(ops.Relu(), b.conv(h, 4, (1, 1), name="conv"), name="relu"))
+    partition = fuse(graph)
+    assert kernels(partition) == ["scale tanh conv2d relu"]
+    assert [node.name for node in partition.kernels[0].prologue] == ["half", "tanh"]
+    b = Builder()
+    assert kernels(fuse(b.finish(b.dense(b.op(ops.Relu(), b.input(5)), 2)))) == ["relu dense"]
+    b = Builder()
+    assert kernels(fuse(b.finish(b.op(ops.AveragePool2D(), b.op(ops.Relu(), b.input(4, 4, 2)))))) == [
+        "relu average_pool2d"
+    ]
+
+
+def test_a_bias_gradient_shares_the_weight_gradient_s_kernel() -> None:
+    partition = fuse(training(head().finish("conv")))
+    assert kernels(partition)[1:] == ["conv2d_weight_grad reduce"]
+    region = partition.kernels[-1]
+    assert [node.op.op_name() for node in region.siblings] == ["reduce"]
+
+
+def test_a_shared_layer_is_a_kernel_for_each_call() -> None:
+    b = Builder("shared")
+    kernel = b.weight(3, 3, 3, 4, name="kernel")
+    calls = []
+    for side in ("left", "right"):
+        call = b.op(ops.Conv2D(), b.input(5, 7, 3, name=side), kernel, name=f"shared/{side}")
+        calls.append(b.op(ops.Relu(), call, name=f"relu/{side}"))
+    partition = fuse(b.finish(*calls))
+    assert kernels(partition) == ["conv2d relu", "conv2d relu"]
+    assert all("kernel" in [node.name for node in region.inputs] for region in partition.kernels)
+
+
+# -- what refuses ----------
+def refused(graph: Graph, node: str) -> list[str]:
+    """The reasons given at `node`, which must then stand in another region than its operands."""
+    check(graph)
+    partition = fuse(graph)
+    region = next(region for region in partition if node in region.members)
+    assert not region.members.keys() & set(graph[node].inputs)
+    return reasons(partition, node)
+
+
+def test_two_readers() -> None:
+    b = head()
+    graph = b.finish(b.op(ops.Relu(), "conv", name="relu"), b.op(ops.Tanh(), "conv", name="tanh"))
+    assert refused(graph, "relu") == ["conv also feeds tanh"]
+    assert refused(graph, "tanh") == ["conv also feeds relu"]
+
+
+def test_a_shared_layer_s_value_with_two_readers() -> None:
+    b = head()
+    one, two = (b.conv("conv", 2, (1, 1), name=name) for name in ("one", "two"))
+    b.op(ops.Relu(), "conv", name="relu")
+    assert refused(b.finish(one, two, "relu"), "relu") == ["conv also feeds one, two"]
+
+
+def test_an_output_in_the_middle() -> None:
+    b = head()
+    b.op(ops.Relu(), "conv", name="relu")
+    assert refused(b.finish("relu", "conv"), "relu") == ["conv is an output of the network"]
+
+
+def test_a_value_written_back_as_state_is_an_output() -> None:
+    b = head()
+    graph = b.finish(b.op(ops.Relu(), "conv", name="relu"))
+    graph.updates = {"conv/bias": ("conv", 0.9)}
+    assert reasons(fuse(graph), "relu") == ["conv is an output of the network"]
+
+
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [
+        (
+            ops.MaxPool2D((3, 3), (2, 2)),
+            "windows of 3x3 at stride 2x2 overlap: fusing would compute shared elements again",
+        ),
+        (
+            ops.AveragePool2D((2, 3), (2, 1)),
+            "windows of 2x3 at stride 2x1 overlap: fusing would compute shared elements again",
+        ),
+        (ops.MaxPool2D((3, 3), (3, 3)), "a window of 3x3 has 9 elements, which is no power of two"),
+        (ops.AveragePool2D((8, 4), (8, 4)), "a window of 8x4 is a row tile of its own"),
+    ],
+    ids=str,
+)
+def test_windows_that_do_not_fuse(op: Op, reason: str) -> None:
+    b = head()
+    assert refused(b.finish(b.op(op, "conv", name="pool")), "pool") == [reason]
+
+
+def test_a_second_window() -> None:
+    b = head()
+    pooled = b.op(ops.MaxPool2D(), "conv", name="pool")
+    graph = b.finish(b.op(ops.MaxPool2D((2, 1), (2, 1)), pooled, name="again"))
+    assert refused(graph, "again") == ["the region already holds another window"]
+
+
+def test_windows_that_leave_a_border_do_not_drop_what_backward_reads() -> None:
+    """Swish's derivative needs the whole map; a kernel of pooled rows would not compute its border."""
+    b = Builder()
+    h = b.op(ops.Swish(), b.conv(b.input(7, 6, 3), 3, name="conv"), name="swish")
+    graph = training(b.finish(b.op(ops.MaxPool2D(), h, name="pool")))
+    assert "conv is kept whole, but the windows do not cover it exactly" in refused(graph, "pool")
+
+
+def test_a_softmax_after_a_window_or_a_grouped_convolution() -> None:
+    b = head()
+    graph = b.finish(b.op(ops.Softmax(), b.op(ops.MaxPool2D(), "conv", name="pool"), name="softmax"))
+    assert refused(graph, "softmax") == ["the region holds a window"]
+    b = Builder()
+    b.conv(b.input(4, 4, 4), 4, groups=2, name="conv")
+    graph = b.finish(b.op(ops.Softmax(), "conv", name="softmax"))
+    assert refused(graph, "softmax") == ["a grouped convolution computes a row in parts"]
+
+
+def test_nothing_follows_a_softmax() -> None:
+    b = Builder()
+    h = b.op(ops.Softmax(), b.dense(b.input(5), 4, name="dense"), name="softmax")
+    assert refused(b.finish(b.op(ops.Scale(2.0), h, name="scale")), "scale") == ["a softmax ends its region"]
+
+
+def test_prologues_that_would_compute_again() -> None:
+    b = Builder()
+    h = b.op(ops.Relu(), b.input(6, 5, 3), name="relu")
+    assert refused(b.finish(b.conv(h, 2, (3, 2), name="conv")), "conv") == [
+        "a 3x2 kernel would compute relu 6 times"
+    ]
+    b = Builder()
+    h = b.op(ops.Relu(), b.input(6, 5, 3), name="relu")
+    graph = b.finish(b.op(ops.MaxPool2D((3, 3), (1, 1)), h, name="pool"))
+    assert refused(graph, "pool") == ["overlapping windows would compute relu several times"]
+
+
+def test_broadcasting_that_no_kernel_handles() -> None:
+    b = head()
+    b.input(8, 1, 3, name="rows")
+    graph = b.finish(b.op(ops.Add(), "conv", "rows", name="add"))
+    assert refused(graph, "add") == ["rows of float32[N,8,1,3] broadcasts along an axis no kernel handles"]
+    b = head()
+    gate = b.op(ops.AveragePool2D((8, 6), (8, 6)), "image", name="mean")
+    graph = b.finish(b.op(ops.Multiply(), b.input(8, 6, 3, name="x"), gate, name="gated"))
+    assert refused(graph, "gated") == ["gated broadcasts mean from float32[N,1,1,3] to float32[N,8,6,3]"]
+
+
+def test_a_fusion_that_would_close_a_cycle() -> None:
+    """The sum could join the pooling, were it not that its other operand comes from the pooling's index."""
+    b = Builder()
+    x = b.input(4, 6, 2)
+    pooled = b.op(ops.MaxPool2D(), x, name="pool")
+    index = b.op(ops.MaxPoolIndex2D(), x, name="index")
+    moved = b.op(ops.Transpose((0, 1, 2, 3)), index, name="moved")
+    position = b.op(ops.Cast(), moved, name="position")
+    graph = b.finish(b.op(ops.Add(), pooled, position, name="add"))
+    partition = fuse(graph)
+    assert kernels(partition) == ["max_pool2d max_pool_index2d", "transpose", "cast add"]
+    assert reasons(partition, "add") == ["another path leads from pool to add"]
+    check(graph)
+
+
+def test_phases_never_mix() -> None:
+    b = Builder()
+    graph = b.finish(b.op(ops.Tanh(), b.input(5), name="tanh"))
+    graph.outputs["more"] = graph.add(ops.Relu(), ["tanh"], "behind", phase="backward")
+    del graph.outputs["out"]
+    assert refused(graph, "behind") == ["tanh belongs to the forward pass"]
+
+
+def test_a_cycle_of_regions_is_an_error() -> None:
+    b = Builder()
+    one = b.op(ops.Relu(), b.input(3), name="one")
+    two = b.op(ops.Tanh(), one, name="two")
+    graph = b.finish(b.op(ops.Add(), one, two, name="three"))
+    first, second, third = (graph[name] for name in ("one", "two", "three"))
+    with pytest.raises(CompileError, match=r"the regions of (one|two) and (one|two) form a cycle"):
+        order_regions(graph, [[first, third], [second]], [first, second])
+
+
+@pytest.mark.parametrize(
+    ("operand", "kind"),
+    [
+        ((BATCH, 4, 5, 3), "full"),
+        ((3,), "channel"),
+        ((1, 1, 1, 3), "channel"),
+        ((BATCH, 1, 1, 3), "image"),
+        ((BATCH, 4, 5, 1), "pixel"),
+        ((), "scalar"),
+        ((1, 1), "scalar"),
+        ((BATCH, 4, 1, 3), None),
+        ((4, 5, 3), None),
+        ((BATCH, 1, 1, 1), None),
+    ],
+)
+def test_broadcast_kind(operand: tuple[int | str, ...], kind: str | None) -> None:
+    assert broadcast_kind(operand, (BATCH, 4, 5, 3)) == kind
+
+
+# -- what regions say of themselves ----------
+def test_cost_of_a_region() -> None:
+    """All members' FLOPs; only what crosses the border as bytes."""
+    graph = inference(lenet())
+    first = fuse(graph).kernels[0]
+    cost = first.cost(3)
+    conv = 2 * 3 * 28 * 28 * 6 * 25 + 3 * 28 * 28 * 6
+    assert cost.flops == conv + 3 * 28 * 28 * 6 + 3 * 14 * 14 * 6 * 4
+    assert cost.bytes_read == 4 * (3 * 28 * 28 + 25 * 6 + 6)
+    assert cost.bytes_written == 4 * 3 * 14 * 14 * 6
+    apart = [region.cost(3) for region in leave_unfused(graph).kernels]
+    assert sum(c.flops for c in apart) == sum(region.cost(3).flops for region in fuse(graph).kernels)
+
+
+def test_names_never_come_from_the_user() -> None:
+    b = Builder("../../etc")
+    x = b.conv(b.input(4, 4, 1, name='"; import os'), 2, name="rm -rf /")
+    partition = fuse(b.finish(b.conv(b.op(ops.Relu(), x, name="'''"), 2, name="x\ny")))
+    assert [region.name for region in partition] == ["conv2d_relu", "conv2d"]
+
+
+# -- a partition computes its graph ----------
+NETWORKS: list[Callable[[], Graph]] = [
+    lenet,
+    lambda: lenet(ops.AveragePool2D, ops.Tanh, True),
+    lambda: lenet(ops.MaxPool2D, ops.Swish),
+    residual_block,
+    inception,
+    unet,
+    shared_layer,
+]
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_partitions_of_networks(make: Callable[[], Graph]) -> None:
+    check(inference(make()))
+    check(training(make(), wrt_inputs=True))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(random_networks())
+def test_partitions_of_random_networks(graph: Graph) -> None:
+    check(inference(graph))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(random_networks())
+def test_partitions_of_random_networks_in_training(graph: Graph) -> None:
+    check(training(graph, wrt_inputs=True))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(random_networks())
+def test_partitions_of_random_networks_differentiated_in_eval_mode(graph: Graph) -> None:
+    graph = graph.copy()
+    run_pipeline(graph, UNFUSED)
+    gradients = differentiate(graph).gradients
+    graph.outputs.update({f"gradient of {name}": node for name, node in gradients.items()})
+    run_pipeline(graph, BACKWARD)
+    check(graph)

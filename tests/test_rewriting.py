@@ -1,0 +1,434 @@
+"""The rules of the passes: where they apply, where they refuse and with which words, and that values stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from convloom.graph import ops
+from convloom.graph.errors import CompileError
+from convloom.graph.ir import Graph, Node
+from convloom.graph.op import Kind
+from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
+from convloom.graph.passes.batch_norm import FOLD
+from convloom.graph.passes.cleanup import (
+    DRAW_DROPOUT,
+    IDENTITIES,
+    INFERENCE_IDENTITIES,
+    PAD_INTO_CONVOLUTION,
+    STABLE_LOSSES,
+    remove_dead_code,
+)
+from convloom.graph.passes.gradient_rules import GRADIENT_RULES
+from convloom.graph.regions import Decision
+from convloom.graph.rewrite import Rule, apply_rules, pattern
+from convloom.graph.types import BATCH
+from convloom.graph.verify import verify
+from graphs import (
+    Builder,
+    all_values,
+    assert_same,
+    differentiated,
+    inception,
+    lenet,
+    outputs,
+    random_networks,
+    residual_block,
+    shared_layer,
+    unet,
+    values,
+    with_loss,
+)
+from hypothesis import given, settings
+
+FOLD_CONV, FOLD_DENSE = FOLD
+SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
+(DROPOUT,) = INFERENCE_IDENTITIES
+(PAD,) = PAD_INTO_CONVOLUTION
+LOGITS, SIGMOID = STABLE_LOSSES
+(AFTER_POOLING,) = GRADIENT_RULES
+
+
+def rewrite(graph: Graph, rule: Rule) -> tuple[Graph, list[Decision]]:
+    twin = graph.copy()
+    decisions = apply_rules(twin, (rule,))
+    verify(twin, rule.equation)
+    return twin, decisions
+
+
+def applied(graph: Graph, rule: Rule) -> Graph:
+    """The graph after the rule, which must apply once and keep every value."""
+    twin, decisions = rewrite(graph, rule)
+    assert [(d.rule, d.applied) for d in decisions] == [(rule.equation, True)]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    return twin
+
+
+def refusal(graph: Graph, rule: Rule) -> str:
+    """The reason of the one refusal; the graph must come out as it went in."""
+    twin, decisions = rewrite(graph, rule)
+    assert str(twin) == str(graph)
+    (decision,) = decisions
+    assert not decision.applied
+    assert str(decision) == f"refused at {decision.node}: {decision.reason}"
+    return decision.reason
+
+
+def op_names(graph: Graph) -> list[str]:
+    return [node.op.op_name() for node in graph.nodes() if node.op.kind is not Kind.SOURCE]
+
+
+# -- batch norm ----------
+def conv_norm(bias: bool = True, groups: int = 1) -> Builder:
+    b = Builder()
+    x = b.conv(b.input(6, 5, 4), 6, (3, 2), (2, 1), groups=groups, bias=bias, name="conv")
+    b.finish(b.batch_norm(x, name="norm"))
+    return b
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_norm_folds_into_a_convolution(bias: bool, groups: int) -> None:
+    graph = applied(conv_norm(bias, groups).graph, FOLD_CONV)
+    per_batch = [
+        n for n in graph.nodes() if n.name not in graph.parameter_only() and n.op.kind is not Kind.SOURCE
+    ]
+    assert [node.op.op_name() for node in per_batch] == ["conv2d"]
+    assert per_batch[0].layer == "conv"
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_norm_folds_into_a_dense_layer(bias: bool) -> None:
+    b = Builder()
+    graph = b.finish(b.batch_norm(b.dense(b.input(7), 5, bias=bias)))
+    assert "batch_norm" not in op_names(applied(graph, FOLD_DENSE))
+
+
+def test_two_batch_norms_in_a_row_both_fold() -> None:
+    b = conv_norm()
+    graph = b.finish(b.batch_norm("norm", name="again"))
+    twin, decisions = rewrite(graph, FOLD_CONV)
+    assert [d.applied for d in decisions] == [True, True]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+
+
+def test_batch_norm_does_not_fold_where_the_convolution_is_read_elsewhere() -> None:
+    b = conv_norm()
+    graph = b.finish(b.op(ops.Add(), "norm", "conv", name="add"))
+    assert refusal(graph, FOLD_CONV) == "conv also feeds add"
+
+
+def test_batch_norm_does_not_fold_a_convolution_that_is_an_output() -> None:
+    b = conv_norm()
+    assert refusal(b.finish("norm", "conv"), FOLD_CONV) == "conv is an output of the network"
+
+
+def test_batch_norm_of_the_batch_does_not_fold() -> None:
+    b = conv_norm()
+    b.graph.update_node("norm", op=ops.BatchNorm(batch_statistics=True))
+    assert refusal(b.graph, FOLD_CONV) == "it uses the statistics of the batch"
+
+
+def test_a_shared_convolution_folds_once_for_each_norm_and_never_changes_its_weights() -> None:
+    b = Builder("shared")
+    x = b.input(5, 7, 3)
+    kernel = b.weight(3, 3, 3, 4, name="kernel")
+    branches = [b.batch_norm(b.op(ops.Conv2D(), x, kernel, name=f"conv{i}"), name=f"norm{i}") for i in (1, 2)]
+    graph = b.finish(b.op(ops.Add(), *branches, name="add"))
+    twin, decisions = rewrite(graph, FOLD_CONV)
+    assert [d.applied for d in decisions] == [True, True]
+    assert {twin[f"norm{i}/folded_kernel"].inputs[0] for i in (1, 2)} == {"kernel"}
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+
+
+def test_a_fold_follows_its_parameters() -> None:
+    """The folded weights are nodes, not numbers: other parameters, other values."""
+    graph = conv_norm().graph
+    twin = applied(graph, FOLD_CONV)
+    for seed in (1, 2):
+        given = values(graph, seed=seed)
+        assert_same(outputs(twin, given), outputs(graph, given))
+
+
+# -- padding ----------
+def padded(value: float = 0.0, channels: tuple[int, int] = (0, 0)) -> Builder:
+    b = Builder()
+    x = b.op(ops.Pad(((2, 1), (0, 3), channels), value), b.input(6, 5, 2), name="pad")
+    b.finish(b.conv(x, 3, (3, 2), (2, 1), ((0, 1), (1, 0)), name="conv"))
+    return b
+
+
+def test_padding_goes_into_the_convolution() -> None:
+    graph = applied(padded().graph, PAD)
+    assert op_names(graph) == ["conv2d"]
+    assert graph["conv"].op == ops.Conv2D((2, 1), ((2, 2), (1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("value", "channels", "reason"),
+    [
+        (0.5, (0, 0), "pad pads with 0.5, a convolution pads with zeros"),
+        (0.0, (0, 1), "it pads the channels"),
+    ],
+)
+def test_padding_that_a_convolution_cannot_take(value: float, channels: tuple[int, int], reason: str) -> None:
+    assert refusal(padded(value, channels).graph, PAD) == reason
+
+
+def test_padding_with_two_readers_stays() -> None:
+    b = padded()
+    graph = b.finish("conv", b.op(ops.Relu(), "pad", name="relu"))
+    assert refusal(graph, PAD) == "pad also feeds relu"
+    assert refusal(padded().finish("conv", "pad"), PAD) == "pad is an output of the network"
+
+
+# -- identities ----------
+def test_dropout_vanishes_in_inference() -> None:
+    b = Builder()
+    graph = b.finish(b.op(ops.Relu(), b.op(ops.Dropout(0.3), b.input(5), name="drop"), name="relu"))
+    assert op_names(applied(graph, DROPOUT)) == ["relu"]
+
+
+def test_dropout_that_is_the_output_vanishes_too() -> None:
+    b = Builder()
+    graph = applied(b.finish(b.op(ops.Dropout(0.3), b.input(5))), DROPOUT)
+    assert graph.outputs == {"out": "image"}
+
+
+def test_dropout_draws_a_mask_in_training() -> None:
+    b = Builder()
+    x = b.op(ops.Dropout(0.25), b.input(4, 3), name="drop")
+    graph, decisions = rewrite(b.finish(b.op(ops.Relu(), x, name="relu")), DRAW_DROPOUT[0])
+    assert [d.applied for d in decisions] == [True]
+    assert op_names(graph) == ["multiply", "relu"]
+    assert graph["drop/mask"].op == ops.DropoutMask((BATCH, 4, 3), 0.25)
+    assert graph["drop"].inputs == ("image", "drop/mask")
+
+
+def test_reshapes_merge() -> None:
+    b = Builder()
+    x = b.op(ops.Reshape((4, 6)), b.input(2, 3, 4), name="inner")
+    graph = b.finish(b.op(ops.Reshape((24,)), x, name="outer"))
+    assert op_names(applied(graph, MERGE_RESHAPES)) == ["reshape"]
+    two = b.finish("outer", "inner")
+    assert refusal(two, MERGE_RESHAPES) == "inner is an output of the network"
+
+
+def test_a_reshape_to_its_own_shape_vanishes() -> None:
+    b = Builder()
+    graph = b.finish(b.op(ops.Relu(), b.op(ops.Reshape((2, 3)), b.input(2, 3)), name="relu"))
+    assert op_names(applied(graph, SAME_SHAPE)) == ["relu"]
+    b = Builder()
+    assert refusal(b.finish(b.op(ops.Reshape((6,)), b.input(2, 3))), SAME_SHAPE) == "the shape changes"
+
+
+def test_scaling_by_one() -> None:
+    b = Builder()
+    assert op_names(applied(b.finish(b.op(ops.Scale(), b.input(3))), SCALE)) == []
+    for op in (ops.Scale(2.0), ops.Scale(1.0, 0.5)):
+        b = Builder()
+        assert refusal(b.finish(b.op(op, b.input(3))), SCALE) == "it changes the values"
+
+
+# -- losses ----------
+def test_cross_entropy_of_a_softmax_takes_the_logits() -> None:
+    b = Builder()
+    graph = with_loss(b.finish(b.op(ops.Softmax(), b.dense(b.input(4), 5), name="softmax")))
+    graph.outputs["prediction"] = "softmax"  # the softmax may be read by others, and stays for them
+    twin, decisions = rewrite(graph, LOGITS)
+    assert [d.applied for d in decisions] == [True]
+    assert op_names(twin) == ["dense", "softmax", "softmax_cross_entropy"]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+
+
+def test_binary_cross_entropy_of_a_sigmoid_takes_the_logits() -> None:
+    b = Builder()
+    head = b.finish(b.op(ops.Sigmoid(), b.dense(b.input(4), 5), name="sigmoid"))
+    twin = applied(with_loss(head, ops.BinaryCrossEntropy()), SIGMOID)
+    assert op_names(twin) == ["dense", "binary_cross_entropy"]
+    assert twin["loss"].op == ops.BinaryCrossEntropy(from_logits=True)
+    assert refusal(with_loss(head, ops.BinaryCrossEntropy(True)), SIGMOID) == "it takes logits already"
+
+
+# -- gradients behind pooling ----------
+def gradient_of_pooled(activation: ops.Activation, pool: ops.MaxPool2D) -> Graph:
+    b = Builder()
+    x = b.op(activation, b.input(7, 6, 2), name="act")
+    return differentiated(b.finish(b.op(pool, x, name="pool")))[0]
+
+
+@pytest.mark.parametrize("activation", [ops.Relu(), ops.Tanh(), ops.Sigmoid(), ops.Elu()], ids=str)
+@pytest.mark.parametrize(
+    "pool", [ops.MaxPool2D(), ops.MaxPool2D((2, 3), (3, 3)), ops.MaxPool2D((3, 2), (3, 2))], ids=str
+)
+def test_the_activation_s_derivative_moves_behind_max_pooling(
+    activation: ops.Activation, pool: ops.MaxPool2D
+) -> None:
+    graph = gradient_of_pooled(activation, pool)
+    twin, decisions = rewrite(graph, AFTER_POOLING)
+    assert [d.applied for d in decisions] == [True]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    assert [n.op.op_name() for n in twin.nodes() if n.phase == "backward" and n.inputs] == [
+        "activation_grad",
+        "max_unpool2d",
+    ]
+    assert not any(r.phase == "backward" for r in twin.readers("act"))  # so the activation need not be kept
+
+
+@pytest.mark.parametrize(
+    ("activation", "pool", "reason"),
+    [
+        (
+            ops.Swish(),
+            ops.MaxPool2D(),
+            "the derivative of swish is written in its input, which pooling does not keep",
+        ),
+        (
+            ops.Gelu(),
+            ops.MaxPool2D(),
+            "the derivative of gelu is written in its input, which pooling does not keep",
+        ),
+        (
+            ops.Relu(),
+            ops.MaxPool2D((3, 3), (2, 2)),
+            "windows overlap, so one position may win several of them",
+        ),
+    ],
+    ids=str,
+)
+def test_where_the_derivative_cannot_move(
+    activation: ops.Activation, pool: ops.MaxPool2D, reason: str
+) -> None:
+    assert refusal(gradient_of_pooled(activation, pool), AFTER_POOLING) == reason
+
+
+def test_the_derivative_does_not_move_behind_somebody_else_s_pooling() -> None:
+    graph = gradient_of_pooled(ops.Relu(), ops.MaxPool2D())
+    gradient = next(n for n in graph.nodes() if isinstance(n.op, ops.ActivationGrad))
+    other = graph.add(ops.Input((BATCH, 7, 6, 2)), name="other")
+    graph.update_node(gradient.name, inputs=(gradient.inputs[0], other))
+    assert refusal(graph, AFTER_POOLING) == "no max pooling of the saved activation has these windows"
+
+
+# -- dead code, and the pipelines ----------
+def test_dead_code_goes_inputs_stay() -> None:
+    b = Builder()
+    x, unused = b.input(3), b.input(4, name="unused")
+    kept = b.op(ops.Relu(), x, name="kept")
+    b.op(ops.Tanh(), b.dense(unused, 2, name="dead"), name="deader")
+    moving = b.weight(3, name="moving", trainable=False)
+    graph = b.finish(kept)
+    batch = b.op(ops.Reduce((0,), mean=True), x, name="mean")
+    graph.updates = {moving: (batch, 0.9)}
+    decisions = remove_dead_code(graph)
+    assert [str(d) for d in decisions] == ["applied at dead", "applied at deader"]
+    assert [node.name for node in graph.nodes()] == ["image", "unused", "kept", "moving", "mean"]
+    verify(graph)
+
+
+def test_pipelines_report_and_show_what_they_did() -> None:
+    graph = lenet(batch_norm=True)
+    seen: list[str] = []
+    reports = run_pipeline(graph, INFERENCE, lambda moment, _: seen.append(moment))
+    assert [report.name for report in reports] == [step.name for step in INFERENCE]
+    assert seen[:2] == ["before remove dead code", "after remove dead code"]
+    assert len(seen) == 2 * len(INFERENCE)
+    fold = next(report for report in reports if report.name == "fold batch norm")
+    assert [str(d) for d in fold.decisions] == ["applied at norm1: now conv1", "applied at norm2: now conv2"]
+    assert "norm1" not in graph
+
+
+def test_a_pass_that_breaks_the_graph_is_named() -> None:
+    def spoil(graph: Graph) -> list[Decision]:
+        graph.outputs["more"] = "ghost"
+        return []
+
+    with pytest.raises(
+        CompileError, match="graph lenet after spoiling: output more names ghost, which is no node"
+    ):
+        run_pipeline(lenet(), (Pass("spoiling", spoil),))
+
+
+NETWORKS: list[Callable[[], Graph]] = [
+    lenet,
+    lambda: lenet(ops.AveragePool2D, ops.Tanh, True),
+    residual_block,
+    inception,
+    unet,
+    shared_layer,
+]
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("pipeline", [INFERENCE, UNFUSED], ids=["inference", "unfused"])
+def test_pipelines_keep_the_values_of_networks(make: Callable[[], Graph], pipeline: tuple[Pass, ...]) -> None:
+    graph = make()
+    twin = graph.copy()
+    run_pipeline(twin, pipeline)
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    assert "batch_norm" not in op_names(twin) or pipeline is UNFUSED
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(random_networks())
+def test_inference_keeps_the_values_of_random_networks(graph: Graph) -> None:
+    twin = graph.copy()
+    run_pipeline(twin, INFERENCE)
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(random_networks())
+def test_backward_keeps_the_gradients_of_random_networks(graph: Graph) -> None:
+    run_pipeline(graph, UNFUSED)
+    backward, _ = differentiated(graph)
+    twin = backward.copy()
+    run_pipeline(twin, BACKWARD)
+    given = values(backward)
+    assert_same(outputs(twin, given), outputs(backward, given))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(random_networks())
+def test_training_follows_its_masks_and_statistics(graph: Graph) -> None:
+    """With masks of one, and moving statistics equal to the batch's, training computes what inference does."""
+    twin = graph.copy()
+    run_pipeline(twin, TRAINING)
+    given = {**values(graph), **values(twin)}
+    for node in twin.sources(ops.DropoutMask):
+        given[node.name] = torch.ones_like(given[node.name])
+    found = all_values(twin, given)
+    for moving, (batch, _) in twin.updates.items():
+        given[moving] = found[batch]
+    for name, value in outputs(graph, given).items():
+        torch.testing.assert_close(found[twin.outputs[name]], value, rtol=1e-9, atol=1e-9)
+
+
+def test_rules_do_not_run_away() -> None:
+    """A rule whose result matches its own pattern stops once its condition refuses."""
+    b = Builder()
+    graph = b.finish(b.op(ops.Scale(16.0), b.input(3), name="scale"))
+
+    def factor(node: Node) -> float:
+        return float(node.op.attributes()["factor"])
+
+    def halve(graph: Graph, nodes: list[Node]) -> str:
+        half = graph.add(ops.Scale(factor(nodes[0]) / 2), nodes[0].inputs, nodes[0].name)
+        return graph.add(ops.Add(), [half, half], "twice")
+
+    def at_one(graph: Graph, nodes: list[Node]) -> str | None:
+        return "it is one" if factor(nodes[0]) == 1 else None
+
+    given = values(graph)
+    before = outputs(graph, given)
+    decisions = apply_rules(graph, (Rule("scale -> twice half of it", pattern(ops.Scale), halve, at_one),))
+    assert [d.applied for d in decisions] == [True] * 4 + [False]
+    assert_same(outputs(graph, given), before)
