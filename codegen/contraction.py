@@ -8,6 +8,7 @@ from typing import Any
 from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.regions import Region
+from .equations import equations
 from .errors import NotEmittable
 from .geometry import Axis
 from .names import Names
@@ -98,7 +99,8 @@ class Contraction:
 
     @property
     def source_operand(self) -> Node:
-        """The operand that the main loop gathers from: the anchor's first, or what the prologue makes it from."""
+        """The operand that the main loop gathers from: the anchor's first, or what a prologue makes it from.
+        """
         if not self.region.prologue:
             return self.source
         wanted = self.source.type.shape
@@ -152,8 +154,10 @@ class Contraction:
     def summary(self) -> str:
         return " -> ".join(node.op.op_name() for node in self.region.nodes) + ", one kernel"
 
-    def members(self) -> list[str]:
-        return [f"then {node.op}" for node in self.region.epilogue]
+    def equations(self, product_text: str, index: str) -> list[str]:
+        """The header's mathematics: the product, then what becomes of it. index: of the result, "[n,p,q,k]".
+        """
+        return equations(self.region, self.names, product_text, index)
 
     def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
         """The file around a finished kernel."""

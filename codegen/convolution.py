@@ -90,7 +90,7 @@ class _Forward(Contraction):
         w.line()
         self._rows(w)
         col_ok = emit_columns(
-            w, self.work, self.schedule, "K", "KG" if self.work.groups > 1 else "K", "output channel"
+            w, self.work, self.schedule, "KG" if self.work.groups > 1 else "K", "output channel"
         )
         w.line()
         w.note("The sum over taps and channels")
@@ -127,7 +127,7 @@ class _Forward(Contraction):
         )
 
     def _pool_axes(self) -> tuple[Axis, Axis]:
-        """The pooling as a gather: rows are pooled pixels, taps the positions of a window, the source is the map."""
+        """The pooling as a gather: rows are pooled pixels, taps the positions of a window."""
         op, size, pooled = self.pool.op, spatial(self.anchor), spatial(self.pool)
         first, second = (
             Axis(pooled[i], size[i], op.size[i], op.strides[i], 1, -op.padding[i][0]) for i in range(2)
@@ -179,11 +179,9 @@ class _Forward(Contraction):
 
     def _formula(self) -> list[str]:
         if not self.is_map:
-            return ["t[n,k] = sum over c of x[n,c] * w[c,k]", *self.members()]
+            return self.equations("sum over c of x[n,c] * w[c,k]", "[n,k]")
         rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
                          (("p", "r", self.axes[0]), ("q", "s", self.axes[1])))  # fmt: skip
-        where = "of the group of k" if self.work.groups > 1 else ""
-        return [
-            f"t[n,p,q,k] = sum over r,s,c {where}of x[n, {rows}, {columns}, c] * w[r,s,c,k]",
-            *self.members(),
-        ]
+        where = "of the group of k " if self.work.groups > 1 else ""
+        product_text = f"sum over r,s,c {where}of x[n, {rows}, {columns}, c] * w[r,s,c,k]"
+        return self.equations(product_text, "[n,p,q,k]")

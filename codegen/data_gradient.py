@@ -61,8 +61,8 @@ class _DataGrad(Contraction):
             return transposed_axes(self.op, *sizes)
         if any(gcd(st, d) > 1 for st, d in zip(self.strides, self.op.dilation, strict=True)):
             raise NotEmittable(
-                f"{self.anchor.name}: strides {self.strides} and dilation {self.op.dilation} share a factor, which "
-                f"the data gradient has no kernel for; Keras does not combine them either"
+                f"{self.anchor.name}: strides {self.strides} and dilation {self.op.dilation} share a factor, "
+                f"which the data gradient has no kernel for; Keras does not combine them either"
             )
         return phased_axes(self.op, *sizes)
 
@@ -90,7 +90,7 @@ class _DataGrad(Contraction):
             }
         for node in self.region.epilogue:
             if isinstance(node.op, UNPOOLS):
-                constants["WINDOW"] = (prod(node.op.size), "pixels of a pooling window")  # type: ignore[attr-defined]
+                constants["WINDOW"] = (prod(node.op.size), "pixels of a pooling window")
         return constants
 
     def file(self) -> KernelFile:
@@ -117,7 +117,7 @@ class _DataGrad(Contraction):
             w.line(f"phase = tl.program_id({2 if grouped else 1})", "h % stride and w % stride of its pixels")
         w.line()
         self._rows(w)
-        col_ok = emit_columns(w, self.work, self.schedule, "C", "CG" if grouped else "C", "channel of dx")
+        col_ok = emit_columns(w, self.work, self.schedule, "CG" if grouped else "C", "channel of dx")
         w.line()
         gather = Gather(
             work=self.work,
@@ -211,10 +211,11 @@ class _DataGrad(Contraction):
 
     def _formula(self) -> list[str]:
         if not self.is_map:
-            return ["t[n,c] = sum over k of dy[n,k] * w[c,k]", *self.members()]
+            return self.equations("sum over k of dy[n,k] * w[c,k]", "[n,c]")
         (top, _), (left, _) = self.op.padding
         down, across = self.op.dilation
-        p = f"(h{plus(top)} - r{times(down)})" + (f" / {self.strides[0]}" if self.strides[0] > 1 else "")
-        q = f"(v{plus(left)} - s{times(across)})" + (f" / {self.strides[1]}" if self.strides[1] > 1 else "")
-        where = " where the divisions leave no rest" if self.phased else ""
-        return [f"t[n,h,v,c] = sum over r,s,k of dy[n, {p}, {q}, k] * w[r,s,c,k]{where}", *self.members()]
+        p, q = f"h{plus(top)} - r{times(down)}", f"v{plus(left)} - s{times(across)}"
+        p = f"({p}) / {self.strides[0]}" if self.strides[0] > 1 else p
+        q = f"({q}) / {self.strides[1]}" if self.strides[1] > 1 else q
+        lines = self.equations(f"sum over r,s,k of dy[n, {p}, {q}, k] * w[r,s,c,k]", "[n,h,v,c]")
+        return [*lines, "over those r and s that leave no rest in the divisions"] if self.phased else lines

@@ -20,6 +20,8 @@ from ..graph.ops import (
     SoftmaxGrad,
 )
 from ..graph.regions import Region
+from .convolution import emit_forward
+from .data_gradient import emit_data_grad
 from .errors import NotEmittable
 from .kernel import Kernel
 from .losses import emit_loss, emit_loss_grad
@@ -30,6 +32,7 @@ from .reduction import emit_reduction
 from .schedules import Schedule
 from .softmax import emit_softmax
 from .source import POINTERS, KernelFile
+from .weight_gradient import emit_weight_grad
 
 Emitter = Callable[[Region, Schedule | None], KernelFile]
 
@@ -55,8 +58,8 @@ def emit(
 ) -> Kernel:
     """The kernel of a region, as a file that runs by itself.
 
-    precision: of float32 products, "ieee" or "tf32". schedule: tiles to use instead of the ones the model chooses
-    for `target`.
+    precision: of float32 products, "ieee" or "tf32".
+    schedule: tiles to use instead of the ones the model chooses for `target`.
     Raises NotEmittable, with the op and the reason, where no emitter handles the region.
     """
     _check_types(region)
@@ -70,10 +73,6 @@ def emit(
 
 
 def _contraction(region: Region, precision: str, schedule: Schedule | None, target: str) -> Kernel:
-    from .convolution import emit_forward
-    from .data_gradient import emit_data_grad
-    from .weight_gradient import emit_weight_grad
-
     match region.anchor.op:
         case Conv2D() | Dense():
             return emit_forward(region, precision=precision, schedule=schedule, target=target)

@@ -22,7 +22,7 @@ UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
 class Epilogue:
     """How the tile of sums `acc` lies on the result of the anchor.
 
-    pixel: text of the rows' pixel numbers [BLOCK_M]. column_ok: name of the columns' mask, "" where none is needed.
+    pixel: text of the rows' pixel numbers [BLOCK_M]. column_ok: name of the columns' mask, "" for no mask.
     ragged: whether a window may have rows outside the map, because of the pooling's padding.
     """
 
@@ -87,11 +87,12 @@ class Epilogue:
         shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
         present = f'tl.where(row_ok[:, None], {value}, float("-inf"))' if self.ragged else value
         w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
-        w.line("largest = tl.max(windows, axis=1)", tile.note)
+        w.line("broken = tl.max((windows != windows).to(tl.int32), axis=1)", "tl.max passes over NaN")
+        w.line('largest = tl.where(broken > 0, float("nan"), tl.max(windows, axis=1))', tile.note)
         for node in pools:
             if isinstance(node.op, MaxPoolIndex2D):
-                w.line("position = tl.arange(0, WINDOW)[None, :, None]")
-                hits = "tl.where(windows == largest[:, None, :], position, WINDOW)"
+                w.line("place = tl.arange(0, WINDOW)[None, :, None]")
+                hits = "tl.where(windows == largest[:, None, :], place, WINDOW)"
                 tile.values[node.name] = self.names.value(node)
                 w.line(f"{tile.values[node.name]} = tl.min({hits}, axis=1)", "the first of equal ones")
             else:
@@ -128,9 +129,9 @@ class Epilogue:
         w.note("Unpool: spread each row over the pixels of its window")
         with w.block("for t in tl.static_range(WINDOW):"):
             w.line(
-                f"spread = ({rows} + t // {width}) * {pooled_width * width} + {step} + t % {width}", "pixel"
+                f"position = ({rows} + t // {width}) * {pooled_width * width} + {step} + t % {width}", "pixel"
             )
-            full = self.tile(nodes[0], "spread", "row_ok", "BLOCK_M")
+            full = self.tile(nodes[0], "position", "row_ok", "BLOCK_M")
             value = self.names.value(nodes[0])
             text = f"tl.where({chosen} == t, {dy}, 0.0)" if maximum else f"{dy} / WINDOW"
             w.line(f"{value} = {text}", full.note)

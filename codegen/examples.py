@@ -1,4 +1,4 @@
-"""Random operands for an emitted file's `example`: of the right shape and dtype, and of values that make sense."""
+"""Random operands for an emitted file's `example`: of the right shape and dtype, and of sensible values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             return [f"{name} = torch.randint(4, {size}, generator=generator).to({dtype})"]
         case _:
             value = normal
-    return [f"{name} = {value}" if value == normal and dtype == "torch.float32" else f"{name} = ({value}).to({dtype})"]
+    if value == normal and node.type.dtype == "float32":
+        return [f"{name} = {value}"]
+    return [f"{name} = ({value}).to({dtype})"]
 
 
 def _size(node: Node, drop: int = 0) -> str:

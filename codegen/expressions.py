@@ -101,7 +101,7 @@ def swish_slope(x):
 
 
 def helpers_called(text: str) -> list[str]:
-    """Names of the HELPERS that a kernel's text calls, directly or through one another, in the table's order."""
+    """Names of the HELPERS that a kernel's text calls, directly or through one another, in their order."""
     called: set[str] = set()
     pending = [text]
     while pending:
@@ -134,7 +134,7 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
         return _batch_norm_grad(op, operands, count)
     text = _TEXT.get(type(op))
     if text is None:
-        raise CompileError(f"no kernel can compute {op.op_name()} element by element; add a row to codegen/expressions.py")
+        raise CompileError(f"no kernel computes {op.op_name()}; add a row to codegen/expressions.py")
     return text(op, *operands)
 
 
@@ -180,7 +180,8 @@ _SLOPE: dict[type[Activation], Callable[..., str]] = {
 def _derivative(activation: Activation, dy: str, saved: str) -> str:
     text = _SLOPE.get(type(activation))
     if text is None:
-        raise CompileError(f"no kernel knows the derivative of {activation.op_name()}; add a row to codegen/expressions.py")
+        name = activation.op_name()
+        raise CompileError(f"no kernel knows the derivative of {name}; add a row to codegen/expressions.py")
     return text(activation, dy, saved)
 
 

@@ -28,9 +28,10 @@ Hook = Callable[[Writer, str, str, str], None]
 class Gather:
     """What the loop multiplies. Names are those of the kernel's constants and values.
 
-    source: operand A's pointer. extent: its height and width. channels: of its map; run: of one group.
-    lane: letter of the channel index. first: text of the tile's first image. rows_are_pixels: whether row m is
-    pixel m, and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data gradient).
+    source: operand A. extent: its height and width. channels: of its map; run: of one group. lane: letter
+    of the channel index. first: text of the tile's first image. rows_are_pixels: whether row m is pixel m,
+    and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data
+    gradient).
     """
 
     work: Product
@@ -73,8 +74,8 @@ def emit_tile_order(w: Writer, work: Product, schedule: Schedule) -> None:
     )
 
 
-def emit_columns(w: Writer, work: Product, schedule: Schedule, total: str, run: str, name: str) -> str:
-    """col: the columns of this tile among all channels. Returns the name of their mask, "" where all exist."""
+def emit_columns(w: Writer, work: Product, schedule: Schedule, run: str, name: str) -> str:
+    """col: this tile's columns among all channels. Returns the name of their mask, "" where all exist."""
     tiled = work.columns > schedule.block_n
     lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)" if tiled else "tl.arange(0, BLOCK_N)"
     if work.groups > 1:
@@ -90,7 +91,7 @@ def emit_columns(w: Writer, work: Product, schedule: Schedule, total: str, run: 
 
 
 def emit_loop(w: Writer, gather: Gather, schedule: Schedule, col_ok: str) -> None:
-    """acc = A times B over the whole inner axis; expects row, row_ok, col, and (but for rows) top, left, image."""
+    """acc = A times B; expects row, row_ok, col, and (but for the form of plain rows) top, left, image."""
     form = _rows if gather.is_rows else _flattened if gather.work.flattened else _taps
     w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
     form(w, gather, schedule, col_ok)

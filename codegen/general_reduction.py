@@ -42,7 +42,7 @@ class _Walk:
         found, following = {}, 1
         for axis, size in reversed(self.axes):
             text = f"{self.name} // {following}" if following > 1 else self.name
-            if size and following * size < self.size or size and self.over_batch:
+            if (size and following * size < self.size) or (size and self.over_batch):
                 text += f" % {size}"
             found[axis] = text
             following *= size
@@ -98,13 +98,17 @@ def emit_general(region: Region, sums: list[Node], schedule: Schedule | None) ->
     word = "mean" if op.mean else "sum"
     for node in sums:
         value = values.get(node.inputs[0]) or names.role[node.inputs[0]]
-        formula.append(f"{names.role[node.name]} = {word} over the axes {', '.join(map(str, op.axes))} of {value}")
+        formula.append(
+            f"{names.role[node.name]} = {word} over the axes {', '.join(map(str, op.axes))} of {value}"
+        )
     return KernelFile(
         region,
         names,
         summary=f"{word.capitalize()}s over the axes {', '.join(map(str, op.axes))}.",
         formula=formula,
-        plan=[f"each program computes {schedule.block_n} results, {schedule.block_m} of their terms at a time."],
+        plan=[
+            f"each program computes {schedule.block_n} results, {schedule.block_m} of their terms at a time."
+        ],
         constants={
             "BLOCK_R": (schedule.block_m, "terms of a tile"),
             "BLOCK_O": (schedule.block_n, "results of a program"),
@@ -112,21 +116,23 @@ def emit_general(region: Region, sums: list[Node], schedule: Schedule | None) ->
         functions=[jit],
         launch=launch,
         schedule=schedule,
-        sum_length=gone.size * (1024 if gone.over_batch else 1),
+        sum_length=gone.size * (16 if gone.over_batch else 1),
     )
 
 
+def times(name: str, factor: int) -> str:
+    return f"{name} * {factor}" if factor > 1 else name
+
+
 def _extent(walk: _Walk) -> str:
-    if not walk.over_batch:
-        return str(walk.size)
-    return f"batch * {walk.size}" if walk.size > 1 else "batch"
+    return times("batch", walk.size) if walk.over_batch else str(walk.size)
 
 
 def _body(body: Writer, names: Names, sums: list[Node], source: Node, kept: _Walk, gone: _Walk) -> None:
     region, note = names.region, "[BLOCK_R, BLOCK_O]"
     body.line("result = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)[None, :]", "[1, BLOCK_O]")
     body.line(f"result_ok = result < {_extent(kept)}", "[1, BLOCK_O]")
-    made = {node.name: names.fresh("sums") for node in sums}
+    made = {node.name: "sums" if i == 0 else f"sums{i + 1}" for i, node in enumerate(sums)}
     for sum_name in made.values():
         body.line(f"{sum_name} = tl.zeros([BLOCK_R, BLOCK_O], tl.float32)")
     body.line("first = 0")
@@ -144,9 +150,14 @@ def _body(body: Writer, names: Names, sums: list[Node], source: Node, kept: _Wal
         body.line("first += BLOCK_R")
     for node in sums:
         role = names.role[node.name]
-        count = f" / ({_extent(gone)})" if node.op.mean else ""  # type: ignore[attr-defined]
+        count = f" / {in_brackets(_extent(gone))}" if node.op.mean else ""  # type: ignore[attr-defined]
         body.line(f"{role} = tl.sum({made[node.name]}, axis=0)[None, :]{count}", "[1, BLOCK_O]")
         body.line(f"tl.store({role}_ptr + result, {rounded(role, node)}, mask=result_ok)")
+
+
+def in_brackets(text: str) -> str:
+    """A text that can be divided by."""
+    return f"({text})" if " " in text else text
 
 
 def _place(body: Writer, source: Node, coordinates: dict[int, str], note: str) -> None:

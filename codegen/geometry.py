@@ -1,7 +1,7 @@
 """How the rows of a tile lie on feature maps, and where the elements they multiply come from.
 
-Every contraction gathers: row position i along an axis, tap t, reads position `i * stride + shift + t * step` of
-the source map. The three products of a convolution differ only in these numbers:
+Every contraction gathers: along an axis, row position i and tap t read position
+`i * stride + shift + t * step` of the source map. The three products of a convolution differ only in these numbers:
 
                     rows    source    stride    step        shift
     forward         P       H         stride    dilation    -padding
@@ -19,8 +19,8 @@ from ..graph.windows import Pair
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis of a gather. rows: row positions; source: positions of the map that is read; taps: of the
-    kernel. A row and a tap meet at source position row * stride + shift + tap * step.
+    """One spatial axis of a gather. rows: row positions; source: positions of the map that is read; taps: of
+    the kernel. A row and a tap meet at source position row * stride + shift + tap * step.
     """
 
     rows: int
@@ -83,10 +83,10 @@ def transposed_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Ax
 class PhasedAxis(Axis):
     """An axis of a strided convolution's data gradient, all phases together.
 
-    Rows of phase a are the positions h = i * stride + a. Since h + padding - r * dilation must be divisible by the
-    stride, they meet the taps r = first, first + stride, ... and no others; `inverse` is that of the dilation
-    modulo the stride, so that first = (a + padding) * inverse % stride. Axis.stride is 1: a row of the next h of
-    the phase reads the next source position.
+    Rows of phase a are the positions h = i * stride + a. Since h + padding - r * dilation must be divisible
+    by the stride, they meet the taps r = first, first + stride, ... and no others; `inverse` is that of the
+    dilation modulo the stride, so that first = (a + padding) * inverse % stride. Axis.stride is 1: the next
+    h of a phase reads the next source position.
     """
 
     phases: int = 1
@@ -124,7 +124,7 @@ class PhasedAxis(Axis):
 
 
 def phased_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[PhasedAxis, PhasedAxis]:
-    """Axes of a strided convolution's data gradient. Raises ValueError where stride and dilation share a factor."""
+    """Axes of a strided convolution's data gradient; stride and dilation must have no common factor."""
 
     def one(i: int) -> PhasedAxis:
         stride, dilation = op.strides[i], op.dilation[i]

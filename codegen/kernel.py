@@ -1,4 +1,4 @@
-"""A kernel: one region as the text of a file that runs by itself, and what is known about it before it runs."""
+"""A kernel: one region as the text of a file that runs by itself, and what is known before it runs."""
 
 from __future__ import annotations
 

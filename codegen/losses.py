@@ -13,6 +13,7 @@ from ..graph.op import Op
 from ..graph.ops import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from ..graph.regions import Region
 from .errors import NotEmittable
+from .general_reduction import in_brackets
 from .names import Names
 from .pointwise import FlatTile
 from .row_tiles import RowTile
@@ -28,7 +29,9 @@ CLIP = "1e-7"
 """Keras keeps probabilities within [1e-7, 1 - 1e-7]."""
 
 _FORMULA: dict[type[Op], Callable[[Any], str]] = {
-    SoftmaxCrossEntropy: lambda op: "mean over the rows of -sum over c of target[c] * log softmax(prediction)[c]",
+    SoftmaxCrossEntropy: lambda op: (
+        "mean over the rows of -sum over c of target[c] * log softmax(prediction)[c]"
+    ),
     MeanSquaredError: lambda op: "mean of (prediction - target)^2",
     BinaryCrossEntropy: lambda op: (
         "mean of -(t log p + (1 - t) log(1 - p)), t = target, p = "
@@ -63,7 +66,9 @@ def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
     roles = [names.role[n.name] for n in region.inputs]
     launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
     launch.line(f"programs = {programs}")
-    launch.line(f"partial = torch.empty(programs, dtype=torch.float32, device={names.role[prediction.name]}.device)")
+    launch.line(
+        f"partial = torch.empty(programs, dtype=torch.float32, device={names.role[prediction.name]}.device)"
+    )
     launch.line(jit.call("(programs,)", [*roles, "partial"]))
     launch.line(finish.call("(1,)", ["partial", names.role[node.name]]))
     return KernelFile(
@@ -71,8 +76,8 @@ def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
         names,
         summary=f"Loss: {node.op.op_name().replace('_', ' ')}.",
         formula=[f"{names.role[node.name]} = {_FORMULA[type(node.op)](node.op)}"],
-        plan=["each program of the first kernel leaves one partial sum; one program of the second adds them up,",
-              "always in the same order."],
+        plan=["each program of the first kernel leaves one partial sum; one program of the second adds them",
+              "up, always in the same order."],
         constants=constants,
         functions=[jit, finish],
         launch=launch,
@@ -114,7 +119,7 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         value = _slope(jit.body, loss, x, t)
         launch.line(jit.call("(triton.cdiv(batch * IMAGE, BLOCK),)", roles))
     result = names.role[node.name]
-    jit.body.line(f"{result} = {value} * ({scale} / ({count}))", tile.note)
+    jit.body.line(f"{result} = {value} * ({scale} / {in_brackets(count)})", tile.note)
     tile.values[node.name] = result
     tile.store(jit.body, node)
     return KernelFile(
@@ -140,7 +145,7 @@ def _alone(region: Region) -> None:
         raise NotEmittable(f"{region.anchor.name}: a loss shares no kernel and needs a batch axis")
 
 
-# -- softmax cross-entropy -------------------------------------------------------------------------------------
+# -- softmax cross-entropy -----------------------------------------------------------------------------------
 def _cross_entropy(body: Writer, rows: RowTile, prediction: Node, target: Node) -> None:
     tile = rows.tile()
     x, t = tile.load(body, prediction), tile.load(body, target)
@@ -154,9 +159,13 @@ def _cross_entropy(body: Writer, rows: RowTile, prediction: Node, target: Node) 
     body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.sum(losses, axis=1), axis=0))")
 
 
-# -- elementwise losses ----------------------------------------------------------------------------------------
+# -- elementwise losses --------------------------------------------------------------------------------------
 def _flat(
-    names: Names, node: Node, tensors: list[tuple[str, str]], schedule: Schedule | None, name: str = "partial_kernel"
+    names: Names,
+    node: Node,
+    tensors: list[tuple[str, str]],
+    schedule: Schedule | None,
+    name: str = "partial_kernel",
 ) -> tuple[JitFunction, Schedule]:
     used = schedule or Schedule(BLOCK, 1, warps=4)
     constants: dict[str, object] = {"IMAGE": image_size(node), "BLOCK": used.block_m}
@@ -213,8 +222,6 @@ def _finish(names: Names, node: Node, count: str, block: int) -> JitFunction:
         body.line("inside = first + lane < programs", "[BLOCK]")
         body.line("sums += tl.load(partial_ptr + first + lane, mask=inside, other=0.0)", "[BLOCK]")
         body.line("first += BLOCK")
-    body.line(f"{role} = tl.sum(sums, axis=0) / ({count})", "one number")
+    body.line(f"{role} = tl.sum(sums, axis=0) / {in_brackets(count)}", "one number")
     body.line(f"tl.store({role}_ptr, {rounded(role, node)})")
     return jit
-
-

@@ -83,7 +83,9 @@ def _formula(names: Names, node: Node) -> list[str]:
     left = f"{names.role[node.name]}[{','.join(axes)}]"
     if isinstance(node.op, Concat):
         parts = ", ".join(names.role[name] for name in node.inputs)
-        return [f"{names.role[node.name]} = {parts}, one after another along axis {node.op.axis % node.type.rank}"]
+        return [
+            f"{names.role[node.name]} = {parts}, one after another along axis {node.op.axis % node.type.rank}"
+        ]
     source, _ = _source(node, node.inputs[0], names)
     where = [source[axis].replace(" ", "") for axis in sorted(source)]
     rest = f", or {node.op.value:g} outside" if isinstance(node.op, Pad) else ""
@@ -116,7 +118,7 @@ def _body(body: Writer, names: Names, node: Node) -> None:
 
 
 def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dict[int, str], list[str]]:
-    """Where an element of the result lies in an operand: axis -> coordinate, and the tests that it lies there."""
+    """Where an element of the result lies in an operand: axis -> coordinate, and tests that it does."""
     op: Any = node.op
     shape = names.region.graph[operand].type.shape
     axes = range(1, node.type.rank)
@@ -159,7 +161,9 @@ def _load(
     outside = number(node.op.value) if isinstance(node.op, Pad) else "0.0"
     if not source.type.is_floating:
         outside = outside.split(".")[0]
-    body.line(f"{value} = tl.load({names.pointer(source)} + {' + '.join(terms)}, mask={mask}, other={outside})")
+    body.line(
+        f"{value} = tl.load({names.pointer(source)} + {' + '.join(terms)}, mask={mask}, other={outside})"
+    )
     if source.type.is_floating and source.type.dtype != "float32":
         body.line(f"{value} = {value}.to(tl.float32)")
     if not before:

@@ -1,7 +1,7 @@
 """Identifiers of an emitted file: roles of operands and names of values, all from a fixed alphabet.
 
-No name of a user's model becomes source text. What a person may want to know of it stands in the header, through
-`escaped`.
+No name of a user's model becomes source text. What a person may want to know of it stands in the header,
+through `escaped`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,18 @@ from .expressions import HELPERS
 RESERVED = frozenset(
     [
         *keyword.kwlist, *dir(builtins), *HELPERS, *"abcdefghijklmnopqrstuvz",
-        "tl", "triton", "torch", "os", "F", "math", "launch", "reference", "example", "results", "batch", "device",
-        "seed", "generator", "acc", "row", "column", "rows", "columns", "pixel", "pixels", "offset", "offsets",
-        "image", "images", "channel", "channels", "lane", "start", "first", "inside", "row_ok", "column_ok", "tap",
-        "taps", "best", "value", "values", "position", "chunk", "partial", "partials", "block", "tile",
-        "program", "count", "source", "place", "at", "top", "left", "reach", "element", "wanted", "found", "expected", "inputs", "outputs", "grid",
+        "tl", "triton", "torch", "os", "F", "math", "launch", "reference", "example", "results", "batch",
+        "device", "seed", "generator", "acc", "row", "column", "rows", "columns", "pixel", "pixels", "offset",
+        "offsets", "image", "images", "channel", "channels", "lane", "start", "first", "inside", "row_ok",
+        "column_ok", "tap", "taps", "best", "value", "values", "position", "chunk", "partial", "partials",
+        "block", "tile", "program", "count", "source", "place", "at", "top", "left", "reach", "element",
+        "wanted", "found", "expected", "inputs", "outputs", "grid", "result", "term", "step", "padded",
+        "sums", "sums2", "tile_m", "tile_n", "band", "band_size", "group", "col", "col_ok", "col_in_group",
+        "phase", "candidate", "pooled", "pooled_ok", "windows", "largest", "broken", "average", "real", "power",
+        "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",
     ]
 )  # fmt: skip
-"""Words that no operand and no value is called: Python's, the file's own, and the kernels' local variables."""
+"""Words that no operand and no value is called: Python's, the file's own, and the kernels' variables."""
 
 
 def escaped(name: str) -> str:
@@ -63,8 +67,8 @@ def escaped(name: str) -> str:
 class Names:
     """Who is called what in one file.
 
-    role: node name -> the operand's name, for every input and output of the region. In a kernel `<role>_ptr` is
-    its pointer and `<role>` its loaded value.
+    role: node name -> the operand's name, for every input and output of the region. In a kernel `<role>_ptr`
+    is its pointer and `<role>` its loaded value.
     """
 
     def __init__(self, region: Region) -> None:
@@ -141,8 +145,13 @@ def _input_role(region: Region, node: Node) -> str:
 def _arithmetic_role(region: Region, reader: Node, node: Node, place: int) -> str:
     if isinstance(node.op, Constant):
         return "constant"
-    if broadcast_kind(node.type.shape, reader.type.shape) == "channel" and node.type.shape != reader.type.shape:
-        return "bias" if isinstance(reader.op, Add) else "scale" if isinstance(reader.op, Multiply) else "shift"
+    if (
+        broadcast_kind(node.type.shape, reader.type.shape) == "channel"
+        and node.type.shape != reader.type.shape
+    ):
+        return (
+            "bias" if isinstance(reader.op, Add) else "scale" if isinstance(reader.op, Multiply) else "shift"
+        )
     if place == 0 and reader is region.nodes[0]:
         return "x"
     if isinstance(reader.op, Add):

@@ -76,7 +76,9 @@ class PixelTile:
     def column_ok(self) -> str:
         return "column_ok" if self.node.type.channels % self.schedule.block_n else ""
 
-    def tile(self, values: dict[str, str], node: Node | None = None, pixel: str = "pixel", ok: str = "row_ok") -> Tile:
+    def tile(
+        self, values: dict[str, str], node: Node | None = None, pixel: str = "pixel", ok: str = "row_ok"
+    ) -> Tile:
         """A tile of pointwise members with the shape of `node`, whose pixels are called `pixel`."""
         return Tile(
             self.names,

@@ -1,7 +1,7 @@
 """Pointwise regions: one pass over the elements, whatever their rank.
 
-The result is one flat run of N * IMAGE elements, cut into blocks. An operand of another shape is read at the place
-that the element's position within its image tells, so that any broadcasting works.
+The result is one flat run of N * IMAGE elements, cut into blocks. An operand of another shape is read at the
+place that the element's position within its image tells, so that any broadcasting works.
 """
 
 from __future__ import annotations

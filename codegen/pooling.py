@@ -24,6 +24,14 @@ from .writer import Writer
 
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
 
+_TITLES: dict[type, str] = {
+    MaxPool2D: "maximum",
+    MaxPoolIndex2D: "position of the maximum",
+    AveragePool2D: "mean",
+}
+
+_WORDS: dict[type, str] = {MaxPool2D: "max", MaxPoolIndex2D: "argmax", AveragePool2D: "mean"}
+
 
 def emit_pooling(region: Region, schedule: Schedule | None = None) -> KernelFile:
     """A region around pooling or its gradient. Raises NotEmittable for one that stores what windows skip."""
@@ -35,16 +43,20 @@ def emit_pooling(region: Region, schedule: Schedule | None = None) -> KernelFile
 class _Window:
     """What both directions share: geometry, and which coordinates need a test."""
 
-    def __init__(self, region: Region, schedule: Schedule | None, image: Node, pooled: Node, result: Node) -> None:
+    def __init__(
+        self, region: Region, schedule: Schedule | None, image: Node, pooled: Node, result: Node
+    ) -> None:
         self.region = region
         self.names = Names(region)
-        self.op: Any = region.anchor.op
+        self.op = region.anchor.op
         self.image, self.pooled = image, pooled
         self.h, self.w = (int(d) for d in image.type.shape[1:3])
         self.p, self.q = (int(d) for d in pooled.type.shape[1:3])
-        self.size_h, self.size_w = self.op.size
-        self.step_h, self.step_w = self.op.strides
-        (self.top, self.bottom), (self.left, self.right) = self.op.padding
+        op: Any = region.anchor.op
+        self.size_h, self.size_w = op.size
+        self.step_h, self.step_w = op.strides
+        self.padding = op.padding
+        (self.top, self.bottom), (self.left, self.right) = op.padding
         self.tile = PixelTile.of(self.names, result, schedule)
 
     @property
@@ -53,7 +65,7 @@ class _Window:
 
     @property
     def size(self) -> int:
-        return prod(self.op.size)
+        return int(self.size_h * self.size_w)
 
     @property
     def padded(self) -> bool:
@@ -63,7 +75,7 @@ class _Window:
         return f"for t in {'tl.static_range' if steps <= UNROLLED else 'range'}({steps}):"
 
     def geometry_text(self) -> str:
-        padding = f", padding {self.op.padding}" if self.padded else ""
+        padding = f", padding {self.padding}" if self.padded else ""
         return f"windows of {self.size_h}x{self.size_w} at steps of {self.step_h}x{self.step_w}{padding}"
 
     def counted(self, writer: Writer, p: str, q: str) -> str:
@@ -72,12 +84,12 @@ class _Window:
             return str(float(self.size))
         writer.line(
             f"high = tl.minimum({p} * {self.step_h} + {self.size_h - self.top}, {self.h}) "
-            f"- tl.maximum({p} * {self.step_h} - {self.top}, 0)",
+            f"- tl.maximum({_affine(p, self.step_h, -self.top)}, 0)",
             "rows inside",
         )
         writer.line(
             f"wide = tl.minimum({q} * {self.step_w} + {self.size_w - self.left}, {self.w}) "
-            f"- tl.maximum({q} * {self.step_w} - {self.left}, 0)",
+            f"- tl.maximum({_affine(q, self.step_w, -self.left)}, 0)",
             "columns inside",
         )
         return "tl.maximum(high * wide, 1).to(tl.float32)"
@@ -97,8 +109,11 @@ class _Pool(_Window):
     def _check(self) -> None:
         first = self.pools[0]
         for pool in self.pools:
-            if pool.inputs != first.inputs or pool.op.geometry() != first.op.geometry():  # type: ignore[attr-defined]
-                raise NotEmittable(f"{pool.name} and {first.name} pool other windows; put them into two regions")
+            here, there = _geometry(pool), _geometry(first)
+            if pool.inputs != first.inputs or here != there:
+                raise NotEmittable(
+                    f"{pool.name} and {first.name} pool other windows; put them into two regions"
+                )
         for node in [*self.region.prologue, *self.after]:
             if node.op.kind is not Kind.POINTWISE:
                 raise NotEmittable(f"{node.name}: {node.op.op_name()} cannot share a kernel with pooling")
@@ -122,7 +137,9 @@ class _Pool(_Window):
             body.line("position = tl.zeros([BLOCK_P, BLOCK_C], tl.int32)")
         if self.has(AveragePool2D):
             body.line("sums = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)")
-        with body.block(self.loop(self.size), f"row {_split('t', self.size_w)[0]}, column {_split('t', self.size_w)[1]}"):
+        with body.block(
+            self.loop(self.size), f"row {_split('t', self.size_w)[0]}, column {_split('t', self.size_w)[1]}"
+        ):
             value, ok = self._value(body, "-inf" if largest else "0.0")
             self._combine(body, value, ok)
         self._finish(body)
@@ -158,7 +175,9 @@ class _Pool(_Window):
         body.line(f"source = (image * {self.h} + h) * {self.w} + w", "[BLOCK_P, 1]")
         ok = "row_ok"
         if self.padded:
-            body.line(f"inside = row_ok & (h >= 0) & (h < {self.h}) & (w >= 0) & (w < {self.w})", "[BLOCK_P, 1]")
+            body.line(
+                f"inside = row_ok & (h >= 0) & (h < {self.h}) & (w >= 0) & (w < {self.w})", "[BLOCK_P, 1]"
+            )
             ok = "inside"
         tile = self.tile.tile({}, self.image, "source", ok)
         if not self.region.prologue:
@@ -201,17 +220,18 @@ class _Pool(_Window):
         tile.emit(body, self.after)
 
     def _title(self) -> str:
-        kinds = {MaxPool2D: "maximum", MaxPoolIndex2D: "position of the maximum", AveragePool2D: "mean"}
-        what = " and ".join(dict.fromkeys(kinds[type(node.op)] for node in self.pools))
+        what = " and ".join(dict.fromkeys(_TITLES[type(node.op)] for node in self.pools))
         return f"Pooling: the {what} of {self.geometry_text()}."
 
     def _formula(self) -> list[str]:
         values: dict[str, str] = {}
-        at = f"[n, {_affine('p', self.step_h, -self.top)} + r, {_affine('q', self.step_w, -self.left)} + s, c]"
+        at = (
+            f"[n, {_affine('p', self.step_h, -self.top)} + r, {_affine('q', self.step_w, -self.left)} + s, c]"
+        )
         lines = compose(self.names, self.region.prologue, values)
         inner = values.get(self.image.name) or self.names.role.get(self.image.name, "x")
         for node in self.pools:
-            word = {MaxPool2D: "max", MaxPoolIndex2D: "argmax", AveragePool2D: "mean"}[type(node.op)]
+            word = _WORDS[type(node.op)]
             inside = f"{inner}{at}" if inner.isidentifier() else f"({inner}){at}"
             text = f"{word} over r < {self.size_h}, s < {self.size_w} of {inside}"
             stored = node in self.region.outputs
@@ -258,7 +278,10 @@ class _Unpool(_Window):
             self.names,
             summary=f"Gradient of {'max' if largest else 'average'} pooling: {self.geometry_text()}.",
             formula=self._formula(largest),
-            plan=[*self.tile.plan("pixels"), f"A pixel lies in at most {steps} windows."],
+            plan=[
+                *self.tile.plan("pixels"),
+                f"A pixel lies in at most {steps} window{'s' if steps > 1 else ''}.",
+            ],
             constants=self.tile.constants(),
             functions=[jit],
             launch=self.tile.launch(jit),
@@ -267,7 +290,7 @@ class _Unpool(_Window):
         )
 
     def _one_window(self, body: Writer, largest: bool, a: str = "0", b: str = "0") -> str:
-        """Text of what one window hands to each pixel. a, b: how many windows before the last that may cover it."""
+        """Text of what one window hands to each pixel. a, b: windows before the last that may cover it."""
         last_p = _last("h", self.step_h, self.h + self.top, self.p)
         last_q = _last("w", self.step_w, self.w + self.left, self.q)
         body.line(f"p = {last_p}" + (f" - {a}" if a != "0" else ""), "[BLOCK_P, 1]")
@@ -284,7 +307,10 @@ class _Unpool(_Window):
             return f"{dy} / {count}" if count[0] != "t" else f"tl.where({ok}, {dy} / {count}, 0.0)"
         index = self.region.graph[self.region.anchor.inputs[1]]
         role = self.names.role[index.name]
-        body.line(f"{role} = tl.load({role}_ptr + {tile.offset(body)}{masked(tile.ok, '0')}).to(tl.int32)", tile.note)
+        body.line(
+            f"{role} = tl.load({role}_ptr + {tile.offset(body)}{masked(tile.ok, '0')}).to(tl.int32)",
+            tile.note,
+        )
         own = f"(h - p * {self.step_h}) * {self.size_w} + w - q * {self.step_w}"
         body.line(f"own = {own}", "the pixel's place in the window")
         return f"tl.where({role} == own, {dy}, 0.0)"
@@ -315,6 +341,10 @@ class _Unpool(_Window):
         return lines + compose(names, region.epilogue, {region.anchor.name: name}, "{}[n,h,w,c]")
 
 
+def _geometry(node: Node) -> object:
+    return node.op.geometry() if isinstance(node.op, POOLS) else None
+
+
 def _affine(name: str, factor: int, offset: int) -> str:
     """name * factor + offset, without what does nothing."""
     text = f"{name} * {factor}" if factor != 1 else name
@@ -326,8 +356,6 @@ def _affine(name: str, factor: int, offset: int) -> str:
 def _split(name: str, columns: int) -> tuple[str, str]:
     """Row and column of a position in a window of so many columns."""
     return (f"{name} // {columns}", f"{name} % {columns}") if columns > 1 else (name, "0")
-
-
 
 
 def _last(coordinate: str, step: int, extent: int, count: int) -> str:

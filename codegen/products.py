@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from ..graph.errors import CompileError
 from ..graph.ir import Node
@@ -76,6 +77,7 @@ class Product:
 def product(region: Region) -> Product:
     """The product that a region's anchor computes. Raises CompileError where the anchor is no contraction."""
     node = region.anchor
+    op: Any = node.op
     if node.op.kind is not Kind.CONTRACTION:
         raise CompileError(
             f"{node.name}: {node.op.op_name()} is no contraction and has no tiles of a product"
@@ -84,7 +86,7 @@ def product(region: Region) -> Product:
     second = region.graph[node.inputs[1]].type
     groups = getattr(node.op, "groups", 1)
     convolution = isinstance(node.op, Conv2D | Conv2DDataGrad | Conv2DWeightGrad)
-    shared = {
+    shared: dict[str, Any] = {
         "groups": groups,
         "dtype": first.dtype,
         "itemsize": first.torch_dtype.itemsize,
@@ -97,7 +99,7 @@ def product(region: Region) -> Product:
             return Product(out, node.type.channels // groups, taps, first.channels // groups, **shared,
                            window=window_size(region), whole_row=ends_in_softmax(region))  # fmt: skip
         case Conv2DDataGrad() | DenseDataGrad():
-            phases = prod(node.op.strides) if convolution else 1
+            phases = prod(op.strides) if convolution else 1
             taps = prod(second.size()[:-2])
             return Product(
                 out, node.type.channels // groups, taps, first.channels // groups, **shared, phases=phases

@@ -1,8 +1,8 @@
 """Sums and means over axes.
 
-Over all axes but the channels, a first kernel sums chunks of constant length and a second adds the chunks up, in
-one fixed order: the same numbers give the same result, bit for bit. Every other choice of axes is one kernel whose
-programs walk what they sum over.
+Over all axes but the channels, a first kernel sums chunks of constant length and a second adds the chunks up,
+in one fixed order: the same numbers give the same result, bit for bit. Every other choice of axes is one
+kernel whose programs walk what they sum over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..graph.ops import Reduce
 from ..graph.regions import Region
 from .errors import NotEmittable
 from .formulas import compose
-from .general_reduction import emit_general
+from .general_reduction import emit_general, in_brackets, times
 from .geometry import power_of_two
 from .names import Names
 from .schedules import Schedule
@@ -36,8 +36,11 @@ def emit_reduction(region: Region, schedule: Schedule | None = None) -> KernelFi
     sums = [node for node in region.nodes if isinstance(node.op, Reduce)]
     first: Any = sums[0].op if sums else None
     for node in region.nodes:
-        if node.op.kind is not Kind.POINTWISE and (node not in sums or node.op.axes != first.axes):  # type: ignore[attr-defined]
-            raise NotEmittable(f"{node.name}: {node.op.op_name()} cannot share a kernel with {region.anchor.name}")
+        op: Any = node.op
+        if node.op.kind is not Kind.POINTWISE and (node not in sums or op.axes != first.axes):
+            raise NotEmittable(
+                f"{node.name}: {node.op.op_name()} cannot share a kernel with {region.anchor.name}"
+            )
     after = {node.name for node in sums}
     if any(after.intersection(node.inputs) for node in region.nodes):
         raise NotEmittable(f"{region.anchor.name}: what reads a sum needs a kernel of its own")
@@ -71,7 +74,8 @@ class _ChannelSums:
             f"a program of the first kernel adds {STEPS} tiles of {self.schedule.block_m} pixels and "
             f"{self.schedule.block_n} channels; the second adds these chunks up, always in the same order."
             if self.two_stages
-            else f"a program adds the rows of {self.schedule.block_n} channels, {self.schedule.block_m} at a time."
+            else f"a program adds the rows of {self.schedule.block_n} channels, "
+            f"{self.schedule.block_m} at a time."
         ]
         constants: dict[str, tuple[object, str]] = {
             "BLOCK_R": (self.schedule.block_m, "pixels of a tile"),
@@ -89,7 +93,7 @@ class _ChannelSums:
             functions=jitted,
             launch=self._launch(jitted),
             schedule=self.schedule,
-            sum_length=1024 * self.pixels,
+            sum_length=16 * self.pixels,
         )
 
     def _formula(self) -> list[str]:
@@ -101,8 +105,10 @@ class _ChannelSums:
             lines.append(f"{self.names.role[node.name]}[c] = {word} over the pixels of {value}")
         return lines
 
-    # -- kernels -----------------------------------------------------------------------------------------------
-    def _function(self, name: str, doc: str, tensors: list[tuple[str, str]], numbers: list[str]) -> JitFunction:
+    # -- kernels ----------------------------------------------------------------------------------------
+    def _function(
+        self, name: str, doc: str, tensors: list[tuple[str, str]], numbers: list[str]
+    ) -> JitFunction:
         constants: dict[str, object] = {"BLOCK_R": self.schedule.block_m, "BLOCK_C": self.schedule.block_n}
         return JitFunction(name, tensors, numbers, constants, doc=doc, warps=self.schedule.warps)
 
@@ -118,20 +124,22 @@ class _ChannelSums:
         return "partial" if place == 0 else f"partial{place + 1}"
 
     def _columns(self, body: Writer, axis: int) -> None:
-        body.line(f"channel = tl.program_id({axis}) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]", "[1, BLOCK_C]")
+        body.line(
+            f"channel = tl.program_id({axis}) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]", "[1, BLOCK_C]"
+        )
         if self.column_ok:
             body.line(f"column_ok = channel < {self.channels}", "[1, BLOCK_C]")
 
     def _accumulators(self, body: Writer) -> dict[str, str]:
         made = {}
         for node in self.sums:
-            made[node.name] = self.names.fresh("sums")
+            made[node.name] = "sums" + self._partial(node).removeprefix("partial")
             body.line(f"{made[node.name]} = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)")
         return made
 
     def _add_tile(self, body: Writer, made: dict[str, str]) -> None:
         """Lines that add one tile of pixels to the accumulators."""
-        body.line(f"row_ok = pixel < batch * {self.pixels}", "[BLOCK_R, 1]")
+        body.line(f"row_ok = pixel < {times('batch', self.pixels)}", "[BLOCK_R, 1]")
         tile = Tile(
             self.names, self.shape, column="channel", column_ok=self.column_ok, note="[BLOCK_R, BLOCK_C]",
             row_note="[BLOCK_R, 1]", column_note="[1, BLOCK_C]",
@@ -147,13 +155,15 @@ class _ChannelSums:
         role = self.names.role[node.name]
         body.line(f"{role} = tl.sum({sums}, axis=0)[None, :]", "[1, BLOCK_C]")
         if node.op.mean:  # type: ignore[attr-defined]
-            body.line(f"{role} = {role} / (batch * {self.pixels})", "[1, BLOCK_C]")
+            body.line(f"{role} = {role} / {in_brackets(times('batch', self.pixels))}", "[1, BLOCK_C]")
         mask = f", mask={self.column_ok}" if self.column_ok else ""
         body.line(f"tl.store({role}_ptr + channel, {rounded(role, node)}{mask})")
 
     def _at_once(self) -> JitFunction:
         outputs = [*self._operands(self._read()), *self._operands(self.sums)]
-        jit = self._function("sum_kernel", "Each program adds all rows of BLOCK_C channels.", outputs, ["batch"])
+        jit = self._function(
+            "sum_kernel", "Each program adds all rows of BLOCK_C channels.", outputs, ["batch"]
+        )
         self._columns(jit.body, 0)
         made = self._accumulators(jit.body)
         jit.body.line("first = 0")
@@ -181,14 +191,19 @@ class _ChannelSums:
         mask = f", mask={self.column_ok}" if self.column_ok else ""
         for node in self.sums:
             total = f"tl.sum({made[node.name]}, axis=0)[None, :]"
-            body.line(f"tl.store({self._partial(node)}_ptr + chunk * {self.channels} + channel, {total}{mask})")
+            body.line(
+                f"tl.store({self._partial(node)}_ptr + chunk * {self.channels} + channel, {total}{mask})"
+            )
         return jit
 
     def _finish(self) -> JitFunction:
         partials = [(f"{self._partial(node)}_ptr", "float32") for node in self.sums]
-        numbers = ["chunks", "batch"] if any(n.op.mean for n in self.sums) else ["chunks"]  # type: ignore[attr-defined]
+        means = any(isinstance(n.op, Reduce) and n.op.mean for n in self.sums)
+        numbers = ["chunks", "batch"] if means else ["chunks"]
         tensors = [*partials, *self._operands(self.sums)]
-        jit = self._function("finish_kernel", "Each program adds up the chunks of BLOCK_C channels.", tensors, numbers)
+        jit = self._function(
+            "finish_kernel", "Each program adds up the chunks of BLOCK_C channels.", tensors, numbers
+        )
         body = jit.body
         self._columns(body, 0)
         made = self._accumulators(body)
@@ -198,7 +213,9 @@ class _ChannelSums:
             ok = "(chunk < chunks)" + (f" & {self.column_ok}" if self.column_ok else "")
             for node in self.sums:
                 address = f"{self._partial(node)}_ptr + chunk * {self.channels} + channel"
-                body.line(f"{made[node.name]} += tl.load({address}, mask={ok}, other=0.0)", "[BLOCK_R, BLOCK_C]")
+                body.line(
+                    f"{made[node.name]} += tl.load({address}, mask={ok}, other=0.0)", "[BLOCK_R, BLOCK_C]"
+                )
             body.line("first += BLOCK_R")
         for node in self.sums:
             self._result(body, node, made[node.name])

@@ -73,7 +73,7 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
     return [f"{result} = {text}"] if isinstance(text, str) else text
 
 
-# -- activations -----------------------------------------------------------------------------------------------
+# -- activations ---------------------------------------------------------------------------------------------
 _ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
     Relu: lambda f, x: f"torch.relu({x})",
     Relu6: lambda f, x: f"F.relu6({x})",
@@ -106,12 +106,16 @@ def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Li
     ]
 
 
-# -- contractions ----------------------------------------------------------------------------------------------
+# -- contractions --------------------------------------------------------------------------------------------
 def _padded(x: str, padding: Any, value: str = "") -> str:
     """x as (N, C, H, W), with its padding."""
     (top, bottom), (left, right) = padding
     image = f"{x}.permute(0, 3, 1, 2)"
-    return f"F.pad({image}, {(left, right, top, bottom)}{value})" if top + bottom + left + right or value else image
+    return (
+        f"F.pad({image}, {(left, right, top, bottom)}{value})"
+        if top + bottom + left + right or value
+        else image
+    )
 
 
 def _geometry(op: Any) -> str:
@@ -153,7 +157,7 @@ def _dense(op: Dense, result: str, x: str, w: str, *bias: str) -> str:
     return f"{x} @ {w}" + (f" + {bias[0]}" if bias else "")
 
 
-# -- windows ---------------------------------------------------------------------------------------------------
+# -- windows -------------------------------------------------------------------------------------------------
 def _windows(op: Any, result: str, x: str, outside: str) -> Lines:
     """Lines that make `result` the windows of x: (N, P, Q, C, window)."""
     (size_h, size_w), (step_h, step_w) = op.size, op.strides
@@ -211,7 +215,7 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
     ]
 
 
-# -- losses ----------------------------------------------------------------------------------------------------
+# -- losses --------------------------------------------------------------------------------------------------
 def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
 
@@ -240,7 +244,7 @@ def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: 
     ]
 
 
-# -- the rest --------------------------------------------------------------------------------------------------
+# -- the rest ------------------------------------------------------------------------------------------------
 def _scale(op: Scale, result: str, x: str) -> str:
     return f"{x} * {number(op.factor)} + {number(op.offset)}"
 

@@ -33,7 +33,9 @@ class RowTile:
     def of(cls, names: Names, node: Node, schedule: Schedule | None) -> RowTile:
         columns = power_of_two(node.type.channels)
         if columns > WIDEST:
-            raise NotEmittable(f"{node.name}: a row of {node.type.channels} is wider than the {WIDEST} a program holds")
+            raise NotEmittable(
+                f"{node.name}: a row of {node.type.channels} is wider than the {WIDEST} a program holds"
+            )
         warps = 4 if columns <= 2048 else 8 if columns <= 8192 else 16
         return cls(names, node, schedule or Schedule(max(1, ELEMENTS // columns), columns, warps=warps))
 
@@ -65,7 +67,9 @@ class RowTile:
             doc=doc,
             warps=self.schedule.warps,
         )
-        jit.body.line("pixel = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]", "row: [BLOCK_R, 1]")
+        jit.body.line(
+            "pixel = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]", "row: [BLOCK_R, 1]"
+        )
         jit.body.line("column = tl.arange(0, BLOCK_C)[None, :]", "[1, BLOCK_C]")
         jit.body.line(f"row_ok = pixel < {self.rows}", "[BLOCK_R, 1]")
         if self.column_ok:
@@ -90,6 +94,6 @@ class RowTile:
 
     def plan(self) -> list[str]:
         return [
-            f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its registers, "
-            f"with {self.schedule.warps} warps; memory is read once and written once."
+            f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its "
+            f"registers, with {self.schedule.warps} warps; memory is read once and written once."
         ]

@@ -21,7 +21,10 @@ TUNING_BATCH = 32
 
 
 STEP_SECONDS = 5e-8
-"""What a step of the main loop costs beside its arithmetic: about a hundred instructions of addresses and masks."""
+"""What a step of the main loop costs beside its arithmetic: a hundred instructions of addresses and masks."""
+
+MEMORY_SECONDS = 8e-7
+"""From asking for an operand to having it; a pipeline of n stages has n - 1 steps under way."""
 
 
 @dataclass(frozen=True)
@@ -146,28 +149,30 @@ def _with_chunks(schedule: Schedule, fit: _Fit) -> Schedule:
 
 
 def shared_bytes(schedule: Schedule, work: Product) -> int:
-    """Estimate of shared memory: the operands of every stage, or the result where it is regrouped for a window."""
+    """Estimate of shared memory: the operands of every stage, or the result while it is regrouped."""
     stages = schedule.stages * (schedule.block_m + schedule.block_n) * schedule.block_k * work.itemsize
     regrouped = 4 * schedule.block_m * schedule.block_n if work.window > 1 else 0
     return max(stages, regrouped)
 
 
 def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
-    """Whether the values a thread keeps stay below limits beyond which compiled kernels were seen to spill."""
+    """Whether the values a thread keeps stay below limits beyond which compiled kernels spilled."""
     threads = schedule.warps * fit.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
     if sums > (64 if fit.on_matrix_units else 16 if _crowded(fit) else 32):
         return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
         return schedule.block_m * schedule.block_k // threads <= 16
-    return sums < 64 or schedule.block_k <= 32 or fit.operands_in_shared_memory
+    if fit.operands_in_shared_memory:
+        return True
+    return sums < 64 or (schedule.block_k <= 32 and fit.product.phases == 1)
 
 
 def _seconds(schedule: Schedule, fit: _Fit) -> float:
     """A rough time: waves of tiles, each as long as its arithmetic or its operands' way from the L2 cache.
 
-    Larger tiles reuse operands more often; a 128 x 128 tile reaches about 0.8 of the matrix units' rate (shared
-    memory feeds them), and the rate falls with block_m * block_n / (block_m + block_n).
+    Larger tiles reuse operands more often; a 128 x 128 tile reaches about 0.8 of the matrix units' rate
+    (shared memory feeds them), and the rate falls with block_m * block_n / (block_m + block_n).
     """
     work, device = fit.product, fit.device
     steps, programs = _steps_and_programs(schedule, fit)
@@ -176,7 +181,7 @@ def _seconds(schedule: Schedule, fit: _Fit) -> float:
     arithmetic = 2 * schedule.block_m * schedule.block_n * schedule.block_k / rate
     from_cache = 2 * device.bandwidth / device.processors
     operands = (schedule.block_m + schedule.block_n) * schedule.block_k * work.itemsize / from_cache
-    latency = 4e-7 / schedule.stages
+    latency = MEMORY_SECONDS / (schedule.stages - 1)
     result = 4 * schedule.block_m * schedule.block_n / from_cache
     tile = steps * (max(arithmetic, operands, latency) + STEP_SECONDS) + result + 1e-6
     return ceil(programs / device.processors) * tile

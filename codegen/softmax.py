@@ -13,7 +13,7 @@ from .writer import Writer
 
 
 def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one softmax or softmax gradient. Raises NotEmittable with other members, or for huge rows."""
+    """A region of one softmax or its gradient. Raises NotEmittable with other members, or for huge rows."""
     node = region.anchor
     if len(region.nodes) > 1 or not node.type.batched:
         raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
@@ -29,12 +29,15 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     loaded = [tile.load(body, region.graph[operand]) for operand in node.inputs]
     if forward:
         body.line(f"{result} = {rows.softmax(body, loaded[0])}", tile.note)
-        formula = [f"{result}[row, c] = exp({loaded[0]}[row, c] - max) / sum over k of exp({loaded[0]}[row, k] - max)"]
+        x = loaded[0]
+        formula = [f"{result}[row, c] = exp({x}[row, c] - max) / sum over k of exp({x}[row, k] - max)"]
     else:
         dy, y = loaded
         body.line(f"dot = tl.sum({dy} * {y}, axis=1)[:, None]", "[BLOCK_R, 1]")
         body.line(f"{result} = {y} * ({dy} - dot)", tile.note)
-        formula = [f"{result}[row, c] = {y}[row, c] * ({dy}[row, c] - sum over k of {dy}[row, k] * {y}[row, k])"]
+        formula = [
+            f"{result}[row, c] = {y}[row, c] * ({dy}[row, c] - sum over k of {dy}[row, k] * {y}[row, k])"
+        ]
     tile.values[node.name] = result
     tile.store(body, node)
     launch = Writer()

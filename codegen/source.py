@@ -1,7 +1,7 @@
-"""The frame of an emitted file: header, imports, kernels, launch, reference, example and the file's own check.
+"""The frame of an emitted file: header, imports, kernels, launch, reference, example and its own check.
 
-An emitter fills a `KernelFile`: what it computes in words, one or two `JitFunction`s and the lines of `launch`.
-`KernelFile.text` writes the rest from the region itself.
+An emitter fills a `KernelFile`: what it computes in words, one or two `JitFunction`s and the lines of
+`launch`. `KernelFile.text` writes the rest from the region itself.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ TRITON_TYPES = {
     "int64": "tl.int64",
 }
 
-_IMPORTS = '''
+_IMPORTS = """
 import os
 
 import torch
 import torch.nn.functional as F
 
 if __name__ == "__main__" and not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # no GPU: run the kernel on the CPU, in Triton's interpreter
+    os.environ["TRITON_INTERPRET"] = "1"  # no GPU: run on the CPU, in Triton's interpreter
 
 import triton
 import triton.language as tl
-'''
+"""
 
-_MAIN = '''
+_MAIN = """
 if __name__ == "__main__":
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs, outputs = example(device=device), results(device=device)
@@ -71,7 +71,7 @@ if __name__ == "__main__":
         inputs, outputs = example(256, device), results(256, device)
         milliseconds = triton.testing.do_bench(lambda: launch(*inputs, *outputs))
         print(f"{milliseconds:.4f} ms for a batch of 256")
-'''
+"""
 
 
 @dataclass
@@ -94,7 +94,10 @@ class JitFunction:
 
     def signature(self) -> dict[str, str]:
         """Run-time argument -> type, as ahead-of-time compilation wants it."""
-        return {**{name: POINTERS[dtype] for name, dtype in self.pointers}, **dict.fromkeys(self.numbers, "i32")}
+        return {
+            **{name: POINTERS[dtype] for name, dtype in self.pointers},
+            **dict.fromkeys(self.numbers, "i32"),
+        }
 
     def call(self, grid: str, tensors: Sequence[str]) -> str:
         """The statement that launches it: `name[(grid,)](tensors, numbers, CONSTANT=CONSTANT, ...)`."""
@@ -128,7 +131,7 @@ class KernelFile:
     summary: the first line of the header. formula: lines of mathematics. plan: sentences on the schedule.
     constants: name -> (value, comment), written once at the top, for kernels and launch alike.
     launch: lines of the body of `launch`, whose arguments are the operands by role.
-    sum_length: terms of the longest sum, for the tolerance. product_eps: rounding of the factors of a product.
+    sum_length: terms of the longest sum, for the tolerance. product_eps: rounding of a product's factors.
     """
 
     region: Region
@@ -162,14 +165,18 @@ class KernelFile:
             text = text.replace("import torch.nn.functional as F\n", "", 1)
         return text
 
-    # -- parts -------------------------------------------------------------------------------------------------
+    # -- parts ------------------------------------------------------------------------------------------
     def _header(self) -> str:
         lines = [f'"""{self.summary}', ""]
-        lines += [f"    {line}" for formula in self.formula for line in _formula_lines(formula)]
+        lines += [f"    {line}" for formula in self.formula for line in hanging(formula)]
         layers = ", ".join(escaped(layer) for layer in self.region.layers)
         if layers:
             lines += ["", *fill(f"From the layers: {layers}", WIDTH)]
-        lines += ["", "Operands, N being the batch, in row-major order (an image: height, width, channels):", ""]
+        lines += [
+            "",
+            "Operands, N being the batch, in row-major order (an image: height, width, channels):",
+            "",
+        ]
         lines += self._operands()
         lines += ["", *fill("Schedule: " + " ".join(self.plan), WIDTH), "", *fill(self._work(), WIDTH), '"""']
         return "\n".join(line.rstrip() for line in lines)
@@ -202,8 +209,8 @@ class KernelFile:
     def tolerance(self) -> float:
         """Largest difference from the reference, as a part of the largest value.
 
-        Storing rounds by half the output's epsilon; a float32 sum of n terms drifts by about sqrt(n) times its
-        epsilon, against a reference in float64; the other terms cover exponentials and the members around it.
+        Storing rounds by half the output's epsilon; a float32 sum of n terms drifts by about sqrt(n) times
+        its epsilon, against a reference in float64; the rest covers exponentials and the members around it.
         """
         dtypes = [n.type.torch_dtype for n in self.region.outputs if n.type.is_floating]
         stored = max((_EPS[str(dtype)] for dtype in dtypes), default=0.0)
@@ -257,7 +264,9 @@ class KernelFile:
         for node in self.region.outputs:
             fill_value = 'float("nan")' if node.type.is_floating else "255"
             dtype = f"dtype=torch.{node.type.dtype}, device=device"
-            outputs.line(f"{self.names.role[node.name]} = torch.full({size_text(node)}, {fill_value}, {dtype})")
+            outputs.line(
+                f"{self.names.role[node.name]} = torch.full({size_text(node)}, {fill_value}, {dtype})"
+            )
             made.append(self.names.role[node.name])
         outputs.line(f"return [{', '.join(made)}]")
         return [
@@ -273,8 +282,10 @@ def _reference_hint(node: Node) -> str:
     return f"t_{node.op.op_name()}" if node.op.kind is not Kind.CONTRACTION else node.op.op_name()
 
 
-def _formula_lines(text: str) -> list[str]:
-    return wrap(text)
+def hanging(text: str) -> list[str]:
+    """A line of mathematics, its continuation indented."""
+    first, *rest = fill(text, WIDTH - 8)
+    return [first, *("    " + line for line in rest)]
 
 
 def shape_text(node: Node) -> str:

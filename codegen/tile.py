@@ -1,7 +1,7 @@
-"""Pointwise members on a tile of values: loading their operands, computing them, storing what leaves the kernel.
+"""Pointwise members on a tile of values: loading their operands, computing and storing them.
 
-A tile is [rows, columns]: rows are pixels of the result (all leading axes flattened), columns are channels. An
-emitter says how its kernel calls them; `Tile` then writes any prologue or epilogue.
+A tile is [rows, columns]: rows are pixels of the result (all leading axes flattened), columns are channels.
+An emitter says how its kernel calls them; `Tile` then writes any prologue or epilogue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tile:
     shape: the result's shape, e.g. ("N", 28, 28, 6); every member on the tile has it.
     pixel: text of the rows' pixel numbers [rows, 1]; column: text of the channels [1, columns].
     row_ok, column_ok: text of their masks, "" where every row or column exists.
-    note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: for the broadcast ones.
+    note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: broadcast ones.
     batch: text of the number of images, which only BatchNormGrad needs.
     values: node name -> text of its float32 value; members and loaded operands are added as they are written.
     """
@@ -57,7 +57,7 @@ class Tile:
         self.values: dict[str, str] = {} if values is None else values
         self._offset = ""
 
-    # -- facts -------------------------------------------------------------------------------------------------
+    # -- facts ------------------------------------------------------------------------------------------
     @property
     def channels(self) -> int:
         return int(self.shape[-1])
@@ -79,7 +79,7 @@ class Tile:
             return str(self.pixels_per_image)
         return f"({self.batch} * {self.pixels_per_image})" if self.pixels_per_image > 1 else self.batch
 
-    # -- writing -----------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------------
     def emit(self, writer: Writer, nodes: Iterable[Node]) -> None:
         """Compute members in order, one line each, and store those that leave the region."""
         for node in nodes:
@@ -122,15 +122,17 @@ class Tile:
             case "scalar":
                 return "", "", "one number"
         raise NotEmittable(
-            f"{node.name} of {node.type} broadcasts against {self.shape} along an axis that no tile of pixels and "
-            f"channels handles; add it in a layer of its own"
+            f"{node.name} of {node.type} broadcasts against {self.shape} along an axis that no tile of "
+            f"pixels and channels handles; add it in a layer of its own"
         )
 
     def offset(self, writer: Writer) -> str:
-        """Name of the offsets of the tile's elements, written the first time. 64 bits: a batch may be large."""
+        """Name of the elements' offsets, written the first time. 64 bits: a batch may be large."""
         if not self._offset:
             self._offset = self.names.fresh("spot")
-            writer.line(f"{self._offset} = {self.pixel}.to(tl.int64) * {self.channels} + {self.column}", self.note)
+            writer.line(
+                f"{self._offset} = {self.pixel}.to(tl.int64) * {self.channels} + {self.column}", self.note
+            )
         return self._offset
 
     def store_if_output(self, writer: Writer, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Gradients of convolution and matrix product with respect to their weight, and with them the bias gradient."""
+"""Gradients of convolution and matrix product with respect to weight and bias."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def emit_weight_grad(
 ) -> Kernel:
     """The kernel of a region whose anchor is a Conv2DWeightGrad or a DenseWeightGrad.
 
-    The sum over pixels is split over programs, each of which writes a float32 part of its own; a second kernel
-    adds the parts in order, so that the result does not depend on which program ends first. Where one program a
-    tile is enough, it writes the result itself.
+    The sum over pixels is split over programs, each of which writes a float32 part of its own; a second
+    kernel adds the parts in order, so that the result does not depend on which program ends first. Where
+    one program a tile is enough, it writes the result itself.
     """
     chosen = schedule or choose(region, target, precision=precision)
     return Kernel.of(_WeightGrad(region, chosen, precision).file())
@@ -53,8 +53,8 @@ class _WeightGrad:
         self.constants = self._constants()
         if schedule.chunk < schedule.block_k or schedule.chunk % schedule.block_k or schedule.programs < 1:
             raise NotEmittable(
-                f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k and a number "
-                f"of programs, found chunk={schedule.chunk}, block_k={schedule.block_k}, programs={schedule.programs}"
+                f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k and "
+                f"a number of programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
             )
 
     def _bias_node(self) -> Node | None:
@@ -198,10 +198,11 @@ class _WeightGrad:
     def _plan(self) -> list[str]:
         s = self.schedule
         return [
-            f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the pixels, "
-            f"{s.block_k} a step and {s.chunk} between two looks at whether more are due, with {s.warps} warps and "
-            f"{s.stages} stages.",
-            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the same bits on every run.",
+            f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
+            f"pixels, {s.block_k} a step and {s.chunk} between two looks at whether more are due, with "
+            f"{s.warps} warps and {s.stages} stages.",
+            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the same "
+            f"bits on every run.",
         ]
 
     # -- the product -----------------------------------------------------------------------------------------
@@ -370,7 +371,7 @@ class _WeightGrad:
         """Adds the parts in order."""
         w = Writer()
         pointers = []
-        for node, size in zip(self._written, ("SIZE", "K"), strict=False):
+        for node in self._written:
             role = self._role(node)
             pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
         w.line("at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)", "[BLOCK]")

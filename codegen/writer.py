@@ -1,4 +1,4 @@
-"""Writing Python text a person likes to read: indentation, comments in one column, no line over 100 characters."""
+"""Writing Python that a person likes to read: short lines, and comments in one column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH = 100
 """Longest line of an emitted file."""
 
 _SHORT = 24
-"""Comments up to this length, such as shapes, stay behind their statement; longer ones go above if need be."""
+"""Comments up to this length, such as shapes, stay behind their statement; longer ones may go above it."""
 
 _INDENT = "    "
 _OPEN, _CLOSE = "([{", ")]}"
@@ -25,7 +25,7 @@ class _Line:
 
 
 class Writer:
-    """Collects lines. `writer.line(code, comment)` adds one; `with writer.block("for ..."):` indents the next."""
+    """Collects lines: `writer.line(code, comment)` adds one, `with writer.block("for ..."):` indents."""
 
     def __init__(self, depth: int = 0) -> None:
         self._lines: list[_Line] = []
@@ -71,7 +71,7 @@ class Writer:
                 continue
             out += _aligned(run)
             run = []
-            out += codes[:-1] + [f"{codes[-1]}  # {comment}" if comment else codes[-1]]
+            out += [*codes[:-1], f"{codes[-1]}  # {comment}" if comment else codes[-1]]
         return "\n".join(out + _aligned(run)) + "\n" if self._lines else ""
 
 

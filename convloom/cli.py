@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import __version__, commands
 from .graph.errors import ConvLoomError
@@ -131,9 +132,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 # -- shared options ----------------------------------------------------------------------------------------
-def _add(
-    made: argparse._SubParsersAction, name: str, command: Command, text: str, network: bool = True
-) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+def _add(made: Any, name: str, command: Command, text: str, network: bool = True) -> argparse.ArgumentParser:
     added: argparse.ArgumentParser = made.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )

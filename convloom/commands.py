@@ -245,9 +245,9 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 
 def _check_weight_file(path: Path, model: Model) -> None:
     """Before the training, not after it: raises ConvLoomError where weights cannot be saved so."""
-    by_keras = path.name.endswith(".weights.h5") and hasattr(model, "save_weights")
-    if not by_keras and path.suffix != ".npz":
-        known = ".npz or .weights.h5" if hasattr(model, "save_weights") else ".npz"
+    keras_too = hasattr(model, "save_weights")
+    if path.suffix != ".npz" and not (keras_too and path.name.endswith(".weights.h5")):
+        known = ".npz or .weights.h5" if keras_too else ".npz"
         raise ConvLoomError(f"weights are saved as {known}, not as {path.name!r}")
     if not path.parent.is_dir():
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
@@ -259,7 +259,8 @@ def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
     if path.suffix == ".npz":
         _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
     else:
-        model.save_weights(path)
+        write: Any = model.save_weights  # type: ignore[attr-defined]
+        write(path)
 
 
 def _write(path: Path, text: str) -> None:

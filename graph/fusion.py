@@ -249,7 +249,8 @@ def _unpool(fuser: Fuser, producer: Node, node: Node, group: Group) -> str | Non
         return f"{producer.name} is not the gradient that spreads over the windows"
     if op.size != op.strides or op.padding != ((0, 0), (0, 0)):
         return (
-            f"windows of {op.size[0]}x{op.size[1]} at stride {op.strides[0]}x{op.strides[1]} do not tile the map"
+            f"windows of {op.size[0]}x{op.size[1]} at stride {op.strides[0]}x{op.strides[1]} "
+            f"do not tile the map"
         )
     if tuple(int(d) * s for d, s in zip(producer.type.shape[1:3], op.strides, strict=True)) != op.input_size:
         return f"the windows leave a border of the {op.input_size[0]}x{op.input_size[1]} map uncovered"

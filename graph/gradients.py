@@ -21,7 +21,8 @@ from .types import Dim, TensorType
 class Derivatives:
     """The ends of a backward pass.
 
-    seeds: output name -> the input node holding its gradient. gradients: parameter or input -> its gradient node.
+    seeds: output name -> the input node holding its gradient.
+    gradients: parameter or input -> its gradient node.
     """
 
     seeds: dict[str, str] = field(default_factory=dict)

@@ -96,8 +96,8 @@ def _rewrite(graph: Graph, rule: Rule, nodes: list[Node]) -> Decision:
     graph.replace_uses(root.name, replacement)
     removed = _drop_dead(graph, root.name)
     for name in [name for name in graph.dag if name not in known]:
-        base = name.rpartition("_")[0]
-        if base in removed:  # the new node takes over the name of the one it stands for
+        base, _, count = name.rpartition("_")
+        if count.isdigit() and base in removed:  # the new node takes over the name of the one it stands for
             graph.rename(name, base)
             replacement = base if name == replacement else replacement
     return Decision(rule.equation, root.name, True, "" if replacement == root.name else f"now {replacement}")

@@ -67,7 +67,7 @@ def window_output(
     if rows < 1 or cols < 1:
         raise ShapeError(
             f"{where}: a window of {size[0]}x{size[1]} (dilation {dilation[0]}x{dilation[1]}) does not fit "
-            f"into an input of {spatial[0]}x{spatial[1]} with padding {padding}; use padding='same', a smaller "
-            f"window or a larger input"
+            f"into an input of {spatial[0]}x{spatial[1]} with padding {padding}; use padding='same', "
+            f"a smaller window or a larger input"
         )
     return rows, cols

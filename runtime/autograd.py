@@ -1,8 +1,8 @@
 """One autograd function over the whole compiled network, so that torch's own loop and optimizers work.
 
 A network in training mode runs its training plan and keeps what the backward steps read. A network in eval
-mode runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it all
-the same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
+mode runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it
+all the same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
 """
 
 from __future__ import annotations

@@ -20,13 +20,9 @@ RESIDENT_BYTES = 2**30
 
 @dataclass
 class Batches:
-    """Where batches come from. size: batches an epoch, None where it is not known before they have come.
-
-    examples: of all batches together, None where it is not known.
-    """
+    """Where batches come from. size: batches an epoch, None where it is not known before they have come."""
 
     size: int | None
-    examples: int | None
 
     def __iter__(self) -> Iterator[Batch]:
         raise NotImplementedError
@@ -92,12 +88,19 @@ def open_data(
         if device.type != "cpu" and sum(t.nbytes for t in (*inputs, target)) <= RESIDENT_BYTES:
             inputs, target = [t.to(device) for t in inputs], target.to(device)
         count = -(-len(target) // batch_size)
-        return ArrayBatches(count, len(target), inputs, target, batch_size, device, generator)
+        return ArrayBatches(count, inputs, target, batch_size, device, generator)
     if isinstance(data, str | bytes | dict) or not isinstance(data, Iterable):
         raise ConvLoomError(
             f"{name} is a {type(data).__name__}; give a pair (x, y) of arrays, or a DataLoader of such pairs"
         )
-    return ReadyBatches(len(data) if hasattr(data, "__len__") else None, None, data, device)
+    return ReadyBatches(_length(data), data, device)
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return len(data)
+    except TypeError:  # an iterator, or a DataLoader over one
+        return None
 
 
 def as_pair(data: Any) -> tuple[list[torch.Tensor], torch.Tensor] | None:

@@ -79,8 +79,8 @@ class CompiledNetwork(torch.nn.Module):
         key = name.replace("%", "%25").replace(".", "%2E")
         self._keys[name] = key
         if trainable:
-            shared = isinstance(value, torch.nn.Parameter)
-            self.register_parameter(key, value if shared else torch.nn.Parameter(self._own(value)))
+            shared = value if isinstance(value, torch.nn.Parameter) else None
+            self.register_parameter(key, torch.nn.Parameter(self._own(value)) if shared is None else shared)
         else:
             self.register_buffer(key, value if value.device == self.options.device else self._own(value))
 
@@ -112,8 +112,10 @@ class CompiledNetwork(torch.nn.Module):
             return self._plan(self._mode(backward=True, wrt_inputs=wrt_inputs))
 
         plan = backward_plan() if self.training else self._plan(self._mode())
+        # A write through `.data` leaves no trace in a parameter's version, and who differentiates may well write.
+        plan.prelude.forget()
         others = {name: value for name, value in weights.items() if name not in trained}
-        results: Sequence[torch.Tensor] = CompiledFunction.apply(
+        results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
             plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
         )
         return results
@@ -153,7 +155,7 @@ class CompiledNetwork(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
         before = {key: p.device for key, p in self.named_parameters()}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if any(p.device != before[key] for key, p in self.named_parameters()):
             raise CompileError(
                 f"{self.name} is compiled for {self.options.device}; compile it again for another device"

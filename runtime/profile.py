@@ -164,7 +164,7 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
 
     def _event(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -172,7 +172,7 @@ class Stopwatch:
         """Keep the GPU busy while Python submits the steps, so that events time kernels and not Python."""
         if self.device.type == "cuda":
             cycles_a_second = 2e9
-            torch.cuda._sleep(int(3 * seconds * cycles_a_second))
+            torch.cuda._sleep(int(3 * seconds * cycles_a_second))  # type: ignore[no-untyped-call]
 
 
 def _marked(step: Step, mark: Callable[[], Any], marks: list[tuple[Step, Any, Any]]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from convloom.graph import ops
@@ -152,6 +153,12 @@ def shared_layer() -> Graph:
     return b.finish(b.op(ops.Subtract(), one, two, name="difference"))
 
 
+def chain() -> Graph:
+    """image -> relu "first" -> tanh "second"."""
+    b = Builder("chain")
+    return b.finish(b.op(ops.Tanh(), b.op(ops.Relu(), b.input(4, 3), name="first"), name="second"))
+
+
 def with_loss(graph: Graph, loss: Op | None = None) -> Graph:
     """A copy with a target and a loss behind its only output."""
     graph = graph.copy()
@@ -220,7 +227,7 @@ def assert_same(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.
     for name, value in expected.items():
         scale = max(1.0, float(value.abs().max())) if value.numel() else 1.0
         torch.testing.assert_close(
-            found[name], value, rtol=0, atol=1e-12 * scale, msg=lambda m, n=name: f"{n}: {m}"
+            found[name], value, rtol=0, atol=1e-12 * scale, msg=partial("{}: {}".format, name)
         )
 
 

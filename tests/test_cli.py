@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from convloom.cli import main, parser
 from convloom.graph.serial import from_json
 from convloom.graph.settings import settings
+
+from convloom.cli import main, parser
 
 DATA = Path(__file__).parent / "data"
 LENET = str(DATA / "lenet5.json")
@@ -139,13 +139,17 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (("summary", "missing.json"), "missing.json: cannot be read"),
         (("run", LENET, "--input", "missing.npy"), "cannot read missing.npy: No such file or directory"),
         (("run", LENET, "--input", LENET), "is no .npy or .npz file of plain arrays"),
-        (("train", LENET, "--data", str(DATA / "lenet5_io.npz"), "--loss", "mse"), "training needs arrays named"),
         (("emit", LENET, "-o", "k", "--target", "sm_1"), "unknown target 'sm_1'"),
         (("profile", LENET, "--batch-size", "0"), "batch_size is 0"),
-        (("run", LENET, "--weights", str(DATA / "lenet5_io.npz"), "--input", "x"), "lacks the weights c1/kernel"),
+        (
+            ("run", LENET, "--weights", str(DATA / "lenet5_io.npz"), "--input", "x"),
+            "lacks the weights c1/kernel",
+        ),
     ],
 )
-def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str) -> None:
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
+) -> None:
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert text in printed.err
@@ -164,13 +168,21 @@ def test_weights_are_refused_before_the_training(
     assert "there is no folder" in capsys.readouterr().err
 
 
+def test_data_must_hold_x_and_y(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 28, 28, 1)), labels=np.zeros(2))
+    assert main(["train", LENET, "--data", str(tmp_path / "d.npz"), "--loss", "mse"]) == 2
+    assert "holds x, labels; training needs arrays named x and y" in capsys.readouterr().err
+
+
 def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert main(["run", LENET, "--input", str(tmp_path / "x.npy")]) == 2
     assert "is no .npy or .npz file of plain arrays" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(settings.__dict__, "debug", 1)
     assert main(["summary", "missing.json"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from convloom.codegen.dispatch import emit
 from convloom.codegen.errors import NotEmittable
 from convloom.codegen.schedules import Schedule, candidates, choose
 from convloom.graph.errors import CompileError
+from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
     ActivationGrad,
@@ -85,7 +86,7 @@ def terms_of(shape: tuple[Any, ...], channels: int) -> int:
 @pytest.mark.parametrize("shape", SHAPES, ids=identity)
 def test_convolution(shape: tuple[Any, ...]) -> None:
     graph, y = convolution(*shape)
-    check(only_region(graph, y=graph.add(Relu(), [y])), SMALL, batch=3, terms=terms_of(shape, shape[1]))
+    check(only_region(graph, y=graph.add(Relu(), [y])), SMALL, batch=2, terms=terms_of(shape, shape[1]))
 
 
 @pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[3], SHAPES[4]], ids=identity)
@@ -134,20 +135,37 @@ def test_every_way_of_broadcasting_in_the_epilogue(shape: tuple[Any, ...]) -> No
     check(only_region(graph, y=graph.add(Multiply(), [y, other])), SMALL, batch=3, terms=17)
 
 
-def test_a_value_kept_for_the_backward_pass_is_stored_beside_the_result() -> None:
-    graph, y = convolution((5, 4), 3, 20, (3, 3))
-    activated = graph.add(Swish(), [y])
-    kept = graph.add(Scale(2.0), [y], phase="backward")
-    region = region_of(graph, {"y": activated, "kept": kept}, y)
-    kernel = emit(region, schedule=SMALL)
-    assert [node.name for node in kernel.outputs] == [y, activated]
-
-
-def region_of(graph: Graph, outputs: dict[str, str], anchor: str) -> Region:
-    from convloom.graph.fusion import fuse
-
-    graph.outputs = outputs
+def trained(graph: Graph, anchor: str, **outputs: str) -> Region:
+    """The region around `anchor` in a graph that also has readers of the backward pass."""
+    graph.outputs = dict(outputs)
     return next(region for region in fuse(graph).kernels if region.anchor.name == anchor)
+
+
+def test_a_value_kept_for_the_backward_pass_is_stored_beside_the_result() -> None:
+    graph, conv = convolution((5, 4), 3, 20, (3, 3))
+    y = graph.add(Swish(), [conv])
+    kept = graph.add(Scale(2.0), [conv], phase="backward")
+    kernel = check(trained(graph, conv, y=y, kept=kept), SMALL, batch=3, terms=27)
+    assert [node.name for node in kernel.outputs] == [conv, y]
+
+
+def test_a_value_kept_whole_is_stored_before_the_pooling() -> None:
+    graph, conv = convolution((8, 6), 3, 20, (3, 3), (1, 1), SAME3)
+    activated = graph.add(Swish(), [conv])
+    y, index = graph.add(MaxPool2D(), [activated]), graph.add(MaxPoolIndex2D(), [activated])
+    kept = graph.add(Scale(2.0), [conv], phase="backward")
+    kernel = check(trained(graph, conv, y=y, index=index, kept=kept), SMALL, batch=3, terms=27)
+    assert [node.name for node in kernel.outputs] == [conv, y, index]
+
+
+def test_nan_passes_through_activation_and_pooling() -> None:
+    graph, y = convolution((4, 4), 3, 20, (1, 1))
+    kernel = emit(only_region(graph, y=graph.add(MaxPool2D(), [graph.add(Relu(), [y])])), schedule=SMALL)
+    x, w, bias = torch.zeros(1, 4, 4, 3), torch.ones(1, 1, 3, 20), torch.zeros(20)
+    x[0, 1, 2, 0] = float("nan")
+    y_found = torch.zeros(1, 2, 2, 20)
+    kernel.load(True).launch(x, w, bias, y_found)
+    assert y_found.isnan()[0, :, :, 0].tolist() == [[False, True], [False, False]]
 
 
 # -- pooling in the epilogue ---------------------------------------------------------------------------------
@@ -236,7 +254,7 @@ def test_dense_in_bfloat16_with_a_prologue() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=identity)
 def test_data_gradient(shape: tuple[Any, ...]) -> None:
     graph, dx = data_gradient(*shape)
-    check(only_region(graph, dx=dx), SMALL, batch=3, terms=terms_of(shape, shape[2]))
+    check(only_region(graph, dx=dx), SMALL, terms=terms_of(shape, shape[2]))
 
 
 @pytest.mark.parametrize("dilation", [(3, 1), (1, 3), (5, 3)])
@@ -294,7 +312,7 @@ def test_dense_data_gradient(c: int, k: int) -> None:
 # -- weight gradient -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", SHAPES, ids=identity)
 def test_weight_gradient(shape: tuple[Any, ...]) -> None:
-    check(weight_gradient(*shape), SMALL, batch=3, terms=300)
+    check(weight_gradient(*shape), SMALL, terms=200)
 
 
 def test_weight_gradient_in_one_part_and_in_many_is_repeatable() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from convloom.frontends import Input, Model, layers
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime.callbacks import Callback, EarlyStopping
@@ -247,7 +246,14 @@ def test_early_stopping_restores_the_best_weights() -> None:
     x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     stopper = EarlyStopping("loss", patience=2, restore_best_weights=True)
     history = fit(
-        net, (x, x[:, :2]), "mse", "sgd", epochs=9, learning_rate=9.0, verbose=False, callbacks=[Watch(), stopper]
+        net,
+        (x, x[:, :2]),
+        "mse",
+        "sgd",
+        epochs=9,
+        learning_rate=9.0,
+        verbose=False,
+        callbacks=[Watch(), stopper],
     )
     assert len(history.epoch) == 3
     assert torch.equal(next(net.parameters()).detach(), seen[0])
@@ -283,12 +289,12 @@ CLASSES = "sparse_categorical_crossentropy"
         ((X, Y), "hinge", {}, r"unknown loss 'hinge'; known: categorical_crossentropy, sparse_categorical"),
         ((X, Y), 3, {}, r"loss 3 is neither a name nor a function"),
         ((X, Y), "categorical_crossentropy", {}, r"shape \(8,\).*\(8, 3\); for class numbers use .*sparse_"),
-        ((X, one_hot(Y, 4)), "categorical_crossentropy", {}, r"targets have shape \(8, 4\).* output is \(8, 3\)"),
-        ((X, one_hot(Y).astype(int)), CLASSES, {}, r"\(8, 3\), expected \(8,\); for one-hot rows use 'categ"),
+        ((X, one_hot(Y, 4)), "categorical_crossentropy", {}, r"have shape \(8, 4\).* output is \(8, 3\)"),
+        ((X, one_hot(Y).astype(int)), CLASSES, {}, r"\(8, 3\), expected \(8,\); for one-hot rows use"),
         ((X, Y.astype(np.float32)), CLASSES, {}, r"must be integers \(class numbers\), found float32"),
         ((X, Y + 1), CLASSES, {}, r"found class 3, but the network has 3 outputs: classes 0 to 2"),
         ((X, Y - 1), CLASSES, {}, r"found class -1"),
-        ((X, Y), CLASSES, {"optimizer": "adamax"}, r"unknown optimizer 'adamax'; known: sgd, adam, adamw, rms"),
+        ((X, Y), CLASSES, {"optimizer": "adamax"}, r"unknown optimizer 'adamax'; known: sgd, adam, adamw"),
         ((X, Y), CLASSES, {"optimizer": 3}, r"optimizer 3 is neither a name"),
         ((X, Y), CLASSES, {"metrics": ["f1"]}, r"unknown metric 'f1'; known: accuracy"),
         ((X, Y), CLASSES, {"callbacks": [print]}, r"is no cl.Callback"),
@@ -296,8 +302,8 @@ CLASSES = "sparse_categorical_crossentropy"
         ((X, Y), CLASSES, {"learning_rate": -1.0}, r"learning_rate is -1.0; it must be above 0"),
         ((X, Y), CLASSES, {"validation_split": 1.5}, r"validation_split is 1.5; it is a fraction"),
         ((X, Y), CLASSES, {"validation_split": 0.95}, r"leaves one of the parts empty"),
-        ((X, Y), CLASSES, {"validation_split": 0.5, "validation_data": (X, Y)}, r"or validation_split, not both"),
-        ((X, Y), CLASSES, {"callbacks": [EarlyStopping()]}, r"monitors 'val_loss', but .*; give fit validation_"),
+        ((X, Y), CLASSES, {"validation_split": 0.5, "validation_data": (X, Y)}, r"validation_split, not b"),
+        ((X, Y), CLASSES, {"callbacks": [EarlyStopping()]}, r"monitors 'val_loss', but .*; give fit vali"),
         ((X, Y), lambda prediction, target: prediction, {}, r"returned a tensor of shape \(8, 3\); it must"),
     ],
 )  # fmt: skip

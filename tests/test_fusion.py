@@ -1,181 +1,19 @@
-"""Fusion: how many kernels a network is, what refuses and why, and that a partition computes its graph."""
+"""Fusion: what becomes one kernel, and what refuses to and why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import pytest
-import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
-from convloom.graph.fusion import WIDEST_ROW_IN_A_TILE, broadcast_kind, fuse, leave_unfused
-from convloom.graph.gradients import differentiate
+from convloom.graph.fusion import broadcast_kind, fuse
 from convloom.graph.ir import Graph
-from convloom.graph.op import Kind, Op
-from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, run_pipeline
-from convloom.graph.regions import Partition, order_regions
+from convloom.graph.op import Op
+from convloom.graph.regions import order_regions
 from convloom.graph.types import BATCH
 from graphs import (
     Builder,
-    Values,
-    all_values,
-    assert_same,
-    inception,
-    lenet,
-    outputs,
-    random_networks,
-    residual_block,
-    shared_layer,
-    unet,
-    values,
-    with_loss,
 )
-from hypothesis import given, settings
-
-
-def inference(graph: Graph) -> Graph:
-    graph = graph.copy()
-    run_pipeline(graph, INFERENCE)
-    return graph
-
-
-def training(graph: Graph, wrt_inputs: bool = False, of: list[str] | None = None) -> Graph:
-    """Forward and backward of `graph`; the outputs are its own and the gradients of those named in `of`."""
-    graph = graph.copy()
-    run_pipeline(graph, TRAINING)
-    gradients = differentiate(graph, of, wrt_inputs).gradients
-    graph.outputs.update({f"gradient of {name}": node for name, node in gradients.items()})
-    run_pipeline(graph, BACKWARD)
-    return graph
-
-
-def kernels(partition: Partition) -> list[str]:
-    """Each kernel by its ops, in order."""
-    return [" ".join(node.op.op_name() for node in region.nodes) for region in partition.kernels]
-
-
-def reasons(partition: Partition, node: str) -> list[str]:
-    return [d.reason for d in partition.decisions if d.node == node and not d.applied]
-
-
-def check_cover(partition: Partition) -> None:
-    """Every value that a batch changes lies in exactly one region."""
-    graph = partition.graph
-    outside = graph.parameter_only()
-    expected = [n.name for n in graph.nodes() if n.op.kind is not Kind.SOURCE and n.name not in outside]
-    members = [node.name for region in partition for node in region.nodes]
-    assert sorted(members) == sorted(expected)
-    assert all(region.anchor in region.nodes for region in partition)
-    assert len({region.name for region in partition}) == len(partition.regions)
-    for region in partition:
-        assert {node.phase for node in region.nodes} == {region.phase}
-        parts = [*region.prologue, region.anchor, *region.epilogue, *region.siblings]
-        assert sorted(node.name for node in parts) == sorted(region.members)
-
-
-def run_partition(partition: Partition, sources: Mapping[str, torch.Tensor]) -> Values:
-    """The graph's outputs; each region sees what earlier ones stored, and stores its own outputs alone."""
-    graph = partition.graph
-    outside = graph.parameter_only()
-    stored = {
-        k: v for k, v in all_values(graph, sources).items() if graph[k].op.kind is Kind.SOURCE or k in outside
-    }
-    for region in partition:
-        local = {node.name: stored[node.name] for node in region.inputs}
-        for node in region.nodes:
-            local[node.name] = node.op.reference(*(local[name] for name in node.inputs))
-        stored |= {node.name: local[node.name] for node in region.outputs}
-    return {name: stored[node] for name, node in graph.outputs.items()}
-
-
-def check(graph: Graph) -> None:
-    """Fused and unfused, the regions cover the graph once and compute what it does."""
-    sources = values(graph)
-    expected = outputs(graph, sources)
-    fused, unfused = fuse(graph), leave_unfused(graph)
-    for partition in (fused, unfused):
-        check_cover(partition)
-        assert_same(run_partition(partition, sources), expected)
-    assert len(fused.kernels) <= len(unfused.kernels)
-
-
-# -- counts: they may only fall ----------
-def test_lenet_is_five_kernels() -> None:
-    assert kernels(fuse(inference(lenet()))) == [
-        "conv2d relu max_pool2d",
-        "conv2d relu max_pool2d",
-        "dense relu",
-        "dense relu",
-        "dense softmax",
-    ]
-
-
-def test_lenet_with_batch_norm_and_average_pooling_is_five_kernels_too() -> None:
-    assert kernels(fuse(inference(lenet(ops.AveragePool2D, ops.Tanh, True)))) == [
-        "conv2d tanh average_pool2d",
-        "conv2d tanh average_pool2d",
-        "dense tanh",
-        "dense tanh",
-        "dense softmax",
-    ]
-
-
-def test_lenet_is_six_kernels_where_the_softmax_stands_alone() -> None:
-    widest = inference(lenet(classes=WIDEST_ROW_IN_A_TILE))
-    assert len(fuse(widest).kernels) == 5
-    partition = fuse(inference(lenet(classes=WIDEST_ROW_IN_A_TILE + 1)))
-    assert kernels(partition)[-2:] == ["dense", "softmax"]
-    assert len(partition.kernels) == 6
-    assert reasons(partition, "dense3/act") == ["a row of 129 does not fit into one tile of 128 columns"]
-
-
-def test_unfused_is_one_kernel_an_op() -> None:
-    partition = leave_unfused(lenet())
-    assert len(partition.kernels) == 12
-    assert all(len(region.nodes) == 1 for region in partition)
-    assert len(partition.regions) == 13  # flattening is a view: a region that launches nothing
-
-
-@pytest.mark.parametrize(
-    ("make", "fused", "unfused"),
-    [
-        (residual_block, 2, 5),
-        (lambda: residual_block(batch_norm=False), 2, 5),
-        (inception, 4, 6),
-        (unet, 7, 9),
-        (shared_layer, 2, 3),
-    ],
-)
-def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: int) -> None:
-    graph = inference(make())
-    assert len(fuse(graph).kernels) <= fused
-    assert len(leave_unfused(graph).kernels) == unfused
-
-
-@pytest.mark.parametrize(
-    ("make", "fused"),
-    [
-        (lambda: with_loss(lenet()), 18),
-        (lambda: with_loss(lenet(ops.AveragePool2D, ops.Tanh, True)), 31),
-        (residual_block, 18),
-        (lambda: residual_block(batch_norm=False), 6),
-        (inception, 10),
-        (unet, 21),
-        (shared_layer, 7),
-    ],
-)
-def test_kernels_of_training(make: Callable[[], Graph], fused: int) -> None:
-    assert len(fuse(training(make())).kernels) <= fused
-
-
-def test_training_lenet_keeps_its_prediction_for_one_kernel_more() -> None:
-    graph = with_loss(lenet())
-    graph.outputs["prediction"] = "dense3/act"
-    partition = fuse(training(graph, of=["loss"]))
-    assert len(partition.kernels) <= 19
-    forward = kernels(Partition(partition.graph, partition.phase("forward")))
-    assert forward[0] == "conv2d relu max_pool2d max_pool_index2d"
-    assert len(forward) <= 7
+from partitions import check, kernels, reasons, training
 
 
 # -- what fuses ----------
@@ -350,6 +188,41 @@ def test_prologues_that_would_compute_again() -> None:
     assert refused(graph, "pool") == ["overlapping windows would compute relu several times"]
 
 
+def test_a_prologue_that_the_backward_pass_reads_is_stored_by_its_own_kernel() -> None:
+    b = Builder()
+    h = b.op(ops.Scale(0.5), b.input(6, 5, 3), name="half")
+    graph = b.finish(b.conv(h, 2, (1, 1), name="conv"))
+    assert kernels(fuse(graph)) == ["scale conv2d"]
+    graph = training(graph)  # the weight gradient reads the halves
+    assert refused(graph, "conv") == ["half is kept for the backward pass"]
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "reason"),
+    [
+        ((3, 2), (3, 2), "the windows leave a border of the 8x6 map uncovered"),
+        ((1, 2), (2, 2), "windows of 1x2 at stride 2x2 do not tile the map"),
+        ((3, 2), (1, 2), "windows of 3x2 at stride 1x2 do not tile the map"),
+        ((8, 3), (8, 3), "a window of 8x3 is too large to write from one row"),
+    ],
+)
+def test_pooling_gradients_that_do_not_fuse(
+    size: tuple[int, int], strides: tuple[int, int], reason: str
+) -> None:
+    b = Builder()
+    h = b.op(ops.AveragePool2D(size, strides), b.input(8, 6, 2), name="pool")
+    graph = training(b.finish(b.conv(h, 3, (1, 1), name="conv")), wrt_inputs=True)
+    assert refused(graph, "pool/average_unpool2d") == [reason]
+
+
+def test_a_pooling_gradient_rides_on_the_data_gradient() -> None:
+    b = Builder()
+    h = b.op(ops.AveragePool2D(), b.input(8, 6, 2), name="pool")
+    graph = training(b.finish(b.conv(h, 3, name="conv")), wrt_inputs=True)
+    assert "conv2d_data_grad average_unpool2d" in kernels(fuse(graph))
+    check(graph)
+
+
 def test_broadcasting_that_no_kernel_handles() -> None:
     b = head()
     b.input(8, 1, 3, name="rows")
@@ -411,65 +284,3 @@ def test_a_cycle_of_regions_is_an_error() -> None:
 )
 def test_broadcast_kind(operand: tuple[int | str, ...], kind: str | None) -> None:
     assert broadcast_kind(operand, (BATCH, 4, 5, 3)) == kind
-
-
-# -- what regions say of themselves ----------
-def test_cost_of_a_region() -> None:
-    """All members' FLOPs; only what crosses the border as bytes."""
-    graph = inference(lenet())
-    first = fuse(graph).kernels[0]
-    cost = first.cost(3)
-    conv = 2 * 3 * 28 * 28 * 6 * 25 + 3 * 28 * 28 * 6
-    assert cost.flops == conv + 3 * 28 * 28 * 6 + 3 * 14 * 14 * 6 * 4
-    assert cost.bytes_read == 4 * (3 * 28 * 28 + 25 * 6 + 6)
-    assert cost.bytes_written == 4 * 3 * 14 * 14 * 6
-    apart = [region.cost(3) for region in leave_unfused(graph).kernels]
-    assert sum(c.flops for c in apart) == sum(region.cost(3).flops for region in fuse(graph).kernels)
-
-
-def test_names_never_come_from_the_user() -> None:
-    b = Builder("../../etc")
-    x = b.conv(b.input(4, 4, 1, name='"; import os'), 2, name="rm -rf /")
-    partition = fuse(b.finish(b.conv(b.op(ops.Relu(), x, name="'''"), 2, name="x\ny")))
-    assert [region.name for region in partition] == ["conv2d_relu", "conv2d"]
-
-
-# -- a partition computes its graph ----------
-NETWORKS: list[Callable[[], Graph]] = [
-    lenet,
-    lambda: lenet(ops.AveragePool2D, ops.Tanh, True),
-    lambda: lenet(ops.MaxPool2D, ops.Swish),
-    residual_block,
-    inception,
-    unet,
-    shared_layer,
-]
-
-
-@pytest.mark.parametrize("make", NETWORKS)
-def test_partitions_of_networks(make: Callable[[], Graph]) -> None:
-    check(inference(make()))
-    check(training(make(), wrt_inputs=True))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(random_networks())
-def test_partitions_of_random_networks(graph: Graph) -> None:
-    check(inference(graph))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(random_networks())
-def test_partitions_of_random_networks_in_training(graph: Graph) -> None:
-    check(training(graph, wrt_inputs=True))
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(random_networks())
-def test_partitions_of_random_networks_differentiated_in_eval_mode(graph: Graph) -> None:
-    graph = graph.copy()
-    run_pipeline(graph, UNFUSED)
-    gradients = differentiate(graph).gradients
-    graph.outputs.update({f"gradient of {name}": node for name, node in gradients.items()})
-    run_pipeline(graph, BACKWARD)
-    check(graph)

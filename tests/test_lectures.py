@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from graphs import Builder, GraphModel
 from helpers import evaluate
 
 NUMBERS = json.loads((Path(__file__).parent / "data" / "lecture_numbers.json").read_text())
+Rows = Sequence[Sequence[float]]
 Run = Callable[[Graph, Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
 
 
@@ -32,17 +33,18 @@ def run(request: pytest.FixtureRequest) -> Run:
 
         network = compile_model(GraphModel(graph, dict(weights)), device="cpu", backend=backend)
         with torch.no_grad():
-            return network(x)
+            found: torch.Tensor = network(x)
+        return found
 
     return by_reference if backend == "reference" else compiled
 
 
-def picture(rows: list[list[float]]) -> torch.Tensor:
+def picture(rows: Rows) -> torch.Tensor:
     """One picture of one channel: (1, height, width, 1)."""
     return torch.tensor(rows, dtype=torch.float32)[None, :, :, None]
 
 
-def correlate(run: Run, image: list[list[float]], kernel: list[list[float]]) -> torch.Tensor:
+def correlate(run: Run, image: Rows, kernel: Rows) -> torch.Tensor:
     """The cross-correlation of a picture with a filter, (height, width)."""
     weights = torch.tensor(kernel, dtype=torch.float32)[:, :, None, None]
     b = Builder()
@@ -52,10 +54,11 @@ def correlate(run: Run, image: list[list[float]], kernel: list[list[float]]) -> 
     return run(graph, {"filter/kernel": weights}, picture(image))[0, :, :, 0]
 
 
-def pool(run: Run, image: list[list[float]]) -> list[list[float]]:
+def pool(run: Run, image: Rows) -> list[list[float]]:
     b = Builder()
     graph = b.finish(b.op(ops.MaxPool2D(), b.input(len(image), len(image[0]), 1)))
-    return run(graph, {}, picture(image))[0, :, :, 0].tolist()
+    rows: list[list[float]] = run(graph, {}, picture(image))[0, :, :, 0].tolist()
+    return rows
 
 
 def test_cross_correlation(run: Run) -> None:

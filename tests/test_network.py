@@ -106,7 +106,8 @@ def test_backends_agree_with_float64(name: str, training: bool, fuse: bool, back
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("backend", ["aten", "triton"])
 def test_half_precision_is_close(dtype: str, backend: str) -> None:
-    model = randomised(small_lenet())
+    # smooth on purpose: where a rounding flips a maximum's winner, gradients rightly jump
+    model = randomised(small_lenet("average", "tanh"))
     exact = compile(model, dtype="float64")
     net = compile(model, backend=backend, device="cpu", dtype=dtype)
     x = batch(model)

@@ -117,7 +117,7 @@ class Conv2DDataGrad(_Convolution):
         (top, bottom), (left, right) = self.padding
         h, width = self.input_size
         padded = (dy.shape[0], int(w.shape[2]) * self.groups, h + top + bottom, width + left + right)
-        dx: torch.Tensor = conv2d_input(
+        dx: torch.Tensor = conv2d_input(  # type: ignore[no-untyped-call]
             padded, w.permute(3, 2, 0, 1), dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
         )
         return dx[:, :, top : top + h, left : left + width].permute(0, 2, 3, 1)
@@ -146,7 +146,7 @@ class Conv2DWeightGrad(_Convolution):
         (top, bottom), (left, right) = self.padding
         image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
         shape = (dy.shape[3], x.shape[3] // self.groups, *self.kernel_size)
-        dw: torch.Tensor = conv2d_weight(
+        dw: torch.Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             image, shape, dy.permute(0, 3, 1, 2), self.strides, 0, self.dilation, self.groups
         )
         return dw.permute(2, 3, 1, 0)

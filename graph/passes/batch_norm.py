@@ -1,4 +1,4 @@
-"""Batch norm: folded into the weights before it for inference, over the batch's own statistics in training."""
+"""Batch norm: folded into the weights before it in inference, over the batch's statistics in training."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir import Graph
+from ..ir import Graph, Node
 from ..ops import Cast, Constant, Conv2D, Dense, DropoutMask, Input, Parameter
 
 
@@ -19,9 +19,8 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
     half = dtype in ("bfloat16", "float16")
     for node in graph.nodes():
         op, inputs = node.op, [names[i] for i in node.inputs]
-        activation = isinstance(op, Input | DropoutMask) and node.type.is_floating
-        if activation or (isinstance(op, Parameter | Constant) and not half):
-            op = replace(op, dtype=dtype)
+        if _follows(node, half):
+            op = replace(op, dtype=dtype)  # type: ignore[call-arg]
         elif isinstance(op, Conv2D | Dense) and half:
             weight = inputs[1]
             inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
@@ -29,3 +28,10 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
     result.outputs = {key: names[value] for key, value in graph.outputs.items()}
     result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
     return result
+
+
+def _follows(node: Node, half: bool) -> bool:
+    """Whether a source takes the network's dtype; weights do not follow it below float32."""
+    if isinstance(node.op, Input | DropoutMask):
+        return node.type.is_floating
+    return isinstance(node.op, Parameter | Constant) and not half

@@ -34,8 +34,8 @@ class Activated:
 class Convolution:
     """activation(conv(x, w) + bias + residual); bias and residual where they are given.
 
-    remember: whether the weight stays the same over many calls, so that packing it pays. It is packed anew when
-    it changes; see `PackedWeight`.
+    remember: whether the weight stays the same over many calls, so that packing it pays. It is packed anew
+    when it changes; see `PackedWeight`.
     """
 
     op: Conv2D
@@ -48,16 +48,18 @@ class Convolution:
     def __post_init__(self) -> None:
         self.outer, inner = split_padding(self.op.padding)
         self.geometry = onednn.Geometry(inner, self.op.strides, self.op.dilation, self.op.groups)
-        self.attribute = onednn.attribute(self.activation)
         self.activate = Activated(self.activation)
+        fused = onednn.attribute(self.activation, after_residual=self.with_residual)
+        self.attribute = fused or onednn.Attribute()
+        self.after = Activated(None) if fused else self.activate
 
     def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         bias = like(x, rest[0]) if self.with_bias else None
         residual = rest[-1] if self.with_residual else None
         if self.outer is not None:
             x = pad_image(x, self.outer)
-        if self.remember and self.attribute is not None and onednn.usable(x) and self._pays(x, w):
-            return to_nhwc(self._fused(x, w, bias, residual))
+        if self.remember and onednn.usable(x) and self._pays(x, w):
+            return self.after(to_nhwc(self._fused(x, w, bias, residual)))
         y = to_nhwc(self._plain(x, w, bias))
         if residual is not None:
             y.add_(residual)
@@ -77,12 +79,13 @@ class Convolution:
             w, size, lambda w: onednn.pack_convolution(kernel_to_torch(like(x, w)), self.geometry, size)
         )
         other = None if residual is None else to_nchw(like(x, residual))
-        assert self.attribute is not None
         return onednn.convolve(image, packed, bias, self.geometry, self.attribute, other)
 
     def _plain(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        # Neither layout of the kernel changes the result; a cached one saves the operator a copy a call.
-        kernel = self._packed.get(w, x.dtype, lambda w: kernel_to_torch(like(x, w)))
+        def prepare(w: torch.Tensor) -> torch.Tensor:
+            return kernel_to_torch(like(x, w))
+
+        kernel = self._packed.get(w, x.dtype, prepare) if self.remember else prepare(w)
         g = self.geometry
         return F.conv2d(to_nchw(x), kernel, bias, g.strides, g.padding, g.dilation, g.groups)
 
@@ -97,8 +100,10 @@ class Product:
     _packed: PackedWeight = field(default_factory=PackedWeight)
 
     def __post_init__(self) -> None:
-        self.attribute = onednn.attribute(self.activation)
         self.activate = Activated(self.activation)
+        fused = onednn.attribute(self.activation)
+        self.attribute = fused or onednn.Attribute()
+        self.after = Activated(None) if fused else self.activate
 
     def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         bias = like(x, rest[0]) if self.with_bias else None
@@ -108,10 +113,9 @@ class Product:
 
     def _multiply(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         count = x.shape[0]
-        if self.remember and self.attribute is not None and onednn.worth_multiplying(count, count * w.numel()):
-            if onednn.usable(x):
-                packed = self._packed.get(w, count, lambda w: onednn.pack_linear(like(x, w), count))
-                return onednn.multiply(x, packed, bias, self.attribute)
+        if self.remember and onednn.worth_multiplying(count, count * w.numel()) and onednn.usable(x):
+            packed = self._packed.get(w, count, lambda w: onednn.pack_linear(like(x, w), count))
+            return self.after(onednn.multiply(x, packed, bias, self.attribute))
         weight = like(x, w)
         return self.activate(x @ weight if bias is None else torch.addmm(bias, x, weight))
 
@@ -119,8 +123,7 @@ class Product:
 @form(Conv2D)
 def _convolution(op: Conv2D) -> Form:
     def run(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        given = () if bias is None else (bias,)
-        return with_bias(x, w, *given) if given else without(x, w)
+        return without(x, w) if bias is None else with_bias(x, w, bias)
 
     with_bias, without = Convolution(op, with_bias=True), Convolution(op)
     return run

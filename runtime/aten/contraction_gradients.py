@@ -68,8 +68,8 @@ class ConvolutionWeightGrad:
             x = pad_image(x, self.outer)
         k = dy.shape[3]
         kernel = _unread(dy, (k, x.shape[3] // self.op.groups, *self.op.kernel_size))
-        mask = [False, True, self.with_bias]
-        _, dw, db = self.backward(to_nchw(dy), to_nchw(like(dy, x)), kernel, [k] if self.with_bias else None, mask)
+        image, mask = to_nchw(like(dy, x)), [False, True, self.with_bias]
+        _, dw, db = self.backward(to_nchw(dy), image, kernel, [k] if self.with_bias else None, mask)
         kept = wide(dy.dtype)
         return kernel_to_ir(dw).to(kept), db.to(kept) if self.with_bias else db
 

@@ -1,10 +1,11 @@
 """oneDNN's fused operators: convolution or matrix product with residual and activation in one call.
 
-Measured with torch 2.13 on two cores with AVX-512, float32, one image: a call costs 20 to 25 us before any work,
-torch.conv2d on a small map 4 to 13 us (it has a path of its own for kernels up to 3x3 and few images); a
-3x3 convolution of 32 to 32 channels at 16x16 (2.4 MFLOP of multiply-adds) takes 39 us natively and 48 us here, one of
-256 channels at 8x8 (38 M) 821 us and 603 us, of 512 at 4x4 1094 us and 550 us. Matrix products gain only where
-rows share the weight: 32 x 25088 x 4096 takes 106 ms in addmm and 65 ms here, 32 x 400 x 120 38 and 45 us.
+Measured with torch 2.13 on two cores with AVX-512, float32, one image: a call costs 20 to 25 us before any
+work, torch.conv2d on a small map 4 to 13 us (it has a path of its own for kernels up to 3x3 and few images).
+A 3x3 convolution of 32 channels to 32 at 16x16 (2.4 million multiply-adds) takes 39 us natively and 48 us
+here, one of 256 channels at 8x8 (38 million) 821 and 603 us, of 512 at 4x4 1094 and 550 us. Matrix products gain
+only where rows share the weight: 32 x 25088 x 4096 takes 106 ms in addmm and 65 ms here, 32 x 400 x 120
+takes 38 and 45 us.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ FEW_ROWS = 8
 @cache
 def available(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has the fused operators for this dtype."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     named = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
     if not all(hasattr(torch.ops.mkldnn, name) for name in named):
@@ -49,7 +51,7 @@ def usable(x: torch.Tensor) -> bool:
 def worth_convolving(x: torch.Tensor, kernel: Pair, macs: int) -> bool:
     """Whether the fused call beats torch.conv2d and an activation in place.
 
-    For kernels over 3x3 and for 16 images and more torch.conv2d calls oneDNN itself, and fusing costs nothing.
+    For kernels over 3x3 and for 16 images and more torch.conv2d calls oneDNN itself: fusing costs nothing.
     """
     return macs >= SMALL_CONVOLUTION or max(kernel) > 3 or x.shape[0] >= 16
 
@@ -67,8 +69,10 @@ class Attribute:
     algorithm: str = ""
 
 
-def attribute(op: Op | None) -> Attribute | None:
-    """The activation's name in oneDNN; None where it has none."""
+def attribute(op: Op | None, after_residual: bool = False) -> Attribute | None:
+    """The activation's name in oneDNN; None where it has none. After a residual there is only relu."""
+    if after_residual and not isinstance(op, Relu | None):
+        return None
     match op:
         case None:
             return Attribute()
@@ -102,8 +106,9 @@ class Geometry:
 def pack_convolution(w: torch.Tensor, geometry: Geometry, input_size: Sequence[int]) -> torch.Tensor:
     """w (K, C / groups, R, S) in oneDNN's blocked layout for inputs of (N, C, H, W)."""
     g = geometry
-    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
-    packed: torch.Tensor = reorder(w.to_mkldnn(), g.padding, g.strides, g.dilation, g.groups, list(input_size))
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # the stub lacks the input size
+    place = (g.padding, g.strides, g.dilation, g.groups)
+    packed: torch.Tensor = reorder(w.to_mkldnn(), *place, list(input_size))
     return packed
 
 
@@ -118,14 +123,13 @@ def convolve(
     """activation(conv(x, w) + bias [+ residual]) over (N, C, H, W) views, w packed."""
     g, a = geometry, attribute
     place = (g.padding, g.strides, g.dilation, g.groups)
+    run = torch.ops.mkldnn._convolution_pointwise
     result: torch.Tensor
     if residual is None:
-        result = torch.ops.mkldnn._convolution_pointwise.default(x, w, bias, *place, a.name, a.scalars, a.algorithm)
+        result = run.default(x, w, bias, *place, a.name, a.scalars, a.algorithm)
     else:
         unary = None if a.name == "none" else a.name
-        result = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, w, bias, *place, "add", 1.0, unary, a.scalars, a.algorithm or None
-        )
+        result = run.binary(x, residual, w, bias, *place, "add", 1.0, unary, a.scalars, a.algorithm or None)
     return result
 
 
@@ -137,5 +141,6 @@ def pack_linear(w: torch.Tensor, rows: int) -> torch.Tensor:
 
 def multiply(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, a: Attribute) -> torch.Tensor:
     """activation(x @ w + bias), w packed."""
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(x, w, bias, a.name, a.scalars, a.algorithm)
+    run = torch.ops.mkldnn._linear_pointwise.default
+    result: torch.Tensor = run(x, w, bias, a.name, a.scalars, a.algorithm)
     return result

@@ -1,0 +1,138 @@
+"""Members of a region that one call computes together.
+
+Each matcher looks at one node of a region and says which members it would take together, or None. What a
+matcher takes never leaves the region it is in: an unfused network runs one operator an op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...graph.ir import Node
+from ...graph.ops import (
+    Activation,
+    Add,
+    Conv2D,
+    Conv2DWeightGrad,
+    Dense,
+    MaxPool2D,
+    MaxPoolIndex2D,
+    Reduce,
+)
+from ...graph.regions import Region
+from .contraction import Convolution, Product
+from .contraction_gradients import ConvolutionWeightGrad
+from .forms import Form
+from .pooling import max_pool_with_index
+
+
+@dataclass
+class Step:
+    """One call: `run` takes the values named in `reads` and gives those named in `writes`.
+
+    at: the member at whose turn it runs. covers: the members it computes, kept or not.
+    """
+
+    run: Form
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    at: str
+    covers: tuple[str, ...]
+    node: Node | None = None
+    """The member, where it is only one and has a form of its own."""
+
+
+def _only_reader(region: Region, node: Node) -> Node | None:
+    """The one member that reads `node`, if nothing else needs its value."""
+    if region.graph.is_output(node.name):
+        return None
+    readers = region.graph.readers(node.name)
+    return readers[0] if len(readers) == 1 and readers[0].name in region.members else None
+
+
+def _residual(region: Region, node: Node) -> tuple[Node, str] | None:
+    """The addition of a tensor of the node's own shape, and that tensor."""
+    reader = _only_reader(region, node)
+    if reader is None or not isinstance(reader.op, Add) or len(set(reader.inputs)) != 2:
+        return None
+    other = reader.inputs[1] if reader.inputs[0] == node.name else reader.inputs[0]
+    return (reader, other) if region.graph[other].type.shape == node.type.shape else None
+
+
+def _convolution(region: Region, node: Node, inference: bool) -> Step | None:
+    """activation(conv(x, w) + bias + residual), where those follow."""
+    op = node.op
+    assert isinstance(op, Conv2D)
+    last, reads, covers = node, list(node.inputs), [node.name]
+    residual = _residual(region, node)
+    if residual is not None:
+        last = residual[0]
+        reads.append(residual[1])
+        covers.append(last.name)
+    activation = _activation_of(region, last)
+    if activation is not None:
+        last = activation
+        covers.append(last.name)
+    run = Convolution(
+        op,
+        activation.op if activation else None,
+        with_bias=len(node.inputs) > 2,
+        with_residual=residual is not None,
+        remember=inference,
+    )
+    return Step(run, tuple(reads), (last.name,), last.name, tuple(covers))
+
+
+def _product(region: Region, node: Node, inference: bool) -> Step | None:
+    """activation(x @ w + bias), where one follows."""
+    activation = _activation_of(region, node)
+    last = activation or node
+    run = Product(activation.op if activation else None, with_bias=len(node.inputs) > 2, remember=inference)
+    covers = (node.name,) if activation is None else (node.name, activation.name)
+    return Step(run, node.inputs, (last.name,), last.name, covers)
+
+
+def _activation_of(region: Region, node: Node) -> Node | None:
+    reader = _only_reader(region, node)
+    return reader if reader is not None and isinstance(reader.op, Activation) else None
+
+
+def _pool_and_index(region: Region, node: Node, inference: bool) -> Step | None:
+    op = node.op
+    assert isinstance(op, MaxPool2D)
+    for other in region.nodes:
+        if not isinstance(other.op, MaxPoolIndex2D) or other.inputs != node.inputs:
+            continue
+        if other.op.geometry() == op.geometry():
+            both = (node.name, other.name)
+            return Step(max_pool_with_index(op), node.inputs, both, node.name, both)
+    return None
+
+
+def _weight_and_bias_grad(region: Region, node: Node, inference: bool) -> Step | None:
+    op = node.op
+    assert isinstance(op, Conv2DWeightGrad)
+    dy = node.inputs[1]
+    for other in region.nodes:
+        total = other.op
+        if isinstance(total, Reduce) and other.inputs == (dy,) and total.axes == (0, 1, 2):
+            if total.mean or total.keepdims or _read_inside(region, other):
+                continue
+            both = (node.name, other.name)
+            return Step(ConvolutionWeightGrad(op, with_bias=True), node.inputs, both, node.name, both)
+    return None
+
+
+def _read_inside(region: Region, node: Node) -> bool:
+    return any(reader.name in region.members for reader in region.graph.readers(node.name))
+
+
+Matcher = Callable[[Region, Node, bool], Step | None]
+
+JOINT: dict[type, Matcher] = {
+    Conv2D: _convolution,
+    Dense: _product,
+    MaxPool2D: _pool_and_index,
+    Conv2DWeightGrad: _weight_and_bias_grad,
+}

@@ -1,0 +1,146 @@
+"""A region as a short program of operator calls.
+
+The members become steps in the order the graph gives them, several members one step where one call computes
+them together. Values live in numbered slots, dropped after their last reader; a step writes into its operand
+where that is a value of the region's own that nobody needs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...graph.ir import Node
+from ...graph.op import Kind
+from ...graph.ops import Add
+from ...graph.regions import Region
+
+# Imported for their rows in the table of forms.
+from . import contraction, contraction_gradients, pooling, reduction  # noqa: F401
+from .forms import form_of, inplace_form_of
+from .joint import JOINT, Step
+from .pointwise import OWN_RESULT
+
+Runner = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
+
+
+def lower(region: Region, *, inference: bool) -> Runner:
+    """The region as a function from the tensors of `region.inputs` to those of `region.outputs`, in order.
+
+    Tensors are contiguous, in the IR's layouts and of any batch size; so are the results. Dtypes may be
+    float64, float32, bfloat16 and float16; the device may be any. To be called with gradients off.
+    inference: weights stay the same over many calls, so packed copies of them are kept. A weight that is
+    written to, or another tensor in its place, is packed anew.
+    """
+    steps = _in_place(region, _steps(region, inference))
+    return _Program(region, steps).runner()
+
+
+# -- choosing the steps ----------
+def _steps(region: Region, inference: bool) -> list[Step]:
+    covered: dict[str, Step] = {}
+    for node in region.nodes:
+        if node.name in covered:
+            continue
+        matcher = JOINT.get(type(node.op))
+        step = matcher(region, node, inference) if matcher else None
+        if step is None or any(name in covered for name in step.covers):
+            step = Step(form_of(node.op), node.inputs, (node.name,), node.name, (node.name,), node)
+        covered.update(dict.fromkeys(step.covers, step))
+    # A step runs at the turn of the member it names: by then all it reads is there.
+    return [covered[node.name] for node in region.nodes if covered[node.name].at == node.name]
+
+
+def _in_place(region: Region, steps: list[Step]) -> list[Step]:
+    """Give each pointwise step its overwriting form where its first operand is free to be overwritten."""
+    kept = {node.name for node in region.outputs}
+    last = {name: index for index, step in enumerate(steps) for name in step.reads}
+    owned: set[str] = set()
+    for index, step in enumerate(steps):
+        for operands in _orders(step):
+            target = operands[0]
+            last_use = last[target] == index and operands.count(target) == 1
+            free = target in owned and target not in kept and last_use
+            if step.node is not None and free and _same_memory(region.graph[target], step.node):
+                overwrite = inplace_form_of(step.node.op)
+                if overwrite is not None:
+                    step.run, step.reads = overwrite, operands
+                    break
+        owned.update(name for name in step.writes if _is_new(region.members[name]))
+    return steps
+
+
+def _orders(step: Step) -> list[tuple[str, ...]]:
+    """The operands, and for an addition also the other way round."""
+    if step.node is not None and isinstance(step.node.op, Add):
+        return [step.reads, step.reads[::-1]]
+    return [step.reads]
+
+
+def _same_memory(operand: Node, node: Node) -> bool:
+    return node.op.kind is Kind.POINTWISE and operand.type == node.type
+
+
+def _is_new(node: Node) -> bool:
+    """Whether the op's result is memory of its own, never its operand's."""
+    return node.op.kind in (Kind.CONTRACTION, Kind.WINDOW) or isinstance(node.op, OWN_RESULT)
+
+
+# -- running them ----------
+@dataclass(frozen=True)
+class _Instruction:
+    """run(slots[reads]...) -> slots[writes]; `dead` are the slots nobody reads any more."""
+
+    run: Callable[..., object]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    dead: tuple[int, ...]
+
+
+class _Program:
+    """Steps over numbered slots, the inputs' slots first."""
+
+    def __init__(self, region: Region, steps: list[Step]) -> None:
+        names = [node.name for node in region.inputs]
+        names += [name for step in steps for name in step.writes]
+        self.slot = {name: index for index, name in enumerate(names)}
+        self.inputs = len(region.inputs)
+        self.results = tuple(self.slot[node.name] for node in region.outputs)
+        last = {self.slot[name]: i for i, step in enumerate(steps) for name in step.reads}
+        self.code = [self._instruction(index, step, last) for index, step in enumerate(steps)]
+
+    def _instruction(self, index: int, step: Step, last: dict[int, int]) -> _Instruction:
+        reads = tuple(self.slot[name] for name in step.reads)
+        writes = tuple(self.slot[name] for name in step.writes)
+        dead = tuple(
+            slot for slot in dict.fromkeys(reads) if last[slot] == index and slot not in self.results
+        )
+        return _Instruction(step.run, reads, writes, dead)
+
+    def runner(self) -> Runner:
+        only = self.code[0] if len(self.code) == 1 else None
+        if only is not None and only.reads == tuple(range(self.inputs)) and only.writes == self.results:
+            return _single(only.run, len(only.writes))
+        return self._run
+
+    def _run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        slots: list[object] = [*tensors, *(None for _ in range(len(self.slot) - self.inputs))]
+        for step in self.code:
+            value = step.run(*[slots[i] for i in step.reads])
+            if len(step.writes) == 1:
+                slots[step.writes[0]] = value
+            else:
+                for slot, part in zip(step.writes, value, strict=True):  # type: ignore[call-overload]
+                    slots[slot] = part
+            for slot in step.dead:
+                slots[slot] = None
+        return tuple(slots[i].contiguous() for i in self.results)  # type: ignore[attr-defined]
+
+
+def _single(run: Callable[..., object], results: int) -> Runner:
+    """A region of one call, without slots."""
+    if results == 1:
+        return lambda tensors: (run(*tensors).contiguous(),)  # type: ignore[attr-defined]
+    return lambda tensors: tuple(value.contiguous() for value in run(*tensors))  # type: ignore[attr-defined]

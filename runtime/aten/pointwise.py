@@ -1,0 +1,223 @@
+"""Pointwise ops: fewer passes over memory than their definitions take, in place where the operand is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ...graph.ops import (
+    Activation,
+    ActivationGrad,
+    Add,
+    BatchNorm,
+    BatchNormGrad,
+    Cast,
+    Dropout,
+    Elu,
+    Gelu,
+    LeakyRelu,
+    Multiply,
+    Normalize,
+    Relu,
+    Relu6,
+    RsqrtPlus,
+    Scale,
+    Sigmoid,
+    Square,
+    Subtract,
+    Swish,
+    Tanh,
+)
+from .forms import Form, form, inplace, like, wide
+
+OWN_RESULT = (
+    Add, ActivationGrad, BatchNorm, BatchNormGrad, Elu, Gelu, LeakyRelu, Multiply, Normalize, Relu, Relu6,
+    RsqrtPlus, Scale, Sigmoid, Square, Subtract, Swish, Tanh,
+)  # fmt: skip
+"""Ops whose result is always new memory. The others (Cast, Dropout) may hand on their operand itself."""
+
+
+def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
+    """Arithmetic whose result has the first operand's dtype, whatever the second's."""
+
+    def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return like(a, compute(a, b))
+
+    return run
+
+
+ARITHMETIC: dict[type, tuple[Form, Form]] = {
+    Add: (_kept(torch.add), torch.Tensor.add_),
+    Subtract: (_kept(torch.sub), torch.Tensor.sub_),
+    Multiply: (_kept(torch.mul), torch.Tensor.mul_),
+    Square: (torch.square, torch.Tensor.square_),
+}
+
+
+@form(*ARITHMETIC)
+def _arithmetic(op: Any) -> Form:
+    return ARITHMETIC[type(op)][0]
+
+
+@inplace(*ARITHMETIC)
+def _arithmetic_in_place(op: Any) -> Form:
+    return ARITHMETIC[type(op)][1]
+
+
+@form(Scale)
+def _scale(op: Scale) -> Form:
+    if op.offset == 0:
+        return lambda x: x * op.factor
+    return lambda x: (x * op.factor).add_(op.offset)
+
+
+@inplace(Scale)
+def _scale_in_place(op: Scale) -> Form:
+    if op.offset == 0:
+        return lambda x: x.mul_(op.factor)
+    return lambda x: x.mul_(op.factor).add_(op.offset)
+
+
+@form(Cast, Dropout)
+def _as_defined(op: Cast | Dropout) -> Form:
+    return op.reference
+
+
+# -- activations ----------
+@inplace(Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Swish, Elu)
+def _activation_in_place(op: Activation) -> Form:
+    match op:
+        case Relu6():
+            return lambda x: F.hardtanh_(x, 0.0, 6.0)
+        case LeakyRelu(slope=slope):
+            return lambda x: F.leaky_relu_(x, slope)
+        case Sigmoid():
+            return torch.sigmoid_
+        case Tanh():
+            return torch.tanh_
+        case Swish():
+            return lambda x: F.silu(x, inplace=True)
+        case Elu(alpha=alpha):
+            return lambda x: F.elu_(x, alpha)
+    return torch.relu_
+
+
+@form(ActivationGrad)
+def _activation_grad(op: ActivationGrad) -> Form:
+    """PyTorch's own derivatives: one pass each."""
+    aten = torch.ops.aten
+    match op.activation:
+        case Relu():
+            return lambda dy, y: aten.threshold_backward.default(dy, like(dy, y), 0)
+        case Relu6():
+            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), 0.0, 6.0)
+        case LeakyRelu(slope=slope):
+            return lambda dy, y: aten.leaky_relu_backward.default(dy, like(dy, y), slope, False)
+        case Sigmoid():
+            return lambda dy, y: aten.sigmoid_backward.default(dy, like(dy, y))
+        case Tanh():
+            return lambda dy, y: aten.tanh_backward.default(dy, like(dy, y))
+        case Swish():
+            return lambda dy, x: aten.silu_backward.default(dy, like(dy, x))
+        case Gelu(approximate=approximate):
+            method = "tanh" if approximate else "none"
+            return lambda dy, x: aten.gelu_backward.default(dy, like(dy, x), approximate=method)
+        case Elu(alpha=alpha):
+            return lambda dy, y: aten.elu_backward.default(dy, alpha, 1.0, 1.0, True, like(dy, y))
+    return op.reference
+
+
+@inplace(ActivationGrad)
+def _activation_grad_in_place(op: ActivationGrad) -> Form:
+    backward = torch.ops.aten.threshold_backward.grad_input
+    if isinstance(op.activation, Relu):
+        return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
+    grad = _activation_grad(op)
+    return lambda dy, y: grad(dy, y)
+
+
+# -- batch norm: x times a vector plus a vector ----------
+def _affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, overwrite: bool) -> torch.Tensor:
+    """x * scale + shift per channel in one pass, computed in float32 at least."""
+    return torch.addcmul(shift, x, scale, out=x if overwrite else torch.empty_like(x))
+
+
+def _wide(*vectors: torch.Tensor) -> list[torch.Tensor]:
+    return [v.to(wide(v.dtype)) for v in vectors]
+
+
+def _batch_norm(op: BatchNorm, overwrite: bool) -> Form:
+    def run(
+        x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor
+    ) -> torch.Tensor:
+        gamma, beta, mean, variance = _wide(gamma, beta, mean, variance)
+        scale = gamma * torch.rsqrt(variance + op.epsilon)
+        return _affine(x, scale, torch.addcmul(beta, mean, scale, value=-1), overwrite)
+
+    return run
+
+
+@form(BatchNorm)
+def _batch_norm_new(op: BatchNorm) -> Form:
+    return _batch_norm(op, overwrite=False)
+
+
+@inplace(BatchNorm)
+def _batch_norm_in_place(op: BatchNorm) -> Form:
+    return _batch_norm(op, overwrite=True)
+
+
+def _normalize(op: Normalize, overwrite: bool) -> Form:
+    def run(x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        mean, variance = _wide(mean, variance)
+        scale = torch.rsqrt(variance + op.epsilon)
+        return _affine(x, scale, -mean * scale, overwrite)
+
+    return run
+
+
+@form(Normalize)
+def _normalize_new(op: Normalize) -> Form:
+    return _normalize(op, overwrite=False)
+
+
+@inplace(Normalize)
+def _normalize_in_place(op: Normalize) -> Form:
+    return _normalize(op, overwrite=True)
+
+
+def _batch_norm_grad(op: BatchNormGrad, overwrite: bool) -> Form:
+    """With a = gamma / sqrt(var + eps) the gradient is dy * a + x * b + c, b and c vectors: two passes."""
+
+    def run(
+        dy: torch.Tensor,
+        x: torch.Tensor,
+        gamma: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        d_gamma: torch.Tensor,
+        d_beta: torch.Tensor,
+    ) -> torch.Tensor:
+        gamma, mean, variance, d_gamma, d_beta = _wide(gamma, mean, variance, d_gamma, d_beta)
+        count = x.numel() // x.shape[-1]
+        rstd = torch.rsqrt(variance + op.epsilon)
+        a = gamma * rstd
+        b = a * rstd * d_gamma / -count
+        c = torch.addcmul(a * d_beta / -count, mean, b, value=-1)
+        rest = torch.addcmul(c, x, b)
+        return torch.addcmul(rest, dy, a, out=dy if overwrite else torch.empty_like(dy))
+
+    return run
+
+
+@form(BatchNormGrad)
+def _batch_norm_grad_new(op: BatchNormGrad) -> Form:
+    return _batch_norm_grad(op, overwrite=False)
+
+
+@inplace(BatchNormGrad)
+def _batch_norm_grad_in_place(op: BatchNormGrad) -> Form:
+    return _batch_norm_grad(op, overwrite=True)

@@ -1,0 +1,48 @@
+"""Sums, softmax and losses."""
+
+from __future__ import annotations
+
+import torch
+
+from ...graph.ops import LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad
+from .forms import Form, form, like, wide
+
+
+@form(Reduce)
+def _reduce(op: Reduce) -> Form:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        reduce = torch.mean if op.mean else torch.sum
+        total = reduce(x, dim=op.axes, keepdim=op.keepdims, dtype=wide(x.dtype))
+        return like(x, total) if op.keepdims else total
+
+    return run
+
+
+@form(Softmax)
+def _softmax(op: Softmax) -> Form:
+    return lambda x: torch.softmax(x, -1)
+
+
+@form(SoftmaxGrad)
+def _softmax_grad(op: SoftmaxGrad) -> Form:
+    def run(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.aten._softmax_backward_data.default(dy, like(dy, y), -1, dy.dtype)
+        return result
+
+    return run
+
+
+@form(LossGrad)
+def _loss_grad(op: LossGrad) -> Form:
+    if not isinstance(op.loss, SoftmaxCrossEntropy):
+        return op.reference
+
+    def run(logits: torch.Tensor, target: torch.Tensor, d_loss: torch.Tensor) -> torch.Tensor:
+        kept = wide(logits.dtype)
+        target = target.to(kept)
+        p = torch.softmax(logits, -1, dtype=kept)
+        rows = logits.numel() // logits.shape[-1]
+        p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(d_loss.to(kept) / rows)
+        return like(logits, p)
+
+    return run

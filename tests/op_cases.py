@@ -1,0 +1,192 @@
+"""Every op with operands of awkward shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from convloom.graph import ops
+from convloom.graph.ir import Graph
+from convloom.graph.op import Op
+from convloom.graph.types import BATCH, Dim
+from convloom.graph.windows import same_padding
+from graphs import Values, values
+
+N = BATCH
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op over operands of these shapes.
+
+    scale: of the operands' normal values. positive, probabilities: positions of operands that must be > 0, or
+    rows that sum to 1. indices: position -> bound of integers.
+    """
+
+    op: Op
+    shapes: tuple[Shape, ...]
+    scale: float = 1.0
+    positive: tuple[int, ...] = ()
+    probabilities: tuple[int, ...] = ()
+    indices: tuple[tuple[int, int], ...] = ()
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.op}{''.join(map(str, self.shapes))}".replace(" ", "").replace("'", "")
+
+    def graph(self) -> Graph:
+        graph = Graph("one op")
+        names = []
+        for position, shape in enumerate(self.shapes):
+            dtype = "uint8" if position in dict(self.indices) else self.dtype
+            fixed = tuple(d for d in shape if isinstance(d, int))
+            source = ops.Input(shape, dtype) if N in shape else ops.Parameter(fixed, dtype)
+            names.append(graph.add(source, name=f"x{position}"))
+        graph.outputs = {"y": graph.add(self.op, names, "y")}
+        return graph
+
+    def values(self, graph: Graph, batch: int) -> Values:
+        given = values(graph, batch, seed=5)
+        for position in range(len(self.shapes)):
+            name = f"x{position}"
+            given[name] = given[name] * self.scale
+            if position in self.positive:
+                given[name] = given[name].abs() + 0.2
+            if position in self.probabilities:
+                given[name] = torch.softmax(given[name], -1)
+        for position, bound in self.indices:
+            given[f"x{position}"] = (
+                (given[f"x{position}"].abs() * 100).long().remainder(bound).to(torch.uint8)
+            )
+        return given
+
+
+IMAGE: Shape = (N, 7, 5, 3)
+ASYMMETRIC = ((2, 1), (0, 3))
+
+
+def conv(op: ops.Conv2D, image: Shape, size: tuple[int, int], filters: int, bias: bool = True) -> Case:
+    kernel = (*size, int(image[3]) // op.groups, filters)
+    return Case(op, (image, kernel, (filters,)) if bias else (image, kernel))
+
+
+CASES: list[Case] = [
+    # convolution: strides, dilation, groups, padding of every kind, and rows that no window reaches
+    conv(ops.Conv2D(), IMAGE, (3, 3), 4),
+    conv(ops.Conv2D(), IMAGE, (1, 1), 17, bias=False),
+    conv(ops.Conv2D((2, 3), ASYMMETRIC), (N, 9, 8, 3), (3, 2), 5),
+    conv(ops.Conv2D((3, 3)), (N, 10, 12, 2), (2, 2), 3),
+    conv(ops.Conv2D((1, 1), ((1, 2), (2, 2)), (2, 3)), (N, 8, 9, 3), (3, 2), 4),
+    conv(ops.Conv2D((2, 1), ((0, 1), (1, 1)), (2, 1), 3), (N, 9, 6, 6), (3, 3), 9),
+    conv(
+        ops.Conv2D((2, 2), (same_padding(6, 3, 2), same_padding(8, 5, 2)), groups=4), (N, 6, 8, 4), (3, 5), 8
+    ),
+    conv(ops.Conv2D((4, 4)), (N, 7, 6, 1), (1, 2), 1),
+    Case(ops.Conv2DDataGrad((2, 1), ASYMMETRIC, (1, 2), 2, (8, 7)), ((N, 5, 8, 4), (3, 2, 2, 4))),
+    Case(ops.Conv2DWeightGrad((2, 1), ASYMMETRIC, (1, 2), 2, (3, 2)), ((N, 8, 7, 4), (N, 5, 8, 6))),
+    # matrix products, of images too
+    Case(ops.Dense(), ((N, 17), (17, 5), (5,))),
+    Case(ops.Dense(), ((N, 3, 2, 7), (7, 1))),
+    Case(ops.Dense(), ((N, 4, 3), (3, 65), (65,))),
+    Case(ops.DenseDataGrad(), ((N, 3, 5), (7, 5))),
+    Case(ops.DenseWeightGrad(), ((N, 3, 5), (N, 3, 7))),
+    # pooling: tiling, overlapping, leaving a border, gaps between windows, padded
+    *(
+        Case(op(size, strides, padding), (image,))
+        for op in (ops.MaxPool2D, ops.AveragePool2D)
+        for image, size, strides, padding in (
+            ((N, 6, 4, 3), (2, 2), (2, 2), ((0, 0), (0, 0))),
+            ((N, 7, 5, 1), (2, 2), (2, 2), ((0, 0), (0, 0))),
+            ((N, 7, 8, 3), (3, 2), (2, 1), ((1, 1), (0, 1))),
+            ((N, 9, 8, 2), (2, 1), (3, 4), ((0, 1), (0, 0))),
+            ((N, 5, 6, 17), (5, 6), (5, 6), ((0, 0), (0, 0))),
+        )
+    ),
+    Case(ops.MaxPoolIndex2D((3, 2), (2, 1), ((1, 1), (0, 1))), ((N, 7, 8, 3),)),
+    Case(ops.MaxPoolIndex2D((16, 17), (16, 17)), ((N, 16, 17, 2),)),
+    Case(
+        ops.MaxUnpool2D((3, 2), (2, 1), ((1, 1), (0, 1)), (7, 8)),
+        ((N, 4, 8, 3), (N, 4, 8, 3)),
+        indices=((1, 6),),
+    ),
+    Case(ops.AverageUnpool2D((3, 2), (2, 1), ((1, 1), (0, 1)), (7, 8)), ((N, 4, 8, 3),)),
+    # arithmetic: an operand of every kind of broadcasting, on either side
+    *(
+        Case(op, shapes)
+        for op in (ops.Add(), ops.Subtract(), ops.Multiply())
+        for shapes in (
+            (IMAGE, IMAGE),
+            (IMAGE, (3,)),
+            (IMAGE, (N, 1, 1, 3)),
+            (IMAGE, (N, 7, 5, 1)),
+            (IMAGE, (N, 7, 1, 3)),
+            (IMAGE, (1, 1, 1, 3)),
+            (IMAGE, (7, 5, 3)),
+            (IMAGE, ()),
+            ((3,), IMAGE),
+            ((N, 1, 1, 3), IMAGE),
+            ((N, 7, 5, 1), (N, 1, 1, 3)),
+            ((N, 6), (6,)),
+        )
+    ),
+    Case(ops.Scale(-2.5, 0.75), (IMAGE,)),
+    Case(ops.Cast("float64"), (IMAGE,), dtype="float64"),
+    Case(ops.Cast("bfloat16"), (IMAGE,)),
+    Case(ops.Square(), (IMAGE,)),
+    Case(ops.RsqrtPlus(0.01), ((5,),), positive=(0,)),
+    # activations, wide enough to pass every bend
+    *(
+        Case(op, (IMAGE,), scale=4.0)
+        for op in (
+            ops.Relu(),
+            ops.Relu6(),
+            ops.LeakyRelu(0.3),
+            ops.LeakyRelu(0.2),
+            ops.Sigmoid(),
+            ops.Tanh(),
+            ops.Swish(),
+            ops.Gelu(),
+            ops.Gelu(True),
+            ops.Elu(),
+            ops.Elu(0.7),
+        )
+    ),
+    Case(ops.ActivationGrad(ops.Swish()), (IMAGE, IMAGE)),
+    Case(ops.BatchNorm(0.01), (IMAGE, (3,), (3,), (3,), (3,)), positive=(4,)),
+    Case(ops.BatchNorm(), ((N, 17), (17,), (17,), (17,), (17,)), positive=(4,)),
+    Case(ops.Normalize(0.01), (IMAGE, (3,), (3,)), positive=(2,)),
+    Case(ops.BatchNormGrad(0.01), (IMAGE, IMAGE, (3,), (3,), (3,), (3,), (3,)), positive=(4,)),
+    Case(ops.Dropout(0.4), (IMAGE,)),
+    # views and movement
+    Case(ops.Reshape((5, 21)), (IMAGE,)),
+    Case(ops.Reshape((105,)), (IMAGE,)),
+    Case(ops.Concat(), (IMAGE, (N, 7, 5, 1), (N, 7, 5, 4))),
+    Case(ops.Concat(1), (IMAGE, (N, 2, 5, 3))),
+    Case(ops.Concat(-2), (IMAGE, (N, 7, 1, 3))),
+    Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
+    Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),
+    Case(ops.Transpose((0, 3, 1, 2)), (IMAGE,)),
+    # reductions and losses
+    Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
+    Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),
+    Case(ops.Reduce((1, 3), keepdims=True), (IMAGE,)),
+    Case(ops.Softmax(), ((N, 17),), scale=3.0),
+    Case(ops.Softmax(), ((N, 3, 5),), scale=3.0),
+    Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
+    *(
+        Case(op, (shape, shape), probabilities=rows)
+        for shape in ((N, 7), (N, 2, 3, 5))
+        for op, rows in (
+            (ops.SoftmaxCrossEntropy(), (1,)),
+            (ops.CategoricalCrossEntropy(), (0, 1)),
+            (ops.BinaryCrossEntropy(), (0, 1)),
+            (ops.BinaryCrossEntropy(True), (1,)),
+            (ops.MeanSquaredError(), ()),
+        )
+    ),
+    Case(ops.CategoricalCrossEntropy(), ((N, 7), (N, 7)), positive=(0, 1)),  # rows that do not sum to 1
+    Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
+]
+
+SOURCES = (ops.Input, ops.Parameter, ops.Constant, ops.DropoutMask)
