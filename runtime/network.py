@@ -112,7 +112,7 @@ class CompiledNetwork(torch.nn.Module):
             return self._plan(self._mode(backward=True, wrt_inputs=wrt_inputs))
 
         plan = backward_plan() if self.training else self._plan(self._mode())
-        # A write through `.data` leaves no trace in a parameter's version, and who differentiates may well write.
+        # A write through `.data` leaves no trace in a parameter's version, and who trains may well write so.
         plan.prelude.forget()
         others = {name: value for name, value in weights.items() if name not in trained}
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]

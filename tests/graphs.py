@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -157,6 +157,9 @@ def chain() -> Graph:
     """image -> relu "first" -> tanh "second"."""
     b = Builder("chain")
     return b.finish(b.op(ops.Tanh(), b.op(ops.Relu(), b.input(4, 3), name="first"), name="second"))
+
+
+NETWORKS: list[Callable[[], Graph]] = [lenet, residual_block, inception, unet, shared_layer]
 
 
 def with_loss(graph: Graph, loss: Op | None = None) -> Graph:

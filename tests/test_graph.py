@@ -14,21 +14,17 @@ from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH, TensorType, accumulated, broadcast
 from convloom.graph.verify import verify
 from graphs import (
+    NETWORKS,
     Builder,
     all_values,
     assert_same,
     chain,
     differentiated,
-    inception,
     lenet,
     outputs,
-    residual_block,
-    shared_layer,
-    unet,
     values,
 )
 
-NETWORKS: list[Callable[[], Graph]] = [lenet, residual_block, inception, unet, shared_layer]
 networks = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
 

@@ -54,7 +54,7 @@ def kernels(layer: str = "layer") -> list[Kernel]:
                 phase="backward",
             )
         ],
-        [add(ops.AverageUnpool2D(*average, input_size=(9, 7)), image(5, 4, 3), phase="backward")],
+        [add(ops.AverageUnpool2D(*average, input_size=(9, 7)), image(5, 3, 3), phase="backward")],
         [add(ops.Reduce((0, 1, 2), True), x)],
         [add(ops.Reduce((0,)), flat)],
         [add(ops.Reduce((1, 2), True, True), x)],

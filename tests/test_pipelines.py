@@ -11,9 +11,7 @@ from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
-from convloom.graph.passes.cleanup import (
-    remove_dead_code,
-)
+from convloom.graph.passes.cleanup import remove_dead_code
 from convloom.graph.regions import Decision
 from convloom.graph.verify import verify
 from graphs import (

@@ -14,21 +14,17 @@ from convloom.graph.op import Op, op_from_json, op_to_json
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
 from convloom.graph.serial import FORMAT, from_json, to_json
 from graphs import (
+    NETWORKS,
     assert_same,
     differentiated,
-    inception,
     lenet,
     outputs,
     random_networks,
-    residual_block,
-    shared_layer,
-    unet,
     values,
     with_loss,
 )
 from hypothesis import given, settings
 
-NETWORKS: list[Callable[[], Graph]] = [lenet, residual_block, inception, unet, shared_layer]
 networks = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
 

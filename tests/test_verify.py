@@ -14,16 +14,11 @@ from convloom.graph.op import REGISTRY, Kind
 from convloom.graph.types import BATCH, TensorType
 from convloom.graph.verify import NODE_RULES, verify
 from graphs import (
+    NETWORKS,
     chain,
     differentiated,
-    inception,
-    lenet,
-    residual_block,
-    shared_layer,
-    unet,
 )
 
-NETWORKS: list[Callable[[], Graph]] = [lenet, residual_block, inception, unet, shared_layer]
 networks = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
 

@@ -45,6 +45,12 @@ class _Window(Op):
         if x.rank != 4 or not x.batched:
             raise ShapeError(f"{self.op_name()} takes an image (N, height, width, channels), found {x}")
         spatial = (int(x.shape[1]), int(x.shape[2]))
+        for pair, size in zip(self.padding, self.size, strict=True):
+            if max(pair) >= size:
+                raise ShapeError(
+                    f"{self.op_name()}: padding {self.padding} reaches the window's size {self.size}, so a window "
+                    f"could lie outside the image; use a smaller padding"
+                )
         p, q = window_output(self.op_name(), spatial, self.size, self.strides, self.padding)
         return x.with_shape((BATCH, p, q, x.shape[3]))
 

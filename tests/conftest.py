@@ -1,0 +1,11 @@
+"""Settings for every test."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+# Tests run one process a core; a pool of threads in each would make the processes wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
