@@ -33,12 +33,16 @@ from torch import nn
 import convloom
 
 METHOD = (
-    "one process; every variant checked against eager first; variants timed in random order each round, a slice "
-    "of several calls each; the value is the median over rounds of a slice's mean; inputs lie ready in each "
+    "one process; every variant checked against eager first; variants timed in random order each round, a "
+    "slice of several calls each; the value is the median over rounds of a slice's mean; inputs lie ready in each "
     "variant's own layout; on a GPU a slice ends with a synchronisation; float32 products are IEEE, not TF32"
 )
 TOLERANCE = {"float32": 2e-4, "bfloat16": 6e-2, "float16": 1e-2}
-"""Largest difference over the largest value, allowed after some twenty layers."""
+"""Norm of the difference over the norm of the value, allowed after some twenty layers."""
+GRADIENT_TOLERANCE = {"float32": 3e-2, "bfloat16": 0.5, "float16": 0.2}
+"""The same for gradients. Rounding moves values near zero across a ReLU's corner, and each that crosses adds or
+drops a whole term: eager's own two layouts differ by up to 7e-3 on ResNet-18 in float32.
+"""
 BASELINE = "eager channels_last"
 
 
@@ -233,7 +237,7 @@ def build_variants(case: Case, setting: Setting, mode: str) -> tuple[list[Varian
         if exact is None:
             exact = {key: value.float().clone() for key, value in found.items()}
         result.error = largest_difference(exact, found)
-        if result.error > TOLERANCE[setting.dtype]:
+        if result.error > (TOLERANCE if mode == "inference" else GRADIENT_TOLERANCE)[setting.dtype]:
             result.skipped = f"differs from eager by {result.error:.2g}"
         else:
             variants.append(variant)
@@ -241,14 +245,13 @@ def build_variants(case: Case, setting: Setting, mode: str) -> tuple[list[Varian
 
 
 def largest_difference(exact: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
-    """Over all values: the largest difference, relative to the largest entry of that value."""
+    """Over all values: the largest norm of a difference, relative to the norm of the value."""
     if exact.keys() != found.keys():
         raise RuntimeError(f"values differ by name: {sorted(exact.keys() ^ found.keys())[:4]}")
-    floor = 1e-3 * max(float(value.abs().max()) for value in exact.values())
     worst = 0.0
     for name, value in exact.items():
-        difference = float((found[name].float().reshape(value.shape) - value).abs().max())
-        worst = max(worst, difference / max(float(value.abs().max()), floor))
+        difference = float((found[name].float().reshape(value.shape) - value).norm())
+        worst = max(worst, difference / max(float(value.norm()), 1e-12))
     return worst
 
 

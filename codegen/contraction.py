@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.regions import Region
+from ..graph.types import broadcast_kind
 from .equations import equations
 from .errors import NotEmittable
 from .geometry import Axis

@@ -1,7 +1,8 @@
 """How the rows of a tile lie on feature maps, and where the elements they multiply come from.
 
 Every contraction gathers: along an axis, row position i and tap t read position
-`i * stride + shift + t * step` of the source map. The three products of a convolution differ only in these numbers:
+`i * stride + shift + t * step` of the source map. The three products of a convolution differ only in these
+numbers:
 
                     rows    source    stride    step        shift
     forward         P       H         stride    dilation    -padding

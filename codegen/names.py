@@ -11,7 +11,6 @@ import keyword
 import re
 
 from ..graph.errors import CompileError
-from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import (
@@ -37,6 +36,7 @@ from ..graph.ops import (
 )
 from ..graph.ops.reduction import _Loss
 from ..graph.regions import Region
+from ..graph.types import broadcast_kind
 from .expressions import HELPERS
 
 RESERVED = frozenset(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
-from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.regions import Region
+from ..graph.types import broadcast_kind
 from .formulas import compose
 from .names import Names
 from .schedules import Schedule

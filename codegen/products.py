@@ -37,6 +37,7 @@ class Product:
     channels: the run of neighbouring elements on the inner axis (input channels of a group); taps: such runs.
     window: rows that a fused pooling makes one of. whole_row: a softmax needs all columns in one tile.
     phases: parts of a strided data gradient, each of which meets its own taps.
+    transposed: whether the weight is read across its rows (a data gradient).
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
     """
 
@@ -52,6 +53,7 @@ class Product:
     window: int = 1
     whole_row: bool = False
     phases: int = 1
+    transposed: bool = False
     row_taps: int = 1
     row_channels: int = 0
 
@@ -102,7 +104,13 @@ def product(region: Region) -> Product:
             phases = prod(op.strides) if convolution else 1
             taps = prod(second.size()[:-2])
             return Product(
-                out, node.type.channels // groups, taps, first.channels // groups, **shared, phases=phases
+                out,
+                node.type.channels // groups,
+                taps,
+                first.channels // groups,
+                **shared,
+                phases=phases,
+                transposed=True,
             )
         case Conv2DWeightGrad() | DenseWeightGrad():
             rows = prod(node.type.size()[:-1])

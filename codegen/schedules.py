@@ -165,7 +165,9 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
         return schedule.block_m * schedule.block_k // threads <= 16
     if fit.operands_in_shared_memory:
         return True
-    return sums < 64 or (schedule.block_k <= 32 and fit.product.phases == 1)
+    if fit.product.transposed:  # both operands hold the registers of their addresses
+        return sums < 64 and schedule.block_k <= 32 and schedule.stages <= 3
+    return sums < 64 or schedule.block_k <= 32
 
 
 def _seconds(schedule: Schedule, fit: _Fit) -> float:

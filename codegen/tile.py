@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from math import prod
 
 from ..graph.errors import CompileError
-from ..graph.fusion import broadcast_kind
 from ..graph.ir import Node
 from ..graph.ops import BatchNormGrad
+from ..graph.types import broadcast_kind
 from .errors import NotEmittable
 from .expressions import expression
 from .names import Names

@@ -53,8 +53,8 @@ class _WeightGrad:
         self.constants = self._constants()
         if schedule.chunk < schedule.block_k or schedule.chunk % schedule.block_k or schedule.programs < 1:
             raise NotEmittable(
-                f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k and "
-                f"a number of programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
+                f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
+                f"and programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
             )
 
     def _bias_node(self) -> Node | None:
@@ -201,8 +201,8 @@ class _WeightGrad:
             f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
             f"pixels, {s.block_k} a step and {s.chunk} between two looks at whether more are due, with "
             f"{s.warps} warps and {s.stages} stages.",
-            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the same "
-            f"bits on every run.",
+            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the "
+            f"same bits on every run.",
         ]
 
     # -- the product -----------------------------------------------------------------------------------------

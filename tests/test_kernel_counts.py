@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from convloom.graph import ops
-from convloom.graph.fusion import WIDEST_ROW_IN_A_TILE, fuse, leave_unfused
+from convloom.graph.fusion import fuse, leave_unfused
+from convloom.graph.fusion_rules import WIDEST_ROW_IN_A_TILE
 from convloom.graph.ir import Graph
 from convloom.graph.regions import Partition
 from graphs import (

@@ -48,8 +48,8 @@ class _Window(Op):
         for pair, size in zip(self.padding, self.size, strict=True):
             if max(pair) >= size:
                 raise ShapeError(
-                    f"{self.op_name()}: padding {self.padding} reaches the window's size {self.size}, so a window "
-                    f"could lie outside the image; use a smaller padding"
+                    f"{self.op_name()}: padding {self.padding} reaches the window's size {self.size}, so a "
+                    f"window could lie outside the image; use a smaller padding"
                 )
         p, q = window_output(self.op_name(), spatial, self.size, self.strides, self.padding)
         return x.with_shape((BATCH, p, q, x.shape[3]))

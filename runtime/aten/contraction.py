@@ -51,30 +51,38 @@ class Convolution:
         self.activate = Activated(self.activation)
         fused = onednn.attribute(self.activation, after_residual=self.with_residual)
         self.attribute = fused or onednn.Attribute()
-        self.after = Activated(None) if fused else self.activate
+        self.after = None if fused else self.activate
+        self._choices: dict[tuple[torch.Size, torch.dtype, torch.device], bool] = {}
 
     def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         bias = like(x, rest[0]) if self.with_bias else None
         residual = rest[-1] if self.with_residual else None
         if self.outer is not None:
             x = pad_image(x, self.outer)
-        if self.remember and onednn.usable(x) and self._pays(x, w):
-            return self.after(to_nhwc(self._fused(x, w, bias, residual)))
+        if self.remember and self._chooses_onednn(x, w):
+            y = to_nhwc(self._fused(x, w, bias, residual))
+            return y if self.after is None else self.after(y)
         y = to_nhwc(self._plain(x, w, bias))
         if residual is not None:
             y.add_(residual)
         return self.activate(y)
 
-    def _pays(self, x: torch.Tensor, w: torch.Tensor) -> bool:
-        # Whole blocks of strides are counted, which is exact enough to choose by.
-        outputs = x.shape[0] * x.shape[1] * x.shape[2] // prod(self.op.strides)
-        return onednn.worth_convolving(x, (w.shape[0], w.shape[1]), outputs * w.numel())
+    def _chooses_onednn(self, x: torch.Tensor, w: torch.Tensor) -> bool:
+        """Decided once for each input size: asking takes as long as a small convolution."""
+        key = (x.shape, x.dtype, x.device)
+        choice = self._choices.get(key)
+        if choice is None:
+            # Whole blocks of strides are counted, which is exact enough to choose by.
+            outputs = x.shape[0] * x.shape[1] * x.shape[2] // prod(self.op.strides)
+            pays = onednn.worth_convolving(x, (w.shape[0], w.shape[1]), outputs * w.numel())
+            choice = self._choices[key] = pays and onednn.usable(x)
+        return choice
 
     def _fused(
         self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
     ) -> torch.Tensor:
         image = to_nchw(x)
-        size = tuple(image.shape)
+        size = image.shape
         packed = self._packed.get(
             w, size, lambda w: onednn.pack_convolution(kernel_to_torch(like(x, w)), self.geometry, size)
         )

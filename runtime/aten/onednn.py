@@ -1,11 +1,11 @@
 """oneDNN's fused operators: convolution or matrix product with residual and activation in one call.
 
-Measured with torch 2.13 on two cores with AVX-512, float32, one image: a call costs 20 to 25 us before any
-work, torch.conv2d on a small map 4 to 13 us (it has a path of its own for kernels up to 3x3 and few images).
-A 3x3 convolution of 32 channels to 32 at 16x16 (2.4 million multiply-adds) takes 39 us natively and 48 us
-here, one of 256 channels at 8x8 (38 million) 821 and 603 us, of 512 at 4x4 1094 and 550 us. Matrix products gain
-only where rows share the weight: 32 x 25088 x 4096 takes 106 ms in addmm and 65 ms here, 32 x 400 x 120
-takes 38 and 45 us.
+Measured with torch 2.13 on a CPU with AVX-512, float32, one image: a call costs 20 to 25 us before any work,
+torch.conv2d on a small map 4 to 13 us (it has a path of its own for kernels up to 3x3 and few images). A 3x3
+convolution of 32 channels to 32 at 16x16 (2.4 million multiply-adds) takes 39 us natively and 48 us here, one
+of 256 channels at 8x8 (38 million) 821 and 603 us, of 512 at 4x4 1094 and 550 us. Matrix products gain only
+where rows share the weight: 32 x 25088 x 4096 takes 106 ms in addmm and 65 ms here, 32 x 400 x 120 takes 38
+and 45 us.
 """
 
 from __future__ import annotations
