@@ -34,14 +34,14 @@ import convloom
 
 METHOD = (
     "one process; every variant checked against eager first; variants timed in random order each round, a "
-    "slice of several calls each; the value is the median over rounds of a slice's mean; inputs lie ready in each "
-    "variant's own layout; on a GPU a slice ends with a synchronisation; float32 products are IEEE, not TF32"
+    "slice of several calls each; the value is the median over rounds of a slice's mean; inputs lie ready in "
+    "each variant's own layout; on a GPU a slice ends with a synchronisation; float32 products are IEEE"
 )
 TOLERANCE = {"float32": 2e-4, "bfloat16": 6e-2, "float16": 1e-2}
 """Norm of the difference over the norm of the value, allowed after some twenty layers."""
 GRADIENT_TOLERANCE = {"float32": 3e-2, "bfloat16": 0.5, "float16": 0.2}
-"""The same for gradients. Rounding moves values near zero across a ReLU's corner, and each that crosses adds or
-drops a whole term: eager's own two layouts differ by up to 7e-3 on ResNet-18 in float32.
+"""The same for gradients. Rounding moves values near zero across a ReLU's corner, and each that crosses adds
+or drops a whole term: eager's own two layouts differ by up to 7e-3 on ResNet-18 in float32.
 """
 BASELINE = "eager channels_last"
 

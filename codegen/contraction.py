@@ -16,6 +16,7 @@ from .products import Product, product
 from .schedules import Schedule
 from .source import TRITON_TYPES, JitFunction, KernelFile
 from .tile import Tile
+from .titles import title
 from .writer import Writer
 
 Constants = dict[str, tuple[object, str]]
@@ -152,7 +153,7 @@ class Contraction:
         return 2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0
 
     def summary(self) -> str:
-        return " -> ".join(node.op.op_name() for node in self.region.nodes) + ", one kernel"
+        return title(self.region)
 
     def equations(self, product_text: str, index: str) -> list[str]:
         """The header's mathematics: the product, then what becomes of it. index: of the result, "[n,p,q,k]".
@@ -164,7 +165,7 @@ class Contraction:
         return KernelFile(
             region=self.region,
             names=self.names,
-            summary=f"{self.summary()[0].upper()}{self.summary()[1:]}.",
+            summary=f"{self.summary()}: one kernel.",
             formula=formula,
             plan=self.plan(),
             constants=self.used_constants(function.body.text, launch.text),

@@ -95,7 +95,7 @@ class _DataGrad(Contraction):
 
     def file(self) -> KernelFile:
         body = self._body()
-        function = self.function(body, f"One tile of {self.summary()}.")
+        function = self.function(body, f"One tile of: {self.summary()}.")
         grid = [
             "triton.cdiv(rows, BLOCK_M)" + (" * TILES_N" if self.work.columns > self.schedule.block_n else "")
         ]

@@ -80,7 +80,7 @@ def emit_general(region: Region, sums: list[Node], schedule: Schedule | None) ->
         schedule = Schedule(max(1, TILE // results), results, warps=4)
     operands = [*region.inputs, *region.outputs]
     jit = JitFunction(
-        "sum_kernel",
+        f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
         ["batch"] if 0 in sizes else [],
         {"BLOCK_R": schedule.block_m, "BLOCK_O": schedule.block_n},

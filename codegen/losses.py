@@ -50,7 +50,7 @@ def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
     tensors = [(names.pointer(n), n.type.dtype) for n in region.inputs] + [("partial_ptr", "float32")]
     if rowwise:
         rows = RowTile.of(names, prediction, schedule)
-        jit = rows.function("partial_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
+        jit = rows.function(f"{region.name}_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
         _cross_entropy(jit.body, rows, prediction, target)
         constants, used, programs = rows.constants(), rows.schedule, f"triton.cdiv({rows.rows}, BLOCK_R)"
         constants = {**constants, "BLOCK": (BLOCK, "partial sums added at a time")}
@@ -101,7 +101,7 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
     roles = [names.role[n.name] for n in operands]
     if isinstance(loss, SoftmaxCrossEntropy):
         rows = RowTile.of(names, prediction, schedule)
-        jit = rows.function("loss_gradient_kernel", "Each program computes BLOCK_R rows.", tensors)
+        jit = rows.function(f"{region.name}_kernel", "Each program computes BLOCK_R rows.", tensors)
         constants, used = rows.constants(), rows.schedule
         tile = rows.tile()
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
@@ -111,7 +111,7 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         launch.line(jit.call(f"(triton.cdiv({rows.rows}, BLOCK_R),)", roles))
     else:
         size = image_size(prediction)
-        jit, used = _flat(names, prediction, tensors, schedule, "loss_gradient_kernel")
+        jit, used = _flat(names, prediction, tensors, schedule)
         constants, count = _flat_constants(size, used), f"batch * {size}"
         tile = FlatTile(names, prediction.type.shape)
         tile.start(jit.body)
@@ -165,11 +165,11 @@ def _flat(
     node: Node,
     tensors: list[tuple[str, str]],
     schedule: Schedule | None,
-    name: str = "partial_kernel",
 ) -> tuple[JitFunction, Schedule]:
     used = schedule or Schedule(BLOCK, 1, warps=4)
     constants: dict[str, object] = {"IMAGE": image_size(node), "BLOCK": used.block_m}
     doc = "Each program takes BLOCK neighbouring elements."
+    name = f"{names.region.name}_kernel"
     return JitFunction(name, tensors, ["batch"], constants, doc=doc, warps=used.warps), used
 
 
@@ -213,7 +213,9 @@ def _finish(names: Names, node: Node, count: str, block: int) -> JitFunction:
     role = names.role[node.name]
     tensors = [("partial_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
     doc = "One program adds up the partial sums and divides by their number of terms."
-    jit = JitFunction("finish_kernel", tensors, ["programs", "batch"], {"BLOCK": block}, doc=doc)
+    jit = JitFunction(
+        f"{names.region.name}_finish", tensors, ["programs", "batch"], {"BLOCK": block}, doc=doc
+    )
     body = jit.body
     body.line("lane = tl.arange(0, BLOCK)", "[BLOCK]")
     body.line("sums = tl.zeros([BLOCK], tl.float32)")

@@ -37,7 +37,7 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
     image = image_size(node)
     operands = [*region.inputs, *region.outputs]
     jit = JitFunction(
-        f"{node.op.op_name()}_kernel",
+        f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
         ["batch"],
         {"IMAGE": image, "BLOCK": used.block_m},

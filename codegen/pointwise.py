@@ -16,6 +16,7 @@ from .names import Names
 from .schedules import Schedule
 from .source import JitFunction, KernelFile, image_size
 from .tile import Tile
+from .titles import title
 from .writer import Writer
 
 BLOCK = 1024
@@ -110,7 +111,7 @@ def emit_pointwise(region: Region, schedule: Schedule | None = None) -> KernelFi
     tile = FlatTile(names, last.type.shape)
     image = image_size(last)
     jit = JitFunction(
-        "pointwise_kernel",
+        f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in [*region.inputs, *region.outputs]],
         ["batch"] if tile.batched else [],
         {"IMAGE": image, "BLOCK": schedule.block_m},
@@ -130,7 +131,7 @@ def emit_pointwise(region: Region, schedule: Schedule | None = None) -> KernelFi
     return KernelFile(
         region,
         names,
-        summary="Elementwise: " + compose_title(region),
+        summary=f"{title(region)}, element by element.",
         formula=compose(names, region.nodes, {}),
         plan=[
             f"each program computes {schedule.block_m} neighbouring elements with {schedule.warps} warps;",
@@ -144,8 +145,3 @@ def emit_pointwise(region: Region, schedule: Schedule | None = None) -> KernelFi
         launch=launch,
         schedule=schedule,
     )
-
-
-def compose_title(region: Region) -> str:
-    """The ops in order, as the first line of a header."""
-    return ", ".join(dict.fromkeys(node.op.op_name().replace("_", " ") for node in region.nodes)) + "."

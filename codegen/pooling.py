@@ -127,7 +127,9 @@ class _Pool(_Window):
         return any(isinstance(node.op, op) for node in self.pools)
 
     def file(self) -> KernelFile:
-        jit = self.tile.function("pool_kernel", "Each program pools BLOCK_P windows of BLOCK_C channels.")
+        jit = self.tile.function(
+            f"{self.region.name}_kernel", "Each program pools BLOCK_P windows of BLOCK_C channels."
+        )
         body = jit.body
         self._corner(body)
         largest = self.has(MaxPool2D) or self.has(MaxPoolIndex2D)
@@ -254,7 +256,9 @@ class _Unpool(_Window):
 
     def file(self) -> KernelFile:
         region, largest = self.region, isinstance(self.op, MaxUnpool2D)
-        jit = self.tile.function("unpool_kernel", "Each program computes BLOCK_P pixels of BLOCK_C channels.")
+        jit = self.tile.function(
+            f"{self.region.name}_kernel", "Each program computes BLOCK_P pixels of BLOCK_C channels."
+        )
         body = jit.body
         body.line(f"image = pixel // {self.h * self.w}", "[BLOCK_P, 1]")
         body.line(f"h = {_affine(f'pixel // {self.w} % {self.h}', 1, self.top)}", "row, padding counted")

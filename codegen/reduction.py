@@ -162,7 +162,10 @@ class _ChannelSums:
     def _at_once(self) -> JitFunction:
         outputs = [*self._operands(self._read()), *self._operands(self.sums)]
         jit = self._function(
-            "sum_kernel", "Each program adds all rows of BLOCK_C channels.", outputs, ["batch"]
+            f"{self.region.name}_kernel",
+            "Each program adds all rows of BLOCK_C channels.",
+            outputs,
+            ["batch"],
         )
         self._columns(jit.body, 0)
         made = self._accumulators(jit.body)
@@ -178,7 +181,9 @@ class _ChannelSums:
     def _chunks(self) -> JitFunction:
         partials = [(f"{self._partial(node)}_ptr", "float32") for node in self.sums]
         tensors = [*self._operands(self._read()), *partials]
-        jit = self._function("chunk_kernel", "Each program adds one chunk of the pixels.", tensors, ["batch"])
+        jit = self._function(
+            f"{self.region.name}_kernel", "Each program adds one chunk of the pixels.", tensors, ["batch"]
+        )
         jit.constants["STEPS"] = STEPS
         body = jit.body
         body.line("chunk = tl.program_id(0)")
@@ -202,7 +207,10 @@ class _ChannelSums:
         numbers = ["chunks", "batch"] if means else ["chunks"]
         tensors = [*partials, *self._operands(self.sums)]
         jit = self._function(
-            "finish_kernel", "Each program adds up the chunks of BLOCK_C channels.", tensors, numbers
+            f"{self.region.name}_finish",
+            "Each program adds up the chunks of BLOCK_C channels.",
+            tensors,
+            numbers,
         )
         body = jit.body
         self._columns(body, 0)

@@ -49,7 +49,8 @@ class Schedule:
 
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
-        return f"{self.block_m}x{self.block_n}{depth}, {self.warps} warps, {self.stages} stages"
+        warps = f"{self.warps} warp{'s' if self.warps > 1 else ''}"
+        return f"{self.block_m}x{self.block_n}{depth}, {warps}, {self.stages} stages"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class _Fit:
         return self.dtype != "float32" or self.target.gpu.backend == "hip"
 
     @property
-    def operands_in_shared_memory(self) -> bool:
-        """Whether the matrix units read operands from shared memory (sm_90, sm_100), not from registers."""
-        return self.dtype in ("bfloat16", "float16") and self.target.name in ("sm_90", "sm_100")
+    def operands_in_registers(self) -> bool:
+        """Whether matrix instructions read their operands from registers, not from shared memory (sm_90)."""
+        from_shared = self.dtype in ("bfloat16", "float16") and self.target.name in ("sm_90", "sm_100")
+        return self.on_matrix_units and not from_shared
 
 
 def candidates(
@@ -139,8 +141,13 @@ def _warps(block_m: int, block_n: int, fit: _Fit) -> int:
 
 
 def _crowded(fit: _Fit) -> bool:
-    """Whether the loop itself needs many registers: a transposed operand without matrix units."""
-    return fit.product.sums_over_batch and not fit.on_matrix_units
+    """Whether the loop itself needs many registers, so that a tile is shared by more warps.
+
+    That is a transposed operand without matrix units, or with units that take both operands from registers.
+    """
+    if not fit.on_matrix_units:
+        return fit.product.sums_over_batch
+    return fit.product.transposed and fit.operands_in_registers
 
 
 def _with_chunks(schedule: Schedule, fit: _Fit) -> Schedule:
@@ -159,15 +166,20 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     """Whether the values a thread keeps stay below limits beyond which compiled kernels spilled."""
     threads = schedule.warps * fit.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
-    if sums > (64 if fit.on_matrix_units else 16 if _crowded(fit) else 32):
+    if sums > _most_sums(fit):
         return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
         return schedule.block_m * schedule.block_k // threads <= 16
-    if fit.operands_in_shared_memory:
+    if not fit.operands_in_registers:
         return True
-    if fit.product.transposed:  # both operands hold the registers of their addresses
-        return sums < 64 and schedule.block_k <= 32 and schedule.stages <= 3
-    return sums < 64 or schedule.block_k <= 32
+    return schedule.block_k <= 32 if _crowded(fit) else sums < 64 or schedule.block_k <= 32
+
+
+def _most_sums(fit: _Fit) -> int:
+    """Sums of a tile that one thread may keep."""
+    if not fit.on_matrix_units:
+        return 16 if _crowded(fit) else 32
+    return 16 if _crowded(fit) and fit.product.phases > 1 else 64
 
 
 def _seconds(schedule: Schedule, fit: _Fit) -> float:

@@ -21,7 +21,7 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     rows = RowTile.of(names, node, schedule)
     forward = isinstance(node.op, Softmax)
     operands = [*region.inputs, *region.outputs]
-    name = "softmax_kernel" if forward else "softmax_gradient_kernel"
+    name = f"{region.name}_kernel"
     jit = rows.function(
         name, "Each program computes BLOCK_R rows.", [(names.pointer(n), n.type.dtype) for n in operands]
     )

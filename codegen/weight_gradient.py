@@ -17,6 +17,7 @@ from .products import Product, product
 from .schedules import Schedule, choose
 from .source import TRITON_TYPES, JitFunction, KernelFile
 from .tile import masked
+from .titles import title
 from .writer import Writer
 
 FINISH_BLOCK = 512
@@ -138,11 +139,10 @@ class _WeightGrad:
         launch = self._launch(product_function, finish)
         texts = "\n".join(w.text for w in (product_function.body, finish.body, launch))
         used = set(re.findall(r"\b[A-Z][A-Z_]*\b", texts))
-        summary = " and ".join(node.op.op_name() for node in self.region.nodes)
         return KernelFile(
             region=self.region,
             names=self.names,
-            summary=f"{summary[0].upper()}{summary[1:]}, summed in parts that a second kernel adds in order.",
+            summary=f"{title(self.region)}: in parts, which a second kernel adds in order.",
             formula=self._formula(),
             plan=self._plan(),
             constants={name: value for name, value in self.constants.items() if name in used},

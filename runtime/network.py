@@ -228,6 +228,12 @@ class LossStep:
         self.network = network
         self.compiled = compiled
 
+    @property
+    def plan(self) -> Plan:
+        """The plan of the network's current mode, loss included."""
+        self.compiled.train(self.network.training)
+        return self.compiled.plan
+
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
         if self.compiled.training != self.network.training:

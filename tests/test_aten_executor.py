@@ -284,7 +284,7 @@ WINDOWS: dict[str, tuple[tuple[int, int], tuple[int, int], object]] = {
     "3x3 at 2, both sides": ((3, 3), (2, 2), ((1, 1), (1, 1))),
     "3x2 at 1": ((3, 2), (1, 1), ((1, 1), (0, 1))),
     "apart": ((2, 2), (3, 3), ((0, 0), (0, 0))),
-    "padding over half": ((2, 3), (2, 2), ((0, 2), (2, 0))),
+    "padding over half": ((2, 3), (2, 2), ((0, 1), (2, 0))),
     "wider than the map": ((2, 20), (2, 20), ((0, 0), (4, 5))),
 }
 

@@ -78,10 +78,11 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
         values, flat = torch.ops.aten.max_pool2d_with_indices.default(
             to_nchw(x), op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode
         )
-        width = x.shape[2]
-        offset = to_nhwc(flat) - _starts(flat.shape[2:], op.strides, padding, width, x.device)
-        row = offset.div(width, rounding_mode="floor")
-        return to_nhwc(values), offset.sub_(row.mul_(width - op.size[1])).to(dtype)
+        starts = _starts(flat.shape[2:], op.strides, padding, x.shape[2], x.device)
+        # Half as wide as the operator's own int64, and so half as long to work through.
+        offset = to_nhwc(flat).to(torch.int32).sub_(starts)
+        row = _quotient(offset, x.shape[2], op.size[0])
+        return to_nhwc(values), offset.sub_(row.mul_(x.shape[2] - op.size[1])).to(dtype)
 
     return run
 
@@ -91,7 +92,7 @@ def _starts(outputs: Pair, strides: Pair, padding: Padding, width: int, device: 
     """Flat position in the image of every window's first element: (P, Q, 1)."""
     rows = torch.arange(outputs[0], device=device) * strides[0] - padding[0][0]
     cols = torch.arange(outputs[1], device=device) * strides[1] - padding[1][0]
-    return (rows[:, None] * width + cols)[..., None]
+    return (rows[:, None] * width + cols)[..., None].to(torch.int32)
 
 
 @form(MaxPoolIndex2D)
@@ -102,46 +103,36 @@ def _max_pool_index(op: MaxPoolIndex2D) -> Form:
 
 @form(MaxUnpool2D)
 def _max_unpool(op: MaxUnpool2D) -> Form:
-    if op.size == op.strides and op.padding == ((0, 0), (0, 0)):
-        return _unpool_tiles(op)
     terms = native(op.input_size, *op.geometry())
     if terms is None:
         return op.reference
     height, width = op.input_size
+    place = (op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode)
+    backward = torch.ops.aten.max_pool2d_with_indices_backward.default
+    inside = terms.padding == (0, 0) and not terms.ceil_mode
 
     def run(dy: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         starts = _starts((dy.shape[1], dy.shape[2]), op.strides, op.padding, width, dy.device)
-        flat = index.long()
-        row = flat.div(op.size[1], rounding_mode="floor")
-        # A window of nothing but -inf may name a place outside the image; the operator does not check.
-        flat = flat.add_(row.mul_(width - op.size[1])).add_(starts).clamp_(0, height * width - 1)
+        flat = index.to(torch.int32)
+        row = _quotient(flat, op.size[1], op.size[0])
+        flat = flat.add_(row.mul_(width - op.size[1])).add_(starts)
+        if not inside:
+            # A window of nothing but -inf may name a place outside the image; the operator does not check.
+            flat.clamp_(0, height * width - 1)
         image = dy.new_empty(dy.shape[0], height, width, dy.shape[3])
-        place = (op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode)
-        backward = torch.ops.aten.max_pool2d_with_indices_backward.default
-        dx = backward(to_nchw(dy), to_nchw(image), *place, to_nchw(flat))
-        return to_nhwc(dx)
+        return to_nhwc(backward(to_nchw(dy), to_nchw(image), *place, to_nchw(flat.long())))
 
     return run
 
 
-def _unpool_tiles(op: MaxUnpool2D) -> Form:
-    """Windows that lie side by side: one product with a mask, written where it belongs."""
-    (r, s), (height, width) = op.size, op.input_size
-
-    def run(dy: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        n, p, q, c = dy.shape
-        place = torch.arange(r * s, dtype=index.dtype, device=dy.device).view(1, 1, r, 1, s, 1)
-        chosen = index.reshape(n, p, 1, q, 1, c) == place
-        tiles = (dy.reshape(n, p, 1, q, 1, c) * chosen).view(n, p * r, q * s, c)
-        return _with_border(tiles, height, width)
-
-    return run
-
-
-def _with_border(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Zeros for the rows and columns that no window covers."""
-    bottom, right = height - tiles.shape[1], width - tiles.shape[2]
-    return F.pad(tiles, (0, 0, 0, right, 0, bottom)) if bottom or right else tiles
+def _quotient(value: torch.Tensor, step: int, count: int) -> torch.Tensor:
+    """value // step for values in [0, count * step): comparisons run as vector code, integer division not."""
+    if count > 8:
+        return value.div(step, rounding_mode="floor")
+    total = (value >= step).to(value.dtype)
+    for multiple in range(2, count):
+        total += value >= multiple * step
+    return total
 
 
 @form(AveragePool2D)

@@ -1,0 +1,114 @@
+"""Write what ConvLoom prints today into README.md and architecture.md: `python docs/make_pages.py`.
+
+The pages hold blocks between `<!-- begin NAME -->` and `<!-- end -->`; each is made anew by the function of that
+name below. A test checks that the pages are up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import convloom as cl
+from convloom import layers as L
+from convloom.codegen import Kernel
+from convloom.frontends import names
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def lenet5() -> cl.Model:
+    """The network of the README."""
+    names.reset()
+    image = cl.Input((28, 28, 1), name="image")
+    h = L.Conv2D(6, 5, padding="same", activation="relu")(image)
+    h = L.MaxPooling2D(2)(h)
+    h = L.Conv2D(16, 5, activation="relu")(h)
+    h = L.MaxPooling2D(2)(h)
+    h = L.Dense(120, activation="relu")(L.Flatten()(h))
+    h = L.Dense(84, activation="relu")(h)
+    return cl.Model(image, L.Dense(10, activation="softmax")(h), name="lenet5")
+
+
+def tiny() -> cl.Model:
+    """The network of the architecture page."""
+    names.reset()
+    image = cl.Input((28, 28, 1), name="image")
+    h = L.Conv2D(6, 5, padding="same", name="conv")(image)
+    h = L.BatchNormalization(name="norm")(h)
+    h = L.MaxPooling2D(2, name="pool")(L.ReLU(name="relu")(h))
+    out = L.Dense(10, activation="softmax", name="classes")(L.Flatten(name="flat")(h))
+    return cl.Model(image, out, name="tiny")
+
+
+def jitted(kernel: Kernel) -> str:
+    """The first jitted function of a kernel's file."""
+    match = re.search(r"@triton\.jit.*?(?=\n\n\n)", kernel.source, re.DOTALL)
+    return match[0] if match else ""
+
+
+def fenced(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.strip()}\n```\n"
+
+
+def kernel() -> str:
+    return fenced(jitted(cl.compile(lenet5()).kernels[0]), "python")
+
+
+def comparison() -> str:
+    """LeNet-5 fused and unfused: what follows from the graph, so that it is the same on every machine."""
+    fused = cl.compile(lenet5()).plan.regions
+    unfused = cl.compile(lenet5(), fuse=False).plan.regions
+    batch = 32
+    lines = ["| kernel | ops in one launch | launches | MB moved, batch 32 | FLOPs a byte |", "|---|---|--:|--:|--:|"]
+    for region in fused:
+        cost = region.cost(batch)
+        ops = " → ".join(node.op.op_name() for node in region.nodes)
+        lines.append(f"| `{region.name}` | {ops} | 1 | {cost.bytes / 1e6:.2f} | {cost.intensity:.1f} |")
+    moved = [sum(region.cost(batch).bytes for region in side) / 1e6 for side in (fused, unfused)]
+    work = [sum(region.cost(batch).flops for region in side) / 1e6 for side in (fused, unfused)]
+    lines.append(f"| **fused** | | **{len(fused)}** | **{moved[0]:.2f}** | **{work[0] / moved[0]:.1f}** |")
+    lines.append(f"| **unfused** | one op a launch | **{len(unfused)}** | **{moved[1]:.2f}** | **{work[1] / moved[1]:.1f}** |")
+    return "\n".join(lines) + "\n"
+
+
+def graph() -> str:
+    return fenced(str(tiny().to_graph()))
+
+
+def folded() -> str:
+    return fenced(str(cl.compile(tiny()).graph))
+
+
+def explained() -> str:
+    text = cl.compile(tiny()).explain()
+    return fenced(text[text.index("fusion:") :])
+
+
+def training() -> str:
+    net = cl.compile(tiny()).train()
+    regions = net.with_loss("categorical_crossentropy").plan.regions
+    width = max(len(region.phase) for region in regions)
+    return fenced("\n".join(f"{region.phase:{width}}  {' -> '.join(n.op.op_name() for n in region.nodes)}" for region in regions))
+
+
+def emitted() -> str:
+    return fenced(jitted(cl.compile(tiny()).kernels[0]), "python")
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    maker.__name__: maker for maker in (kernel, comparison, graph, folded, explained, training, emitted)
+}
+
+
+def render(text: str) -> str:
+    """The page with every block made anew."""
+    return BLOCK.sub(lambda match: match[1] + MAKERS[match[2]]() + match[3], text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,45 @@
+"""The pages say what is so: blocks are what ConvLoom prints today, and the README's example runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_blocks_are_up_to_date(page: str) -> None:
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- begin" in text
+    assert pages.render(text) == text, f"{page} is out of date: run python docs/make_pages.py"
+
+
+def test_links_of_the_pages_exist() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"## Twenty lines\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    x = np.random.default_rng(0).random((64, 28, 28, 1), dtype=np.float32)
+    y = np.eye(10, dtype=np.float32)[np.arange(64) % 10]
+    scope: dict[str, object] = {"x": x, "y": y}
+    exec(code[1], scope)  # our own README
+    assert (tmp_path / "kernels").is_dir()
+    assert (tmp_path / "profile.html").read_text(encoding="utf-8").startswith("<!")
+    assert tuple(scope["probabilities"].shape) == (32, 10)  # type: ignore[attr-defined]
