@@ -9,9 +9,9 @@ from .graph.errors import (
     UnsafeModelError,
     UnsupportedLayerError,
 )
+from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
-from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.fit import History, fit
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
