@@ -1,7 +1,7 @@
 """The lectures' image filters as one convolution layer over a photograph.
 
-    python examples/filters.py                      # scikit-learn's two photographs
-    python examples/filters.py mine.jpg -o mine.png
+python examples/filters.py                      # scikit-learn's two photographs
+python examples/filters.py mine.jpg -o mine.png
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import convloom as cl
 import numpy as np
 import torch
-from convloom import layers as L
 from gallery import FILTERS, GREY, draw, photograph, sample_photographs
+
+import convloom as cl
+from convloom import layers as L
 
 
 def filter_layer(height: int, width: int) -> cl.Model:
-    """All filters as the output channels of one layer: (height, width, 1) -> (height - 4, width - 4, filters)."""
+    """(height, width, 1) -> (height - 4, width - 4, filters): a filter is an output channel of one layer."""
     image = cl.Input((height, width, 1), name="photograph")
     responses = L.Conv2D(len(FILTERS), 5, use_bias=False, name="filters")(image)
     model = cl.Model(image, responses, name="image_filters")
@@ -34,7 +35,8 @@ def apply_filters(photo: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("photographs", nargs="*", type=Path, help="at most two; default scikit-learn's")
     parser.add_argument("-o", "--output", type=Path, default=Path("filters.png"))
     options = parser.parse_args()

@@ -66,13 +66,15 @@ def sample_photographs() -> list[Array]:
     return [image.astype(np.float32) / 255 for image in load_sample_images().images]
 
 
-# -- the picture -----------------------------------------------------------------------------------------------
+# -- the picture ---------------------------------------------------------------------------------------------
 PAPER, CARD, INK, SOFT, LINE = "#f4f2ec", "#ffffff", "#23262b", "#7b7f87", "#dedbd2"
 NEGATIVE, POSITIVE = np.array([33, 102, 172]), np.array([201, 76, 21])
 """Cells of a matrix: blue and orange, which nearly everybody can tell apart."""
 
 ZERO, BELOW, ABOVE = np.array([16, 18, 24]), np.array([84, 176, 255]), np.array([255, 168, 76])
 """Responses with a sign: the same two colours as lights in the dark."""
+
+INKS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2166ac"}
 
 SHARP = 2
 """Drawn this much larger and made smaller at the end, for smooth lines."""
@@ -81,7 +83,7 @@ THUMB, MATRIX, GAP, PAD, HEAD, TITLE = 400, 148, 16, 20, 62, 118
 
 
 def draw(photos: Sequence[Array], responses: Sequence[Array], path: Path) -> None:
-    """Write the picture: a card for the photographs, and one for each filter with its matrix and its responses.
+    """Write the picture: a card for the photographs, and one for each filter with its matrix and responses.
 
     photos: (height, width, 3) in [0, 1]; responses: (height, width, filters), one each. path: of a PNG.
     """
@@ -91,7 +93,7 @@ def draw(photos: Sequence[Array], responses: Sequence[Array], path: Path) -> Non
     rows = (len(FILTERS) + 2) // 2
     page = _Page(2 * wide + 3 * GAP * 2, TITLE + rows * (high + 2 * GAP))
     page.text(2 * GAP, 28, "Seven filters, one convolution layer", 38, INK)
-    what = "Conv2D(7, 5): each filter is one output channel. In the last three, blue is below zero and orange above."
+    what = "Conv2D(7, 5): a filter is an output channel. In the last three, blue is below zero, orange above."
     page.text(2 * GAP, 78, what, 20, SOFT)
     for index, shown in enumerate((None, *FILTERS)):
         left = 2 * GAP + (index % 2) * (wide + 2 * GAP)
@@ -111,7 +113,7 @@ def draw(photos: Sequence[Array], responses: Sequence[Array], path: Path) -> Non
 
 
 def colours(response: Array, signed: bool) -> NDArray[np.uint8]:
-    """(height, width) -> (height, width, 3): grey, or in the dark blue for negative and orange for positive."""
+    """(height, width) -> (height, width, 3): grey, or blue below zero and orange above, on black."""
     if not signed:
         return np.repeat(np.uint8(255 * response.clip(0, 1))[..., None], 3, axis=-1)
     strength = np.abs(response) / np.quantile(np.abs(response), 0.985)
@@ -141,7 +143,8 @@ class _Page:
     def image(self, x: float, y: float, pixels: NDArray[np.uint8]) -> None:
         picture = Image.fromarray(pixels)
         size = (THUMB * SHARP, round(THUMB * SHARP * picture.height / picture.width))
-        self.canvas.paste(picture.resize(size, Image.Resampling.LANCZOS), (round(x * SHARP), round(y * SHARP)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        self.canvas.paste(picture, (round(x * SHARP), round(y * SHARP)))
 
     def matrix(self, x: float, y: float, shown: Filter, height: float) -> None:
         """The filter's numbers in a square, each cell tinted by its size."""
@@ -171,7 +174,7 @@ class _Page:
     def weights(self, x: float, y: float, height: float) -> None:
         """How the three colours become one grey channel."""
         y += (height - 3 * 44) / 2
-        for index, (name, colour) in enumerate((("red", "#c0392b"), ("green", "#2e8b57"), ("blue", "#2166ac"))):
+        for index, (name, colour) in enumerate(INKS.items()):
             top = y + index * 44
             box = [v * SHARP for v in (x, top + 6, x + MATRIX * float(GREY[index]) / 0.6, top + 12)]
             self.pen.rounded_rectangle(box, 3 * SHARP, colour)

@@ -1,7 +1,7 @@
 """Read a network that Keras saved, without Keras, and see what becomes of it.
 
-    python examples/import_keras.py                                       # the LeNet-5 beside this file
-    python examples/import_keras.py net.json --weights net.weights.h5
+python examples/import_keras.py                                       # the LeNet-5 beside this file
+python examples/import_keras.py net.json --weights net.weights.h5
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import convloom as cl
 import numpy as np
 import torch
+
+import convloom as cl
 
 LENET5 = Path(__file__).resolve().parent / "keras_lenet5"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("network", nargs="?", type=Path, default=LENET5 / "lenet5.json")
     parser.add_argument("--weights", type=Path, default=None, help="a .weights.h5")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """LeNet-5, the network the other examples share.
 
-After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
-1998, with what is usual today: ReLU for tanh, the maximum of a window for its mean, and every map of the second
-convolution reads every map of the first.
+After Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to document
+recognition", 1998, with what is usual today: ReLU for tanh, the maximum of a window for its mean, and every
+map of the second convolution reads every map of the first.
 """
 
 import convloom as cl

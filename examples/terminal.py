@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from rich.text import Text
 
 console = Console(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=110)
+    console = Console(highlight=False, width=116)
 
 
 def chapter(number: int, title: str) -> None:
@@ -28,20 +27,16 @@ def say(text: str) -> None:
 
 
 def code(text: str) -> None:
-    theme = "ansi_dark"
-    console.print(Padding(Syntax(text.rstrip(), "python", theme=theme, background_color="default"), (0, 0, 0, 2)))
+    shown = Syntax(text.rstrip(), "python", theme="ansi_dark", background_color="default", word_wrap=True)
+    console.print(Padding(shown, (0, 0, 0, 2)))
 
 
 def check(good: bool, text: str) -> None:
     """A result that has to hold. Prints it with a mark, and ends the demo with status 1 where it does not."""
     console.print(f"[bold green]✓[/] {text}" if good else f"[bold red]✗[/] {text}")
     if not good:
-        stop("The demo stops here, as this should have held.")
-
-
-def stop(text: str) -> NoReturn:
-    console.print(f"[red]{text}[/]")
-    raise SystemExit(1)
+        console.print("[red]The demo stops here, as this should have held.[/]")
+        raise SystemExit(1)
 
 
 def small_images(images: NDArray[np.float32], captions: list[str]) -> None:

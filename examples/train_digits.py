@@ -1,28 +1,29 @@
 """Train with PyTorch's own loop: a compiled network is an ordinary torch.nn.Module.
 
-    python examples/train_digits.py [--epochs 6]
+python examples/train_digits.py [--epochs 6]
 """
 
 from __future__ import annotations
 
 import argparse
 
-import convloom as cl
 import torch
 from digits import digits, shifted
 from lenet5 import lenet5
+from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, TensorDataset
+
+import convloom as cl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("--epochs", type=int, default=6)
     epochs = parser.parse_args().epochs
     torch.manual_seed(0)
     (x, y), (x_held, y_held) = digits()
-    batches = DataLoader(
-        TensorDataset(*map(torch.from_numpy, shifted(x, y))), batch_size=32, shuffle=True
-    )
+    batches = DataLoader(TensorDataset(*map(torch.from_numpy, shifted(x, y))), batch_size=32, shuffle=True)
 
     net = cl.compile(lenet5())
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
@@ -30,8 +31,8 @@ def main() -> None:
     for epoch in range(epochs):
         net.train()
         for images, labels in batches:
-            probabilities = net(images)
-            loss = torch.nn.functional.nll_loss(probabilities.clamp_min(1e-7).log(), labels.to(net.options.device))
+            log_probabilities = net(images).clamp_min(1e-7).log()
+            loss = nll_loss(log_probabilities, labels.to(log_probabilities.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -67,7 +67,7 @@ class CompiledNetwork(torch.nn.Module):
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
         self._values = values
-        self._plans: dict[Mode, Plan] = {}
+        self._plans: dict[tuple[bool, bool, bool], Plan] = {}
         self._twins: dict[str, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         for node in self.source.sources(Parameter):
@@ -93,25 +93,24 @@ class CompiledNetwork(torch.nn.Module):
         """Outputs for a batch: one tensor, or a tuple of them in the order of the model's outputs."""
         bound = bind_inputs(self._inputs, inputs, self.options.device)
         weights = self.weights()
-        wrt_inputs = any(t.requires_grad for t in bound)
-        trained = {name: p for name, p in weights.items() if p.requires_grad}
-        if torch.is_grad_enabled() and (wrt_inputs or trained):
-            outputs = self._differentiably(bound, trained, weights, wrt_inputs)
-        else:
-            outputs, _ = self._plan(self._mode()).forward(bound, weights)
+        outputs = self._differentiably(bound, weights) if torch.is_grad_enabled() else None
+        if outputs is None:
+            outputs, _ = self._plan().forward(bound, weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
-        self,
-        inputs: list[torch.Tensor],
-        trained: dict[str, torch.Tensor],
-        weights: dict[str, torch.Tensor],
-        wrt_inputs: bool,
-    ) -> Sequence[torch.Tensor]:
-        def backward_plan() -> Plan:
-            return self._plan(self._mode(backward=True, wrt_inputs=wrt_inputs))
+        self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
+    ) -> Sequence[torch.Tensor] | None:
+        """The outputs as functions autograd knows; None where nothing asks for a gradient."""
+        wrt_inputs = any([t.requires_grad for t in inputs])
+        trained = {name: p for name, p in weights.items() if p.requires_grad}
+        if not (wrt_inputs or trained):
+            return None
 
-        plan = backward_plan() if self.training else self._plan(self._mode())
+        def backward_plan() -> Plan:
+            return self._plan(backward=True, wrt_inputs=wrt_inputs)
+
+        plan = backward_plan() if self.training else self._plan()
         # A write through `.data` leaves no trace in a parameter's version, and who trains may well write so.
         plan.prelude.forget()
         others = {name: value for name, value in weights.items() if name not in trained}
@@ -119,9 +118,6 @@ class CompiledNetwork(torch.nn.Module):
             plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
         )
         return results
-
-    def _mode(self, backward: bool = False, wrt_inputs: bool = False) -> Mode:
-        return Mode(self.training, backward, wrt_inputs, self.options.fuse)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight by its name, moving statistics included."""
@@ -137,17 +133,24 @@ class CompiledNetwork(torch.nn.Module):
             for name, value in self.weights().items():
                 self._values[name].copy_(value)
 
-    def _plan(self, mode: Mode) -> Plan:
-        plan = self._plans.get(mode)
+    def _plan(self, backward: bool = False, wrt_inputs: bool = False) -> Plan:
+        """The plan of the current mode, built the first time it is needed."""
+        key = (self.training, backward, wrt_inputs)
+        plan = self._plans.get(key)
         if plan is None:
-            inference = not (mode.training or mode.backward)
+            inference = not (self.training or backward)
             backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
+            mode = Mode(*key, self.options.fuse)
             plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
-            self._plans[mode] = plan
+            self._plans[key] = plan
         return plan
 
     def train(self, mode: bool = True) -> CompiledNetwork:
-        """Switch between training and inference; folded weights are computed anew afterwards."""
+        """Switch between training and inference. Folded and packed weights are made anew afterwards.
+
+        They also follow every write that autograd or an optimizer makes. Only a write through `p.data` goes
+        unseen: call `eval()` after one.
+        """
         for plan in self._plans.values():
             plan.prelude.forget()
         super().train(mode)
@@ -188,7 +191,7 @@ class CompiledNetwork(torch.nn.Module):
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
-        return self._plan(self._mode(backward=self.training))
+        return self._plan(backward=self.training)
 
     @property
     def graph(self) -> Graph:

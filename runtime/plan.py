@@ -50,8 +50,6 @@ class Prelude:
 
     def __init__(self, graph: Graph, device: torch.device) -> None:
         only = graph.parameter_only()
-        self.graph = graph
-        self.device = device
         self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
         self.constants = {
             n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, Constant)
@@ -60,16 +58,16 @@ class Prelude:
         self.values: dict[str, torch.Tensor] = {}
 
     def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if not self.nodes:
-            return parameters
-        key = tuple((p.data_ptr(), p._version) for p in parameters.values())
+        """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
+        key = tuple([(p.data_ptr(), p._version) for p in parameters.values()])
         if key != self.key:
             self.values = self._compute(parameters)
             self.key = key
         return self.values
 
     def _compute(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        values = {**parameters, **self.constants}
+        # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
+        values = {**{name: p.detach() for name, p in parameters.items()}, **self.constants}
         with torch.no_grad():
             for node in self.nodes:
                 if node.inputs:
@@ -77,7 +75,7 @@ class Prelude:
         return values
 
     def forget(self) -> None:
-        """Compute again at the next call, whatever the versions of the parameters say."""
+        """Compute again at the next call: a write through `.data` leaves no trace in a parameter's version."""
         self.key = None
 
 
@@ -104,6 +102,10 @@ class Plan:
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
         self._plan_lifetimes()
+        self._input_slots = [self._slot(node.name) for node in self.inputs]
+        self._output_slots = [self.slots[self.graph.outputs[name]] for name in self.outputs]
+        self._known: dict[str, torch.Tensor] = {}
+        self._start_slots: list[torch.Tensor | None] = []
 
     def _slot(self, name: str) -> int:
         return self.slots.setdefault(name, len(self.slots))
@@ -138,13 +140,14 @@ class Plan:
         """Outputs in order, and the values the backward pass needs."""
         slots = self._start(parameters)
         batch = inputs[0].shape[0] if inputs else 1
-        for node, value in zip(self.inputs, inputs, strict=True):
-            slots[self._slot(node.name)] = value
+        for slot, value in zip(self._input_slots, inputs, strict=True):
+            slots[slot] = value
         for node in self.masks:
             slots[self._slot(node.name)] = _draw(node, batch, self.device)
         run_steps(self.forward_steps, slots)
-        self._write_back(slots, parameters)
-        outputs = [_value(slots, self.slots[self.graph.outputs[name]]) for name in self.outputs]
+        if self.graph.updates:
+            self._write_back(slots, parameters)
+        outputs = [_value(slots, slot) for slot in self._output_slots]
         return outputs, [_value(slots, slot) for slot in self.saved]
 
     def backward(
@@ -172,12 +175,15 @@ class Plan:
         return next(output for output, seed in self.derivatives.seeds.items() if seed == node)
 
     def _start(self, parameters: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
-        slots: list[torch.Tensor | None] = [None] * len(self.slots)
-        for name, value in self.prelude(parameters).items():
-            slot = self.slots.get(name)
-            if slot is not None:
-                slots[slot] = value
-        return slots
+        """Slots with everything that is known before the batch."""
+        known = self.prelude(parameters)
+        if known is not self._known or len(self._start_slots) != len(self.slots):
+            self._known = known
+            self._start_slots = [None] * len(self.slots)
+            for name, value in known.items():
+                if name in self.slots:
+                    self._start_slots[self.slots[name]] = value
+        return self._start_slots.copy()
 
     def _write_back(self, slots: list[torch.Tensor | None], parameters: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():

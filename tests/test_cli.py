@@ -16,9 +16,9 @@ from convloom.graph.settings import settings
 
 from convloom.cli import main, parser
 
-DATA = Path(__file__).parent / "data"
-LENET = str(DATA / "lenet5.json")
-WEIGHTS = str(DATA / "lenet5.weights.h5")
+LENET5 = Path(__file__).parents[1] / "examples" / "keras_lenet5"
+LENET = str(LENET5 / "lenet5.json")
+WEIGHTS = str(LENET5 / "lenet5.weights.h5")
 COMMANDS = ("info", "summary", "run", "train", "emit", "profile", "convert", "explain")
 
 
@@ -73,7 +73,7 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_run_gives_what_keras_gave(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    stored = np.load(DATA / "lenet5_io.npz")
+    stored = np.load(LENET5 / "lenet5_io.npz")
     x, expected = (stored[name] for name in stored.files[:2])
     np.save(tmp_path / "x.npy", x)
     options = ("--weights", WEIGHTS, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
@@ -142,7 +142,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (("emit", LENET, "-o", "k", "--target", "sm_1"), "unknown target 'sm_1'"),
         (("profile", LENET, "--batch-size", "0"), "batch_size is 0"),
         (
-            ("run", LENET, "--weights", str(DATA / "lenet5_io.npz"), "--input", "x"),
+            ("run", LENET, "--weights", str(LENET5 / "lenet5_io.npz"), "--input", "x"),
             "lacks the weights c1/kernel",
         ),
     ],

@@ -14,7 +14,7 @@ from convloom.runtime.backends import FallbackWarning
 from convloom.runtime.compile import compile
 from convloom.runtime.emit import emit
 
-from .test_network import NETWORKS, batch, gradients, randomised, small_lenet
+from test_network import NETWORKS, batch, gradients, randomised, small_lenet
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,6 +19,7 @@ from convloom.graph.errors import ConvLoomError, ModelFormatError, UnsafeModelEr
 from helpers import evaluate
 
 DATA = Path(__file__).parent / "data"
+LENET5 = Path(__file__).parents[1] / "examples" / "keras_lenet5"
 Json = dict[str, Any]
 
 
@@ -73,22 +74,25 @@ def conv(name: str = "c", nodes: list[Any] | None = None, **config: Any) -> Json
 
 # -- values --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("description", "stem", "parameters"),
+    ("description", "folder", "stem", "parameters"),
     [
-        ("lenet5.json", "lenet5", 61_706),
-        ("lenet5_keras2.json", "lenet5", 61_706),
-        ("tiny_resnet.json", "tiny_resnet", 3_957),
+        (LENET5 / "lenet5.json", LENET5, "lenet5", 61_706),
+        (DATA / "lenet5_keras2.json", LENET5, "lenet5", 61_706),
+        (DATA / "tiny_resnet.json", DATA, "tiny_resnet", 3_957),
     ],
+    ids=lambda value: value.name if isinstance(value, Path) else str(value),
 )
-def test_outputs_equal_those_keras_stored(description: str, stem: str, parameters: int) -> None:
-    model = load(DATA / description, weights=DATA / f"{stem}.weights.h5")
-    stored = np.load(DATA / f"{stem}_io.npz")
+def test_outputs_equal_those_keras_stored(
+    description: Path, folder: Path, stem: str, parameters: int
+) -> None:
+    model = load(description, weights=folder / f"{stem}.weights.h5")
+    stored = np.load(folder / f"{stem}_io.npz")
     assert model.count_params() == parameters
     np.testing.assert_allclose(outputs(model, stored["x"])[0], stored["y"], atol=1e-5)
 
 
 def test_names_and_layers_are_those_of_the_file() -> None:
-    model = load(DATA / "lenet5.json")
+    model = load(LENET5 / "lenet5.json")
     assert isinstance(model, Sequential)
     assert [block.name for block in model.layers] == ["c1", "s2", "c3", "s4", "flatten", "c5", "f6", "output"]
     assert model.inputs[0].node.block.name == "image"
@@ -104,9 +108,9 @@ def test_text_bytes_and_parsed_json_are_the_same() -> None:
 def test_archive_holds_description_and_weights(tmp_path: Path) -> None:
     path = tmp_path / "net.keras"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", (DATA / "lenet5.json").read_text())
-        archive.write(DATA / "lenet5.weights.h5", "model.weights.h5")
-    stored = np.load(DATA / "lenet5_io.npz")
+        archive.writestr("config.json", (LENET5 / "lenet5.json").read_text())
+        archive.write(LENET5 / "lenet5.weights.h5", "model.weights.h5")
+    stored = np.load(LENET5 / "lenet5_io.npz")
     np.testing.assert_allclose(outputs(load(path), stored["x"])[0], stored["y"], atol=1e-5)
 
 
@@ -533,7 +537,7 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path, kind: str) -> None
     ("path", "message"),
     [
         ("missing.h5", "missing.h5: there is no such file"),
-        ("lenet5.json", "lenet5.json: not a readable HDF5 file"),
+        ("tiny_resnet.json", "tiny_resnet.json: not a readable HDF5 file"),
         ("tiny_resnet.weights.h5", "does not fit Sequential 'net': Dense 'late': weight 'kernel'"),
     ],
 )
@@ -544,11 +548,11 @@ def test_other_files_as_weights(path: str, message: str) -> None:
 
 
 def test_truncated_weights_are_refused(tmp_path: Path) -> None:
-    data = (DATA / "lenet5.weights.h5").read_bytes()
+    data = (LENET5 / "lenet5.weights.h5").read_bytes()
     for size in (100, 2000, len(data) // 2):
         (tmp_path / "cut.h5").write_bytes(data[:size])
         with pytest.raises(ModelFormatError, match=r"cut\.h5: "):
-            load(DATA / "lenet5.json", weights=tmp_path / "cut.h5")
+            load(LENET5 / "lenet5.json", weights=tmp_path / "cut.h5")
 
 
 # -- archives and paths --------------------------------------------------------------------------------------
@@ -572,7 +576,7 @@ def test_other_files_as_models(tmp_path: Path) -> None:
     with pytest.raises(
         ModelFormatError, match=r"lenet5\.weights\.h5: is an HDF5 file; pass the model's \.json"
     ):
-        load(DATA / "lenet5.weights.h5")
+        load(LENET5 / "lenet5.weights.h5")
     (tmp_path / "empty.keras").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ModelFormatError, match=r"empty\.keras: damaged archive"):
         load(tmp_path / "empty.keras")

@@ -1,6 +1,6 @@
 """Make filters.jpg, the picture of the demo's fourth chapter at the size the README shows.
 
-    python docs/pictures/make_filters.py
+python docs/pictures/make_filters.py
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import sys
 from html import escape
 from pathlib import Path
 
-import convloom as cl
 from convloom.graph.regions import Region
 from convloom.runtime.profile import owners
+
+import convloom as cl
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "examples"))
@@ -80,11 +81,12 @@ def size(count: int) -> str:
 
 # -- the rows ------------------------------------------------------------------------------------------------
 def head(before: int, after: int) -> str:
+    legend = "Orange: values written to memory and read back."
     return "\n".join(
         (
             text(LEFT, 44, f"One kernel an op: {before} kernels", 20, weight=600),
             text(MIDDLE, 44, f"ConvLoom: {after} kernels", 20, weight=600),
-            text(LEFT, 68, f"LeNet-5, batch of {BATCH}. Orange: values written to memory and read back.", 13, SOFT),
+            text(LEFT, 68, f"LeNet-5, batch of {BATCH}. {legend}", 13, SOFT),
             text(MIDDLE, 68, "The same layers. Bars: bytes moved, to one scale.", 13, SOFT),
         )
     )
@@ -118,9 +120,9 @@ def box(x: float, y: float, width: float, name: str, radius: float = 6) -> str:
 def memory(x: float, y: float, label: str) -> str:
     """A value between two kernels: out to memory and back in."""
     middle = y + HIGH / 2
-    return (
-        f'<path d="M{x + 3} {middle} H{x + GAP - 8}" stroke="{MEMORY}" stroke-width="1.5" marker-end="url(#tip)"/>'
-        + text(x + GAP / 2, middle - 5, label, 11, MEMORY, "middle")
+    line = f'd="M{x + 3} {middle} H{x + GAP - 8}" stroke="{MEMORY}" stroke-width="1.5"'
+    return f'<path {line} marker-end="url(#tip)"/>' + text(
+        x + GAP / 2, middle - 5, label, 11, MEMORY, "middle"
     )
 
 
@@ -134,8 +136,9 @@ def fused_box(x: float, y: float, names: list[str]) -> str:
         drawn.append(f'<rect x="{at}" y="{y}" width="{width}" height="{HIGH}" fill="{fill}"/>')
         drawn.append(text(at + width / 2, y + 21, name, 13, edge, "middle", mono=True))
         at += width
-    clip = f'<clipPath id="c{y}"><rect x="{x}" y="{y}" width="{at - x}" height="{HIGH}" rx="6"/></clipPath>'
-    edge = f'<rect x="{x}" y="{y}" width="{at - x}" height="{HIGH}" rx="6" fill="none" stroke="{INK}" stroke-width="1.6"/>'
+    around = f'<rect x="{x}" y="{y}" width="{at - x}" height="{HIGH}" rx="6"'
+    clip = f'<clipPath id="c{y}">{around}/></clipPath>'
+    edge = f'{around} fill="none" stroke="{INK}" stroke-width="1.6"/>'
     return f'{clip}<g clip-path="url(#c{y})">{"".join(drawn)}</g>{edge}'
 
 
@@ -147,11 +150,12 @@ def bar(x: float, y: float, count: int, colour: str) -> str:
 
 
 def totals(y: float, fused: int, unfused: int) -> str:
+    less = unfused / fused
     return "\n".join(
         (
             f'<line x1="{LEFT}" y1="{y - 13}" x2="{WIDTH - LEFT}" y2="{y - 13}" stroke="{INK}"/>',
             text(LEFT, y + 14, f"{size(unfused)} moved", 17, MEMORY, weight=600),
-            text(MIDDLE, y + 14, f"{fused / 1e6:.2f} MB moved, {unfused / fused:.1f} times less", 17, weight=600),
+            text(MIDDLE, y + 14, f"{fused / 1e6:.2f} MB moved, {less:.1f} times less", 17, weight=600),
         )
     )
 
@@ -165,7 +169,7 @@ def listing(y: float, name: str, source: str) -> tuple[str, float]:
     drawn = [
         f'<rect x="{LEFT}" y="{y}" width="{width}" height="{high}" rx="8" fill="#ffffff" stroke="{LINE}"/>',
         text(LEFT + 20, y + 30, f"kernels/{name}.py", 14, mono=True, weight=600),
-        text(WIDTH - LEFT - 20, y + 30, "from the first of the five, as emitted", 13, SOFT, "end"),
+        text(WIDTH - LEFT - 20, y + 30, "six lines of it, as emitted", 13, SOFT, "end"),
     ]
     for index, (start, op) in enumerate(EXCERPT):
         line = next((line.strip() for line in code if line.strip().startswith(start)), None)
@@ -175,7 +179,8 @@ def listing(y: float, name: str, source: str) -> tuple[str, float]:
         colour = KINDS[op][1] if op else SOFT
         drawn.append(f'<rect x="{LEFT + 20}" y="{at - 15}" width="4" height="{step - 3}" fill="{colour}"/>')
         drawn.append(text(LEFT + 36, at, re.sub(r"\s+#.*", "", line), 14, mono=True))
-        label = op if op and (index == 0 or EXCERPT[index - 1][1] != op) else "" if op else "only this reaches memory"
+        repeated = index > 0 and EXCERPT[index - 1][1] == op
+        label = "" if repeated else op or "only this reaches memory"
         drawn.append(text(WIDTH - LEFT - 20, at, label, 13, colour, "end"))
     return "\n".join(drawn), y + high
 

@@ -1,4 +1,4 @@
-"""Write ``lenet5_keras2.json``: the network of ``lenet5.json``, described by Keras 2.
+"""Write ``lenet5_keras2.json``: the network of examples/keras_lenet5, described by Keras 2.
 
 Keras 2 lives on as the package ``tf_keras``; run in an environment with it and TensorFlow:
 
@@ -18,10 +18,11 @@ import numpy as np
 import tf_keras
 
 HERE = Path(__file__).resolve().parent
+LENET5 = HERE.parents[1] / "examples" / "keras_lenet5"
 
 
 def lenet5() -> tf_keras.Model:
-    """The network of make_lenet5_keras.py, with the same layer names."""
+    """The network of examples/keras_lenet5/make.py, with the same layer names."""
     L = tf_keras.layers
     image = tf_keras.Input((28, 28, 1), name="image")
     h = L.Conv2D(6, 5, padding="same", activation="tanh", name="c1")(image)
@@ -36,8 +37,8 @@ def lenet5() -> tf_keras.Model:
 
 def main() -> None:
     model = lenet5()
-    model.load_weights(str(HERE / "lenet5.weights.h5"))
-    stored = np.load(HERE / "lenet5_io.npz")
+    model.load_weights(str(LENET5 / "lenet5.weights.h5"))
+    stored = np.load(LENET5 / "lenet5_io.npz")
     difference = np.abs(model.predict(stored["x"], verbose=0) - stored["y"]).max()
     print(f"largest difference from Keras 3's outputs: {difference:.1e}")
     if difference > 1e-5:

@@ -2,7 +2,7 @@
 
 Run with Keras 3 on its PyTorch backend, and scikit-learn for the digits:
 
-    KERAS_BACKEND=torch python tests/data/make_lenet5_keras.py
+    KERAS_BACKEND=torch python examples/keras_lenet5/make.py
 
 It writes, beside itself:
 
@@ -16,37 +16,20 @@ Training is seeded, but its last bits depend on the machine, so a second run giv
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from digits import digits  # noqa: E402
+
 SEED = 1998  # the year of LeNet-5
 SIDE = 28
 STORED = 8
-
-
-def interpolation(size: int, result: int) -> np.ndarray:
-    """The (result, size) matrix of linear interpolation with half-pixel centres, clamped at the edges."""
-    centre = np.clip((np.arange(result) + 0.5) * size / result - 0.5, 0, size - 1)
-    left = np.minimum(centre.astype(int), size - 2)
-    weight = centre - left
-    matrix = np.zeros((result, size))
-    rows = np.arange(result)
-    matrix[rows, left] = 1 - weight
-    matrix[rows, left + 1] = weight
-    return matrix
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """All of scikit-learn's digits as (1797, 28, 28, 1) float32 images in [0, 1], and what they show."""
-    data = load_digits()
-    matrix = interpolation(8, SIDE)
-    images = matrix @ (data.images / 16.0) @ matrix.T
-    return images[..., None].astype("float32"), data.target
 
 
 def lenet5() -> keras.Model:
@@ -70,10 +53,7 @@ def lenet5() -> keras.Model:
 
 def main() -> None:
     keras.utils.set_random_seed(SEED)
-    x, labels = digits()
-    x_train, x_test, t_train, t_test = train_test_split(
-        x, labels, test_size=0.2, stratify=labels, random_state=SEED
-    )
+    (x_train, t_train), (x_test, t_test) = digits(SIDE, SEED)
     model = lenet5()
     model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x_train, t_train, batch_size=64, epochs=40, verbose=2)
