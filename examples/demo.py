@@ -49,11 +49,10 @@ def main() -> None:
     torch.set_num_threads(1)  # so small a network gains nothing from a second, and loses on a busy machine
     start = time.perf_counter()
     model = train()
-    with torch.no_grad():
-        imported, images = import_from_keras()
-        agree(imported, images)
-        filter_photographs(folder)
-        kernel = compare_and_emit(model, folder)
+    imported, images = import_from_keras()
+    agree(imported, images)
+    filter_photographs(folder)
+    kernel = compare_and_emit(model, folder)
     next_steps(folder, kernel, time.perf_counter() - start)
 
 

@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from gallery import FILTERS, GREY, draw, photograph, sample_photographs
 
 import convloom as cl
@@ -30,8 +29,7 @@ def apply_filters(photo: np.ndarray) -> np.ndarray:
     """(height, width, 3) colours in [0, 1] -> (height - 4, width - 4, filters) responses."""
     grey = (photo @ GREY).astype(np.float32)
     net = cl.compile(filter_layer(*grey.shape))
-    with torch.no_grad():
-        return net(grey[None, :, :, None])[0].cpu().numpy()
+    return net(grey[None, :, :, None])[0].cpu().numpy()
 
 
 def main() -> None:

@@ -90,10 +90,14 @@ class CompiledNetwork(torch.nn.Module):
 
     # -- calling ----------
     def forward(self, *inputs: Any) -> Any:
-        """Outputs for a batch: one tensor, or a tuple of them in the order of the model's outputs."""
+        """Outputs for a batch: one tensor, or a tuple of them in the order of the model's outputs.
+
+        In eval mode, NumPy arrays in give tensors that carry no gradient.
+        """
         bound = bind_inputs(self._inputs, inputs, self.options.device)
         weights = self.weights()
-        outputs = self._differentiably(bound, weights) if torch.is_grad_enabled() else None
+        tracked = torch.is_grad_enabled() and (self.training or _has_tensor(inputs))
+        outputs = self._differentiably(bound, weights) if tracked else None
         if outputs is None:
             outputs, _ = self._plan().forward(bound, weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -102,7 +106,7 @@ class CompiledNetwork(torch.nn.Module):
         self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
     ) -> Sequence[torch.Tensor] | None:
         """The outputs as functions autograd knows; None where nothing asks for a gradient."""
-        wrt_inputs = any([t.requires_grad for t in inputs])
+        wrt_inputs = any(t.requires_grad for t in inputs)
         trained = {name: p for name, p in weights.items() if p.requires_grad}
         if not (wrt_inputs or trained):
             return None
@@ -128,7 +132,11 @@ class CompiledNetwork(torch.nn.Module):
         }
 
     def update_model(self) -> None:
-        """Copy the current weights back into the model this network was compiled from."""
+        """Copy the current weights back into the model this network was compiled from.
+
+        `fit` does it at its end; after a training loop of your own, call it before the model is compiled,
+        emitted or profiled again.
+        """
         with torch.no_grad():
             for name, value in self.weights().items():
                 self._values[name].copy_(value)
@@ -210,6 +218,10 @@ class CompiledNetwork(torch.nn.Module):
     def extra_repr(self) -> str:
         o = self.options
         return f"{self.name}, device={o.device}, backend={o.backend}, dtype={o.dtype}, fuse={o.fuse}"
+
+
+def _has_tensor(inputs: Sequence[Any]) -> bool:
+    return any(_has_tensor(x) if isinstance(x, list | tuple) else isinstance(x, torch.Tensor) for x in inputs)
 
 
 class _Twin(CompiledNetwork):

@@ -75,7 +75,7 @@ class Prelude:
         return values
 
     def forget(self) -> None:
-        """Compute again at the next call: a write through `.data` leaves no trace in a parameter's version."""
+        """Compute again at the next call: a write through `.data` leaves no trace in a version."""
         self.key = None
 
 

@@ -90,6 +90,18 @@ def test_gradient_descent_on_a_linear_model() -> None:
     np.testing.assert_allclose(trained[1], bias, rtol=1e-12)
 
 
+def test_the_model_has_the_trained_weights() -> None:
+    image = Input((4, 4, 1))
+    model = Model(image, layers.Dense(2)(layers.Flatten()(image)))
+    before = {name: value.clone() for name, value in model.parameters.items()}
+    net = compile(model, device="cpu")
+    x, y = np.ones((8, 4, 4, 1), np.float32), np.ones((8, 2), np.float32)
+    fit(net, (x, y), "mse", "sgd", verbose=False)
+    for name, value in model.parameters.items():
+        assert not torch.equal(value, before[name])
+        torch.testing.assert_close(value, net.weights()[name].detach())
+
+
 def test_class_numbers_mean_the_same_as_one_hot_rows() -> None:
     x, y = bright_rows(20)
     start = {k: v.clone() for k, v in classifier().state_dict().items()}

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from convloom.runtime.backends import FallbackWarning
 from convloom.runtime.compile import compile
 from convloom.runtime.emit import emit
-
 from test_network import NETWORKS, batch, gradients, randomised, small_lenet
 
 pytestmark = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
-from convloom import layers as L
 from convloom.frontends import Input, Model, Sequential
 from convloom.graph.errors import CompileError, ConvLoomError, ShapeError
 from convloom.runtime.backends import FallbackWarning
 from convloom.runtime.compile import compile
+
+from convloom import layers as L
 
 # a kernel that quietly ran through PyTorch would make these comparisons worthless
 pytestmark = pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
@@ -233,7 +233,10 @@ def test_numpy_in_tensor_out_and_several_outputs() -> None:
     image = Input((6, 6, 2), name="image")
     h = L.Conv2D(3, 3, name="features")(image)
     model = Model(image, [h, L.GlobalAveragePooling2D()(h)])
-    features, pooled = compile(model)(np.zeros((2, 6, 6, 2)))
+    net = compile(model)
+    features, pooled = net(np.zeros((2, 6, 6, 2)))
+    assert not features.requires_grad
+    assert net(torch.zeros(2, 6, 6, 2))[0].requires_grad
     assert features.shape == (2, 4, 4, 3)
     assert pooled.shape == (2, 3)
 

@@ -1,15 +1,15 @@
-"""Every kernel of the demo's network, compiled ahead of time for three GPUs: no spills, matrix units in use."""
+"""Every kernel of LeNet-5, compiled ahead of time for three GPUs: no spills, matrix units in use."""
 
 from __future__ import annotations
 
 import pytest
-
-from convloom import layers as L
 from convloom.codegen import Kernel
 from convloom.codegen.aot import compile_many
 from convloom.codegen.resources import Resources
 from convloom.frontends import Input, Model, Sequential
 from convloom.runtime.compile import compile
+
+from convloom import layers as L
 
 
 def lenet5() -> Model:
