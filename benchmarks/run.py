@@ -300,7 +300,7 @@ def environment(setting: Setting, arguments: argparse.Namespace) -> dict[str, An
         "torch": torch.__version__,
         "triton": triton.__version__,
         "convloom": convloom.__version__,
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
+        "arguments": {key: str(value) for key, value in vars(arguments).items() if key != "output"},
     }
 
 

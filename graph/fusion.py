@@ -60,15 +60,27 @@ class Fuser:
 
     def _join_sibling(self, node: Node) -> None:
         for rule in SIBLINGS:
-            for other in self.graph.readers(node.inputs[0]) if node.inputs else ():
-                group = self.owner.get(other.name)
-                if group is None or group is self.owner[node.name] or not rule.matches(node, other):
+            for group in self._neighbours(node):
+                if not rule.matches(node, self.owner[node.name], group):
                     continue
                 reason = self._cycle(node, group)
                 self.decisions.append(Decision(rule.equation, node.name, reason is None, reason or ""))
                 if reason is None:
                     self._merge(node, group, into_producer=True)
                     return
+
+    def _neighbours(self, node: Node) -> list[Group]:
+        """The other regions that read what the node's own region reads of the shape the node reads."""
+        mine = self.owner[node.name]
+        found: dict[int, Group] = {}
+        for name in dict.fromkeys(i for member in mine.nodes for i in member.inputs if i not in mine.names):
+            if self.graph[name].type.shape != self.graph[node.inputs[0]].type.shape:
+                continue
+            for reader in self.graph.readers(name):
+                group = self.owner.get(reader.name)
+                if group is not None and group is not mine and group.anchor.phase == node.phase:
+                    found[id(group)] = group
+        return list(found.values())
 
     def _merge(self, node: Node, group: Group, into_producer: bool) -> None:
         mine = self.owner[node.name]

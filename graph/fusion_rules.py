@@ -68,10 +68,13 @@ class FusionRule:
 
 @dataclass(frozen=True)
 class SiblingRule:
-    """Two nodes that read the same value share a kernel. matches: (the node, the one already in a region)."""
+    """Two computations over the same data share a kernel.
+
+    matches: whether the node, with the region it has so far, may join the other region.
+    """
 
     equation: str
-    matches: Callable[[Node, Node], bool]
+    matches: Callable[[Node, Group, Group], bool]
 
 
 # -- conditions: each returns the reason for a refusal, or None ----------
@@ -184,22 +187,33 @@ def _plain_pointwise(graph: Graph, group: Group) -> str | None:
     return None
 
 
-def _index_beside_pool(node: Node, other: Node) -> bool:
-    return (
-        isinstance(node.op, MaxPoolIndex2D)
-        and isinstance(other.op, MaxPool2D)
+def _index_beside_pool(node: Node, mine: Group, group: Group) -> bool:
+    return isinstance(node.op, MaxPoolIndex2D) and any(
+        isinstance(other.op, MaxPool2D)
         and other.op.geometry() == node.op.geometry()
+        and other.inputs == node.inputs
+        for other in group.nodes
     )
 
 
-def _bias_beside_weight_gradient(node: Node, other: Node) -> bool:
+def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
+    anchor = group.anchor
     return (
-        isinstance(node.op, Reduce)
-        and not node.op.mean
-        and node.type.rank == 1
-        and isinstance(other.op, WEIGHT_GRADS)
-        and other.inputs[1] == node.inputs[0]
+        _is_channel_sum(node)
+        and not node.op.mean  # type: ignore[attr-defined]
+        and isinstance(anchor.op, WEIGHT_GRADS)
+        and anchor.inputs[1] == node.inputs[0]
     )
+
+
+def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
+    needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
+    same = _is_channel_sum(node) and _is_channel_sum(group.anchor) and group.anchor.type == node.type
+    return same and not needs_the_other
+
+
+def _is_channel_sum(node: Node) -> bool:
+    return isinstance(node.op, Reduce) and node.type.rank == 1 and not node.op.keepdims
 
 
 RULES: tuple[FusionRule, ...] = (
@@ -268,4 +282,5 @@ RULES: tuple[FusionRule, ...] = (
 SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", _index_beside_pool),
     SiblingRule("channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", _bias_beside_weight_gradient),
+    SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", _sums_side_by_side),
 )

@@ -77,8 +77,8 @@ def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: in
     ("make", "fused"),
     [
         (lambda: with_loss(lenet()), 18),
-        (lambda: with_loss(lenet(ops.AveragePool2D, ops.Tanh, True)), 31),
-        (residual_block, 18),
+        (lambda: with_loss(lenet(ops.AveragePool2D, ops.Tanh, True)), 29),
+        (residual_block, 16),
         (lambda: residual_block(batch_norm=False), 6),
         (inception, 10),
         (unet, 21),
@@ -87,6 +87,14 @@ def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: in
 )
 def test_kernels_of_training(make: Callable[[], Graph], fused: int) -> None:
     assert len(fuse(training(make())).kernels) <= fused
+
+
+def test_the_two_sums_of_a_batch_norm_gradient_share_a_kernel_but_mean_and_variance_cannot() -> None:
+    partition = fuse(training(with_loss(lenet(batch_norm=True))))
+    backward = kernels(Partition(partition.graph, partition.phase("backward")))
+    assert backward.count("reduce normalize multiply reduce") == 2
+    forward = kernels(Partition(partition.graph, partition.phase("forward")))
+    assert forward.count("reduce") == forward.count("subtract square reduce") == 2
 
 
 def test_training_lenet_keeps_its_prediction_for_one_kernel_more() -> None:
