@@ -33,7 +33,7 @@ SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
 (DROPOUT,) = INFERENCE_IDENTITIES
 (PAD,) = PAD_INTO_CONVOLUTION
 LOGITS, SIGMOID = STABLE_LOSSES
-(AFTER_POOLING,) = GRADIENT_RULES
+AFTER_POOLING, BEFORE_VIEW = GRADIENT_RULES
 
 
 def rewrite(graph: Graph, rule: Rule) -> tuple[Graph, list[Decision]]:
@@ -292,6 +292,19 @@ def test_where_the_derivative_cannot_move(
     activation: ops.Activation, pool: ops.MaxPool2D, reason: str
 ) -> None:
     assert refusal(gradient_of_pooled(activation, pool), AFTER_POOLING) == reason
+
+
+def test_the_derivative_moves_before_a_view() -> None:
+    b = Builder()
+    x = b.op(ops.Relu(), b.input(4, 3, 2), name="act")
+    flat = b.op(ops.Reshape((24,)), x, name="flat")
+    graph = differentiated(b.finish(b.dense(flat, 5)))[0]
+    twin, decisions = rewrite(graph, BEFORE_VIEW)
+    assert [d.applied for d in decisions] == [True]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    gradient = next(n for n in twin.nodes() if isinstance(n.op, ops.ActivationGrad))
+    assert isinstance(twin[gradient.inputs[0]].op, ops.DenseDataGrad)
 
 
 def test_the_derivative_does_not_move_behind_somebody_else_s_pooling() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ir import Graph, Node
-from ..ops import ActivationGrad, MaxPool2D, MaxUnpool2D
+from ..ops import ActivationGrad, MaxPool2D, MaxUnpool2D, Reshape
 from ..rewrite import Rule, pattern
 
 
@@ -40,6 +40,22 @@ def _commute(graph: Graph, nodes: list[Node]) -> str:
     return graph.add(unpool.op, (masked, index), unpool.name, unpool.layer, "backward")
 
 
+def _view_refusal(graph: Graph, nodes: list[Node]) -> str | None:
+    gradient, view = nodes
+    if gradient.inputs[0] != view.name:
+        return "the reshaped value is not the gradient"
+    return None if graph[view.inputs[0]].type.batched else f"{view.inputs[0]} has no batch axis"
+
+
+def _before_view(graph: Graph, nodes: list[Node]) -> str:
+    gradient, view = nodes
+    dy, saved = graph[view.inputs[0]], gradient.inputs[1]
+    shape = tuple(int(d) for d in dy.type.shape[1:])
+    viewed = graph.add(Reshape(shape), (saved,), f"{saved}/reshape", gradient.layer, "backward")
+    masked = graph.add(gradient.op, (dy.name, viewed), gradient.name, gradient.layer, "backward")
+    return graph.add(view.op, (masked,), view.name, view.layer, "backward")
+
+
 GRADIENT_RULES: tuple[Rule, ...] = (
     Rule(
         # Only the window's winner receives gradient, and there the activation equals the pooled value: so the
@@ -48,5 +64,12 @@ GRADIENT_RULES: tuple[Rule, ...] = (
         pattern(ActivationGrad, over=(pattern(MaxUnpool2D),)),
         _commute,
         _refusal,
+    ),
+    Rule(
+        # Before the view, the derivative can ride in the kernel that computes dy.
+        "f'(reshape(dy), y) -> reshape(f'(dy, reshape(y)))",
+        pattern(ActivationGrad, over=(pattern(Reshape),)),
+        _before_view,
+        _view_refusal,
     ),
 )
