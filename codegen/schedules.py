@@ -177,9 +177,10 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
 
 def _most_sums(fit: _Fit) -> int:
     """Sums of a tile that one thread may keep."""
+    phased = fit.product.transposed and fit.product.phases > 1
     if not fit.on_matrix_units:
-        return 16 if _crowded(fit) else 32
-    return 16 if _crowded(fit) and fit.product.phases > 1 else 64
+        return 16 if _crowded(fit) or phased else 32
+    return 16 if _crowded(fit) and phased else 64
 
 
 def _seconds(schedule: Schedule, fit: _Fit) -> float:

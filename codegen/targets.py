@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from triton.backends.compiler import GPUTarget
 
 from ..graph.errors import CompileError
@@ -99,6 +100,22 @@ TARGETS: dict[str, Target] = {
         _amd("gfx950", shared_kib=160),
     )
 }
+
+
+def target_of(device: torch.device) -> str:
+    """The target kernels are made for on a device; for the CPU, where they are only interpreted, sm_90.
+
+    A GPU this table does not know gets the schedules of the nearest older one of its maker.
+    """
+    if device.type != "cuda":
+        return "sm_90"
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        name = str(properties.gcnArchName).partition(":")[0]
+        return name if name in TARGETS else "gfx942"
+    capability = 10 * properties.major + properties.minor
+    known = sorted(int(name[3:]) for name in TARGETS if name.startswith("sm_"))
+    return f"sm_{max((k for k in known if k <= capability), default=known[0])}"
 
 
 def target(name: str) -> Target:

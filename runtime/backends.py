@@ -13,6 +13,7 @@ import torch
 
 from ..codegen import Kernel, emit
 from ..codegen.interpreter import interpreting
+from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.regions import Region
 from ..graph.settings import settings
@@ -40,7 +41,7 @@ class Backend:
         if self.name == "aten" or region.graph[region.anchor.name].type.dtype == "float64":
             return aten.lower(region, inference=self.inference)
         try:
-            kernel = emit(region, precision=self.precision)
+            kernel = emit(region, precision=self.precision, target=target_of(self.device))
         except CompileError as error:
             return self._fall_back(region, str(error))
         settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..codegen import Kernel, emit
+from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
@@ -79,10 +80,9 @@ class CompiledNetwork(torch.nn.Module):
         key = name.replace("%", "%25").replace(".", "%2E")
         self._keys[name] = key
         if trainable:
-            shared = value if isinstance(value, torch.nn.Parameter) else None
-            self.register_parameter(key, torch.nn.Parameter(self._own(value)) if shared is None else shared)
+            self.register_parameter(key, torch.nn.Parameter(self._own(value)))
         else:
-            self.register_buffer(key, value if value.device == self.options.device else self._own(value))
+            self.register_buffer(key, self._own(value))
 
     def _own(self, value: torch.Tensor) -> torch.Tensor:
         dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
@@ -209,7 +209,8 @@ class CompiledNetwork(torch.nn.Module):
     @property
     def kernels(self) -> list[Kernel]:
         """The regions of the current mode as emitted kernels, whichever backend runs them."""
-        return [emit(region, precision=self.options.precision) for region in self.plan.regions]
+        target, precision = target_of(self.options.device), self.options.precision
+        return [emit(region, precision=precision, target=target) for region in self.plan.regions]
 
     def explain(self) -> str:
         """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""

@@ -69,7 +69,7 @@ def profile(
     ]
     watches = [Stopwatch(net, batch_size) for net in nets]
     done = _measure(watches, repeats)
-    kernels = _emitted(nets[0])
+    kernels = _emitted(nets[0], arch)
     owner = owners(nets[0].plan.partition, nets[1].plan.partition)
     roofline = _Roofline(gpu, dtype)
     sides = [
@@ -278,12 +278,12 @@ def owners(fused: Partition, unfused: Partition) -> dict[str, str]:
 
 
 # -- what the compiler says --------------------------------------------------------------------------------
-def _emitted(net: CompiledNetwork) -> dict[int, Kernel | str]:
+def _emitted(net: CompiledNetwork, target: str) -> dict[int, Kernel | str]:
     """The fused kernel of each region, or why there is none, by the region's identity."""
     found: dict[int, Kernel | str] = {}
     for region in net.plan.partition.kernels:
         try:
-            found[id(region)] = emit(region, precision=net.options.precision)
+            found[id(region)] = emit(region, precision=net.options.precision, target=target)
         except CompileError as error:
             found[id(region)] = str(error)
     return found
