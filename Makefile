@@ -13,7 +13,7 @@ INSTALLED := build/installed
 # With one thread a process, test processes do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
-.PHONY: help demo test test-long lint typecheck bench clean
+.PHONY: help demo test test-long test-applications lint typecheck bench clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -27,6 +27,11 @@ test: $(STAMP) ## every test that needs neither a GPU nor minutes
 
 test-long: $(STAMP) ## the slow tests
 	$(PYTEST) -m "slow and not gpu"
+
+test-applications: $(STAMP) ## keras.applications against Keras itself; writes docs/applications.md
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,applications]'
+	$(PYTEST) -m applications tests/test_applications.py
+	$(BIN)/python tests/applications/table.py
 
 lint: $(STAMP) ## ruff: style and common mistakes
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import gcd, prod
 from typing import Any
 
-from ..graph.ops import Conv2DDataGrad
+from ..graph.ops import Conv2DDataGrad, Conv2DTranspose
 from ..graph.regions import Region
 from .contraction import IDENTITY, Constants, Contraction, spatial
 from .epilogue import UNPOOLS, Epilogue
@@ -30,7 +30,7 @@ from .writer import Writer
 def emit_data_grad(
     region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
 ) -> Kernel:
-    """The kernel of a region whose anchor is a Conv2DDataGrad or a DenseDataGrad.
+    """The kernel of a region whose anchor is a Conv2DDataGrad (or Conv2DTranspose) or a DenseDataGrad.
 
     With stride 1 this is a convolution of dy with the kernel's taps in reverse order. With a stride, rows are
     sorted by phase (h % stride, w % stride): each phase meets its own taps, and nothing multiplies a zero.
@@ -45,6 +45,7 @@ class _DataGrad(Contraction):
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
         self.is_map = isinstance(self.anchor.op, Conv2DDataGrad)
+        self.made, self.read = ("y", "x") if isinstance(self.anchor.op, Conv2DTranspose) else ("dx", "dy")
         self.strides: tuple[int, int] = self.op.strides if self.is_map else (1, 1)
         self.axes: tuple[Axis, Axis] = self._axes()
         self.constants = {**self._shape_constants(), **self.tile_constants()}
@@ -70,17 +71,17 @@ class _DataGrad(Contraction):
         constants: Constants = {}
         if self.is_map:
             (h, w), (p, q), (r, s) = spatial(self.anchor), spatial(self.source), spatial(self.weight, 0)
-            constants |= {"H": (h, "height of dx"), "W": (w, "width of dx")}
-            constants |= {"P": (p, "height of dy"), "Q": (q, "width of dy")}
+            constants |= {"H": (h, f"height of {self.made}"), "W": (w, f"width of {self.made}")}
+            constants |= {"P": (p, f"height of {self.read}"), "Q": (q, f"width of {self.read}")}
             constants |= {"R": (r, "kernel height"), "S": (s, "kernel width")}
         constants |= {
-            "C": (self.anchor.type.channels, "channels of dx"),
-            "K": (self.source.type.channels, "of dy"),
+            "C": (self.anchor.type.channels, f"channels of {self.made}"),
+            "K": (self.source.type.channels, f"of {self.read}"),
         }
         if self.work.groups > 1:
             constants |= {"GROUPS": (self.work.groups, "groups of channels")}
-            constants |= {"CG": (self.work.columns, "channels of dx of a group")}
-            constants |= {"KG": (self.work.channels, "channels of dy of a group")}
+            constants |= {"CG": (self.work.columns, f"channels of {self.made} of a group")}
+            constants |= {"KG": (self.work.channels, f"channels of {self.read} of a group")}
         if self.phased:
             rows, columns = self.axes
             constants |= {"PHASES": (prod(self.strides), "of pixels (h % stride, w % stride)")}
@@ -117,7 +118,9 @@ class _DataGrad(Contraction):
             w.line(f"phase = tl.program_id({2 if grouped else 1})", "h % stride and w % stride of its pixels")
         w.line()
         self._rows(w)
-        col_ok = emit_columns(w, self.work, self.schedule, "CG" if grouped else "C", "channel of dx")
+        col_ok = emit_columns(
+            w, self.work, self.schedule, "CG" if grouped else "C", f"channel of {self.made}"
+        )
         w.line()
         gather = Gather(
             work=self.work,
@@ -132,7 +135,7 @@ class _DataGrad(Contraction):
             dot_options=self.dot_options(),
             upcast=self.upcast,
         )
-        w.note("The sum over taps and channels of dy")
+        w.note(f"The sum over taps and channels of {self.read}")
         if self.phased:
             self._phases(w, gather, col_ok)
         else:
@@ -143,21 +146,25 @@ class _DataGrad(Contraction):
         return w
 
     def _rows(self, w: Writer) -> None:
-        note = "pixel of a phase" if self.phased else "pixel of dx" if self.is_map else "row of the matrix"
+        made = f"pixel of {self.made}" if self.is_map else "row of the matrix"
+        note = "pixel of a phase" if self.phased else made
         w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", f"[BLOCK_M] {note}")
         w.line("row_ok = row < rows")
         if self.phased:
             self._phase_rows(w)
         elif not all(axis.is_identity for axis in self.axes):
             w.line("image = row // (H * W)")
-            w.line(f"top = {self.axes[0].index('row // W % H')}", "row of dy under tap 0, may lie outside")
-            w.line(f"left = {self.axes[1].index('row % W')}", "column of dy")
+            under = f"row of {self.read} under tap 0, may lie outside"
+            w.line(f"top = {self.axes[0].index('row // W % H')}", under)
+            w.line(f"left = {self.axes[1].index('row % W')}", f"column of {self.read}")
 
     def _phase_rows(self, w: Writer) -> None:
         (down, across), (height, width) = self.strides, spatial(self.anchor)
         w.line("image = row // (PHASE_H * PHASE_W)")
         high = f" + phase // {across}" if across > 1 else " + phase"
-        w.line(f"h = row // PHASE_W % PHASE_H{times(down)}{high if down > 1 else ''}", "pixel of dx")
+        w.line(
+            f"h = row // PHASE_W % PHASE_H{times(down)}{high if down > 1 else ''}", f"pixel of {self.made}"
+        )
         wide = (" + phase" + (f" % {across}" if down > 1 else "")) if across > 1 else ""
         w.line(f"v = row % PHASE_W{times(across)}{wide}")
         outside = [f"({name} < {extent})" for name, extent, size, stride in
@@ -217,5 +224,5 @@ class _DataGrad(Contraction):
         p, q = f"h{plus(top)} - r{times(down)}", f"v{plus(left)} - s{times(across)}"
         p = f"({p}) / {self.strides[0]}" if self.strides[0] > 1 else p
         q = f"({q}) / {self.strides[1]}" if self.strides[1] > 1 else q
-        lines = self.equations(f"sum over r,s,k of dy[n, {p}, {q}, k] * w[r,s,c,k]", "[n,h,v,c]")
+        lines = self.equations(f"sum over r,s,k of {self.read}[n, {p}, {q}, k] * w[r,s,c,k]", "[n,h,v,c]")
         return [*lines, "over those r and s that leave no rest in the divisions"] if self.phased else lines

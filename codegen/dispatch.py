@@ -13,6 +13,7 @@ from ..graph.ops import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    LogSoftmax,
     LossGrad,
     MeanSquaredError,
     Softmax,
@@ -38,6 +39,7 @@ Emitter = Callable[[Region, Schedule | None], KernelFile]
 
 _BY_OP: dict[type[Op], Emitter] = {
     Softmax: emit_softmax,
+    LogSoftmax: emit_softmax,
     SoftmaxGrad: emit_softmax,
     SoftmaxCrossEntropy: emit_loss,
     BinaryCrossEntropy: emit_loss,

@@ -6,17 +6,21 @@ from math import prod
 
 from ..graph.ir import Node
 from ..graph.ops import (
+    ActivationGrad,
     BatchNorm,
     BatchNormGrad,
     BinaryCrossEntropy,
     Constant,
+    Divide,
     DropoutMask,
+    Log,
     LossGrad,
     MaxUnpool2D,
     Normalize,
     RsqrtPlus,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
+    Sqrt,
 )
 from ..graph.regions import Region
 
@@ -33,10 +37,12 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     uniform = f"torch.rand({size}, generator=generator)"
     match op, operand:
         case _ if isinstance(node.op, Constant):
-            value = f"torch.full({size}, {float(node.op.value)!r})"
+            value = f"torch.tensor({node.op.value!r}).expand({size}).contiguous()"
         case _ if isinstance(node.op, DropoutMask):
             value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
-        case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus(), _):
+        case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):
+            value = f"0.5 + {uniform}"
+        case (Divide(), "b") | (ActivationGrad(activation=Log() | Sqrt()), "saved"):
             value = f"0.5 + {uniform}"
         case MaxUnpool2D(), "index":
             return [f"{name} = torch.randint({prod(op.size)}, {size}, generator=generator).to({dtype})"]

@@ -14,22 +14,39 @@ from typing import Any
 from ..graph.errors import CompileError
 from ..graph.op import Op
 from ..graph.ops import (
+    Abs,
     Activation,
     ActivationGrad,
     Add,
     BatchNorm,
     BatchNormGrad,
+    BroadcastTo,
+    Divide,
     Dropout,
     Elu,
+    Exp,
+    ExtremumGrad,
     Gelu,
+    GeneralRelu,
+    HardSigmoid,
+    HardSwish,
     LeakyRelu,
+    Log,
+    Maximum,
+    Minimum,
+    Mish,
     Multiply,
     Normalize,
+    Prelu,
+    PreluGrad,
     Relu,
     Relu6,
     RsqrtPlus,
     Scale,
     Sigmoid,
+    Softplus,
+    Softsign,
+    Sqrt,
     Square,
     Subtract,
     Swish,
@@ -96,6 +113,41 @@ def swish_slope(x):
     s = sigmoid(x)
     return s * (1.0 + x * (1.0 - s))
 ''',
+    "softplus": '''
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)); the logarithm as its Taylor series where 1 + exp(-|x|) would cancel."""
+    small = tl.exp(-tl.abs(x))
+    series = small * (1.0 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4))))
+    return tl.where(x < 0, 0.0, x) + tl.where(small < 0.01, series, tl.log(1.0 + small))
+''',
+    "mish_slope": '''
+@triton.jit
+def mish_slope(x):
+    """Derivative of x * tanh(softplus(x))."""
+    t = tanh(softplus(x))
+    return t + x * sigmoid(x) * (1.0 - t * t)
+''',
+    "softsign_slope": '''
+@triton.jit
+def softsign_slope(x):
+    """Derivative of x / (1 + |x|)."""
+    below = 1.0 + tl.abs(x)
+    return 1.0 / (below * below)
+''',
+    "hard_sigmoid": '''
+@triton.jit
+def hard_sigmoid(x, slope: tl.constexpr, offset: tl.constexpr):
+    """slope * x + offset between 0 and 1."""
+    line = x * slope + offset
+    return tl.where(line < 0, 0.0, tl.where(line > 1, 1.0, line))
+''',
+    "hard_swish_slope": '''
+@triton.jit
+def hard_swish_slope(x):
+    """Derivative of x * relu6(x + 3) / 6."""
+    return tl.where(x <= -3, 0.0, tl.where(x >= 3, 1.0, x * (1 / 3) + 0.5))
+''',
 }
 """Jitted functions a kernel may call, by name; each may call those above it."""
 
@@ -124,7 +176,8 @@ def number(value: float) -> str:
 def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
     """Triton text of a pointwise op applied to float32 values named `operands`.
 
-    count: text of the number of values per channel, which only BatchNormGrad needs.
+    count: text of the number of values per channel, which BatchNormGrad needs; for BroadcastTo, how often a
+    value is repeated.
     Raises CompileError for an op that has no row in the table.
     """
     if isinstance(op, ActivationGrad):
@@ -132,6 +185,8 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
         return _derivative(op.activation, dy, saved)
     if isinstance(op, BatchNormGrad):
         return _batch_norm_grad(op, operands, count)
+    if isinstance(op, BroadcastTo):
+        return f"{operands[0]} / {count}" if op.mean else operands[0]
     text = _TEXT.get(type(op))
     if text is None:
         raise CompileError(f"no kernel computes {op.op_name()}; add a row to codegen/expressions.py")
@@ -141,6 +196,21 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
 def _scale(op: Any, x: str) -> str:
     text = x if op.factor == 1 else f"-{x}" if op.factor == -1 else f"{x} * {number(op.factor)}"
     return text if op.offset == 0 else f"{text} + {number(op.offset)}"
+
+
+def _general_relu(op: Any, x: str) -> str:
+    away = f"({x} - {number(op.threshold)})" if op.threshold else x
+    below = f"{number(op.negative_slope)} * {away}" if op.negative_slope else "0.0"
+    kept = x
+    if op.max_value is not None:
+        kept = f"tl.where({x} > {number(op.max_value)}, {number(op.max_value)}, {x})"
+    return f"tl.where({x} <= {number(op.threshold)}, {below}, {kept})"
+
+
+def _general_relu_grad(f: Any, dy: str, x: str) -> str:
+    below = f"{number(f.negative_slope)} * {dy}" if f.negative_slope else "0.0"
+    kept = dy if f.max_value is None else f"tl.where({x} < {number(f.max_value)}, {dy}, 0.0)"
+    return f"tl.where({x} > {number(f.threshold)}, {kept}, {below})"
 
 
 _TEXT: dict[type[Op], Callable[..., str]] = {
@@ -163,6 +233,25 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     ),
     Normalize: lambda op, x, mean, variance: f"({x} - {mean}) / tl.sqrt({variance} + {number(op.epsilon)})",
     Dropout: lambda op, x: x,
+    Divide: lambda op, a, b: f"{a} / {b}",
+    Maximum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} > {b}, {a}, {b}))",
+    Minimum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} < {b}, {a}, {b}))",
+    ExtremumGrad: lambda op, dy, x, other: (
+        f"tl.where({x} == {other}, 0.5 * {dy}, "
+        f"tl.where({x} {'<' if op.smallest else '>'} {other}, {dy}, 0.0))"
+    ),
+    GeneralRelu: _general_relu,
+    HardSigmoid: lambda op, x: f"hard_sigmoid({x}, {number(op.slope)}, {number(op.offset)})",
+    HardSwish: lambda op, x: f"{x} * hard_sigmoid({x}, {number(1 / 6)}, 0.5)",
+    Softplus: lambda op, x: f"softplus({x})",
+    Softsign: lambda op, x: f"{x} / (1.0 + tl.abs({x}))",
+    Mish: lambda op, x: f"{x} * tanh(softplus({x}))",
+    Exp: lambda op, x: f"tl.exp({x})",
+    Log: lambda op, x: f"tl.log({x})",
+    Sqrt: lambda op, x: f"tl.sqrt({x})",
+    Abs: lambda op, x: f"tl.abs({x})",
+    Prelu: lambda op, x, alpha: f"tl.where({x} > 0, {x}, {alpha} * {x})",
+    PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",
 }
 
 _SLOPE: dict[type[Activation], Callable[..., str]] = {
@@ -174,6 +263,16 @@ _SLOPE: dict[type[Activation], Callable[..., str]] = {
     Swish: lambda f, dy, x: f"{dy} * swish_slope({x})",
     Gelu: lambda f, dy, x: f"{dy} * gelu_tanh_slope({x})" if f.approximate else f"{dy} * gelu_slope({x})",
     Elu: lambda f, dy, y: f"tl.where({y} > 0, {dy}, {dy} * ({y} + {number(f.alpha)}))",
+    GeneralRelu: _general_relu_grad,
+    HardSigmoid: lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 1), {number(f.slope)} * {dy}, 0.0)",
+    HardSwish: lambda f, dy, x: f"{dy} * hard_swish_slope({x})",
+    Softplus: lambda f, dy, x: f"{dy} * sigmoid({x})",
+    Softsign: lambda f, dy, x: f"{dy} * softsign_slope({x})",
+    Mish: lambda f, dy, x: f"{dy} * mish_slope({x})",
+    Exp: lambda f, dy, y: f"{dy} * {y}",
+    Log: lambda f, dy, x: f"{dy} / {x}",
+    Sqrt: lambda f, dy, y: f"0.5 * {dy} / {y}",
+    Abs: lambda f, dy, x: f"tl.where({x} == 0, 0.0, tl.where({x} < 0, -{dy}, {dy}))",
 }
 
 
@@ -197,4 +296,4 @@ def is_pointwise(op: Op) -> bool:
     """Whether `expression` knows the op."""
     if isinstance(op, ActivationGrad):
         return type(op.activation) in _SLOPE
-    return isinstance(op, BatchNormGrad) or type(op) in _TEXT
+    return isinstance(op, BatchNormGrad | BroadcastTo) or type(op) in _TEXT

@@ -20,14 +20,21 @@ from ..graph.ops import (
     AverageUnpool2D,
     BatchNorm,
     BatchNormGrad,
+    BroadcastTo,
     Constant,
     Conv2DWeightGrad,
     DenseWeightGrad,
+    Divide,
     DropoutMask,
+    ExtremumGrad,
+    Maximum,
     MaxPoolIndex2D,
     MaxUnpool2D,
+    Minimum,
     Multiply,
     Normalize,
+    Prelu,
+    PreluGrad,
     Reduce,
     RsqrtPlus,
     Scale,
@@ -111,8 +118,11 @@ def value_hint(region: Region, node: Node) -> str:
 
 
 _VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (Activation, "activated"),
-    (ActivationGrad, "passed"),
+    ((Activation, Prelu), "activated"),
+    ((ActivationGrad, PreluGrad, ExtremumGrad), "passed"),
+    (Maximum, "larger"),
+    (Minimum, "smaller"),
+    (Divide, "quotient"),
     (Add, "added"),
     (Subtract, "difference"),
     (Multiply, "product"),
@@ -121,7 +131,7 @@ _VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (RsqrtPlus, "rstd"),
     ((BatchNorm, Normalize), "normalized"),
     (BatchNormGrad, "unnormalized"),
-    ((MaxUnpool2D, AverageUnpool2D), "spread"),
+    ((MaxUnpool2D, AverageUnpool2D, BroadcastTo), "spread"),
 )
 
 

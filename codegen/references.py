@@ -12,6 +12,7 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Op
 from ..graph.ops import (
+    Abs,
     Activation,
     ActivationGrad,
     Add,
@@ -20,25 +21,40 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BinaryCrossEntropy,
+    BroadcastTo,
     Concat,
     Conv2D,
     Conv2DDataGrad,
+    Conv2DTranspose,
     Conv2DWeightGrad,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    Divide,
     Dropout,
     Elu,
+    Exp,
+    ExtremumGrad,
     Gelu,
+    GeneralRelu,
+    HardSigmoid,
+    HardSwish,
     LeakyRelu,
+    Log,
+    LogSoftmax,
     LossGrad,
+    Maximum,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
     MeanSquaredError,
+    Minimum,
+    Mish,
     Multiply,
     Normalize,
     Pad,
+    Prelu,
+    PreluGrad,
     Reduce,
     Relu,
     Relu6,
@@ -49,6 +65,9 @@ from ..graph.ops import (
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
+    Softplus,
+    Softsign,
+    Sqrt,
     Square,
     Subtract,
     Swish,
@@ -74,6 +93,12 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
 
 # -- activations ---------------------------------------------------------------------------------------------
+def _general_relu(f: Any, x: str) -> str:
+    kept = x if f.max_value is None else f"{x}.clamp(max={number(f.max_value)})"
+    below = f"{number(f.negative_slope)} * ({x} - {number(f.threshold)})"
+    return f"torch.where({x} <= {number(f.threshold)}, {below}, {kept})"
+
+
 _ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
     Relu: lambda f, x: f"torch.relu({x})",
     Relu6: lambda f, x: f"F.relu6({x})",
@@ -83,6 +108,16 @@ _ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
     Swish: lambda f, x: f"F.silu({x})",
     Gelu: lambda f, x: f'F.gelu({x}, approximate="tanh")' if f.approximate else f"F.gelu({x})",
     Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})",
+    GeneralRelu: _general_relu,
+    HardSigmoid: lambda f, x: f"({x} * {number(f.slope)} + {number(f.offset)}).clamp(0.0, 1.0)",
+    HardSwish: lambda f, x: f"F.hardswish({x})",
+    Softplus: lambda f, x: f"torch.logaddexp({x}, torch.zeros_like({x}))",
+    Softsign: lambda f, x: f"F.softsign({x})",
+    Mish: lambda f, x: f"F.mish({x})",
+    Exp: lambda f, x: f"torch.exp({x})",
+    Log: lambda f, x: f"torch.log({x})",
+    Sqrt: lambda f, x: f"torch.sqrt({x})",
+    Abs: lambda f, x: f"{x}.abs()",
 }
 
 _SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
@@ -92,6 +127,9 @@ _SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
     Sigmoid: lambda f, y: f"{y} * (1 - {y})",
     Tanh: lambda f, y: f"(1 - {y} * {y})",
     Elu: lambda f, y: f"torch.where({y} > 0, 1.0, {y} + {number(f.alpha)})",
+    HardSigmoid: lambda f, y: f"{number(f.slope)} * (({y} > 0) & ({y} < 1))",
+    Exp: lambda f, y: y,
+    Sqrt: lambda f, y: f"0.5 / {y}",
 }
 
 
@@ -258,6 +296,12 @@ def _batch_norm_grad(op: BatchNormGrad, result: str, *operands: str) -> Lines:
     ]
 
 
+def _broadcast_to(op: BroadcastTo, result: str, x: str, *like: str) -> Lines:
+    sizes = [f"{(like or (x,))[0]}.shape[0]" if d == "N" else str(d) for d in op.shape]
+    lines = [f"{result} = {x}.expand({', '.join(sizes)})"]
+    return [*lines, f"{result} = {result} * {x}.numel() / {result}.numel()"] if op.mean else lines
+
+
 def _slice(op: Slice, result: str, x: str) -> str:
     ranges = [f"{a}:{b}" for a, b in zip(op.starts, op.stops, strict=True)]
     return f"{x}[:, {', '.join(ranges)}]"
@@ -287,10 +331,20 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Normalize: lambda op, result, x, mean, variance: (
         f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)})"
     ),
+    Divide: lambda op, result, a, b: f"{a} / {b}",
+    Maximum: lambda op, result, a, b: f"torch.maximum({a}, {b})",
+    Minimum: lambda op, result, a, b: f"torch.minimum({a}, {b})",
+    ExtremumGrad: lambda op, result, dy, x, other: (
+        f"{dy} * (({x} {'<' if op.smallest else '>'} {other}) + 0.5 * ({x} == {other}))"
+    ),
+    BroadcastTo: _broadcast_to,
+    Prelu: lambda op, result, x, alpha: f"torch.where({x} > 0, {x}, {alpha} * {x})",
+    PreluGrad: lambda op, result, dy, x, alpha: f"torch.where({x} > 0, {dy}, {alpha} * {dy})",
     BatchNormGrad: _batch_norm_grad,
     ActivationGrad: _activation_grad,
     Conv2D: _conv,
     Conv2DDataGrad: _conv_data_grad,
+    Conv2DTranspose: _conv_data_grad,
     Conv2DWeightGrad: _conv_weight_grad,
     Dense: _dense,
     DenseDataGrad: lambda op, result, dy, w: f"{dy} @ {w}.t()",
@@ -302,6 +356,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     AverageUnpool2D: _average_unpool,
     Reduce: _reduce,
     Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
+    LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
     SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
     SoftmaxCrossEntropy: _cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,

@@ -92,6 +92,16 @@ class RowTile:
         body.line(f"{powers} = tl.exp({x} - {largest})", note)
         return f"{powers} / tl.sum({powers}, axis=1)[:, None]"
 
+    def log_softmax(self, body: Writer, x: str) -> str:
+        """Lines for the logarithm of the softmax of the tile x; returns the text of the value."""
+        note, row = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]"
+        if self.column_ok:
+            body.line(f'{x} = tl.where(column_ok, {x}, float("-inf"))', note)
+        largest, total = self.names.fresh("largest"), self.names.fresh("total")
+        body.line(f"{largest} = tl.max({x}, axis=1)[:, None]", row)
+        body.line(f"{total} = tl.sum(tl.exp({x} - {largest}), axis=1)[:, None]", row)
+        return f"{x} - {largest} - tl.log({total})"
+
     def plan(self) -> list[str]:
         return [
             f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its "

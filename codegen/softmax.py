@@ -1,25 +1,29 @@
-"""Softmax over the last axis, and its gradient."""
+"""Softmax over the last axis, its logarithm, and its gradient."""
 
 from __future__ import annotations
 
-from ..graph.ops import Softmax
+from ..graph.ops import LogSoftmax, Softmax
 from ..graph.regions import Region
 from .errors import NotEmittable
 from .names import Names
 from .row_tiles import RowTile
 from .schedules import Schedule
 from .source import KernelFile
+from .titles import title
 from .writer import Writer
 
 
 def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one softmax or its gradient. Raises NotEmittable with other members, or for huge rows."""
+    """A region of one softmax, its logarithm or its gradient.
+
+    Raises NotEmittable with other members, or for huge rows.
+    """
     node = region.anchor
     if len(region.nodes) > 1 or not node.type.batched:
         raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
     names = Names(region)
     rows = RowTile.of(names, node, schedule)
-    forward = isinstance(node.op, Softmax)
+    forward = isinstance(node.op, Softmax | LogSoftmax)
     operands = [*region.inputs, *region.outputs]
     name = f"{region.name}_kernel"
     jit = rows.function(
@@ -27,9 +31,12 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     )
     tile, body, result = rows.tile(), jit.body, names.role[node.name]
     loaded = [tile.load(body, region.graph[operand]) for operand in node.inputs]
-    if forward:
-        body.line(f"{result} = {rows.softmax(body, loaded[0])}", tile.note)
-        x = loaded[0]
+    x = loaded[0]
+    if isinstance(node.op, LogSoftmax):
+        body.line(f"{result} = {rows.log_softmax(body, x)}", tile.note)
+        formula = [f"{result}[row, c] = {x}[row, c] - max - log of the sum over k of exp({x}[row, k] - max)"]
+    elif forward:
+        body.line(f"{result} = {rows.softmax(body, x)}", tile.note)
         formula = [f"{result}[row, c] = exp({x}[row, c] - max) / sum over k of exp({x}[row, k] - max)"]
     else:
         dy, y = loaded
@@ -46,7 +53,9 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     return KernelFile(
         region,
         names,
-        summary="Softmax over the last axis." if forward else "Gradient of softmax over the last axis.",
+        summary=f"{title(region)} over the last axis."
+        if forward
+        else "Gradient of softmax over the last axis.",
         formula=formula,
         plan=rows.plan(),
         constants=rows.constants(),

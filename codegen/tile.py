@@ -11,7 +11,7 @@ from math import prod
 
 from ..graph.errors import CompileError
 from ..graph.ir import Node
-from ..graph.ops import BatchNormGrad
+from ..graph.ops import BatchNormGrad, BroadcastTo
 from ..graph.types import broadcast_kind
 from .errors import NotEmittable
 from .expressions import expression
@@ -28,7 +28,7 @@ class Tile:
     pixel: text of the rows' pixel numbers [rows, 1]; column: text of the channels [1, columns].
     row_ok, column_ok: text of their masks, "" where every row or column exists.
     note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: broadcast ones.
-    batch: text of the number of images, which only BatchNormGrad needs.
+    batch: text of the number of images, which only BatchNormGrad and BroadcastTo need.
     values: node name -> text of its float32 value; members and loaded operands are added as they are written.
     """
 
@@ -79,14 +79,24 @@ class Tile:
             return str(self.pixels_per_image)
         return f"({self.batch} * {self.pixels_per_image})" if self.pixels_per_image > 1 else self.batch
 
+    def _count(self, node: Node) -> str:
+        """The number an expression divides by, as text."""
+        if isinstance(node.op, BatchNormGrad):
+            return self.count
+        if not isinstance(node.op, BroadcastTo):
+            return ""
+        repeats, per_image = node.op.repeats(self.region.graph[node.inputs[0]].type)
+        return f"({self.batch} * {repeats})" if per_image else str(repeats)
+
     # -- writing ----------------------------------------------------------------------------------------
     def emit(self, writer: Writer, nodes: Iterable[Node]) -> None:
         """Compute members in order, one line each, and store those that leave the region."""
         for node in nodes:
-            operands = [self.load(writer, self.region.graph[name]) for name in node.inputs]
+            # Of BroadcastTo's second operand only the shape counts.
+            read = node.inputs[:1] if isinstance(node.op, BroadcastTo) else node.inputs
+            operands = [self.load(writer, self.region.graph[name]) for name in read]
             value = self.names.value(node)
-            count = self.count if isinstance(node.op, BatchNormGrad) else ""
-            writer.line(f"{value} = {expression(node.op, operands, count=count)}", self.note)
+            writer.line(f"{value} = {expression(node.op, operands, count=self._count(node))}", self.note)
             self.values[node.name] = value
             self.store_if_output(writer, node)
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from ..graph.ir import Node
-from ..graph.op import Kind
+from ..graph.op import Kind, Op
 from ..graph.ops import (
     ActivationGrad,
     AveragePool2D,
     AverageUnpool2D,
+    BroadcastTo,
     Conv2D,
     Conv2DDataGrad,
+    Conv2DTranspose,
     Conv2DWeightGrad,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
     Elu,
+    ExtremumGrad,
     Gelu,
+    GeneralRelu,
     LeakyRelu,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
+    Prelu,
+    PreluGrad,
     Reduce,
     Relu,
     Relu6,
@@ -29,8 +35,10 @@ from ..graph.ops import (
 )
 from ..graph.regions import Region
 
-_PROPER = {Relu: "ReLU", Relu6: "ReLU6", LeakyRelu: "leaky ReLU", Elu: "ELU", Gelu: "GELU"}
-_PROPER |= {Sigmoid: "sigmoid", Swish: "swish", Tanh: "tanh"}
+_PROPER: dict[type[Op], str] = {Relu: "ReLU", Relu6: "ReLU6", LeakyRelu: "leaky ReLU", GeneralRelu: "ReLU"}
+_PROPER |= {Elu: "ELU", Gelu: "GELU", Sigmoid: "sigmoid", Swish: "swish", Tanh: "tanh", Prelu: "PReLU"}
+_PROPER |= {PreluGrad: "derivative of PReLU", ExtremumGrad: "derivative of a maximum"}
+_PROPER |= {BroadcastTo: "spreading"}
 
 
 def title(region: Region) -> str:
@@ -45,6 +53,9 @@ def _words(region: Region, node: Node) -> str:
         case Conv2D():
             r, s = region.graph[node.inputs[1]].type.size()[:2]
             return f"{r}x{s} convolution" + _stepping(op) + _bias(node)
+        case Conv2DTranspose():
+            r, s = region.graph[node.inputs[1]].type.size()[:2]
+            return f"{r}x{s} transposed convolution" + _stepping(op)
         case Conv2DDataGrad():
             r, s = region.graph[node.inputs[1]].type.size()[:2]
             return f"gradient of a {r}x{s} convolution{_stepping(op)} with respect to its input"
@@ -71,7 +82,7 @@ def _words(region: Region, node: Node) -> str:
             return f"derivative of {_PROPER.get(type(op.activation), op.activation.op_name())}"
         case Reduce() if region.anchor.op.kind is Kind.CONTRACTION:
             return "gradient of the bias"
-    return _PROPER.get(type(op), op.op_name().replace("_", " "))  # type: ignore[arg-type]
+    return _PROPER.get(type(op), op.op_name().replace("_", " "))
 
 
 def _stepping(op: Conv2D | Conv2DDataGrad | Conv2DWeightGrad) -> str:

@@ -1,6 +1,7 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
-from .frontends import Input, Model, Sequential, layers, load, loads
+from .checking import CheckReport, check, load
+from .frontends import Input, Limits, Model, Sequential, layers, loads
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -20,18 +21,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Callback",
+    "CheckReport",
     "CompileError",
     "CompiledNetwork",
     "ConvLoomError",
     "EarlyStopping",
     "History",
     "Input",
+    "Limits",
     "Model",
     "ModelFormatError",
     "Sequential",
     "ShapeError",
     "UnsafeModelError",
     "UnsupportedLayerError",
+    "check",
     "compile",
     "emit",
     "fit",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, commands
+from .checking import TOLERANCE
 from .graph.errors import ConvLoomError
 from .graph.settings import settings
 from .runtime.backends import BACKENDS
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConvLoomError as error:
         if _debugging():
             traceback.print_exc()
-        print(f"convloom: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"convloom: error: {_one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("convloom: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_line(text: str) -> str:
+    """Without line ends, and without what a terminal would obey rather than show."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def _debugging() -> bool:
@@ -89,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "--patience", type=int, metavar="N", help="stop after N epochs without a better val_loss"
     )
     train.add_argument("--seed", type=int, metavar="N", help="of shuffling and dropout")
-    train.add_argument("--save", metavar="W", help="where the weights go: .npz or .weights.h5")
+    train.add_argument("--save", metavar="W", help="where the weights go: .npz, .weights.h5 or .keras")
     _compile_options(train)
     _json(train)
 
@@ -118,13 +124,25 @@ def parser() -> argparse.ArgumentParser:
     _compile_options(profile)
     _json(profile)
 
-    convert = _add(made, "convert", commands.convert, "a network as ConvLoom's graph, as JSON or as text")
-    convert.add_argument("-o", "--output", metavar="FILE", help="instead of stdout; .txt gives text")
+    convert = _add(made, "convert", commands.convert, "a network as ConvLoom's graph, and its self-check")
+    convert.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="instead of stdout; .txt gives text, .keras and .weights.h5 the network as Keras 3 saves it",
+    )
     convert.add_argument("--text", action="store_true", help="text to read rather than JSON")
     convert.add_argument(
         "--passes", action="store_true", help="the graph after the passes rather than before"
     )
     _training(convert)
+    _weights(convert)
+    convert.add_argument(
+        "--check", metavar="IO.npz", help="replay stored inputs x, x0, .. and outputs y, y0, .. and report"
+    )
+    convert.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, metavar="T", help="of --check, relative (default: 1e-4)"
+    )
 
     explain = _add(made, "explain", commands.explain, "what each pass matched and refused, and why")
     _training(explain)

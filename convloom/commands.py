@@ -18,6 +18,7 @@ import triton
 from rich.console import Console
 
 from . import __version__
+from .checking import check
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
 from .frontends.keras import load
@@ -179,8 +180,16 @@ def profile(arguments: Namespace) -> None:
 
 
 def convert(arguments: Namespace) -> None:
-    """The graph as JSON or text."""
-    graph = load(arguments.network).to_graph()
+    """The graph as JSON or text, or Keras 3's files; with a check its report, and these if asked for."""
+    model = _model(arguments)
+    if arguments.check:
+        print(check(model, arguments.check, arguments.tolerance))
+        if not arguments.output:
+            return
+    if (arguments.output or "").endswith((".keras", ".weights.h5")):
+        _save_keras(model, Path(arguments.output))
+        return
+    graph = model.to_graph()
     if arguments.passes or arguments.training:
         graph, _, _ = prepare(graph, _mode(arguments))
     as_text = arguments.text or (arguments.output or "").endswith(".txt")
@@ -245,10 +254,10 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 
 def _check_weight_file(path: Path, model: Model) -> None:
     """Before the training, not after it: raises ConvLoomError where weights cannot be saved so."""
-    keras_too = hasattr(model, "save_weights")
-    if path.suffix != ".npz" and not (keras_too and path.name.endswith(".weights.h5")):
-        known = ".npz or .weights.h5" if keras_too else ".npz"
-        raise ConvLoomError(f"weights are saved as {known}, not as {path.name!r}")
+    if not path.name.endswith((".npz", ".weights.h5", ".keras")):
+        raise ConvLoomError(f"weights are saved as .npz, .weights.h5 or .keras, not as {path.name!r}")
+    if path.suffix == ".keras":
+        model.to_json()  # says what Keras has no words for
     if not path.parent.is_dir():
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
 
@@ -259,8 +268,14 @@ def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
     if path.suffix == ".npz":
         _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
     else:
-        write: Any = model.save_weights  # type: ignore[attr-defined]
-        write(path)
+        _save_keras(model, path)
+
+
+def _save_keras(model: Model, path: Path) -> None:
+    if path.suffix == ".keras":
+        model.save(path)
+    else:
+        model.save_weights(path)
 
 
 def _write(path: Path, text: str) -> None:

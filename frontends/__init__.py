@@ -1,8 +1,8 @@
 """The ways into ConvLoom: layers and models described in Python, and saved Keras models."""
 
 from . import layers, names
-from .keras import load, loads
+from .keras import Limits, load, loads
 from .model import Input, Model, Sequential
 from .symbolic import SymbolicTensor
 
-__all__ = ["Input", "Model", "Sequential", "SymbolicTensor", "layers", "load", "loads", "names"]
+__all__ = ["Input", "Limits", "Model", "Sequential", "SymbolicTensor", "layers", "load", "loads", "names"]

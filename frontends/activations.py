@@ -17,4 +17,12 @@ ACTIVATIONS: dict[str, Op | None] = {
     "gelu": ops.Gelu(),  # the exact form, with erf; so has Keras's name
     "elu": ops.Elu(),
     "softmax": ops.Softmax(),
+    "hard_sigmoid": ops.HardSigmoid(),  # Keras 3's: relu6(x + 3) / 6
+    "keras_2_hard_sigmoid": ops.HardSigmoid(0.2),  # what files of Keras 2 mean by hard_sigmoid
+    "hard_silu": ops.HardSwish(),
+    "hard_swish": ops.HardSwish(),
+    "exponential": ops.Exp(),
+    "softplus": ops.Softplus(),
+    "softsign": ops.Softsign(),
+    "mish": ops.Mish(),
 }

@@ -112,6 +112,48 @@ def image_shape(value: Any) -> tuple[int, ...]:
     return tuple(count(v) for v in value)
 
 
+Numbers = float | Sequence[float]
+
+
+def numbers(value: Any) -> float | tuple[float, ...]:
+    """A number, or a list of them (nested in lists of one, as NumPy arrays are written)."""
+    while isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (list, tuple)):
+        value = value[0]
+    if isinstance(value, (list, tuple)) and value:
+        return tuple(number(v) for v in value)
+    return number(value)
+
+
+def open_shape(value: Any) -> tuple[int | None, ...]:
+    """Sizes, None on axes left open."""
+    if not isinstance(value, (list, tuple)):
+        raise ShapeError(f"must be a list of sizes, got {value!r}")
+    return tuple(None if v is None else count(v) for v in value)
+
+
+def axes(value: Any) -> tuple[int, ...]:
+    """One axis or several."""
+    found = value if isinstance(value, (list, tuple)) else (value,)
+    if not found:
+        raise ShapeError("must name at least one axis, got none")
+    return tuple(integer(v) for v in found)
+
+
+def extra(value: Any) -> Pair:
+    """Rows and columns to add, each 0 or more; one number counts for both."""
+    values = (value, value) if _is_int(value) else value
+    if not isinstance(values, (list, tuple)) or len(values) != 2 or not all(map(_is_int, values)):
+        raise ShapeError(f"must be an integer or a pair of them, got {value!r}")
+    if not all(0 <= v <= LARGEST for v in values):
+        raise ShapeError(f"must be at least 0, got {value!r}")
+    return values[0], values[1]
+
+
+def some_axes(value: Any) -> tuple[int, ...] | None:
+    """Axes, or None where there are none: files have an empty list for it."""
+    return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
+
+
 # -- padding -------------------------------------------------------------------------------------------------
 def border(value: Any) -> Padding:
     """n, (rows, columns) or ((top, bottom), (left, right)) -> the latter; each at least 0."""

@@ -49,13 +49,14 @@ def _random_uniform(shape: Sequence[int], generator: torch.Generator) -> torch.T
     return torch.empty(tuple(shape)).uniform_(-0.05, 0.05, generator=generator)
 
 
-def _filled(value: float) -> Initializer:
+def filled(value: float) -> Initializer:
+    """The initializer that gives every weight one value."""
     return lambda shape, generator: torch.full(tuple(shape), value)
 
 
 INITIALIZERS: dict[str, Initializer] = {
-    "zeros": _filled(0.0),
-    "ones": _filled(1.0),
+    "zeros": filled(0.0),
+    "ones": filled(1.0),
     "glorot_uniform": _scaled("average", 1.0, normal=False),  # Glorot & Bengio 2010
     "glorot_normal": _scaled("average", 1.0, normal=True),
     "he_uniform": _scaled("in", 2.0, normal=False),  # He et al. 2015

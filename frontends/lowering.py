@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..graph import ops
@@ -12,7 +12,9 @@ from ..graph.errors import ConvLoomError, ShapeError
 from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
+from .budget import BUDGET
 from .symbolic import Call, SymbolicTensor
+from .written import Written
 
 if TYPE_CHECKING:
     from .layers.base import Layer, Weight
@@ -35,18 +37,16 @@ class Lowering:
     names: Mapping[WeightKey, str]
     prefix: str = ""
     owner: str = ""
-    calls: list[int] = field(default_factory=lambda: [0])
-    """How many calls have been lowered, in one cell that all nested lowerings share."""
 
     def inside(self, block: Block, call: int) -> Lowering:
         prefix = f"{self.prefix}{numbered(block.name, call)}/"
-        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/", self.calls)
+        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/")
 
-    def spend(self, calls: int, where: str) -> None:
-        """Models that call models double in size with every level; stop before that takes all memory."""
-        self.calls[0] += calls
-        if self.calls[0] > MOST_CALLS:
-            raise ConvLoomError(f"{where}: the network grows beyond {MOST_CALLS:,} layer calls")
+
+def check_size(calls: int, where: str) -> None:
+    """Models that call models double in size with every level; stop before that takes all memory."""
+    if calls > MOST_CALLS:
+        raise ConvLoomError(f"{where}: the network grows beyond {MOST_CALLS:,} layer calls")
 
 
 def numbered(name: str, call: int) -> str:
@@ -58,6 +58,8 @@ class Block(abc.ABC):
     """What can be called on symbolic tensors: a layer or a model."""
 
     name: str
+    written: Written | None = None
+    """What the file it was read from said of it."""
 
     @property
     def label(self) -> str:
@@ -79,10 +81,19 @@ class Block(abc.ABC):
         tensors = flatten_tensors(inputs, self.label)
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
+        BUDGET.get().calls(self.call_count, self.label)
+        return self._record(tensors, self.results(types))
+
+    @property
+    def call_count(self) -> int:
+        """How many calls of layers one call of it stands for."""
+        return 1
+
+    def results(self, types: Sequence[TensorType]) -> list[TensorType]:
+        """The types a call gives for inputs of these types, found by lowering it for trial."""
         trial = Lowering(Graph(), {})
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
-        results = self.lower(trial, sources, 0)
-        return self._record(tensors, [trial.graph[result].type for result in results])
+        return [trial.graph[result].type for result in self.lower(trial, sources, 0)]
 
     def _record(self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType]) -> Any:
         call = Call(self, tuple(inputs), self._calls)
@@ -127,9 +138,10 @@ class Builder:
         """Append a node; its name is the layer's, or "<layer>/<suffix>"."""
         graph = self._into.graph
         try:
-            op.infer(*(self.type(name) for name in inputs))
+            kind = op.infer(*(self.type(name) for name in inputs))
         except ShapeError as error:
             raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
+        BUDGET.get().value(kind, self._layer.label)
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
 

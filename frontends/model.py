@@ -13,10 +13,11 @@ from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError
 from ..graph.ir import Graph
 from ..graph.types import TensorType
+from .budget import BUDGET
 from .layers.base import Layer
 from .layers.core import InputLayer
-from .lowering import Block, Lowering, flatten_tensors
-from .names import next_name
+from .lowering import Block, Lowering, check_size, flatten_tensors
+from .names import check_name, next_name
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
 from .symbolic import Call, SymbolicTensor
@@ -37,8 +38,15 @@ class Model(Block):
     are drawn when first asked for. Raises ConvLoomError where outputs do not follow from the inputs.
     """
 
+    check_report: Any = None
+    """What the self-check of `convloom.load(..., check=)` found."""
+
+    structure: tuple[Any, Any] = (None, None)
+    """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
+
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int = 0) -> None:
         self._configure(name, seed, "Functional")
+        self.structure = inputs, outputs
         self._connect(flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label))
 
     @classmethod
@@ -54,7 +62,7 @@ class Model(Block):
     def _configure(self, name: str | None, seed: int, keras_class: str) -> None:
         self.keras_class = keras_class
         """The name of its class in Keras's files, where "Model" is Functional."""
-        self.name = name or next_name(keras_class)
+        self.name = check_name(name or next_name(keras_class), keras_class)
         self.seed = seed
 
     def _connect(
@@ -66,6 +74,9 @@ class Model(Block):
         """Settle what the network is. order: of the layers; else Keras's own."""
         self._inputs, self._outputs = inputs, outputs
         self._network = sorted(reachable_calls(outputs), key=lambda call: call.serial)
+        self._call_count = sum(call.block.call_count for call in self._network)
+        BUDGET.get().calls(self._call_count, self.label)
+        check_size(self._call_count, self.label)
         self._blocks = list(order) if order is not None else keras_layer_order(outputs)
         self._check()
         self._parameters = Parameters(list(self.slots()), self.seed)
@@ -178,6 +189,32 @@ class Model(Block):
 
         load_weights(self, path)
 
+    # -- saving ----------------------------------------------------------------------------------------------
+    def to_json(self, indent: int | None = None) -> str:
+        """The network as Keras 3's JSON, without weights: for `convloom.loads` and Keras's `model_from_json`.
+
+        Raises UnsupportedLayerError for what Keras has no words for, such as explicit padding.
+        """
+        from .keras.export import to_json
+
+        return to_json(self, indent)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.keras` archive, network and weights, which `convloom.load` and Keras 3 read.
+
+        Raises UnsupportedLayerError as `to_json` does, ConvLoomError for another suffix and where the system
+        refuses; what stood under the name before is then still there.
+        """
+        from .keras.export_files import save
+
+        save(self, path)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.weights.h5` as Keras 3 does; `load_weights` reads it. Raises ConvLoomError as `save`."""
+        from .keras.export_files import save_weights
+
+        save_weights(self, path)
+
     # -- lowering --------------------------------------------------------------------------------------------
     def to_graph(self) -> Graph:
         """The network as IR: inputs, parameters and outputs under the names of their layers."""
@@ -199,11 +236,20 @@ class Model(Block):
                 f"{self.label}: takes {', '.join(map(str, expected))}, found {', '.join(map(str, inputs))}"
             )
 
+    @property
+    def call_count(self) -> int:
+        return self._call_count
+
+    def results(self, types: Sequence[TensorType]) -> list[TensorType]:
+        """Known without lowering, unless the inputs have another dtype than the model was made for."""
+        if [kind.dtype for kind in types] == [tensor.dtype for tensor in self._inputs]:
+            return [tensor.type for tensor in self._outputs]
+        return super().results(types)
+
     def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
         return self._lower_calls(into.inside(self, call), inputs)
 
     def _lower_calls(self, into: Lowering, inputs: Sequence[str]) -> list[str]:
-        into.spend(len(self._network), self.label)
         values = dict(zip(self._inputs, inputs, strict=True))
         uses: dict[Block, int] = {}
         for call in self._network:
@@ -275,7 +321,7 @@ class Sequential(Model):
         super().prepare(inputs)
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
-    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_parameters")
+    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters")
 
     def _reopen(self) -> None:
         for name in self._LAZY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..graph.errors import UnsupportedLayerError
 from ..graph.op import snake_case
 
 _COUNTERS: Counter[str] = Counter()
@@ -15,6 +16,15 @@ def next_name(class_name: str) -> str:
     count = _COUNTERS[stem]
     _COUNTERS[stem] += 1
     return f"{stem}_{count}" if count else stem
+
+
+def check_name(name: object, kind: str) -> str:
+    """Names come from files too, and reach terminals, comments and pages: no control characters in them."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 256 or not name.isprintable():
+        raise UnsupportedLayerError(
+            f"{kind}: a layer's name is printable text of 256 characters at most, got {name!r:.80}"
+        )
+    return name
 
 
 def reset() -> None:

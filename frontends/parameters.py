@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..graph.errors import ConvLoomError, ShapeError
-from .initializers import INITIALIZERS
+from .initializers import INITIALIZERS, filled
 
 if TYPE_CHECKING:
     from .layers.base import Layer, Weight
@@ -32,7 +33,7 @@ class Slot:
 
     @property
     def size(self) -> int:
-        return torch.Size(self.weight.shape).numel()
+        return prod(self.weight.shape)
 
 
 class Parameters(MutableMapping[str, torch.Tensor]):
@@ -89,5 +90,6 @@ class Parameters(MutableMapping[str, torch.Tensor]):
         generator = torch.Generator().manual_seed(self._seed)
         for slot in self._slots.values():
             if slot.weight.name not in slot.layer.values:
-                draw = INITIALIZERS[slot.weight.initializer]
+                start = slot.weight.initializer
+                draw = INITIALIZERS[start] if isinstance(start, str) else filled(start)
                 slot.layer.values[slot.weight.name] = draw(slot.weight.shape, generator)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import ShapeError
 from ..graph.types import BATCH, TensorType
+from .written import Written
 
 if TYPE_CHECKING:
     from .lowering import Block
@@ -17,13 +18,17 @@ _SERIAL = itertools.count()
 
 @dataclass(eq=False)
 class Call:
-    """One use of a block. index: 0 for its first; serial: grows with each call, a topological order."""
+    """One use of a block. index: 0 for its first; serial: grows with each call, a topological order.
+
+    written: the node of the file it was read from.
+    """
 
     block: Block
     inputs: tuple[SymbolicTensor, ...]
     index: int
     outputs: tuple[SymbolicTensor, ...] = ()
     serial: int = field(default_factory=lambda: next(_SERIAL))
+    written: Written | None = None
 
 
 class SymbolicTensor:

@@ -22,6 +22,7 @@ class Fuser:
         self.graph = graph
         self.owner: dict[str, Group] = {}
         self.position: dict[str, int] = {}
+        self.order: list[str] = []
         self.groups: dict[int, Group] = {}
         self.decisions: list[Decision] = []
 
@@ -32,7 +33,8 @@ class Fuser:
                 continue
             group = Group(node)
             self.owner[node.name] = group
-            self.position[node.name] = len(self.position)
+            group.first = self.position[node.name] = len(self.order)
+            self.order.append(node.name)
             self.groups[id(group)] = group
             if node.op.kind is not Kind.VIEW:
                 self._grow(node)
@@ -86,6 +88,7 @@ class Fuser:
         mine = self.owner[node.name]
         keep, gone = (group, mine) if into_producer else (mine, group)
         keep.nodes = group.nodes + mine.nodes
+        keep.first = min(group.first, mine.first)
         for member in gone.nodes:
             self.owner[member.name] = keep
         del self.groups[id(gone)]
@@ -104,17 +107,21 @@ class Fuser:
         here = [reader.name for reader in others if reader.phase == producer.phase]
         if here:
             return f"{producer.name} also feeds {', '.join(here)}"
-        kept = [n.name for n in group.nodes if self._read_elsewhere(n, group, node)]
-        if kept and not rule.into_producer:
+        if not rule.into_producer and (kept := self._read_elsewhere(group, node)):
             return f"{kept[0]} is kept for the backward pass"
         return self._cycle(node, group)
 
-    def _read_elsewhere(self, member: Node, group: Group, node: Node) -> bool:
+    def _read_elsewhere(self, group: Group, node: Node) -> list[str]:
+        """Members of the group that others than the group and the node read."""
         inside = group.names | {node.name}
-        return any(
-            reader.name not in inside and not self._rides_along(reader, node, group)
-            for reader in self.graph.readers(member.name)
-        )
+        return [
+            member.name
+            for member in group.nodes
+            if any(
+                reader.name not in inside and not self._rides_along(reader, node, group)
+                for reader in self.graph.readers(member.name)
+            )
+        ]
 
     @staticmethod
     def _rides_along(reader: Node, node: Node, group: Group) -> bool:
@@ -126,15 +133,28 @@ class Fuser:
             and reader.op.geometry() == node.op.geometry()
         )
 
+    def _reach(self, *groups: Group) -> int:
+        """A position at which no region begins before and goes on after, not after the groups begin.
+
+        What lies before it reads only what lies before it, so no path leads from the groups to there.
+        """
+        reach = min(group.first for group in groups)
+        at = len(self.order)
+        while (at := at - 1) >= reach:
+            reach = min(reach, self.owner[self.order[at]].first)
+        return reach
+
     def _cycle(self, node: Node, group: Group) -> str | None:
         """A reason if an operand of the merged region depends on it by a path outside."""
         mine = self.owner[node.name]
         inside = {id(group), id(mine)}
+        reach = self._reach(group, mine)
         stack = [i for n in (*mine.nodes, *group.nodes) for i in n.inputs]
         seen: set[int] = set()
         while stack:
-            owner = self.owner.get(stack.pop())
-            if owner is None or id(owner) in seen or id(owner) in inside:
+            name = stack.pop()
+            owner = self.owner.get(name)
+            if owner is None or id(owner) in seen or id(owner) in inside or self.position[name] < reach:
                 continue
             seen.add(id(owner))
             for member in owner.nodes:

@@ -15,8 +15,10 @@ from .ops import (
     AveragePool2D,
     AverageUnpool2D,
     Conv2D,
+    Conv2DDataGrad,
     Conv2DWeightGrad,
     Dense,
+    DenseDataGrad,
     DenseWeightGrad,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -40,6 +42,8 @@ class Group:
     def __init__(self, node: Node) -> None:
         self.nodes = [node]
         self.anchor = node
+        self.first = 0
+        """Position of the earliest member in the graph's order."""
 
     @property
     def kind(self) -> Kind:
@@ -81,7 +85,8 @@ class SiblingRule:
 def _epilogue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
-    for operand in graph.operands(node):
+    flat = group.kind is Kind.POINTWISE  # one pass over the elements, which finds any operand's place
+    for operand in () if flat else graph.operands(node):
         if operand.name != producer.name and operand.name not in group.names:
             kind = broadcast_kind(operand.type.shape, node.type.shape)
             if kind is None:
@@ -95,6 +100,8 @@ def _pool(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
     op = node.op
     if not isinstance(op, POOLS):
         return "not a pooling"
+    if isinstance(group.anchor.op, Conv2DDataGrad | DenseDataGrad):
+        return f"{group.anchor.op.op_name()} computes pixels in an order that no window keeps together"
     if op.overlapping:
         return (
             f"windows of {op.size[0]}x{op.size[1]} at stride {op.strides[0]}x{op.strides[1]} overlap: "
@@ -166,7 +173,7 @@ def _prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
 
 
 def _reduce_prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
-    return _plain_pointwise(graph, group)
+    return _plain_pointwise(graph, group, any_broadcast=not _is_channel_sum(node))
 
 
 def _pool_prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
@@ -176,12 +183,13 @@ def _pool_prologue(graph: Graph, producer: Node, node: Node, group: Group) -> st
     return _plain_pointwise(graph, group)
 
 
-def _plain_pointwise(graph: Graph, group: Group) -> str | None:
+def _plain_pointwise(graph: Graph, group: Group, any_broadcast: bool = False) -> str | None:
+    """any_broadcast: the kernel walks flat elements, and finds the place of any operand."""
     shape = group.nodes[-1].type.shape
     for node in group.nodes:
         if node.type.shape != shape:
             return f"{node.name} has another shape than {group.nodes[-1].name}"
-        for operand in graph.operands(node):
+        for operand in () if any_broadcast else graph.operands(node):
             if operand.name not in group.names and broadcast_kind(operand.type.shape, shape) is None:
                 return f"{operand.name} of {operand.type} broadcasts along an axis no kernel handles"
     return None

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .errors import CompileError
 from .ir import Graph, Node
 from .op import Kind, Op
-from .ops import Add, Input, Parameter, Reduce
+from .ops import Add, Input, Parameter, Reduce, Reshape
 from .types import Dim, TensorType
 
 
@@ -65,9 +64,10 @@ class GradientBuilder:
         axes = tuple(
             i for i, (a, b) in enumerate(zip(given.shape, padded, strict=True)) if a != b or i < lead
         )
-        if lead and axes != tuple(range(lead)):
-            raise CompileError(f"gradient of {target} broadcast to {given} mixes new and stretched axes")
-        return self.add(Reduce(axes, keepdims=not lead), dy)
+        total = self.add(Reduce(axes, keepdims=not lead), dy)
+        if lead and axes != tuple(range(lead)):  # both new axes and stretched ones, which stay with size 1
+            total = self.add(Reshape(target.size(), batched=False), total)
+        return total
 
     def bias_gradient(self, node: Node, position: int, dy: str) -> list[str | None]:
         """Gradient of the optional bias operand: dy summed over all axes but the channels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import cast
 
 import networkx as nx
@@ -11,7 +12,7 @@ import torch
 
 from .errors import ShapeError
 from .op import Cost, Kind, Op
-from .ops.source import Constant, Parameter
+from .ops.source import KNOWN, Parameter
 from .types import TensorType, accumulated
 
 
@@ -74,6 +75,14 @@ class Graph:
     def _order(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.dag)}
 
+    def latest(self) -> str | None:
+        """The node added last."""
+        return next(reversed(self.dag._node), None)
+
+    def added_since(self, name: str | None) -> list[str]:
+        """The nodes added after the one of this name, which must still be there, in order."""
+        return list(takewhile(lambda later: later != name, reversed(self.dag._node)))[::-1]
+
     def operands(self, node: Node) -> list[Node]:
         return [self[name] for name in node.inputs]
 
@@ -83,7 +92,7 @@ class Graph:
 
     def is_output(self, name: str) -> bool:
         """Whether the value leaves the graph, as an output or as updated state."""
-        return name in self.outputs.values() or any(name == source for source, _ in self.updates.values())
+        return name in self.outputs.values() or name in [source for source, _ in self.updates.values()]
 
     def sources(self, op: type[Op]) -> list[Node]:
         return [node for node in self.nodes() if isinstance(node.op, op)]
@@ -175,7 +184,7 @@ class Graph:
         known: set[str] = set()
         for node in self.nodes():
             if node.op.kind is Kind.SOURCE:
-                if isinstance(node.op, Parameter | Constant):
+                if isinstance(node.op, (Parameter, *KNOWN)):
                     known.add(node.name)
             elif all(operand in known for operand in node.inputs):
                 known.add(node.name)

@@ -91,11 +91,12 @@ def apply_rules(graph: Graph, rules: tuple[Rule, ...]) -> list[Decision]:
 
 def _rewrite(graph: Graph, rule: Rule, nodes: list[Node]) -> Decision:
     root = nodes[0]
-    known = set(graph.dag)
+    last = graph.latest()
     replacement = rule.build(graph, nodes)
+    added = graph.added_since(last)
     graph.replace_uses(root.name, replacement)
     removed = _drop_dead(graph, root.name)
-    for name in [name for name in graph.dag if name not in known]:
+    for name in [name for name in added if name in graph]:
         base, _, count = name.rpartition("_")
         if count.isdigit() and base in removed:  # the new node takes over the name of the one it stands for
             graph.rename(name, base)

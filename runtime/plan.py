@@ -15,7 +15,7 @@ import torch
 from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph, Node
-from ..graph.ops import Constant, DropoutMask, Input, Parameter, Reshape
+from ..graph.ops import KNOWN, DropoutMask, Input, Parameter, Reshape
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
@@ -51,9 +51,7 @@ class Prelude:
     def __init__(self, graph: Graph, device: torch.device) -> None:
         only = graph.parameter_only()
         self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
-        self.constants = {
-            n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, Constant)
-        }
+        self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
         self.key: tuple[tuple[int, int], ...] | None = None
         self.values: dict[str, torch.Tensor] = {}
 
@@ -232,8 +230,11 @@ def _dump(moment: str, graph: Graph) -> None:
 def run_steps(steps: Iterable[Step], slots: list[torch.Tensor | None]) -> None:
     for step in steps:
         results = step.call([slots[slot] for slot in step.reads])  # type: ignore[misc]
-        for slot, result in zip(step.writes, results, strict=True):
-            slots[slot] = result
+        if len(results) == 1:
+            slots[step.writes[0]] = results[0]
+        else:
+            for slot, result in zip(step.writes, results, strict=True):
+                slots[slot] = result
         for slot in step.frees:
             slots[slot] = None
 
@@ -259,8 +260,7 @@ def _view(region: Region) -> Call:
     op = region.anchor.op
     if not isinstance(op, Reshape):
         raise NotImplementedError(f"view {op}")
-    shape = op.shape
-    return lambda values: (values[0].reshape(values[0].shape[0], *shape),)
+    return lambda values: (op.reference(values[0]),)
 
 
 def _draw(node: Node, batch: int, device: torch.device) -> torch.Tensor:
@@ -268,5 +268,8 @@ def _draw(node: Node, batch: int, device: torch.device) -> torch.Tensor:
     if not isinstance(op, DropoutMask):
         raise NotImplementedError(f"random source {op}")
     keep = 1.0 - op.rate
-    mask = torch.empty(node.type.size(batch), dtype=node.type.torch_dtype, device=device)
-    return mask.bernoulli_(keep).div_(keep) if keep > 0 else mask.zero_()
+    size = node.type.size(batch)
+    drawn = [1 if axis in op.shared else d for axis, d in enumerate(size)]
+    mask = torch.empty(drawn, dtype=node.type.torch_dtype, device=device)
+    mask = mask.bernoulli_(keep).div_(keep) if keep > 0 else mask.zero_()
+    return mask.expand(size).contiguous() if op.shared else mask

@@ -84,6 +84,8 @@ CASES: list[Case] = [
     ),
     conv(ops.Conv2D((4, 4)), (N, 7, 6, 1), (1, 2), 1),
     Case(ops.Conv2DDataGrad((2, 1), ASYMMETRIC, (1, 2), 2, (8, 7)), ((N, 5, 8, 4), (3, 2, 2, 4))),
+    Case(ops.Conv2DTranspose((2, 1), ASYMMETRIC, (1, 2), 2, (8, 7)), ((N, 5, 8, 4), (3, 2, 2, 4))),
+    Case(ops.Conv2DTranspose((2, 3), input_size=(10, 13)), ((N, 4, 4, 3), (3, 2, 5, 3))),
     Case(ops.Conv2DWeightGrad((2, 1), ASYMMETRIC, (1, 2), 2, (3, 2)), ((N, 8, 7, 4), (N, 5, 8, 6))),
     # matrix products, of images too
     Case(ops.Dense(), ((N, 17), (17, 5), (5,))),
@@ -111,6 +113,7 @@ CASES: list[Case] = [
         indices=((1, 6),),
     ),
     Case(ops.AverageUnpool2D((3, 2), (2, 1), ((1, 1), (0, 1)), (7, 8)), ((N, 4, 8, 3),)),
+    Case(ops.AverageUnpool2D((2, 3), (2, 3), input_size=(8, 12)), ((N, 4, 4, 3),)),
     # arithmetic: an operand of every kind of broadcasting, on either side
     *(
         Case(op, shapes)
@@ -130,6 +133,29 @@ CASES: list[Case] = [
             ((N, 6), (6,)),
         )
     ),
+    *(
+        Case(op, shapes, positive=(1,) if isinstance(op, ops.Divide) else ())
+        for op in (ops.Divide(), ops.Maximum(), ops.Minimum())
+        for shapes in (
+            (IMAGE, IMAGE),
+            (IMAGE, (3,)),
+            ((3,), IMAGE),
+            (IMAGE, (1, 5, 1)),
+            (IMAGE, (1, 5, 3)),
+            (IMAGE, (N, 7, 5, 1)),
+            ((N, 1, 1, 3), IMAGE),
+            ((N, 6), (1,)),
+        )
+    ),
+    Case(ops.ExtremumGrad(), (IMAGE, IMAGE, IMAGE)),
+    Case(ops.Prelu(), (IMAGE, (7, 5, 3))),
+    Case(ops.Prelu(), (IMAGE, (1, 1, 3))),
+    Case(ops.Prelu(), (IMAGE, (3,))),
+    Case(ops.PreluGrad(), (IMAGE, IMAGE, (1, 5, 1))),
+    Case(ops.BroadcastTo(IMAGE), ((N, 7, 1, 3),)),
+    Case(ops.BroadcastTo(IMAGE, mean=True), ((N, 1, 1, 3),)),
+    Case(ops.BroadcastTo((4, 3)), ((3,),)),
+    Case(ops.BroadcastTo(IMAGE), ((1, 5, 1), IMAGE)),
     Case(ops.Scale(-2.5, 0.75), (IMAGE,)),
     Case(ops.Cast("float64"), (IMAGE,), dtype="float64"),
     Case(ops.Cast("bfloat16"), (IMAGE,)),
@@ -150,17 +176,33 @@ CASES: list[Case] = [
             ops.Gelu(True),
             ops.Elu(),
             ops.Elu(0.7),
+            ops.GeneralRelu(),
+            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(max_value=6.0),
+            ops.HardSigmoid(),
+            ops.HardSigmoid(0.2),
+            ops.HardSwish(),
+            ops.Softplus(),
+            ops.Softsign(),
+            ops.Mish(),
+            ops.Exp(),
+            ops.Abs(),
         )
     ),
+    Case(ops.Log(), (IMAGE,), positive=(0,)),
+    Case(ops.Sqrt(), (IMAGE,), positive=(0,)),
     Case(ops.ActivationGrad(ops.Swish()), (IMAGE, IMAGE)),
     Case(ops.BatchNorm(0.01), (IMAGE, (3,), (3,), (3,), (3,)), positive=(4,)),
     Case(ops.BatchNorm(), ((N, 17), (17,), (17,), (17,), (17,)), positive=(4,)),
     Case(ops.Normalize(0.01), (IMAGE, (3,), (3,)), positive=(2,)),
+    Case(ops.Normalize(), (IMAGE, (N, 7, 5, 1), (N, 7, 5, 1)), positive=(2,)),
+    Case(ops.Normalize(), (IMAGE, (N, 1, 1, 3), (N, 1, 1, 3)), positive=(2,)),
     Case(ops.BatchNormGrad(0.01), (IMAGE, IMAGE, (3,), (3,), (3,), (3,), (3,)), positive=(4,)),
     Case(ops.Dropout(0.4), (IMAGE,)),
     # views and movement
     Case(ops.Reshape((5, 21)), (IMAGE,)),
     Case(ops.Reshape((105,)), (IMAGE,)),
+    Case(ops.Reshape((3, 2, 1, 20), batched=False), ((3, 2, 5, 4),)),
     Case(ops.Concat(), (IMAGE, (N, 7, 5, 1), (N, 7, 5, 4))),
     Case(ops.Concat(1), (IMAGE, (N, 2, 5, 3))),
     Case(ops.Concat(-2), (IMAGE, (N, 7, 1, 3))),
@@ -171,8 +213,14 @@ CASES: list[Case] = [
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),
     Case(ops.Reduce((1, 3), keepdims=True), (IMAGE,)),
+    Case(ops.Reduce((0, 2), mean=True, keepdims=True), (IMAGE,)),
+    Case(ops.Reduce((0, 1, 2, 3), mean=True), (IMAGE,)),
+    Case(ops.Reduce((3,), mean=True), (IMAGE,)),
+    Case(ops.Reduce((0,), mean=True), ((5, 3),)),
     Case(ops.Softmax(), ((N, 17),), scale=3.0),
     Case(ops.Softmax(), ((N, 3, 5),), scale=3.0),
+    Case(ops.LogSoftmax(), ((N, 17),), scale=3.0),
+    Case(ops.LogSoftmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     *(
         Case(op, (shape, shape), probabilities=rows)
@@ -189,4 +237,4 @@ CASES: list[Case] = [
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
 ]
 
-SOURCES = (ops.Input, ops.Parameter, ops.Constant, ops.DropoutMask)
+SOURCES = (ops.Input, ops.Parameter, ops.Constant, ops.InterpolationMatrix, ops.DropoutMask)

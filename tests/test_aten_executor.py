@@ -8,6 +8,7 @@ from math import prod, sqrt
 
 import pytest
 import torch
+import torch.nn.functional as F
 from convloom.graph import ops
 from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.gradients import differentiate
@@ -17,6 +18,7 @@ from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, run_pipeline
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.regions import Partition, Region
 from convloom.graph.types import DTYPES
+from convloom.graph.windows import window_output
 from convloom.runtime.aten import lower
 from convloom.runtime.aten.packing import PackedWeight
 from convloom.runtime.aten.pooling import native
@@ -32,7 +34,7 @@ def draw_sources(graph: Graph, batch: int, seed: int = 0) -> Values:
     for node in graph.nodes():
         if node.op.kind is not Kind.SOURCE:
             continue
-        if isinstance(node.op, ops.Constant):
+        if isinstance(node.op, ops.KNOWN):
             values[node.name] = node.op.reference().double()
             continue
         drawn = torch.randn(node.type.size(batch), generator=generator, dtype=torch.float64)
@@ -261,7 +263,8 @@ def test_convolution_and_gradients(geometry: dict[str, object], dtype: torch.dty
 
 @pytest.mark.parametrize("activation", [
     ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(),
-    ops.Gelu(approximate=True), ops.Elu(0.7),
+    ops.Gelu(approximate=True), ops.Elu(0.7), ops.GeneralRelu(2.0, 0.25), ops.GeneralRelu(max_value=1.5),
+    ops.HardSigmoid(), ops.HardSwish(), ops.Softplus(), ops.Softsign(), ops.Mish(), ops.Abs(), ops.Exp(),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("channels", [3, 65], ids=["small", "through oneDNN"])
@@ -310,6 +313,31 @@ def test_first_of_equal_values_wins() -> None:
     assert index[0, :, :, 0].tolist() == [[4, 3, 3], [1, 0, 0], [1, 0, 0]]
 
 
+@pytest.mark.parametrize("channels", [5, 16, 40])
+def test_large_maps_of_few_values(channels: int) -> None:
+    """Maps large enough to be sliced, full of equal values: the first wins, here as in the definition."""
+    s = Sketch.empty()
+    x = s.image(26, 18, channels)
+    graph = s.done(s.then(ops.MaxPool2D(), x), s.then(ops.MaxPoolIndex2D(), x))
+    image = torch.randint(0, 3, (3, 26, 18, channels), generator=torch.Generator().manual_seed(0)).float()
+    for cut in (fuse, leave_unfused):
+        found = {}
+        for region in cut(graph):
+            results = lower(region, inference=False)([image])
+            found |= dict(zip((node.name for node in region.outputs), results, strict=True))
+        for name in graph.outputs.values():
+            assert torch.equal(found[name], graph[name].op.reference(image))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_one_small_image_as_a_product(channels: int, with_bias: bool) -> None:
+    s = Sketch.empty()
+    x = s.image(13, 11, channels)
+    h = s.conv(x, (5, 4), 7, bias=with_bias, strides=(2, 1), padding=((2, 2), (1, 1)))
+    check_partition(fuse(s.done(s.then(ops.Relu(), h))), 1, inference=True)
+
+
 def test_same_padding_needs_no_copy() -> None:
     assert native((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))) is not None
     assert native((8, 8), (2, 2), (2, 2), ((2, 0), (2, 0))) is None
@@ -342,6 +370,132 @@ def test_arithmetic_and_broadcasting(kind: type, other: tuple[int, ...]) -> None
     check_partition(fuse(training(trained)), 3, inference=False)
 
 
+@pytest.mark.parametrize("other", [(4, 3, 5), (1, 1, 5), (3, 5), (4, 1, 1), (1,)], ids=str)
+@pytest.mark.parametrize("kind", [ops.Divide, ops.Maximum, ops.Minimum, ops.Prelu])
+def test_pairs_that_bend(kind: type, other: tuple[int, ...]) -> None:
+    """Trained second operands of every shape, inside a chain that works in place."""
+    s = Sketch.empty()
+    first = s.then(ops.Scale(2.0, 0.1), s.image(4, 3, 5))
+    second = s.weight(*other, name="variance")
+    graph = s.done(s.then(ops.Swish(), s.then(kind(), first, second)))
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        check_partition(fuse(graph), 3, inference=True, dtype=dtype)
+    check_partition(fuse(training(graph)), 3, inference=False)
+
+
+def layer_norm(s: Sketch, x: str, axes: tuple[int, ...]) -> str:
+    """The composition that layers use."""
+    over = ops.Reduce(axes, mean=True, keepdims=True)
+    mean = s.then(over, x)
+    variance = s.then(over, s.then(ops.Square(), s.then(ops.Subtract(), x, mean)))
+    c = s.graph[x].type.channels
+    scaled = s.then(ops.Multiply(), s.then(ops.Normalize(), x, mean, variance), s.weight(c, name="gamma"))
+    return s.then(ops.Add(), scaled, s.weight(c, name="beta"))
+
+
+@pytest.mark.parametrize("cut", [fuse, leave_unfused], ids=["fused", "unfused"])
+@pytest.mark.parametrize("axes", [(3,), (1, 2), (1, 2, 3), (2, 3)], ids=str)
+def test_normalisation_by_its_own_statistics(
+    axes: tuple[int, ...], cut: Callable[[Graph], Partition]
+) -> None:
+    s = Sketch.empty()
+    graph = s.done(s.then(ops.Tanh(), layer_norm(s, s.image(5, 3, 7), axes)))
+    assert len(fuse(graph).kernels) == 3
+    check_partition(cut(graph), 3, inference=True)
+    check_partition(cut(training(graph)), 3, inference=False)
+
+
+def test_division_by_the_root_of_the_squares() -> None:
+    s = Sketch.empty()
+    x = s.image(5, 3, 7)
+    squares = s.then(ops.Reduce((3,), keepdims=True), s.then(ops.Square(), x))
+    floor = s.graph.add(ops.Constant((), 1e-12), name="floor")
+    rstd = s.then(ops.RsqrtPlus(0.0), s.then(ops.Maximum(), squares, floor))
+    graph = s.done(s.then(ops.Multiply(), x, rstd))
+    check_partition(fuse(graph), 3, inference=True)
+    check_partition(fuse(training(graph)), 3, inference=False)
+
+
+def test_log_softmax() -> None:
+    s = Sketch.empty()
+    graph = s.done(s.then(ops.Tanh(), s.then(ops.LogSoftmax(), s.image(5, 3, 7))))
+    check_partition(fuse(graph), 3, inference=True)
+    check_partition(fuse(training(graph)), 3, inference=False)
+
+
+def test_roots_and_logarithms() -> None:
+    s = Sketch.empty()
+    positive = s.then(ops.Scale(1.0, 0.1), s.then(ops.Softplus(), s.image(5, 3, 7)))
+    graph = s.done(s.then(ops.Subtract(), s.then(ops.Log(), positive), s.then(ops.Sqrt(), positive)))
+    check_partition(fuse(graph), 3, inference=True)
+    check_partition(fuse(training(graph)), 3, inference=False)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("size", "strides", "padding"), [
+    ((9, 11), (2, 2), ((0, 0), (0, 0))), ((8, 13), (2, 3), ((0, 1), (1, 0))),
+    ((5, 7), (1, 1), ((1, 1), (0, 2))), ((10, 9), (4, 3), ((0, 0), (0, 0))),
+])  # fmt: skip
+def test_transposed_convolution(size, strides, padding, groups: int) -> None:  # type: ignore[no-untyped-def]
+    taken = window_output("test", size, (3, 2), strides, padding, (1, 1))
+    op = ops.Conv2DTranspose(strides, padding, (1, 1), groups, size)
+
+    def build() -> Graph:
+        s = Sketch.empty()
+        h = s.then(op, s.image(*taken, 6), s.weight(3, 2, 8 // groups, 6))
+        return s.done(s.then(ops.Relu(), s.then(ops.Add(), h, s.weight(8, name="b"))))
+
+    for dtype in (torch.float32, torch.float64):
+        check_partition(fuse(build()), 3, inference=True, dtype=dtype)
+        check_partition(fuse(training(build())), 3, inference=False, dtype=dtype)
+    check_partition(fuse(with_dtype(build(), "bfloat16")), 3, inference=True)
+    check_partition(fuse(training(with_dtype(build(), "bfloat16"))), 3, inference=False)
+
+
+def resized(s: Sketch, x: str, size: tuple[int, int], method: str) -> str:
+    """Both axes in turn, each as the last one."""
+    _, h, w, _ = (0, *(int(d) for d in s.graph[x].type.shape[1:]))
+    x = s.then(ops.Transpose((0, 3, 1, 2)), x)
+    x = s.then(ops.Dense(), x, s.graph.add(ops.InterpolationMatrix(w, size[1], method)))
+    x = s.then(ops.Transpose((0, 1, 3, 2)), x)
+    x = s.then(ops.Dense(), x, s.graph.add(ops.InterpolationMatrix(h, size[0], method)))
+    return s.then(ops.Transpose((0, 3, 2, 1)), x)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_resizing(method: str) -> None:
+    def build() -> Graph:
+        s = Sketch.empty()
+        x = s.conv(s.image(5, 7, 3), (1, 1), 4)
+        return s.done(s.then(ops.Tanh(), resized(s, x, (8, 4), method)))
+
+    graph = build()
+    x = draw_sources(graph, 2)
+    exact = evaluate_all(graph, x)
+    if method == "bilinear":
+        before = exact["conv2d"].permute(0, 3, 1, 2)
+        wanted = F.interpolate(before, (8, 4), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(
+            exact[graph.outputs["out0"]], torch.tanh(wanted).permute(0, 2, 3, 1), rtol=0, atol=1e-6
+        )
+    check_partition(fuse(build()), 2, inference=True)
+    check_partition(fuse(training(build())), 2, inference=False)
+    check_partition(fuse(training(with_dtype(build(), "bfloat16"))), 2, inference=False)
+
+
+@pytest.mark.parametrize("cut", [fuse, leave_unfused], ids=["fused", "unfused"])
+@pytest.mark.parametrize("window", [(2, 2), (3, 2), (5, 4)])
+def test_up_sampling_by_repetition(window: tuple[int, int], cut: Callable[[Graph], Partition]) -> None:
+    def build() -> Graph:
+        s = Sketch.empty()
+        x = s.conv(s.image(4, 3, 5), (3, 3), 6, padding=((1, 1), (1, 1)))
+        op = ops.AverageUnpool2D(window, window, input_size=(4 * window[0], 3 * window[1]))
+        return s.done(s.then(ops.Relu(), s.then(ops.Scale(float(prod(window))), s.then(op, x))))
+
+    check_partition(cut(build()), 3, inference=True)
+    check_partition(cut(training(build())), 3, inference=False)
+
+
 def test_every_op_has_been_run() -> None:
     """The graphs above between them hold every op; a new op belongs into one of them."""
     seen: set[str] = set()
@@ -352,7 +506,11 @@ def test_every_op_has_been_run() -> None:
     elsewhere = {a.op_name() for a in (
         ops.Relu6, ops.LeakyRelu, ops.Sigmoid, ops.Gelu, ops.Elu, ops.MeanSquaredError, ops.Multiply,
         ops.BinaryCrossEntropy, ops.CategoricalCrossEntropy, ops.Dropout, ops.DropoutMask, ops.Constant,
-        ops.MaxPoolIndex2D, ops.RsqrtPlus,
+        ops.InterpolationMatrix,
+        ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
+        ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
+        ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
+        ops.LogSoftmax,
     )}  # fmt: skip
     concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
     assert concrete - seen - elsewhere - {"activation"} == set()

@@ -30,6 +30,7 @@ from convloom.graph.ops import (
     BatchNorm,
     BatchNormGrad,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
@@ -46,6 +47,7 @@ from convloom.graph.ops import (
     Swish,
 )
 from convloom.graph.regions import Region
+from convloom.graph.windows import window_output
 
 SAME3 = ((1, 1), (1, 1))
 UNEVEN = ((0, 1), (0, 1))  # `same` of a 3x3 kernel at stride 2 on even sizes
@@ -301,6 +303,49 @@ def test_unpooling_in_the_epilogue(average: bool, strides: Any, window: Any) -> 
         dx = graph.add(MaxUnpool2D(*geometry), [dx, index])
     saved = graph.add(Input(("N", *whole, 18)), name="activation")
     check(only_region(graph, dx=graph.add(ActivationGrad(Relu()), [dx, saved])), SMALL, batch=3, terms=153)
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "padding", "dilation", "groups"),
+    [
+        ((9, 11), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
+        ((8, 13), (2, 3), ((0, 1), (1, 0)), (1, 1), 1),
+        ((5, 7), (1, 1), ((1, 1), (0, 2)), (1, 2), 1),
+        ((10, 9), (3, 3), ((0, 0), (0, 0)), (1, 1), 2),
+    ],
+)
+def test_transposed_convolution(size: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> None:
+    c, k = 18, 34
+    taken = window_output("test", size, (3, 2), strides, padding, dilation)
+    graph = Graph()
+    x = graph.add(Input(("N", *taken, k)), name="image")
+    w = graph.add(Parameter((3, 2, c // groups, k)), name="kernel")
+    y = graph.add(Conv2DTranspose(strides, padding, dilation, groups, size), [x, w])
+    biased = graph.add(Add(), [y, graph.add(Parameter((c,)), name="bias")])
+    region = only_region(graph, y=graph.add(Relu(), [biased]))
+    kernel = check(region, SMALL, batch=3, terms=6 * k)
+    assert "3x2 transposed convolution" in kernel.source
+    assert "dy" not in kernel.source
+    check(region, batch=1, terms=6 * k)
+
+
+def test_a_pooling_behind_a_transposed_convolution_is_a_kernel_of_its_own() -> None:
+    graph = Graph()
+    x, w = graph.add(Input(("N", 4, 3, 5))), graph.add(Parameter((2, 2, 6, 5)))
+    y = graph.add(Conv2DTranspose((2, 2), input_size=(8, 6)), [x, w])
+    graph.outputs["y"] = graph.add(MaxPool2D(), [y])
+    partition = fuse(graph)
+    assert len(partition.kernels) == 2
+    assert any("in an order that no window keeps together" in d.reason for d in partition.decisions)
+
+
+@pytest.mark.parametrize("window", [(2, 2), (1, 3), (3, 3)])
+def test_up_sampling_rides_on_a_convolution(window: Any) -> None:
+    graph, y = convolution((6, 5), 3, 17, (3, 3), (1, 1), SAME3)
+    whole = (6 * window[0], 5 * window[1])
+    spread = graph.add(AverageUnpool2D(window, window, ((0, 0), (0, 0)), whole), [y])
+    y = graph.add(Relu(), [graph.add(Scale(window[0] * window[1]), [spread])])
+    check(only_region(graph, y=y), SMALL, batch=3, terms=27)
 
 
 @pytest.mark.parametrize(("c", "k"), [(3, 17), (65, 10), (32, 32)])

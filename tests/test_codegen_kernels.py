@@ -13,8 +13,10 @@ import torch
 from convloom.codegen import Kernel, NotEmittable, emit
 from convloom.graph import ops
 from convloom.graph.fusion import fuse
+from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
+from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
 from convloom.graph.regions import Region
 
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -88,7 +90,9 @@ def vector(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tup
 # -- pointwise -----------------------------------------------------------------------------------------------
 ACTIVATIONS = [
     ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(),
-    ops.Gelu(True), ops.Elu(0.7),
+    ops.Gelu(True), ops.Elu(0.7), ops.GeneralRelu(5.0, 0.25, 1.5), ops.GeneralRelu(max_value=0.5),
+    ops.HardSigmoid(), ops.HardSigmoid(0.2), ops.HardSwish(), ops.Softplus(), ops.Softsign(), ops.Mish(),
+    ops.Abs(),
 ]  # fmt: skip
 
 
@@ -149,6 +153,59 @@ def test_pointwise_chain_with_every_broadcast(dtype: str) -> None:
             outputs=["b", "y"],
         )
     )
+
+
+def test_functions_of_positive_values() -> None:
+    x = image("x", 5, 7, 17)
+    for op in (ops.Exp(), ops.Log(), ops.Sqrt()):
+        chain = [x, ("positive", ops.Softplus(), ["x"]), ("f", op, ["positive"])]
+        check(region(chain))
+        graph = ("g", ops.ActivationGrad(op), ["x", "f" if op.saves == "output" else "positive"])
+        check(region([*chain, graph], phase="backward"))
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 1), (9, 7, 17), (1, 1, 17), (1,)], ids=str)
+def test_extrema_and_their_gradients(shape: tuple[int, ...]) -> None:
+    x, other = image("x", 9, 7, 17), vector("other", *shape)
+    check(region([x, other, ("u", ops.Maximum(), ["x", "other"]), ("y", ops.Minimum(), ["other", "u"])]))
+    check(region([x, other, ("a", ops.Scale(1.0, 4.0), ["x"]), ("y", ops.Divide(), ["other", "a"])]))
+    dy = image("dy", 9, 7, 17)
+    for smallest in (False, True):
+        gradient = ("g", ops.ExtremumGrad(smallest), ["dy", "x", "other"])
+        check(region([dy, x, other, gradient], phase="backward"))
+    check(region([x, other, ("y", ops.Prelu(), ["x", "other"])]))
+    check(region([dy, x, other, ("g", ops.PreluGrad(), ["dy", "x", "other"])], phase="backward"))
+
+
+def test_extrema_keep_nan_and_share_the_gradient_of_equals() -> None:
+    x, other = (image(name, 4) for name in ("x", "other"))
+    values = [torch.tensor([[1.0, float("nan"), 2.0, 3.0]]), torch.tensor([[float("nan"), 1.0, 2.0, 0.0]])]
+    for op in (ops.Maximum(), ops.Minimum()):
+        module = emit(region([x, other, ("y", op, ["x", "other"])])).load(interpreted=True)
+        (y,) = module.results(1)
+        module.launch(*values, y)
+        assert y[0, :2].isnan().all()
+        assert y[0, 2:].tolist() == [2.0, 3.0 if isinstance(op, ops.Maximum) else 0.0]
+    nodes = [image("dy", 4), x, other, ("g", ops.ExtremumGrad(), ["dy", "x", "other"])]
+    module = emit(region(nodes, phase="backward")).load(interpreted=True)
+    (g,) = module.results(1)
+    module.launch(torch.full((1, 4), 8.0), *values, g)
+    assert g[0, 2:].tolist() == [4.0, 8.0]
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("shape", [(9, 1, 17), (1, 1, 17), (9, 7, 1)], ids=str)
+def test_spreading(shape: tuple[int, ...], mean: bool) -> None:
+    spread = ops.BroadcastTo(("N", 9, 7, 17), mean)
+    check(region([image("x", *shape), ("y", spread, ["x"])]))
+    dy = image("dy", 9, 7, 17)
+    chain = [image("x", *shape), dy, ("s", spread, ["x"]), ("y", ops.Multiply(), ["dy", "s"])]
+    check(region(chain))
+    vectors = [dy, vector("x", *shape), ("s", spread, ["x", "dy"]), ("y", ops.Tanh(), ["s"])]
+    check(region(vectors))
+    if shape != (9, 1, 17):  # which no tile of pixels and channels takes, and fusion refuses
+        total = ("t", ops.Reduce((0, 1, 2)), ["y"])
+        check(region([*chain, total], phase="backward"), length=63)
 
 
 def test_pointwise_on_parameters_alone() -> None:
@@ -317,6 +374,7 @@ def test_sums_do_not_depend_on_the_run() -> None:
 def test_softmax_and_its_gradient(shape: tuple[int, ...], dtype: str) -> None:
     x, dy, y = (image(name, *shape, dtype=dtype) for name in ("x", "dy", "y"))
     check(region([x, ("p", ops.Softmax(), ["x"])]), length=shape[-1])
+    check(region([x, ("p", ops.LogSoftmax(), ["x"])]), length=shape[-1])
     check(region([dy, y, ("g", ops.SoftmaxGrad(), ["dy", "y"])], phase="backward"), length=shape[-1])
 
 
@@ -326,6 +384,9 @@ def test_softmax_of_large_values_does_not_overflow() -> None:
     (y,) = module.results(1)
     module.launch(x, y)
     assert difference(y, torch.softmax(x.double(), -1)) < 1e-6
+    module = emit(region([image("x", 5), ("p", ops.LogSoftmax(), ["x"])])).load(interpreted=True)
+    module.launch(x, y)
+    assert difference(y, torch.log_softmax(x.double(), -1)) < 1e-6
 
 
 def test_rows_too_wide_for_a_program_are_refused() -> None:
@@ -351,6 +412,30 @@ def test_loss_and_its_gradient(loss: Op, shape: tuple[int, ...], dtype: str) -> 
     assert kernel.launches == 2
     gradient = ("g", ops.LossGrad(loss), ["p", "t", "d"])  # type: ignore[arg-type]
     check(region([p, t, d, gradient], phase="backward"), length=shape[-1])
+
+
+# -- networks whose regions are not met above ----------------------------------------------------------------
+def trained(graph: Graph, result: str) -> list[Region]:
+    """The kernels of a forward and backward pass."""
+    graph.outputs["y"] = result
+    run_pipeline(graph, TRAINING)
+    found = differentiate(graph, wrt_inputs=True)
+    graph.outputs |= {f"d_{name}": gradient for name, gradient in found.gradients.items()}
+    run_pipeline(graph, BACKWARD)
+    return fuse(graph).kernels
+
+
+@pytest.mark.parametrize("axes", [(3,), (1, 2, 3), (2, 3)], ids=str)
+def test_normalisation_by_its_own_statistics(axes: tuple[int, ...]) -> None:
+    graph = Graph()
+    x = graph.add(ops.Input(("N", 9, 7, 17)), (), "x")
+    over = ops.Reduce(axes, mean=True, keepdims=True)
+    mean = graph.add(over, [x])
+    variance = graph.add(over, [graph.add(ops.Square(), [graph.add(ops.Subtract(), [x, mean])])])
+    normalized = graph.add(ops.Normalize(), [x, mean, variance])
+    gamma = graph.add(ops.Parameter((17,)), (), "gamma")
+    for kernel in trained(graph, graph.add(ops.Multiply(), [normalized, gamma])):
+        check(kernel, length=9 * 7 * 17)
 
 
 # -- movement ------------------------------------------------------------------------------------------------

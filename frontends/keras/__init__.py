@@ -1,5 +1,6 @@
 """Saved Keras models. Files are data from strangers: nothing in them is imported, evaluated or executed."""
 
 from .files import load, loads
+from .limits import Limits
 
-__all__ = ["load", "loads"]
+__all__ = ["Limits", "load", "loads"]

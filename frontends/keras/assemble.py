@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...graph.errors import ConvLoomError, UnsafeModelError, UnsupportedLayerError
-from ..layers import InputLayer
+from ..layers import InputLayer, Layer
 from ..lowering import Block
 from ..model import Model, Sequential
 from ..symbolic import SymbolicTensor, combine
+from .budget import within
 from .catalogue import UNSAFE, arithmetic, declare, is_operation, refusal, sample_shape
+from .keep import remember
+from .limits import DEFAULT, Limits
 from .spec import CallSpec, LayerSpec, ModelSpec, TensorRef
 from .values import malformed, shown
 
@@ -21,10 +24,11 @@ Node = tuple[str, int]
 NEUTRAL_KWARGS: dict[str, tuple[Any, ...]] = {"mask": (None,), "training": (None, False)}
 
 
-def assemble(spec: ModelSpec) -> Model:
+def assemble(spec: ModelSpec, limits: Limits = DEFAULT) -> Model:
     """The model of a file. Raises one error for all unsupported layers together."""
     check_layers(spec)
-    return _build(spec)
+    with within(limits):
+        return _build(spec)
 
 
 def check_layers(spec: ModelSpec) -> None:
@@ -48,6 +52,7 @@ def _declared(entry: LayerSpec) -> str | None:
     if not is_operation(entry):
         try:
             entry.layer = declare(entry)
+            remember(entry.layer, entry.written)
         except UnsupportedLayerError as error:
             return str(error)
     return None
@@ -68,7 +73,9 @@ def _entries(spec: ModelSpec) -> Iterator[LayerSpec]:
 
 
 def _build(spec: ModelSpec) -> Model:
-    return _build_sequential(spec) if spec.sequential else _build_functional(spec)
+    model = _build_sequential(spec) if spec.sequential else _build_functional(spec)
+    model.written = spec.written
+    return model
 
 
 def _build_sequential(spec: ModelSpec) -> Sequential:
@@ -106,8 +113,10 @@ def _build_functional(spec: ModelSpec) -> Model:
             if block is None:
                 results = [_operate(layer, operands)]
                 blocks[name] = results[0].node.block
+                blocks[name].written = layer.written
             else:
                 results = _call(block, operands, call)
+        results[0].node.written = call.written
         values[name, k] = results
     inputs = [_tensor(ref, values, f"{spec.place}: input_layers") for ref in spec.inputs]
     outputs = [_tensor(ref, values, f"{spec.place}: output_layers") for ref in spec.outputs]
@@ -120,7 +129,11 @@ def _build_functional(spec: ModelSpec) -> Model:
 # -- calls ---------------------------------------------------------------------------------------------------
 def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) -> list[SymbolicTensor]:
     for key, value in call.kwargs.items():
-        if not any(value is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
+        # A model of several inputs is called with as many masks.
+        single = None if key == "mask" and isinstance(value, list) and not any(value) else value
+        # Keras calls its image preprocessing with training=True, whether or not that changes anything.
+        steady = key == "training" and value is True and isinstance(block, Layer) and block.steady
+        if not steady and not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
             raise UnsupportedLayerError(
                 f"{call.place}: called with {key}={shown(value)}, which is not supported"
             )

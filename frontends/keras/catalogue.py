@@ -45,6 +45,13 @@ COMMON_KEYS = frozenset(
 COMMON_ENDINGS = ("_regularizer", "_constraint")
 
 
+APPLICATIONS = frozenset({"LayerScale", "CustomScaleLayer", "StochasticDepth"})
+"""Classes that keras.applications registers for itself; from elsewhere these names are somebody's own."""
+
+REGISTERED = "Custom>"
+"""What Keras 2 puts before the name of a registered class."""
+
+
 def is_operation(spec: LayerSpec) -> bool:
     """Whether the entry is arithmetic on tensors rather than a layer."""
     return spec.class_name == "TFOpLambda" or ".ops." in f"{spec.module or ''}."
@@ -64,8 +71,7 @@ def refusal(spec: LayerSpec) -> str | None:
         return (
             None if arithmetic(spec) else f"operation {shown(spec.config.get('function', spec.class_name))}"
         )
-    ours = spec.module is None or spec.module.split(".")[0] in ("keras", "tf_keras")
-    if spec.class_name in DECLARATIONS and ours:
+    if _known(spec):
         return None
     where = (
         f" of module {spec.module!r:.80}" if spec.module and not spec.module.endswith("keras.layers") else ""
@@ -73,12 +79,30 @@ def refusal(spec: LayerSpec) -> str | None:
     return f"class {spec.class_name!r:.80}{where}"
 
 
+def _known(spec: LayerSpec) -> bool:
+    """Whether the entry means a class of the table."""
+    name = _class_name(spec)
+    root, *path = (spec.module or "keras").split(".")
+    if name not in DECLARATIONS or root not in ("keras", "tf_keras"):
+        return False
+    if name not in APPLICATIONS or "applications" in path:
+        return True
+    registered = (spec.registered_name or name).removeprefix(REGISTERED)
+    return spec.module is None and registered == name
+
+
+def _class_name(spec: LayerSpec) -> str:
+    """The class, without what Keras 2 puts before the applications' own."""
+    bare = spec.class_name.removeprefix(REGISTERED)
+    return bare if bare in APPLICATIONS else spec.class_name
+
+
 def declare(spec: LayerSpec) -> Layer:
     """The layer an entry describes.
 
     Raises UnsupportedLayerError for a key or value without a meaning here, ModelFormatError for a wrong one.
     """
-    declaration = DECLARATIONS[spec.class_name]
+    declaration = DECLARATIONS[_class_name(spec)]
     arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration)
     try:
         return declaration(**arguments, name=spec.name)

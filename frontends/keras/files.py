@@ -2,67 +2,82 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
 
 from ...graph.errors import ModelFormatError
 from ..model import Model
-from .archive import read_archive
+from .archive import open_archive
 from .assemble import assemble
-from .guard import LARGEST_TEXT, check_tree, parse_json
+from .guard import check_tree, parse_json
+from .legacy import CONFIG, read_description
+from .limits import DEFAULT, Limits
 from .reader import read_model
-from .weights import load_weights
+from .weights import largest_file, load_weights
 
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def loads(text: str | bytes | dict[str, Any]) -> Model:
+def loads(text: str | bytes | dict[str, Any], limits: Limits = DEFAULT) -> Model:
     """A model from Keras's JSON, as text or parsed; Sequential or Functional, of Keras 2 or 3.
+
+    limits: what the file may ask for.
 
     Its weights are initial ones. Raises ModelFormatError with the place in the JSON, UnsupportedLayerError
     naming every layer that ConvLoom does not know, UnsafeModelError for a Lambda and its like.
     """
-    return _from_json(text, "JSON")
+    return _from_json(text, "JSON", limits)
 
 
-def load(path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Model:
-    """A model from a `.json` or `.keras` file, with the weights of a `.weights.h5`. Keras is not needed.
+def load(
+    path: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    limits: Limits = DEFAULT,
+) -> Model:
+    """A model from a `.json`, `.keras` or `.h5` file, with the weights of a `.weights.h5` or `.h5`.
 
-    weights: without it a `.json` gets initial weights, and a `.keras` the weights inside. Raises as `loads`.
+    Keras is not needed; which form a file has is seen from its first bytes.
+    weights: without it a `.json` gets initial weights, the other two the weights inside.
+    limits: what the files may ask for. Raises as `loads`.
     """
     file, label = Path(path), os.path.basename(os.fspath(path))
     try:
         with file.open("rb") as stream:
             magic = stream.read(8)
-            rest = stream.read(LARGEST_TEXT + 1) if not magic.startswith((ZIP_MAGIC, HDF5_MAGIC)) else b""
+            binary = magic.startswith((ZIP_MAGIC, HDF5_MAGIC))
+            rest = b"" if binary else stream.read(limits.json_bytes + 1)
     except OSError as error:
         raise ModelFormatError(f"{label}: cannot be read: {error.strerror}") from None
     if magic == HDF5_MAGIC:
-        raise ModelFormatError(
-            f"{label}: is an HDF5 file; pass the model's .json first and a .weights.h5 as weights="
-        )
-    if magic.startswith(ZIP_MAGIC):
-        archive = read_archive(file, label)
-        model = _from_json(archive.config, f"{label}: config.json")
-        if weights is None and archive.weights is not None:
-            load_weights(model, archive.weights, f"{label}: model.weights.h5")
+        model = _from_json(read_description(file, label, limits), f"{label}: {CONFIG}", limits)
+        weights = file if weights is None else weights
+    elif magic.startswith(ZIP_MAGIC):
+        with open_archive(file, label, limits) as archive:
+            text = archive.config()
+        model = _from_json(text, f"{label}: config.json", limits)
+        with open_archive(file, label, limits) as archive:
+            stored = archive.weights(largest_file(model)) if weights is None else None
+        if stored is not None:
+            load_weights(model, stored, f"{label}: model.weights.h5", limits)
     else:
-        model = _from_json(magic + rest, label)
+        model = _from_json(magic + rest, label, limits)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, limits=limits)
     return model
 
 
-def _from_json(text: str | bytes | dict[str, Any], where: str) -> Model:
+def _from_json(text: str | bytes | dict[str, Any], where: str, limits: Limits) -> Model:
+    data: Any = text
     if isinstance(text, dict):
-        data: Any = text
-        check_tree(data, where)
+        check_tree(data, where, limits)
+        data = copy.deepcopy(data)  # the model keeps it, and the caller may change it
     elif isinstance(text, (str, bytes)):
-        data = parse_json(text, where)
+        data = parse_json(text, where, limits)
     else:
         raise ModelFormatError(f"{where}: must be text or a dictionary, got {type(text).__name__}")
-    model = assemble(read_model(data))
+    model = assemble(read_model(data, limits), limits)
     model.inputs  # noqa: B018  a Sequential without a shape says so here
     return model

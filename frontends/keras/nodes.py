@@ -14,6 +14,17 @@ from .values import get_dict, get_list, index, malformed, shown
 
 CONSTANT = "_CONSTANT_VALUE"
 
+# Operations by module; the ones in BOTH bear the name of a layer, which takes its tensors as one list.
+BOTH = frozenset({"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average"})
+OPERATIONS = {
+    "keras.src.ops.numpy": BOTH
+    | {"TrueDivide", "Divide", "Power", "Negative", "Absolute", "Sqrt", "Square", "Exp", "Log", "Tanh"}
+    | {"Clip", "Mean", "Max", "Sum", "Transpose", "ExpandDims", "Squeeze", "Pad", "GetItem", "Stack"},
+    "keras.src.ops.nn": frozenset(
+        {"Relu", "Relu6", "LeakyRelu", "Silu", "HardSilu", "HardSigmoid", "Gelu", "Sigmoid", "Softplus"}
+    ),
+}
+
 
 def read_calls(entry: dict[str, Any], place: str) -> list[CallSpec]:
     """All calls of one layer, in order; the k-th is node k."""
@@ -22,6 +33,18 @@ def read_calls(entry: dict[str, Any], place: str) -> list[CallSpec]:
     if not isinstance(nodes, list):
         malformed(place, f"must be a list, found {shown(nodes)}")
     return [_read_call(node, f"{place}[{k}]") for k, node in enumerate(nodes)]
+
+
+def lost_module(entry: dict[str, Any], class_name: str) -> str | None:
+    """The module of an operation in the `.h5` files of Keras 3, which have none; None for a layer."""
+    config, nodes = entry.get("config"), entry.get("inbound_nodes")
+    if not isinstance(config, dict) or "trainable" in config or not isinstance(nodes, list) or not nodes:
+        return None
+    for node in nodes:
+        args = node.get("args") if isinstance(node, dict) else None
+        if not isinstance(args, list) or not args or (class_name in BOTH and isinstance(args[0], list)):
+            return None
+    return next((module for module, classes in OPERATIONS.items() if class_name in classes), None)
 
 
 def _read_call(node: Any, place: str) -> CallSpec:

@@ -6,16 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from ...graph.errors import UnsupportedLayerError
-from .nodes import read_calls, read_references
+from .dialect import translate
+from .keep import keep
+from .limits import DEFAULT, Limits
+from .nodes import lost_module, read_calls, read_references
 from .spec import LayerSpec, ModelSpec, TensorRef
 from .values import get_dict, get_list, get_text, malformed, optional_text, shown
 
 FUNCTIONAL = ("Functional", "Model")  # "Model" until Keras 2.3
-MOST_LAYERS = 20_000
-DEEPEST_MODEL = 16
 
 
-def read_model(data: Any) -> ModelSpec:
+def read_model(data: Any, limits: Limits = DEFAULT) -> ModelSpec:
     """The whole file. Raises ModelFormatError with the place, UnsupportedLayerError for a custom model."""
     if not isinstance(data, dict):
         malformed("model", f"must be an object with class_name and config, found {shown(data)}")
@@ -28,60 +29,70 @@ def read_model(data: Any) -> ModelSpec:
             f"model: class {class_name!r:.80} is neither Functional nor Sequential; ConvLoom reads these two"
         )
     config = get_dict({"config": config}, "config", "model")
-    return _read(class_name, config, data.get("build_config"), "", 1)
+    spec = _Reader(limits).read(class_name, config, data.get("build_config"), "", 1)
+    return translate(keep(spec, data), data)
 
 
 def is_model(class_name: str, config: Any) -> bool:
     return class_name in (*FUNCTIONAL, "Sequential") and isinstance(config, dict)
 
 
-def _read(class_name: str, config: dict[str, Any], build_config: Any, inside: str, depth: int) -> ModelSpec:
-    place = f"{inside}config"
-    if depth > DEEPEST_MODEL:
-        malformed(place, f"models are nested deeper than {DEEPEST_MODEL} levels")
-    entries = get_list(config, "layers", place)
-    if not entries or len(entries) > MOST_LAYERS:
-        malformed(place, f"layers must hold 1 to {MOST_LAYERS} layers, found {len(entries)}")
-    layers = [_read_layer(entry, f"{inside}layers[{i}]", depth) for i, entry in enumerate(entries)]
-    names: dict[str, LayerSpec] = {}
-    for layer in layers:
-        if names.setdefault(layer.name, layer) is not layer:
-            malformed(layer.place, f"the name stands already at {names[layer.name].place}")
-    name = optional_text(config, "name", place) or class_name.lower()
-    if class_name == "Sequential":
-        return ModelSpec(place, class_name, name, layers, input_shape=_built_shape(config, build_config))
-    spec = ModelSpec(
-        place,
-        "Functional",
-        name,
-        layers,
-        read_references(config.get("input_layers"), f"{place}: input_layers"),
-        read_references(config.get("output_layers"), f"{place}: output_layers"),
-    )
-    _settle_indices(spec, names, _is_keras_2(entries))
-    return spec
+class _Reader:
+    """Reads models inside models, counting what they hold together."""
 
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._layers = 0
 
-def _read_layer(entry: Any, place: str, depth: int) -> LayerSpec:
-    if not isinstance(entry, dict):
-        malformed(place, f"must be an object with class_name and config, found {shown(entry)}")
-    class_name = get_text(entry, "class_name", place)
-    config = get_dict(entry, "config", place)
-    name = get_text(entry if entry.get("name") is not None else config, "name", place)
-    place = f"{place} {name!r:.80}"
-    layer = LayerSpec(
-        place,
-        class_name,
-        optional_text(entry, "module", place),
-        optional_text(entry, "registered_name", place),
-        name,
-        config,
-        read_calls(entry, place),
-    )
-    if is_model(class_name, config) and "layers" in config:
-        layer.model = _read(class_name, config, entry.get("build_config"), f"{place}: ", depth + 1)
-        layer.model.name = name
-    return layer
+    def read(
+        self, class_name: str, config: dict[str, Any], build_config: Any, inside: str, depth: int
+    ) -> ModelSpec:
+        place = f"{inside}config"
+        self._limits.check("model_depth", depth, place, "levels of models inside models")
+        entries = get_list(config, "layers", place)
+        if not entries:
+            malformed(place, "layers must hold at least one layer, found none")
+        self._layers += len(entries)
+        self._limits.check("layers", self._layers, place, "layers")
+        layers = [self._read_layer(entry, f"{inside}layers[{i}]", depth) for i, entry in enumerate(entries)]
+        names: dict[str, LayerSpec] = {}
+        for layer in layers:
+            if names.setdefault(layer.name, layer) is not layer:
+                malformed(layer.place, f"the name stands already at {names[layer.name].place}")
+        name = optional_text(config, "name", place) or class_name.lower()
+        if class_name == "Sequential":
+            return ModelSpec(place, class_name, name, layers, input_shape=_built_shape(config, build_config))
+        spec = ModelSpec(
+            place,
+            "Functional",
+            name,
+            layers,
+            read_references(config.get("input_layers"), f"{place}: input_layers"),
+            read_references(config.get("output_layers"), f"{place}: output_layers"),
+        )
+        _settle_indices(spec, names, _is_keras_2(entries))
+        return spec
+
+    def _read_layer(self, entry: Any, place: str, depth: int) -> LayerSpec:
+        if not isinstance(entry, dict):
+            malformed(place, f"must be an object with class_name and config, found {shown(entry)}")
+        class_name = get_text(entry, "class_name", place)
+        config = get_dict(entry, "config", place)
+        name = get_text(entry if entry.get("name") is not None else config, "name", place)
+        place = f"{place} {shown(name)}"
+        layer = LayerSpec(
+            place,
+            class_name,
+            optional_text(entry, "module", place) or lost_module(entry, class_name),
+            optional_text(entry, "registered_name", place),
+            name,
+            config,
+            read_calls(entry, place),
+        )
+        if is_model(class_name, config) and "layers" in config:
+            layer.model = self.read(class_name, config, entry.get("build_config"), f"{place}: ", depth + 1)
+            layer.model.name = name
+        return layer
 
 
 def _built_shape(config: dict[str, Any], build_config: Any) -> list[Any] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..written import Written
+
 if TYPE_CHECKING:
     from ..layers import Layer
 
@@ -28,6 +30,7 @@ class CallSpec:
     operands: list[Operand]
     kwargs: dict[str, Any]
     place: str
+    written: Written | None = None
 
     @property
     def references(self) -> list[TensorRef]:
@@ -50,6 +53,7 @@ class LayerSpec:
     calls: list[CallSpec] = field(default_factory=list)
     model: ModelSpec | None = None
     layer: Layer | None = None
+    written: Written | None = None
 
 
 @dataclass
@@ -63,6 +67,7 @@ class ModelSpec:
     inputs: list[TensorRef] = field(default_factory=list)
     outputs: list[TensorRef] = field(default_factory=list)
     input_shape: list[Any] | None = None
+    written: Written | None = None
 
     @property
     def sequential(self) -> bool:

@@ -11,19 +11,70 @@ from .core import (
     InputLayer,
     LeakyReLU,
     Permute,
+    PReLU,
     ReLU,
     Rescaling,
     Reshape,
     Softmax,
 )
-from .merge import Add, Concatenate, Multiply, Subtract
+from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
+from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
+from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
 from .normalization import BatchNormalization
 from .pooling import AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D
+from .resampling import CenterCrop, RepeatVector, UpSampling2D
+from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
+from .separable import DepthwiseConv2D, SeparableConv2D
 from .spatial import Cropping2D, ZeroPadding2D
+from .transposed import Conv2DTranspose
 
 __all__ = [
-    "DECLARATIONS", "ELU", "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate",
-    "Conv2D", "Cropping2D", "Dense", "Dropout", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
-    "InputLayer", "Layer", "LeakyReLU", "MaxPooling2D", "Multiply", "Permute", "ReLU", "Rescaling", "Reshape",
-    "Softmax", "Subtract", "Weight", "ZeroPadding2D",
-]  # fmt: skip
+    "DECLARATIONS",
+    "ELU",
+    "Activation",
+    "ActivityRegularization",
+    "Add",
+    "Average",
+    "AveragePooling2D",
+    "BatchNormalization",
+    "CenterCrop",
+    "Concatenate",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Cropping2D",
+    "CustomScaleLayer",
+    "Dense",
+    "DepthwiseConv2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "GroupNormalization",
+    "Identity",
+    "InputLayer",
+    "Layer",
+    "LayerNormalization",
+    "LayerScale",
+    "LeakyReLU",
+    "MaxPooling2D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Normalization",
+    "PReLU",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
+    "Rescaling",
+    "Reshape",
+    "SeparableConv2D",
+    "Softmax",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "StochasticDepth",
+    "Subtract",
+    "UnitNormalization",
+    "UpSampling2D",
+    "Weight",
+    "ZeroPadding2D",
+]

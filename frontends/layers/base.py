@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
 
 import torch
 
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
+from ..budget import BUDGET
 from ..fields import flag, image_shape, maybe, option
 from ..lowering import Block, Builder, Lowering
-from ..names import next_name
+from ..names import check_name, next_name
 
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
@@ -27,12 +29,16 @@ RANKS = {2: "(N, features)", 4: "an image (N, height, width, channels)"}
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight: Keras's name and shape, the name of its initializer, and whether an optimizer moves it."""
+    """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
+
+    initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    """
 
     name: str
     shape: tuple[int, ...]
-    initializer: str = "zeros"
+    initializer: str | float = "zeros"
     trainable: bool = True
+    dtype: str = "float32"
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)
@@ -55,6 +61,9 @@ class Layer(Block):
     """Keys of files that change nothing here."""
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """Keys of files that are accepted only with one of these values."""
+
+    steady: ClassVar[bool] = False
+    """Whether it does the same in training, so that a file's call may say training=True."""
 
     name: str = field(default="", kw_only=True)
     trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})
@@ -106,12 +115,7 @@ class Layer(Block):
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
             return next_name(type(self).__name__)
-        if not isinstance(name, str) or len(name) > 256 or not name.isprintable():
-            raise UnsupportedLayerError(
-                f"{type(self).__name__}: a layer's name is printable text of 256 characters at most, "
-                f"got {name!r:.80}"
-            )
-        return name
+        return check_name(name, type(self).__name__)
 
     # -- what a declaration says -----------------------------------------------------------------------------
     def check(self, inputs: Sequence[TensorType]) -> None:
@@ -148,14 +152,20 @@ class Layer(Block):
                 f"{', '.join(map(str, inputs))}; use a second layer or inputs with equal channels"
             )
         if not self._built_for:
+            BUDGET.get().weights(sum(prod(weight.shape) for weight in weights), self.label)
             self.built, self._built_for = weights, tuple(inputs)
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
         return [self.build(Builder(into, self, call), *inputs)]
 
+    @property
+    def built_for(self) -> tuple[TensorType, ...]:
+        """The inputs its weights were made for; none before it is first called."""
+        return self._built_for
+
     def count_params(self) -> int:
         """Numbers in the layer's weights; 0 before it is first called."""
-        return sum(torch.Size(weight.shape).numel() for weight in self.built)
+        return sum(prod(weight.shape) for weight in self.built)
 
     def __repr__(self) -> str:
         return f"<{self.label}>"

@@ -10,7 +10,7 @@ from ...graph.windows import resolve_padding
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import activate, channels, in_layout, spatial
+from .parts import activate, channels, in_layout, late_activation, spatial
 
 
 class Conv2D(Layer):
@@ -48,9 +48,7 @@ class Conv2D(Layer):
         return [kernel, Weight("bias", (self.filters,), self.bias_initializer)][: 1 + self.use_bias]
 
     def build(self, b: Builder, *inputs: str) -> str:
-        # Softmax runs over the last axis of the result, whichever that is; others commute with transposes.
-        late = self.activation if self.activation == "softmax" else None
-        early = None if late else self.activation
+        early, late = late_activation(self.activation)
 
         def convolve(x: str) -> str:
             weights = [b.weight(weight.name) for weight in self.built]

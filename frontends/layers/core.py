@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from ...graph import ops
 from ...graph.types import BATCH, DTYPES, TensorType
 from .. import fields as f
+from ..budget import BUDGET
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
-from .parts import TO_LAST, activate, on_last_axis
+from .parts import TO_LAST, activate, affine, on_last_axis
 
 
 class InputLayer(Layer):
@@ -33,6 +34,7 @@ class InputLayer(Layer):
         return TensorType((BATCH, *self.shape), self.dtype)
 
     def tensor(self) -> SymbolicTensor:
+        BUDGET.get().value(self.type, self.label)
         result = self._record([], [self.type])
         assert isinstance(result, SymbolicTensor)
         return result
@@ -108,16 +110,29 @@ class Permute(Layer):
 
 
 class Dropout(Layer):
-    """In training a value is 0 with probability `rate`, else times 1 / (1 - rate); otherwise the identity."""
+    """In training a value is 0 with probability `rate`, else times 1 / (1 - rate); otherwise the identity.
+
+    noise_shape: size 1 on the axes along which all values share one draw.
+    """
 
     ignored: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     rate: float = f.option(f.fraction)
-    noise_shape: None = f.option(f.absent, default=None)
+    noise_shape: Sequence[int | None] | None = f.option(f.maybe(f.open_shape), default=None)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        noise, x = self.noise_shape, inputs[0]
+        if noise is not None and (
+            len(noise) != x.rank or any(n not in (None, 1, d) for n, d in zip(noise, x.shape, strict=True))
+        ):
+            raise self.fail(f"noise_shape {noise} must have 1, null or the size on each axis of {x}")
+
     def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Dropout(self.rate), inputs[0])
+        size = b.type(inputs[0]).shape
+        noise = self.noise_shape or (None,) * len(size)
+        shared = tuple(i for i, (n, d) in enumerate(zip(noise, size, strict=True)) if n == 1 != d)
+        return b.add(ops.Dropout(self.rate, shared), inputs[0])
 
 
 class Activation(Layer):
@@ -130,25 +145,26 @@ class Activation(Layer):
 
 
 class ReLU(Layer):
-    """max(x, 0), cut at max_value (None or 6), or with a slope below zero."""
+    """min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
 
     max_value: float | None = f.option(f.maybe(f.positive), default=None)
     negative_slope: float = f.option(f.number, default=0.0)
     threshold: float = f.option(f.number, default=0.0)
 
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        if self.threshold:
-            raise self.fail(f"threshold must be 0, got {self.threshold}; others are not supported")
-        if self.max_value not in (None, 6.0) or (self.max_value and self.negative_slope):
-            raise self.fail(
-                f"max_value must be None, or 6 with negative_slope 0; "
-                f"got {self.max_value} with {self.negative_slope}"
-            )
-
     def build(self, b: Builder, *inputs: str) -> str:
-        if self.negative_slope:
-            return b.add(ops.LeakyRelu(self.negative_slope), inputs[0])
-        return b.add(ops.Relu6() if self.max_value else ops.Relu(), inputs[0])
+        return b.add(self._op(), inputs[0])
+
+    def _op(self) -> ops.Activation:
+        """The plainest op of this meaning, for the kernels and rewrites that know it."""
+        match self.max_value, self.negative_slope, self.threshold:
+            case None, 0.0, 0.0:
+                return ops.Relu()
+            case 6.0, 0.0, 0.0:
+                return ops.Relu6()
+            case None, slope, 0.0:
+                return ops.LeakyRelu(slope)
+            case most, slope, threshold:
+                return ops.GeneralRelu(most, slope, threshold)
 
 
 class LeakyReLU(Layer):
@@ -187,10 +203,40 @@ class Softmax(Layer):
 
 
 class Rescaling(Layer):
-    """x * scale + offset with two numbers."""
+    """x * scale + offset, each one number or a list of one for each place of the last axis."""
 
-    scale: float = f.option(f.number)
-    offset: float = f.option(f.number, default=0.0)
+    scale: f.Numbers = f.option(f.numbers)
+    offset: f.Numbers = f.option(f.numbers, default=0.0)
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        for key, value in (("scale", self.scale), ("offset", self.offset)):
+            if isinstance(value, tuple) and len(value) != inputs[0].channels:
+                raise self.fail(f"{key} has {len(value)} values for the last axis of {inputs[0]}")
 
     def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Scale(self.scale, self.offset), inputs[0])
+        scale, offset = f.numbers(self.scale), f.numbers(self.offset)
+        if isinstance(scale, tuple) or isinstance(offset, tuple):
+            return affine(b, inputs[0], scale, offset)
+        return b.add(ops.Scale(scale, offset), inputs[0])
+
+
+class PReLU(Layer):
+    """x where x > 0, else alpha * x, alpha being trained (He et al. 2015).
+
+    shared_axes: the axes along which one alpha holds.
+    """
+
+    alpha_initializer: str = f.option(f.initializer, default="zeros")
+    shared_axes: Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        if any(not 1 <= axis < inputs[0].rank for axis in self.shared_axes or ()):
+            raise self.fail(f"shared_axes must be of 1 to {inputs[0].rank - 1}, got {self.shared_axes}")
+
+    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
+        shared = self.shared_axes or ()
+        sizes = enumerate(inputs[0].size()[1:], start=1)
+        return [Weight("alpha", tuple(1 if i in shared else n for i, n in sizes), self.alpha_initializer)]
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        return b.add(ops.Prelu(), inputs[0], b.weight("alpha"))

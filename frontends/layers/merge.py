@@ -29,11 +29,15 @@ class _Merge(Layer):
             raise self.fail(str(error).removeprefix("inputs: ")) from None
 
     def build(self, b: Builder, *inputs: str) -> str:
+        return self.join(b, inputs)
+
+    def join(self, b: Builder, inputs: Sequence[str], suffix: str = "") -> str:
+        """All inputs under `op`, from the first on; suffix: of the last node."""
         rank = max(b.type(x).rank for x in inputs)
         result, *rest = [self._raise(b, x, rank) for x in inputs]
         for position, other in enumerate(rest, start=1):
             last = position == len(rest)
-            result = b.add(self.op(), result, other, suffix="" if last else f"partial_{position}")
+            result = b.add(self.op(), result, other, suffix=suffix if last else f"partial_{position}")
         return result
 
     def _raise(self, b: Builder, x: str, rank: int) -> str:
@@ -65,6 +69,28 @@ class Subtract(_Merge):
 
     arity: ClassVar[tuple[int, int | None]] = (2, 2)
     op = ops.Subtract
+
+
+class Maximum(_Merge):
+    """Largest of the inputs."""
+
+    op = ops.Maximum
+
+
+class Minimum(_Merge):
+    """Smallest of the inputs."""
+
+    op = ops.Minimum
+
+
+class Average(_Merge):
+    """Mean of the inputs."""
+
+    op = ops.Add
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        total = self.join(b, inputs, "total")
+        return b.add(ops.Scale(1.0 / len(inputs)), total)
 
 
 class Concatenate(Layer):

@@ -20,6 +20,22 @@ def activate(b: Builder, x: str, name: str | None, alone: bool = False) -> str:
     return x if op is None else b.add(op, x, suffix="" if alone else op.op_name())
 
 
+def affine(b: Builder, x: str, scale: float | tuple[float, ...], offset: float | tuple[float, ...]) -> str:
+    """x * scale + offset along the last axis, with numbers known now."""
+    size = (b.type(x).channels,)
+    scaled = b.add(ops.Multiply(), x, b.add(ops.Constant(size, scale), suffix="scale"), suffix="scaled")
+    return b.add(ops.Add(), scaled, b.add(ops.Constant(size, offset), suffix="offset"))
+
+
+def late_activation(name: str | None) -> tuple[str | None, str | None]:
+    """An activation as (within the layout of the layer's work, after it).
+
+    Softmax runs over the last axis of the result, whichever that is; others commute with transposes.
+    """
+    late = name in ("softmax", "log_softmax")
+    return (None, name) if late else (name, None)
+
+
 def channels(kind: TensorType, data_format: str | None) -> int:
     """Channels of an image in either layout."""
     return int(kind.shape[1]) if data_format == "channels_first" else kind.channels

@@ -124,6 +124,43 @@ class Conv2DDataGrad(_Convolution):
 
 
 @dataclass(frozen=True)
+class Conv2DTranspose(Conv2DDataGrad):
+    """Transposed convolution: the linear map whose transpose is a convolution with this geometry.
+
+    x (N, P, Q, K) and w (R, S, C / groups, K), which is Keras's (height, width, out, in), to (N, H, W, C).
+    input_size: (H, W), any size that the convolution takes to (P, Q). Padding is cut off the result.
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "w")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, w = inputs
+        _is_image("conv2d_transpose's input", x)
+        if w.rank != 4 or x.channels != w.shape[3] or self.groups < 1 or x.channels % self.groups:
+            raise ShapeError(
+                f"a transposed convolution of {x} in {self.groups} groups takes a kernel "
+                f"(height, width, out / groups, {x.channels}), found {w}"
+            )
+        kernel = (int(w.shape[0]), int(w.shape[1]))
+        taken = window_output(
+            "conv2d_transpose", self.input_size, kernel, self.strides, self.padding, self.dilation
+        )
+        if taken != x.shape[1:3]:
+            raise ShapeError(
+                f"a convolution takes {self.input_size} to {taken}, so its transpose cannot take {x} there"
+            )
+        return super().infer(x, w)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        x, w = build.operand(node, 0), build.operand(node, 1)
+        shared = (self.strides, self.padding, self.dilation, self.groups)
+        kernel = (int(w.type.shape[0]), int(w.type.shape[1]))
+        dx = build.if_needed(x, Conv2D(*shared), dy, w.name)
+        dw = build.if_needed(w, Conv2DWeightGrad(*shared, kernel_size=kernel), dy, x.name)
+        return dx, dw
+
+
+@dataclass(frozen=True)
 class Conv2DWeightGrad(_Convolution):
     """Gradient of a convolution with respect to its kernel.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,27 +21,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reshape(Op):
-    """The same elements in the same row-major order under another shape. shape: without the batch axis."""
+    """The same elements in the same row-major order under another shape.
+
+    shape: without the batch axis, which stays in front. batched=False is for values that have none (weights);
+    then it is the whole shape.
+    """
 
     kind: ClassVar[Kind] = Kind.VIEW
     operands: ClassVar[tuple[str, ...]] = ("x",)
     shape: tuple[int, ...] = ()
+    batched: bool = True
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x = inputs[0]
-        if not x.batched or prod(map(int, x.shape[1:])) != prod(self.shape):
-            raise ShapeError(f"cannot reshape {x} to (N, {', '.join(map(str, self.shape))}): sizes differ")
-        return x.with_shape((BATCH, *self.shape))
+        result = x.with_shape((BATCH, *self.shape) if self.batched else self.shape)
+        if x.batched != self.batched or x.elements() != result.elements():
+            wanted = ", ".join(map(str, result.shape))
+            what = "sizes differ" if x.batched == self.batched else "one of them has no batch axis"
+            raise ShapeError(f"cannot reshape {x} to ({wanted}): {what}")
+        return result
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 0
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0].reshape(inputs[0].shape[0], *self.shape)
+        x = inputs[0]
+        return x.reshape(x.shape[0], *self.shape) if self.batched else x.reshape(self.shape)
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x = build.operand(node, 0)
-        return [build.if_needed(x, Reshape(tuple(map(int, x.type.shape[1:]))), dy)]
+        size = x.type.size()[1:] if self.batched else x.type.size()
+        return [build.if_needed(x, Reshape(size, self.batched), dy)]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
-"""Pointwise ops: arithmetic with broadcasting, activations, and batch norm as a per-channel affine map."""
+"""Pointwise ops: arithmetic with broadcasting, and batch norm as a per-channel affine map."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from ..errors import ShapeError
+from ..errors import CompileError, ShapeError
 from ..op import Kind, Op
-from ..types import DTYPES, TensorType, broadcast
+from ..types import DTYPES, Dim, TensorType, broadcast
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -78,6 +77,67 @@ class Multiply(_Pointwise):
 
 
 @dataclass(frozen=True)
+class Divide(_Pointwise):
+    """a / b, broadcasting as NumPy does."""
+
+    operands: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0] / inputs[1]
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """dy / b, and -(dy / b) y."""
+        a, b = build.operand(node, 0), build.operand(node, 1)
+        share = build.add(Divide(), dy, b.name)
+        if b.name not in build.needed:
+            return [build.sum_to(share, a), None]
+        negative = build.add(Scale(-1.0), build.add(Multiply(), share, node.name))
+        return [build.sum_to(share, a), build.sum_to(negative, b)]
+
+
+@dataclass(frozen=True)
+class _Extremum(_Pointwise):
+    operands: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        gradients: list[str | None] = []
+        for mine, other in ((0, 1), (1, 0)):
+            x, op = build.operand(node, mine), ExtremumGrad(isinstance(self, Minimum))
+            part = build.if_needed(x, op, dy, x.name, node.inputs[other])
+            gradients.append(part and build.sum_to(part, x))
+        return gradients
+
+
+@dataclass(frozen=True)
+class Maximum(_Extremum):
+    """The larger of a and b, broadcasting as NumPy does; NaN where either is."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.maximum(inputs[0], inputs[1])
+
+
+@dataclass(frozen=True)
+class Minimum(_Extremum):
+    """The smaller of a and b, broadcasting as NumPy does; NaN where either is."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(inputs[0], inputs[1])
+
+
+@dataclass(frozen=True)
+class ExtremumGrad(_Pointwise):
+    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
+    smallest: bool = False
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, x, other = inputs
+        wins = x < other if self.smallest else x > other
+        return dy * (wins.to(dy.dtype) + 0.5 * (x == other).to(dy.dtype))
+
+
+@dataclass(frozen=True)
 class Scale(_Pointwise):
     """x * factor + offset with two numbers known at compile time."""
 
@@ -121,6 +181,12 @@ class Square(_Pointwise):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0] * inputs[0]
 
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        x = build.operand(node, 0)
+        if x.name not in build.needed:
+            return [None]
+        return [build.add(Multiply(), dy, build.add(Scale(2.0), x.name))]
+
 
 @dataclass(frozen=True)
 class RsqrtPlus(_Pointwise):
@@ -132,142 +198,54 @@ class RsqrtPlus(_Pointwise):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.rsqrt(inputs[0] + self.epsilon)
 
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """-dy y^3 / 2."""
+        if node.inputs[0] not in build.needed:
+            return [None]
+        cube = build.add(Multiply(), build.add(Square(), node.name), node.name)
+        return [build.add(Multiply(), dy, build.add(Scale(-0.5), cube))]
 
-# -- activations ----------
+
 @dataclass(frozen=True)
-class Activation(_Pointwise):
-    """Base of the activations y = f(x).
+class BroadcastTo(_Pointwise):
+    """x repeated along new axes and along those of size 1: the gradient of a sum.
 
-    saves: which of x ("input") or y ("output") the derivative is written in; saving y lets the kernel that
-    computes y drop x, and lets the derivative move behind a max pooling.
+    shape: of the result. mean: divided by the number of repeats too: the gradient of a mean. `like`, a value
+    of that shape, tells the batch size where x does not have it.
     """
 
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-    saves: ClassVar[str] = "output"
+    operands: ClassVar[tuple[str, ...]] = ("x", "like?")
+    shape: tuple[Dim, ...] = ()
+    mean: bool = False
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        """f'(x), from x or from y = f(x) as `saves` says."""
-        raise NotImplementedError
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, *like = inputs
+        result = x.with_shape(self.shape)
+        if broadcast(result, x, "broadcast_to").shape != self.shape:
+            raise ShapeError(f"{x} does not broadcast to {result}")
+        if result.batched and not x.batched and [t.shape for t in like] != [self.shape]:
+            raise ShapeError(f"broadcast_to {result} needs a second operand of that shape, for its batch")
+        return result
+
+    def repeats(self, x: TensorType) -> tuple[int, bool]:
+        """Elements of the result for each of x, in one image; and whether they are so many in every image."""
+        result = x.with_shape(self.shape)
+        return result.elements() // x.elements(), result.batched and not x.batched
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x, batch = inputs[0], inputs[-1].shape[0] if inputs[-1].dim() else 1
+        result = x.expand(TensorType(self.shape).size(batch))
+        return result / (result.numel() / x.numel()) if self.mean else result
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        saved = node.name if self.saves == "output" else node.inputs[0]
-        return [build.if_needed(build.operand(node, 0), ActivationGrad(self), dy, saved)]
-
-
-@dataclass(frozen=True)
-class Relu(Activation):
-    """max(x, 0)."""
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.relu(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return (saved > 0).to(saved.dtype)
-
-
-@dataclass(frozen=True)
-class Relu6(Activation):
-    """min(max(x, 0), 6)."""
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.relu6(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return ((saved > 0) & (saved < 6)).to(saved.dtype)
-
-
-@dataclass(frozen=True)
-class LeakyRelu(Activation):
-    """x where x >= 0, else slope * x. Keras's layer has slope 0.3, its activation string 0.2."""
-
-    slope: float = 0.3
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.leaky_relu(inputs[0], self.slope)
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, torch.ones_like(saved), self.slope)
-
-
-@dataclass(frozen=True)
-class Sigmoid(Activation):
-    """1 / (1 + exp(-x)); derivative y (1 - y)."""
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return saved * (1 - saved)
-
-
-@dataclass(frozen=True)
-class Tanh(Activation):
-    """Hyperbolic tangent; derivative 1 - y^2."""
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 - saved * saved
-
-
-@dataclass(frozen=True)
-class Swish(Activation):
-    """x * sigmoid(x), also called SiLU (Ramachandran et al. 2017)."""
-
-    saves: ClassVar[str] = "input"
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.silu(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        s = torch.sigmoid(saved)
-        return s * (1 + saved * (1 - s))
-
-
-@dataclass(frozen=True)
-class Gelu(Activation):
-    """x * Phi(x) (Hendrycks & Gimpel 2016); approximate: the tanh form of the same paper."""
-
-    saves: ClassVar[str] = "input"
-    approximate: bool = False
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.gelu(inputs[0], approximate="tanh" if self.approximate else "none")
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        x = saved
-        if self.approximate:
-            k = 0.7978845608028654  # sqrt(2 / pi)
-            t = torch.tanh(k * (x + 0.044715 * x**3))
-            return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
-        phi = 0.5 * (1 + torch.erf(x * 0.7071067811865476))
-        return phi + x * torch.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
-
-
-@dataclass(frozen=True)
-class Elu(Activation):
-    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
-
-    alpha: float = 1.0
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.elu(inputs[0], self.alpha)
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, 1.0, saved + self.alpha).to(saved.dtype)
-
-
-@dataclass(frozen=True)
-class ActivationGrad(_Pointwise):
-    """dy * f'(saved) for the activation f named by `activation`."""
-
-    operands: ClassVar[tuple[str, ...]] = ("dy", "saved")
-    activation: Activation = field(default_factory=Relu)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, saved = inputs
-        return dy * self.activation.derivative(saved)
+        x = build.operand(node, 0)
+        total = build.sum_to(dy, x)
+        if total is not None and self.mean:
+            repeats, per_image = self.repeats(x.type)
+            if per_image:
+                raise CompileError(f"{node.name}: no gradient of a share that depends on the batch size")
+            total = build.add(Scale(1.0 / repeats), total)
+        return [total, *[None for _ in node.inputs[1:]]]
 
 
 # -- batch norm ----------
@@ -325,6 +303,18 @@ class Normalize(_Pointwise):
         x, mean, variance = inputs
         return (x - mean) * torch.rsqrt(variance + self.epsilon)
 
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """With r = 1 / sqrt(variance + epsilon): dy r, -dy r, and -dy y r^2 / 2."""
+        x, mean, variance = (build.operand(node, i) for i in range(3))
+        rstd = build.add(RsqrtPlus(self.epsilon), variance.name)
+        dx = build.add(Multiply(), dy, rstd)
+        d_mean = build.if_needed(mean, Scale(-1.0), dx)
+        d_variance = None
+        if variance.name in build.needed:
+            half = build.add(Scale(-0.5), build.add(Multiply(), node.name, rstd))
+            d_variance = build.sum_to(build.add(Multiply(), dx, half), variance)
+        return build.sum_to(dx, x), d_mean and build.sum_to(d_mean, mean), d_variance
+
 
 @dataclass(frozen=True)
 class BatchNormGrad(_Pointwise):
@@ -349,10 +339,14 @@ class BatchNormGrad(_Pointwise):
 
 @dataclass(frozen=True)
 class Dropout(_Pointwise):
-    """Inverted dropout: the identity in inference, x * dropout_mask in training."""
+    """Inverted dropout: the identity in inference, x * dropout_mask in training.
+
+    shared: axes along which one draw holds for all places (the whole channel, the whole sample).
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     rate: float = 0.5
+    shared: tuple[int, ...] = ()
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0]

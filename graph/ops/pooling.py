@@ -74,9 +74,8 @@ class _Window(Op):
         image = values.new_zeros(n, rows, cols, c)
         for position in range(prod(self.size)):
             r, s = divmod(position, self.size[1])
-            image[:, r : r + p * step_h : step_h, s : s + q * step_w : step_w][:, :p, :q] += values[
-                ..., position
-            ]
+            under = image[:, r : r + p * step_h : step_h, s : s + q * step_w : step_w]
+            under[:, :p, :q].add_(values[..., position])
         return image[:, top : top + h, left : left + w]
 
 
@@ -145,7 +144,10 @@ class AveragePool2D(_Window):
 
 @dataclass(frozen=True)
 class AverageUnpool2D(_Window):
-    """Gradient of average pooling: each dy, over its window's number of real elements, to all of them."""
+    """Gradient of average pooling: each dy, over its window's number of real elements, to all of them.
+
+    Times the window's size, over windows that tile the map, it is up-sampling by repetition.
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("dy",)
     input_size: Pair = (0, 0)
@@ -161,3 +163,7 @@ class AverageUnpool2D(_Window):
         ones = dy.new_ones(1, *self.input_size, dy.shape[3])
         share = dy / self._windows(ones, 0.0).sum(-1)
         return self._scatter(share.unsqueeze(-1).expand(*share.shape, prod(self.size)), self.input_size)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """Spreading is the transpose of averaging, and so averaging that of spreading."""
+        return [build.if_needed(build.operand(node, 0), AveragePool2D(*self.geometry()), dy)]

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from ..errors import ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, accumulated
+from .activation import Exp
+from .movement import Reshape
+from .pointwise import BroadcastTo, Cast, Multiply, Subtract
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -52,6 +55,19 @@ class Reduce(_Reduction):
         total = reduce(accumulated(inputs[0])[0], dim=self.axes, keepdim=self.keepdims)
         return total.to(inputs[0].dtype) if self.keepdims else total
 
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """dy spread over the axes that were summed."""
+        x = build.operand(node, 0)
+        if x.name not in build.needed:
+            return [None]
+        if build.graph[dy].type.dtype != x.type.dtype:
+            dy = build.add(Cast(x.type.dtype), dy)
+        kept = x.type.with_shape(1 if i in self.axes else d for i, d in enumerate(x.type.shape))
+        if not self.keepdims and self.axes != tuple(range(len(self.axes))):
+            dy = build.add(Reshape(kept.size()[1:] if kept.batched else kept.size(), kept.batched), dy)
+        like = [x.name] if x.type.batched and not kept.batched else []
+        return [build.add(BroadcastTo(x.type.shape, self.mean), dy, *like)]
+
 
 @dataclass(frozen=True)
 class Softmax(_Reduction):
@@ -70,6 +86,29 @@ class Softmax(_Reduction):
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.if_needed(build.operand(node, 0), SoftmaxGrad(), dy, node.name)]
+
+
+@dataclass(frozen=True)
+class LogSoftmax(_Reduction):
+    """x - max - log(sum of exp(x - max)), over the last axis."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 4 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(inputs[0], -1)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """dy - exp(y) * sum of dy."""
+        if node.inputs[0] not in build.needed:
+            return [None]
+        total = build.add(Reduce((node.type.rank - 1,), keepdims=True), dy)
+        return [build.add(Subtract(), dy, build.add(Multiply(), build.add(Exp(), node.name), total))]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from ..errors import CompileError
+from ..errors import CompileError, ShapeError
 from ..op import Kind, Op
 from ..types import BATCH, DTYPES, Dim, TensorType
 
@@ -49,17 +49,73 @@ class Parameter(_Source):
 
 @dataclass(frozen=True)
 class Constant(_Source):
-    """A tensor filled with one value."""
+    """A tensor filled with one value, or with one for each place of its last axis."""
 
     shape: tuple[int, ...] = ()
-    value: float = 0.0
+    value: float | tuple[float, ...] = 0.0
     dtype: str = "float32"
 
     def infer(self, *inputs: TensorType) -> TensorType:
+        if isinstance(self.value, tuple) and self.shape[-1:] != (len(self.value),):
+            raise ShapeError(f"constant of shape {self.shape} needs as many values, found {len(self.value)}")
         return TensorType(self.shape, self.dtype)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.full(self.shape, self.value, dtype=DTYPES[self.dtype])
+        return torch.tensor(self.value, dtype=DTYPES[self.dtype]).expand(self.shape).contiguous()
+
+
+METHODS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
+"""Ways to interpolate, by Keras's names."""
+
+
+@dataclass(frozen=True)
+class InterpolationMatrix(_Source):
+    """The matrix (in_size, out_size) that resizes one axis: resized = x @ matrix.
+
+    Sample i lies at (i + 1/2) in / out - 1/2, in units of input pixels ("half-pixel centres"). Taps outside
+    the image are dropped and the others' weights divided by their sum; for bilinear that is repeating the
+    edge. method: one of METHODS; "bicubic" is that of Keys 1981 with a = -1/2. antialias: widen the kernel by
+    in / out where the axis shrinks.
+    """
+
+    in_size: int = 1
+    out_size: int = 1
+    method: str = "bilinear"
+    antialias: bool = False
+    dtype: str = "float32"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        if self.method not in METHODS:
+            raise ShapeError(f"no interpolation is called {self.method!r}; known: {', '.join(METHODS)}")
+        if min(self.in_size, self.out_size) < 1:
+            raise ShapeError(f"cannot resize an axis from {self.in_size} to {self.out_size}")
+        return TensorType((self.in_size, self.out_size), self.dtype)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        ratio = self.in_size / self.out_size
+        place = (torch.arange(self.out_size, dtype=torch.float64) + 0.5) * ratio - 0.5
+        pixel = torch.arange(self.in_size, dtype=torch.float64)[:, None]
+        if self.method == "nearest":
+            nearest = torch.floor(place + 0.5).clamp(0, self.in_size - 1)
+            return (pixel == nearest).to(DTYPES[self.dtype])
+        width = max(ratio, 1.0) if self.antialias else 1.0
+        weights = _tap((place - pixel).abs() / width, self.method)
+        return (weights / weights.sum(0)).to(DTYPES[self.dtype])
+
+
+def _tap(x: torch.Tensor, method: str) -> torch.Tensor:
+    """Weight of a tap at distance x >= 0 pixels."""
+    if method == "bilinear":
+        return (1 - x).clamp(min=0)
+    if method == "bicubic":
+        near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+        return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    reach = int(method.removeprefix("lanczos"))
+    return torch.where(x < reach, torch.sinc(x) * torch.sinc(x / reach), 0.0)
+
+
+KNOWN = (Constant, InterpolationMatrix)
+"""Sources whose value is known when a network is compiled."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +123,13 @@ class DropoutMask(_Source):
     """Inverted dropout's mask: 0 with probability `rate`, else 1 / (1 - rate); drawn anew for every batch.
 
     Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", in the
-    inverted form Keras uses, so that inference needs no scaling.
+    inverted form Keras uses, so that inference needs no scaling. shared: axes along which one draw holds.
     """
 
     shape: tuple[Dim, ...] = (BATCH,)
     rate: float = 0.5
     dtype: str = "float32"
+    shared: tuple[int, ...] = ()
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return TensorType(self.shape, self.dtype)

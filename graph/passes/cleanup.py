@@ -80,7 +80,7 @@ def _scale_refusal(graph: Graph, nodes: list[Node]) -> str | None:
 def _draw_mask(graph: Graph, nodes: list[Node]) -> str:
     node = nodes[0]
     assert isinstance(node.op, Dropout)
-    op = DropoutMask(node.type.shape, node.op.rate, node.type.dtype)
+    op = DropoutMask(node.type.shape, node.op.rate, node.type.dtype, node.op.shared)
     mask = graph.add(op, (), f"{node.name}/mask", node.layer)
     return graph.add(Multiply(), (node.inputs[0], mask), node.name, node.layer)
 

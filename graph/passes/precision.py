@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir import Graph, Node
-from ..ops import Cast, Constant, Conv2D, Dense, DropoutMask, Input, Parameter
+from ..ops import KNOWN, Cast, Conv2D, Conv2DTranspose, Dense, DropoutMask, Input, Parameter
 
 
 def with_dtype(graph: Graph, dtype: str) -> Graph:
@@ -21,7 +21,7 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
         op, inputs = node.op, [names[i] for i in node.inputs]
         if _follows(node, half):
             op = replace(op, dtype=dtype)  # type: ignore[call-arg]
-        elif isinstance(op, Conv2D | Dense) and half:
+        elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and half:
             weight = inputs[1]
             inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
         names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
@@ -34,4 +34,4 @@ def _follows(node: Node, half: bool) -> bool:
     """Whether a source takes the network's dtype; weights do not follow it below float32."""
     if isinstance(node.op, Input | DropoutMask):
         return node.type.is_floating
-    return isinstance(node.op, Parameter | Constant) and not half
+    return isinstance(node.op, (Parameter, *KNOWN)) and not half

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 
@@ -10,10 +11,13 @@ import torch.nn.functional as F
 
 from ...graph.op import Op
 from ...graph.ops import Conv2D, Dense
-from . import onednn
+from . import onednn, window_product
 from .forms import Form, form, form_of, inplace_form_of, like
 from .layout import kernel_to_torch, pad_image, split_padding, to_nchw, to_nhwc
 from .packing import PackedWeight
+
+Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None], torch.Tensor]
+"""x, w, bias, residual -> the convolution with all that follows it."""
 
 
 @dataclass
@@ -52,31 +56,48 @@ class Convolution:
         fused = onednn.attribute(self.activation, after_residual=self.with_residual)
         self.attribute = fused or onednn.Attribute()
         self.after = None if fused else self.activate
-        self._choices: dict[tuple[torch.Size, torch.dtype, torch.device], bool] = {}
+        self._choices: dict[tuple[torch.Size, torch.dtype], Way] = {}
 
     def __call__(self, x: torch.Tensor, w: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         bias = like(x, rest[0]) if self.with_bias else None
         residual = rest[-1] if self.with_residual else None
         if self.outer is not None:
             x = pad_image(x, self.outer)
-        if self.remember and self._chooses_onednn(x, w):
-            y = to_nhwc(self._fused(x, w, bias, residual))
-            return y if self.after is None else self.after(y)
-        y = to_nhwc(self._plain(x, w, bias))
+        if not self.remember:
+            return self._apart(x, w, bias, residual)
+        # Decided once for each input size: asking takes as long as a small convolution.
+        way = self._choices.get((x.shape, x.dtype))
+        if way is None:
+            way = self._choices[x.shape, x.dtype] = self._way(x, w)
+        return way(x, w, bias, residual)
+
+    def _way(self, x: torch.Tensor, w: torch.Tensor) -> Way:
+        """The fastest way for inputs like x."""
+        kernel = (w.shape[0], w.shape[1])
+        # Whole blocks of strides are counted, which is exact enough to choose by.
+        macs = x.shape[0] * x.shape[1] * x.shape[2] // prod(self.op.strides) * w.numel()
+        plain = self.op.groups == 1 and self.op.dilation == (1, 1)
+        if plain and window_product.worthwhile(x, kernel, macs):
+            return self._as_product
+        if onednn.worth_convolving(x, kernel, macs) and onednn.usable(x):
+            return self._fused
+        return self._apart
+
+    def _apart(
+        self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self._finish(to_nhwc(self._plain(x, w, bias)), residual)
+
+    def _as_product(
+        self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
+    ) -> torch.Tensor:
+        g = self.geometry
+        return self._finish(window_product.convolve(x, like(x, w), bias, g.padding, g.strides), residual)
+
+    def _finish(self, y: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         if residual is not None:
             y.add_(residual)
         return self.activate(y)
-
-    def _chooses_onednn(self, x: torch.Tensor, w: torch.Tensor) -> bool:
-        """Decided once for each input size: asking takes as long as a small convolution."""
-        key = (x.shape, x.dtype, x.device)
-        choice = self._choices.get(key)
-        if choice is None:
-            # Whole blocks of strides are counted, which is exact enough to choose by.
-            outputs = x.shape[0] * x.shape[1] * x.shape[2] // prod(self.op.strides)
-            pays = onednn.worth_convolving(x, (w.shape[0], w.shape[1]), outputs * w.numel())
-            choice = self._choices[key] = pays and onednn.usable(x)
-        return choice
 
     def _fused(
         self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None
@@ -87,7 +108,8 @@ class Convolution:
             w, size, lambda w: onednn.pack_convolution(kernel_to_torch(like(x, w)), self.geometry, size)
         )
         other = None if residual is None else to_nchw(like(x, residual))
-        return onednn.convolve(image, packed, bias, self.geometry, self.attribute, other)
+        y = to_nhwc(onednn.convolve(image, packed, bias, self.geometry, self.attribute, other))
+        return y if self.after is None else self.after(y)
 
     def _plain(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         def prepare(w: torch.Tensor) -> torch.Tensor:

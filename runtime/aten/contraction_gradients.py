@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...graph.ops import Conv2DDataGrad, Conv2DWeightGrad, DenseDataGrad, DenseWeightGrad
+from ...graph.ops import Conv2DDataGrad, Conv2DTranspose, Conv2DWeightGrad, DenseDataGrad, DenseWeightGrad
 from .forms import Form, form, like, wide
 from .layout import kernel_to_ir, kernel_to_torch, pad_image, split_padding, to_nchw, to_nhwc
 
@@ -34,7 +34,7 @@ def _unread(like: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-@form(Conv2DDataGrad)
+@form(Conv2DDataGrad, Conv2DTranspose)
 def _data_grad(op: Conv2DDataGrad) -> Form:
     outer, _ = split_padding(op.padding)
     (top, bottom), (left, right) = outer or ((0, 0), (0, 0))

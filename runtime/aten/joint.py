@@ -18,13 +18,18 @@ from ...graph.ops import (
     Dense,
     MaxPool2D,
     MaxPoolIndex2D,
+    Multiply,
+    Normalize,
     Reduce,
+    Square,
+    Subtract,
 )
 from ...graph.regions import Region
 from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
 from .forms import Form
 from .pooling import max_pool_with_index
+from .statistics import norm_gradient_sums, variance
 
 
 @dataclass
@@ -124,6 +129,48 @@ def _weight_and_bias_grad(region: Region, node: Node, inference: bool) -> Step |
     return None
 
 
+def _variance(region: Region, node: Node, inference: bool) -> Step | None:
+    """mean((x - mean(x))^2) for each channel."""
+    x, mean = (region.graph[name] for name in node.inputs)
+    square = _only_reader(region, node)
+    total = _only_reader(region, square) if square is not None and isinstance(square.op, Square) else None
+    if total is None or not (_over_pixels(total, mean=True) and _over_pixels(mean, mean=True)):
+        return None
+    if mean.inputs != (x.name,) or not _batch_norm_takes(x):
+        return None
+    return Step(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
+
+
+def _norm_gradient_sums(region: Region, node: Node, inference: bool) -> Step | None:
+    """sum(dy) and sum(dy * normalized x) for each channel."""
+    dy = region.graph[node.inputs[0]]
+    if not _over_pixels(node, mean=False) or not _batch_norm_takes(dy):
+        return None
+    for normalize in region.nodes:
+        if not isinstance(normalize.op, Normalize) or region.members.keys() & set(normalize.inputs):
+            continue
+        product = _only_reader(region, normalize)
+        if product is None or not isinstance(product.op, Multiply) or dy.name not in product.inputs:
+            continue
+        total = _only_reader(region, product)
+        if total is None or not _over_pixels(total, mean=False):
+            continue
+        both = (node.name, total.name)
+        covers = (*both, normalize.name, product.name)
+        return Step(norm_gradient_sums(normalize.op), (dy.name, *normalize.inputs), both, node.name, covers)
+    return None
+
+
+def _over_pixels(node: Node, mean: bool) -> bool:
+    """Whether this is a sum, or a mean, of each channel over a batch of images."""
+    op = node.op
+    return isinstance(op, Reduce) and op.axes == (0, 1, 2) and op.mean == mean and not op.keepdims
+
+
+def _batch_norm_takes(x: Node) -> bool:
+    return len(x.type.shape) == 4 and x.type.dtype in ("float32", "float64")
+
+
 def _read_inside(region: Region, node: Node) -> bool:
     return any(reader.name in region.members for reader in region.graph.readers(node.name))
 
@@ -135,4 +182,6 @@ JOINT: dict[type, Matcher] = {
     Dense: _product,
     MaxPool2D: _pool_and_index,
     Conv2DWeightGrad: _weight_and_bias_grad,
+    Subtract: _variance,
+    Reduce: _norm_gradient_sums,
 }

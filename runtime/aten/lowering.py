@@ -8,7 +8,7 @@ where that is a value of the region's own that nobody needs afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -89,11 +89,10 @@ def _is_new(node: Node) -> bool:
 
 
 # -- running them ----------
-@dataclass(frozen=True)
-class _Instruction:
+class _Instruction(NamedTuple):
     """run(slots[reads]...) -> slots[writes]; `dead` are the slots nobody reads any more."""
 
-    run: Callable[..., object]
+    run: Callable[..., Any]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     dead: tuple[int, ...]
@@ -109,6 +108,7 @@ class _Program:
         self.inputs = len(region.inputs)
         self.results = tuple(self.slot[node.name] for node in region.outputs)
         last = {self.slot[name]: i for i, step in enumerate(steps) for name in step.reads}
+        self.blank = [None] * (len(self.slot) - self.inputs)
         self.code = [self._instruction(index, step, last) for index, step in enumerate(steps)]
 
     def _instruction(self, index: int, step: Step, last: dict[int, int]) -> _Instruction:
@@ -126,17 +126,17 @@ class _Program:
         return self._run
 
     def _run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        slots: list[object] = [*tensors, *(None for _ in range(len(self.slot) - self.inputs))]
-        for step in self.code:
-            value = step.run(*[slots[i] for i in step.reads])
-            if len(step.writes) == 1:
-                slots[step.writes[0]] = value
+        slots: list[Any] = [*tensors, *self.blank]
+        for run, reads, writes, dead in self.code:
+            value = run(*[slots[i] for i in reads])
+            if len(writes) == 1:
+                slots[writes[0]] = value
             else:
-                for slot, part in zip(step.writes, value, strict=True):  # type: ignore[call-overload]
+                for slot, part in zip(writes, value, strict=True):
                     slots[slot] = part
-            for slot in step.dead:
+            for slot in dead:
                 slots[slot] = None
-        return tuple(slots[i].contiguous() for i in self.results)  # type: ignore[attr-defined]
+        return tuple([slots[i].contiguous() for i in self.results])
 
 
 def _single(run: Callable[..., object], results: int) -> Runner:

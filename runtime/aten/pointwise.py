@@ -9,23 +9,39 @@ import torch
 import torch.nn.functional as F
 
 from ...graph.ops import (
+    Abs,
     Activation,
     ActivationGrad,
     Add,
     BatchNorm,
     BatchNormGrad,
     Cast,
+    Divide,
     Dropout,
     Elu,
+    Exp,
+    ExtremumGrad,
     Gelu,
+    GeneralRelu,
+    HardSigmoid,
+    HardSwish,
     LeakyRelu,
+    Log,
+    Maximum,
+    Minimum,
+    Mish,
     Multiply,
     Normalize,
+    Prelu,
+    PreluGrad,
     Relu,
     Relu6,
     RsqrtPlus,
     Scale,
     Sigmoid,
+    Softplus,
+    Softsign,
+    Sqrt,
     Square,
     Subtract,
     Swish,
@@ -34,10 +50,12 @@ from ...graph.ops import (
 from .forms import Form, form, inplace, like, wide
 
 OWN_RESULT = (
-    Add, ActivationGrad, BatchNorm, BatchNormGrad, Elu, Gelu, LeakyRelu, Multiply, Normalize, Relu, Relu6,
-    RsqrtPlus, Scale, Sigmoid, Square, Subtract, Swish, Tanh,
+    Abs, ActivationGrad, Add, BatchNorm, BatchNormGrad, Divide, Elu, Exp, ExtremumGrad, Gelu, GeneralRelu,
+    HardSigmoid, HardSwish, LeakyRelu, Log, Maximum, Minimum, Mish, Multiply, Normalize, Prelu, PreluGrad,
+    Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, Softsign, Sqrt, Square, Subtract, Swish, Tanh,
 )  # fmt: skip
-"""Ops whose result is always new memory. The others (Cast, Dropout) may hand on their operand itself."""
+"""Ops whose result is always new memory. The others (BroadcastTo, Cast, Dropout) may hand on their operand
+itself."""
 
 
 def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
@@ -53,6 +71,9 @@ ARITHMETIC: dict[type, tuple[Form, Form]] = {
     Add: (_kept(torch.add), torch.Tensor.add_),
     Subtract: (_kept(torch.sub), torch.Tensor.sub_),
     Multiply: (_kept(torch.mul), torch.Tensor.mul_),
+    Divide: (_kept(torch.div), torch.Tensor.div_),
+    Maximum: (_kept(torch.maximum), lambda a, b: torch.maximum(a, like(a, b), out=a)),
+    Minimum: (_kept(torch.minimum), lambda a, b: torch.minimum(a, like(a, b), out=a)),
     Square: (torch.square, torch.Tensor.square_),
 }
 
@@ -87,7 +108,7 @@ def _as_defined(op: Cast | Dropout) -> Form:
 
 
 # -- activations ----------
-@inplace(Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Swish, Elu)
+@inplace(Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Swish, Elu, HardSwish, Mish, Exp, Log, Sqrt, Abs)
 def _activation_in_place(op: Activation) -> Form:
     match op:
         case Relu6():
@@ -102,7 +123,31 @@ def _activation_in_place(op: Activation) -> Form:
             return lambda x: F.silu(x, inplace=True)
         case Elu(alpha=alpha):
             return lambda x: F.elu_(x, alpha)
+        case HardSwish():
+            return lambda x: F.hardswish(x, inplace=True)
+        case Mish():
+            return lambda x: F.mish(x, inplace=True)
+        case Exp() | Log() | Sqrt() | Abs():
+            return {Exp: torch.exp_, Log: torch.log_, Sqrt: torch.sqrt_, Abs: torch.abs_}[type(op)]
     return torch.relu_
+
+
+@inplace(HardSigmoid)
+def _hard_sigmoid_in_place(op: HardSigmoid) -> Form:
+    return lambda x: x.mul_(op.slope).add_(op.offset).clamp_(0.0, 1.0)
+
+
+@form(GeneralRelu)
+def _general_relu(op: GeneralRelu) -> Form:
+    """One pass where there is neither a slope nor a threshold."""
+    if op.max_value is None or op.max_value < 0 or op.negative_slope or op.threshold:
+        return op.reference
+    return lambda x: x.clamp(0.0, op.max_value)
+
+
+@form(Softplus)
+def _softplus(op: Softplus) -> Form:
+    return lambda x: F.softplus(x, threshold=40.0)  # beyond which exp(-x) is below float64's resolution
 
 
 @form(ActivationGrad)
@@ -125,6 +170,12 @@ def _activation_grad(op: ActivationGrad) -> Form:
         case Gelu(approximate=approximate):
             method = "tanh" if approximate else "none"
             return lambda dy, x: aten.gelu_backward.default(dy, like(dy, x), approximate=method)
+        case HardSwish():
+            return lambda dy, x: aten.hardswish_backward.default(dy, like(dy, x))
+        case Mish():
+            return lambda dy, x: aten.mish_backward.default(dy, like(dy, x))
+        case Softplus():
+            return lambda dy, x: aten.softplus_backward.default(dy, like(dy, x), 1.0, 40.0)
         case Elu(alpha=alpha):
             return lambda dy, y: aten.elu_backward.default(dy, alpha, 1.0, 1.0, True, like(dy, y))
     return op.reference
@@ -137,6 +188,17 @@ def _activation_grad_in_place(op: ActivationGrad) -> Form:
         return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
     grad = _activation_grad(op)
     return lambda dy, y: grad(dy, y)
+
+
+# -- trained slopes ----------
+@form(Prelu)
+def _prelu(op: Prelu) -> Form:
+    return lambda x, alpha: torch.where(x > 0, x, x * like(x, alpha))
+
+
+@form(PreluGrad)
+def _prelu_grad(op: PreluGrad) -> Form:
+    return lambda dy, x, alpha: torch.where(x > 0, dy, dy * like(dy, alpha))
 
 
 # -- batch norm: x times a vector plus a vector ----------

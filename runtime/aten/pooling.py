@@ -58,6 +58,9 @@ def _terms(op: Any, x: torch.Tensor) -> Native | None:
 @form(MaxPool2D)
 def _max_pool(op: MaxPool2D) -> Form:
     def run(x: torch.Tensor) -> torch.Tensor:
+        if _worth_slicing(op, x):
+            rows = torch.maximum(*_halves(x, axis=1))
+            return torch.maximum(*_halves(rows, axis=2))
         terms = _terms(op, x)
         if terms is None:
             x, terms = pad_image(x, op.padding, float("-inf")), Native((0, 0), False)
@@ -71,6 +74,8 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
     dtype = torch.uint8 if prod(op.size) <= 255 else torch.int32
 
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if x.shape[3] < VECTOR and _worth_slicing(op, x):
+            return _maxima_of_pairs(x)
         padding, terms = op.padding, _terms(op, x)
         # A flat position tells row and column apart only where the window is no wider than the image.
         if terms is None or op.size[1] > x.shape[2]:
@@ -85,6 +90,41 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
         return to_nhwc(values), offset.sub_(row.mul_(x.shape[2] - op.size[1])).to(dtype)
 
     return run
+
+
+# -- 2x2 windows side by side: a maximum over columns, then over rows ----------
+VECTOR = 16
+"""Channels below which the operator's loop over them is not vector code: six take it as long as sixty."""
+SMALL_MAP = 40_000
+SMALL_MAP_OF_FEW_CHANNELS = 4_000
+"""Elements of a map below which one operator call beats the several that slices take.
+
+Measured in float32 with one thread: 32 x 28 x 28 x 6 takes 354 us in the operator and 50 us here,
+32 x 32 x 32 x 64 takes 535 and 263 us.
+"""
+
+
+def _worth_slicing(op: MaxPool2D | MaxPoolIndex2D, x: torch.Tensor) -> bool:
+    apart = op.size == op.strides == (2, 2) and op.padding == ((0, 0), (0, 0))
+    whole = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    least = SMALL_MAP_OF_FEW_CHANNELS if x.shape[3] < VECTOR else SMALL_MAP
+    return apart and whole and x.device.type == "cpu" and x.numel() >= least
+
+
+def _halves(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The even and the odd slices of axis 1 or 2."""
+    return (x[:, 0::2], x[:, 1::2]) if axis == 1 else (x[:, :, 0::2], x[:, :, 1::2])
+
+
+def _maxima_of_pairs(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maxima of 2x2 windows and their positions 2 * row + column, the first of equal ones."""
+    left, right = _halves(x, axis=2)
+    upper, lower = _halves(torch.maximum(left, right), axis=1)
+    column_above, column_below = _halves((right > left).view(torch.uint8), axis=1)
+    row = (lower > upper).view(torch.uint8)
+    # Bits, since a choice by torch.where takes four times as long: above ^ (above ^ below) is below.
+    column = (column_above ^ column_below).bitwise_and_(row).bitwise_xor_(column_above)
+    return torch.maximum(upper, lower), column.bitwise_or_(row.bitwise_left_shift_(1))
 
 
 @lru_cache(maxsize=256)

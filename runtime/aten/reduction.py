@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-from ...graph.ops import LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad
+from ...graph.ops import LogSoftmax, LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad
 from .forms import Form, form, like, wide
 
 
@@ -23,11 +24,25 @@ def _softmax(op: Softmax) -> Form:
     return lambda x: torch.softmax(x, -1)
 
 
+@form(LogSoftmax)
+def _log_softmax(op: LogSoftmax) -> Form:
+    return lambda x: torch.log_softmax(x, -1)
+
+
 @form(SoftmaxGrad)
 def _softmax_grad(op: SoftmaxGrad) -> Form:
     def run(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.aten._softmax_backward_data.default(dy, like(dy, y), -1, dy.dtype)
         return result
+
+    return run
+
+
+@form(SoftmaxCrossEntropy)
+def _cross_entropy(op: SoftmaxCrossEntropy) -> Form:
+    def run(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        kept, classes = wide(logits.dtype), logits.shape[-1]
+        return F.cross_entropy(logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept))
 
     return run
 

@@ -1,0 +1,230 @@
+"""A model -> Keras 3's JSON: `Model.to_json`.
+
+A model that was read from a file of Keras 3 keeps the file's nodes, inputs and outputs; those of all others
+are made from the calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...graph.errors import UnsupportedLayerError
+from ..layers import Layer, Rescaling
+from ..lowering import Block
+from ..model import Model, Sequential
+from ..symbolic import Call, SymbolicTensor
+from .export_layers import Json, batch_shape, layer_entry, object_entry
+
+OPERATIONS = ("Add", "Subtract", "Multiply")
+"""Layers that arithmetic on symbolic tensors makes, and Keras's operations of the same names."""
+
+SPREAD = ("MultiHeadAttention", "GroupQueryAttention")
+"""Layers that take several tensors one by one rather than as a list."""
+
+
+def to_json(model: Model, indent: int | None = None) -> str:
+    """The model as Keras 3 writes it. Raises UnsupportedLayerError for what Keras cannot say."""
+    model.inputs  # noqa: B018  a Sequential without a shape says so here
+    return json.dumps(model_entry(model, file_name(model)), indent=indent, allow_nan=False)
+
+
+def file_name(block: Block) -> str:
+    """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did."""
+    return block.name.replace("/", "_")
+
+
+def file_names(model: Model) -> dict[Block, str]:
+    """The names of a model's layers in the file, each once."""
+    names: dict[Block, str] = {}
+    taken: set[str] = set()
+    for block in blocks(model):
+        name, count = file_name(block), 0
+        while name in taken:
+            count += 1
+            name = f"{file_name(block)}_{count}"
+        names[block] = name
+        taken.add(name)
+    return names
+
+
+def blocks(model: Model) -> list[Block]:
+    """The layers as Keras lists them, where a Sequential begins with its input."""
+    entry = [model.inputs[0].node.block] if isinstance(model, Sequential) else []
+    return [*entry, *model.layers]
+
+
+def model_entry(model: Model, name: str) -> Json:
+    """module, class_name, config and what the model's file said beside them."""
+    sequential = isinstance(model, Sequential)
+    class_name = "Sequential" if sequential else "Functional"
+    module = "keras" if sequential else "keras.src.models.functional"
+    written = model.written if model.written is not None and model.written.keras_3 else None
+    said: Json = dict(written.config) if written else {"trainable": True}
+    if sequential:
+        said.setdefault("build_input_shape", batch_shape(model.inputs[0].type))
+    config = {**said, "name": name, **(_chain(model) if sequential else _network(model))}
+    entry = object_entry(module, class_name, {})
+    if written:
+        entry |= {k: v for k, v in written.data.items() if k not in ("inbound_nodes", "name")}
+    elif not sequential:
+        entry["registered_name"] = "Functional"
+    entry["config"] = config
+    return entry
+
+
+def _entry(block: Block, name: str) -> Json:
+    if isinstance(block, Model):
+        return model_entry(block, name)
+    if isinstance(block, Layer):
+        return layer_entry(block, name)
+    raise UnsupportedLayerError(f"{block.label}: Keras has no such layer")
+
+
+def _chain(model: Model) -> Json:
+    return {"layers": [_entry(block, name) for block, name in file_names(model).items()]}
+
+
+# -- functional models ---------------------------------------------------------------------------------------
+def _network(model: Model) -> Json:
+    return _network_as_written(model) if _keeps_nodes(model) else _network_from_calls(model)
+
+
+def _keeps_nodes(model: Model) -> bool:
+    written = model.written
+    return written is not None and written.keras_3 and len(written.config["layers"]) == len(model.layers)
+
+
+def _network_as_written(model: Model) -> Json:
+    """The file's nodes, whose references only follow the layers' names."""
+    assert model.written is not None
+    config = model.written.config
+    names = file_names(model)
+    ways = {
+        said.get("name") or said["config"]["name"]: name
+        for said, name in zip(config["layers"], names.values(), strict=True)
+    }
+    layers = []
+    for said, (block, name) in zip(config["layers"], names.items(), strict=True):
+        operation = isinstance(block, Layer) and block.operation
+        entry = {**said, "config": {**said["config"], "name": name}} if operation else _entry(block, name)
+        nodes = _renamed(said.get("inbound_nodes", []), ways)
+        layers.append({**entry, "name": name, "inbound_nodes": nodes})
+    ends = {key: _renamed_ends(config[key], ways) for key in ("input_layers", "output_layers")}
+    return {"layers": layers, **ends}
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """A node with its tensors under the layers' names of now."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__keras_tensor__":
+            layer, *rest = value["config"]["keras_history"]
+            return {**value, "config": {**value["config"], "keras_history": [names.get(layer, layer), *rest]}}
+        return {key: _renamed(item, names) for key, item in value.items()}
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+
+
+def _renamed_ends(value: Any, names: Mapping[str, str]) -> Any:
+    """input_layers or output_layers: a triple, or lists and objects of them."""
+    if isinstance(value, Mapping):
+        return {key: _renamed_ends(item, names) for key, item in value.items()}
+    if value and isinstance(value[0], str):
+        return [names[value[0]], *value[1:]]
+    return [_renamed_ends(item, names) for item in value]
+
+
+def _network_from_calls(model: Model) -> Json:
+    names = file_names(model)
+    uses: dict[Block, list[Call]] = {block: [] for block in names}
+    for call in model.network:
+        uses[call.block].append(call)
+    index = {call: k for calls in uses.values() for k, call in enumerate(calls)}
+
+    def tensor(value: SymbolicTensor) -> Json:
+        history = [names[value.node.block], index[value.node], value.position]
+        config = {"shape": batch_shape(value.type), "dtype": value.dtype, "keras_history": history}
+        return {"class_name": "__keras_tensor__", "config": config}
+
+    def end(value: SymbolicTensor) -> list[Any]:
+        # Node 0 of a Functional is the model itself, for an output and nowhere else.
+        block = value.node.block
+        shift = int(isinstance(block, Model) and not isinstance(block, Sequential))
+        return [names[block], index[value.node] + shift, value.position]
+
+    layers = []
+    for block, name in names.items():
+        operation = isinstance(block, Layer) and block.operation
+        as_written = all(call.written is not None and call.written.keras_3 for call in uses[block])
+        entry = _operation(block, name, as_written) if operation else _entry(block, name)
+        nodes = [
+            _node(call, [tensor(x) for x in call.inputs], as_written) for call in uses[block] if call.inputs
+        ]
+        layers.append({**entry, "name": name, "inbound_nodes": nodes})
+    inputs, outputs = model.structure
+    return {
+        "layers": layers,
+        "input_layers": _arranged(inputs, end, model.inputs),
+        "output_layers": _arranged(outputs, end, model.outputs),
+    }
+
+
+def _arranged(structure: Any, end: Any, tensors: Sequence[SymbolicTensor]) -> Any:
+    """References in the arrangement the model was given: alone, in a list, or under keys."""
+    if isinstance(structure, Mapping):
+        return {str(key): end(value) for key, value in structure.items()}
+    if structure is None or isinstance(structure, SymbolicTensor):
+        return end(tensors[0]) if len(tensors) == 1 else [end(value) for value in tensors]
+    return [end(value) for value in structure]
+
+
+def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
+    """One entry of inbound_nodes."""
+    block = call.block
+    if as_written and call.written is not None:
+        node = _with_tensors(dict(call.written.data), iter(tensors))
+        return {"args": node["args"], "kwargs": node.get("kwargs", {})}
+    arguments: list[Any]
+    if isinstance(block, Layer) and block.operation:
+        arguments = _operands(block, tensors)
+    elif isinstance(block, Model) and isinstance(block.structure[0], Mapping):
+        arguments = [dict(zip(sorted(block.structure[0]), tensors, strict=True))]
+    elif len(tensors) == 1 and not (isinstance(block, Layer) and block.arity[1] != 1):
+        arguments = tensors
+    else:
+        arguments = tensors if type(block).__name__ in SPREAD else [tensors]
+    return {"args": arguments, "kwargs": {}}
+
+
+def _with_tensors(value: Any, tensors: Iterator[Json]) -> Any:
+    """A node of a file with its tensors replaced, in their order."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__keras_tensor__":
+            return next(tensors)
+        return {key: _with_tensors(item, tensors) for key, item in value.items()}
+    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+# -- operations ----------------------------------------------------------------------------------------------
+def _operation(block: Block, name: str, as_written: bool) -> Json:
+    """Arithmetic on tensors, which is no layer in Keras."""
+    if as_written and block.written is not None:
+        return {**block.written.data, "config": {**block.written.config, "name": name}}
+    kind = _affine(block)[0] if isinstance(block, Rescaling) else type(block).__name__
+    if kind not in OPERATIONS:
+        raise UnsupportedLayerError(f"{block.label}: Keras has no operation for it")
+    return {**object_entry("keras.src.ops.numpy", kind, {"name": name}), "registered_name": kind}
+
+
+def _operands(block: Layer, tensors: list[Json]) -> list[Any]:
+    if not isinstance(block, Rescaling):
+        return tensors
+    kind, value = _affine(block)
+    return [value, *tensors] if kind == "Subtract" else [*tensors, value]
+
+
+def _affine(block: Rescaling) -> tuple[str, Any]:
+    """x * scale + offset, made by one operator with one number: the operator and the number."""
+    if not block.offset:
+        return "Multiply", block.scale
+    return ("Add", block.offset) if block.scale == 1 else ("Subtract", block.offset)

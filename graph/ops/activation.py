@@ -1,0 +1,337 @@
+"""Activations: functions of one value, with their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ShapeError
+from ..types import TensorType
+from .pointwise import Multiply, _Pointwise
+
+if TYPE_CHECKING:
+    from ..gradients import GradientBuilder
+    from ..ir import Node
+
+
+@dataclass(frozen=True)
+class Activation(_Pointwise):
+    """Base of the activations y = f(x).
+
+    saves: which of x ("input") or y ("output") the derivative is written in; saving y lets the kernel that
+    computes y drop x, and lets the derivative move behind a max pooling.
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    saves: ClassVar[str] = "output"
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        """f'(x), from x or from y = f(x) as `saves` says."""
+        raise NotImplementedError
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        saved = node.name if self.saves == "output" else node.inputs[0]
+        return [build.if_needed(build.operand(node, 0), ActivationGrad(self), dy, saved)]
+
+
+@dataclass(frozen=True)
+class Relu(Activation):
+    """max(x, 0)."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.relu(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return (saved > 0).to(saved.dtype)
+
+
+@dataclass(frozen=True)
+class Relu6(Activation):
+    """min(max(x, 0), 6)."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.relu6(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return ((saved > 0) & (saved < 6)).to(saved.dtype)
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Activation):
+    """x where x >= 0, else slope * x. Keras's layer has slope 0.3, its activation string 0.2."""
+
+    slope: float = 0.3
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(inputs[0], self.slope)
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return torch.where(saved > 0, torch.ones_like(saved), self.slope)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x)); derivative y (1 - y)."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return saved * (1 - saved)
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """Hyperbolic tangent; derivative 1 - y^2."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return 1 - saved * saved
+
+
+@dataclass(frozen=True)
+class Swish(Activation):
+    """x * sigmoid(x), also called SiLU (Ramachandran et al. 2017)."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.silu(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        s = torch.sigmoid(saved)
+        return s * (1 + saved * (1 - s))
+
+
+@dataclass(frozen=True)
+class Gelu(Activation):
+    """x * Phi(x) (Hendrycks & Gimpel 2016); approximate: the tanh form of the same paper."""
+
+    saves: ClassVar[str] = "input"
+    approximate: bool = False
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.gelu(inputs[0], approximate="tanh" if self.approximate else "none")
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        x = saved
+        if self.approximate:
+            k = 0.7978845608028654  # sqrt(2 / pi)
+            t = torch.tanh(k * (x + 0.044715 * x**3))
+            return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
+        phi = 0.5 * (1 + torch.erf(x * 0.7071067811865476))
+        return phi + x * torch.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
+
+
+@dataclass(frozen=True)
+class Elu(Activation):
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
+
+    alpha: float = 1.0
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.elu(inputs[0], self.alpha)
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return torch.where(saved > 0, 1.0, saved + self.alpha).to(saved.dtype)
+
+
+@dataclass(frozen=True)
+class GeneralRelu(Activation):
+    """Keras's ReLU layer with all its arguments.
+
+    min(x, max_value) where x > threshold, else negative_slope * (x - threshold).
+    """
+
+    saves: ClassVar[str] = "input"
+    max_value: float | None = None
+    negative_slope: float = 0.0
+    threshold: float = 0.0
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        kept = x if self.max_value is None else x.clamp(max=self.max_value)
+        below = self.negative_slope * (x - self.threshold) if self.negative_slope else torch.zeros_like(x)
+        return torch.where(x <= self.threshold, below, kept)
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        slope = torch.where(saved > self.threshold, 1.0, self.negative_slope).to(saved.dtype)
+        if self.max_value is None:
+            return slope
+        above = (saved > self.threshold) & (saved >= self.max_value)
+        return torch.where(above, torch.zeros_like(saved), slope)
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """slope * x + offset between 0 and 1.
+
+    Keras 3 has slope 1/6, which is relu6(x + 3) / 6; Keras 2 has slope 0.2.
+    """
+
+    slope: float = 1 / 6
+    offset: float = 0.5
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return (inputs[0] * self.slope + self.offset).clamp(0.0, 1.0)
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return self.slope * ((saved > 0) & (saved < 1)).to(saved.dtype)
+
+
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """x * relu6(x + 3) / 6, also called hard SiLU (Howard et al. 2019)."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.hardswish(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        middle = torch.where(saved < 3, saved / 3 + 0.5, 1.0)
+        return torch.where(saved <= -3, 0.0, middle).to(saved.dtype)
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """log(1 + exp(x)), in the form max(x, 0) + log(1 + exp(-|x|)) that cannot overflow."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(saved)
+
+
+@dataclass(frozen=True)
+class Softsign(Activation):
+    """x / (1 + |x|)."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.softsign(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return 1 / (1 + saved.abs()) ** 2
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """x * tanh(softplus(x)) (Misra 2019)."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.mish(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        t = torch.tanh(Softplus().reference(saved))
+        return t + saved * torch.sigmoid(saved) * (1 - t * t)
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    """exp(x), its own derivative."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.exp(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return saved
+
+
+@dataclass(frozen=True)
+class Log(Activation):
+    """The natural logarithm; derivative 1 / x."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.log(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return 1 / saved
+
+
+@dataclass(frozen=True)
+class Sqrt(Activation):
+    """Square root; derivative 1 / (2 y)."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return 0.5 / saved
+
+
+@dataclass(frozen=True)
+class Abs(Activation):
+    """|x|; derivative the sign of x, 0 at 0."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0].abs()
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return torch.sign(saved)
+
+
+@dataclass(frozen=True)
+class ActivationGrad(_Pointwise):
+    """dy * f'(saved) for the activation f named by `activation`."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "saved")
+    activation: Activation = field(default_factory=Relu)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, saved = inputs
+        return dy * self.activation.derivative(saved)
+
+
+@dataclass(frozen=True)
+class Prelu(_Pointwise):
+    """x where x > 0, else alpha * x, with trained slopes alpha (He et al. 2015); alpha broadcasts to x."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "alpha")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, alpha = inputs
+        if super().infer(x, alpha) != x:
+            raise ShapeError(f"prelu's alpha {alpha} does not broadcast to {x}")
+        return x
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x, alpha = inputs
+        return torch.where(x > 0, x, alpha * x)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """dx with slope 1 or alpha; d_alpha = dy * min(x, 0), summed over what alpha is shared by."""
+        x, alpha = build.operand(node, 0), build.operand(node, 1)
+        dx = build.if_needed(x, PreluGrad(), dy, x.name, alpha.name)
+        if alpha.name not in build.needed:
+            return [dx, None]
+        below = build.add(GeneralRelu(max_value=0.0, negative_slope=1.0), x.name)
+        return [dx, build.sum_to(build.add(Multiply(), dy, below), alpha)]
+
+
+@dataclass(frozen=True)
+class PreluGrad(_Pointwise):
+    """dy where x > 0, else alpha * dy."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "x", "alpha")
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, x, alpha = inputs
+        return torch.where(x > 0, dy, alpha * dy)

@@ -1,0 +1,34 @@
+"""Batch norm's statistics and its two gradient sums, each in one pass of PyTorch's own batch norm."""
+
+from __future__ import annotations
+
+import torch
+
+from ...graph.ops import Normalize
+from .forms import Form, like
+from .layout import to_nchw
+
+
+def variance(x: torch.Tensor) -> torch.Tensor:
+    """x (N, H, W, C) -> the biased variance of each channel: (C,)."""
+    _, found = torch.ops.aten.batch_norm_update_stats.default(to_nchw(x), None, None, 0.0)
+    result: torch.Tensor = found
+    return result
+
+
+def norm_gradient_sums(op: Normalize) -> Form:
+    """dy, x (N, H, W, C), mean, variance (C,) -> each channel's sums of dy and of dy * normalized x."""
+    backward = torch.ops.aten.native_batch_norm_backward.default
+
+    def run(
+        dy: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # The operator takes one dtype; moving statistics stay float32 where a network computes in float64.
+        mean, rstd = like(x, mean), torch.rsqrt(like(x, variance) + op.epsilon)
+        unread = (None, None, None)  # weight and moving statistics: the sums do not depend on them
+        _, d_gamma, d_beta = backward(
+            to_nchw(dy), to_nchw(x), *unread, mean, rstd, True, op.epsilon, [False, True, True]
+        )
+        return d_beta, d_gamma
+
+    return run
