@@ -169,7 +169,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     if sums > _most_sums(fit):
         return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
-        return schedule.block_m * schedule.block_k // threads <= 16
+        most = 8 if fit.target.gpu.backend == "hip" else 16
+        return schedule.block_m * schedule.block_k // threads <= most
     if not fit.operands_in_registers:
         return True
     return schedule.block_k <= 32 if _crowded(fit) else sums < 64 or schedule.block_k <= 32
