@@ -290,10 +290,3 @@ def _batch_norm_grad(op: BatchNormGrad, operands: Sequence[str], count: str) -> 
         raise CompileError("batch_norm_grad needs the number of values per channel")
     rstd = f"(1.0 / tl.sqrt({variance} + {number(op.epsilon)}))"
     return f"{gamma} * {rstd} * ({dy} - ({d_beta} + ({x} - {mean}) * {rstd} * {d_gamma}) / {count})"
-
-
-def is_pointwise(op: Op) -> bool:
-    """Whether `expression` knows the op."""
-    if isinstance(op, ActivationGrad):
-        return type(op.activation) in _SLOPE
-    return isinstance(op, BatchNormGrad | BroadcastTo) or type(op) in _TEXT

@@ -213,12 +213,6 @@ def initializer(value: Any) -> str:
     return value
 
 
-def absent(value: Any) -> None:
-    """An argument of Keras that ConvLoom only takes at None."""
-    if value is not None:
-        raise UnsupportedLayerError(f"is not supported, got {value!r}; leave it at None")
-
-
 def maybe(check: Check) -> Check:
     """The check for anything but None, which stays."""
     return lambda value: None if value is None else check(value)

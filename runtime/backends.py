@@ -61,7 +61,8 @@ class Backend:
                 (v.shape[0] for v, n in zip(inputs, kernel.inputs, strict=True) if n.type.batched), 1
             )
             outputs = tuple(torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results)
-            settings.say(5, f"launch {kernel.name} batch {batch}")
+            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
+                settings.say(5, f"launch {kernel.name} batch {batch}")
             launch(*inputs, *outputs)
             return outputs
 
