@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports Keras
+
 import torch
 
 # Tests run one process a core; a pool of threads in each would make the processes wait for one another.

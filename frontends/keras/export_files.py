@@ -26,7 +26,7 @@ from ..layers import Layer
 from ..lowering import Block
 from ..model import Model
 from .export import file_name, file_names, to_json
-from .weights import KERAS_3, group_stem
+from .weights import KERAS_3, group_stem, homes
 
 KERAS_VERSION = "3.15.1"
 """Whose format is written."""
@@ -131,6 +131,9 @@ def _write_block(block: Block, name: str, place: h5py.Group) -> None:
     if isinstance(block, Model):
         _write_layers(block, place.create_group(KERAS_3))
     elif isinstance(block, Layer):
-        for position, weight in enumerate(block.built):
-            value = block.values[weight.name]
-            stored.create_dataset(str(position), data=value.numpy().astype(weight.dtype, copy=False))
+        for home, weights in homes(block).items():
+            if home:
+                stored = place.require_group(home).create_group("vars")
+            for position, weight in enumerate(weights):
+                value = block.values[weight.name]
+                stored.create_dataset(str(position), data=value.numpy().astype(weight.dtype, copy=False))

@@ -2,6 +2,7 @@
 
     layers/conv2d/vars/0, 1        class in snake case, counted per class in the model's layer order
     layers/functional/layers/...   inside nested models
+    layers/multi_head_attention/query_dense/vars/0     inside a layer that is made of others
 
 A shape is known from the model before the file is asked, so a file can never make us take more memory than
 the model has. Only plain data sets inside the file are read: no links, no external or virtual storage.
@@ -20,7 +21,7 @@ import torch
 
 from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
-from ..layers import InputLayer, Layer
+from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
 from ..model import Model, Sequential
 from .hdf5 import check_storage, child, child_names, first_line, open_hdf5, read_array
@@ -113,6 +114,14 @@ def group_stem(model: Model, block: Block) -> str | None:
     return snake_case(block.keras_class if isinstance(block, Model) else type(block).__name__)
 
 
+def homes(layer: Layer) -> dict[str, list[Weight]]:
+    """The weights by the part of the layer that Keras keeps them in; "" is the layer itself."""
+    parts: dict[str, list[Weight]] = {"": []}
+    for weight in layer.built:
+        parts.setdefault(weight.home, []).append(weight)
+    return parts
+
+
 def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[Group]:
     """Where each layer's variables lie. Of a shared layer only the first place is read, but all count."""
     counters: Counter[str] = Counter()
@@ -141,27 +150,29 @@ def _read_layer(
     file: h5py.File, group: Group, label: str, problems: list[str]
 ) -> Found:
     """The weights of one layer; what does not fit goes to `problems`."""
-    found = []
-    stored = child(file, f"{group.path}/vars", label)
-    for position, weight in enumerate(group.layer.built):
-        place = f"{group.layer.label}: weight {weight.name!r} ({group.path}/vars/{position})"
-        data = child(file, f"{group.path}/vars/{position}", label)
-        if not isinstance(data, h5py.Dataset):
-            problems.append(f"{place} is missing, expected shape {weight.shape}")
-            continue
-        check_storage(data, f"{label}: {group.path}/vars/{position}")
-        try:
-            kinds = "f" if weight.dtype == "float32" else "iu"
-            values = read_array(data, weight.shape, place, kinds).astype(weight.dtype, copy=False)
-        except ModelFormatError as error:
-            problems.append(str(error))
-            continue
-        found.append((group.layer, weight.name, torch.from_numpy(values)))
-    if isinstance(stored, h5py.Group) and len(stored) > len(group.layer.built):
-        problems.append(
-            f"{group.layer.label}: the file holds {len(stored)} variables ({group.path}/vars), "
-            f"expected {len(group.layer.built)}"
-        )
+    found: Found = []
+    for home, weights in homes(group.layer).items():
+        path = f"{group.path}/{home}/vars" if home else f"{group.path}/vars"
+        for position, weight in enumerate(weights):
+            place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"
+            data = child(file, f"{path}/{position}", label)
+            if not isinstance(data, h5py.Dataset):
+                problems.append(f"{place} is missing, expected shape {weight.shape}")
+                continue
+            check_storage(data, f"{label}: {path}/{position}")
+            try:
+                kinds = "f" if weight.dtype == "float32" else "iu"
+                values = read_array(data, weight.shape, place, kinds).astype(weight.dtype, copy=False)
+            except ModelFormatError as error:
+                problems.append(str(error))
+                continue
+            found.append((group.layer, weight.name, torch.from_numpy(values)))
+        stored = child(file, path, label)
+        if isinstance(stored, h5py.Group) and len(stored) > len(weights):
+            problems.append(
+                f"{group.layer.label}: the file holds {len(stored)} variables ({path}), "
+                f"expected {len(weights)}"
+            )
     return found
 
 

@@ -24,7 +24,13 @@ from ..names import check_name, next_name
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
 
-RANKS = {2: "(N, features)", 4: "an image (N, height, width, channels)"}
+RANKS = {
+    2: ("(N, features)", "Flatten it first"),
+    3: ("a sequence (N, steps, channels)", "Reshape it to a sequence first"),
+    4: ("an image (N, height, width, channels)", "Reshape it to an image first"),
+    5: ("a volume (N, depth, height, width, channels)", "Reshape it to a volume first"),
+}
+"""What inputs of a rank are called, and what to do with one of another rank."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Weight:
     """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
 
     initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     """
 
     name: str
@@ -39,6 +46,7 @@ class Weight:
     initializer: str | float = "zeros"
     trainable: bool = True
     dtype: str = "float32"
+    home: str = ""
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)
@@ -140,10 +148,8 @@ class Layer(Block):
             raise self.fail(f"takes {wanted} input(s), got {len(inputs)}")
         for kind in inputs:
             if self.rank is not None and kind.rank != self.rank:
-                raise self.fail(
-                    f"takes {RANKS[self.rank]}, found {kind} of rank {kind.rank}; "
-                    f"{'Reshape it to an image first' if self.rank == 4 else 'Flatten it first'}"
-                )
+                wanted, remedy = RANKS[self.rank]
+                raise self.fail(f"takes {wanted}, found {kind} of rank {kind.rank}; {remedy}")
         self.check(inputs)
         weights = tuple(self.weights(inputs))
         if self._built_for and weights != self.built:
