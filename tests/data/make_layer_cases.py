@@ -4,8 +4,8 @@
 
 The cases stand in ``layer_cases/<topic>.py``, the results in ``layer_cases/<topic>.npz``. For a case ``c``:
 ``c/json`` (bytes of the model's JSON), ``c/x0``, ``c/x1``, ... (inputs), ``c/w0``, ... (weights in Keras's
-order), ``c/y`` or ``c/y0``, ``c/y1``, ... (outputs in inference). Keras's torch backend is wrong in some layers:
-a topic that says ``BACKEND = "jax"`` is left out where Keras runs on another.
+order), ``c/y`` or ``c/y0``, ``c/y1``, ... (outputs in inference). Keras's torch backend is wrong in some
+layers: a topic that says ``BACKEND = "jax"`` is left out where Keras runs on another.
 """
 
 from __future__ import annotations
