@@ -23,11 +23,10 @@ JSON and `.weights.h5`, read by ConvLoom without Keras and run in float32 on the
 - kernels: with fusion and without.
 - difference: largest difference of an output from Keras's, of the largest output; with and without the
   classifier (include_top).
-- load: seconds for reading JSON and weights. The rows below were taken while other work ran on the machine:
-  read them as upper bounds. An empty cell was not measured.
+- load: processor seconds for reading JSON and weights (of the form with the classifier).
 
 | network | image | parameters | layers | ops | after rewrites | kernels fused | unfused | difference | \
-without top | load, s |
+without top | load, CPU s |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 
