@@ -55,7 +55,7 @@ def test_trained_saved_and_opened_by_keras(name: str, tmp_path: Path) -> None:
     model, x, before = loaded(name)
     network = cl.compile(model, device="cpu", backend="aten")
     target = np.eye(before.shape[1], dtype=np.float32)[[0, 1, 2]]
-    cl.fit(network, (x.numpy(), target), loss="categorical_crossentropy", optimizer="sgd", epochs=3, verbose=0)
+    cl.fit(network, (x.numpy(), target), "categorical_crossentropy", "sgd", epochs=3, verbose=False)
     model.save(tmp_path / "trained.keras")
     network.eval()
     with torch.no_grad():

@@ -1,10 +1,10 @@
-"""Build three small image networks with Keras: a residual one, an Inception-like one and a MobileNet-like one.
+"""Build three small image networks with Keras: a residual, an Inception-like and a MobileNet-like one.
 
     KERAS_BACKEND=jax python tests/data/make_small_networks.py
 
-For each it writes ``small_<name>.keras`` and ``small_<name>_io.npz`` (``x`` (3, 32, 32, 3), ``y``, float32, in
-inference mode) beside this script. Weights and batch-norm statistics are random. On jax, whose average pooling
-is right where padding is not symmetric.
+For each it writes ``small_<name>.keras`` and ``small_<name>_io.npz`` (``x`` (3, 32, 32, 3), ``y``, float32,
+inference mode) beside this script. Weights and batch-norm statistics are random. On jax, whose average
+pooling is right where padding is not symmetric.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def residual() -> keras.Model:
 
 
 def inception() -> keras.Model:
-    """Four branches side by side, with 1x5 and 5x1 kernels and average pooling (Szegedy et al. 2015, 2016)."""
+    """Four branches side by side, with 1x5 and 5x1 kernels and a pooling (Szegedy et al. 2015, 2016)."""
     image = keras.Input((32, 32, 3))
     x = L.MaxPooling2D(3, 2)(convolved(image, 10, 3, 2))
     for narrow, wide in ((5, 7), (6, 9)):
