@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph import ops
-from ..graph.errors import ConvLoomError, ShapeError
+from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
@@ -31,16 +31,21 @@ class Lowering:
 
     names: parameter name of each weight, for a model; without it a weight is "<layer>/<weight>".
     prefix: path of the models around, "outer/inner/" or "", calls numbered. owner: the same, unnumbered.
+    frozen: whether all of it does in training what it does in inference, as `base(x, training=False)` says.
     """
 
     graph: Graph
     names: Mapping[WeightKey, str]
     prefix: str = ""
     owner: str = ""
+    frozen: bool = False
 
     def inside(self, block: Block, call: int) -> Lowering:
         prefix = f"{self.prefix}{numbered(block.name, call)}/"
-        return Lowering(self.graph, self.names, prefix, f"{self.owner}{block.name}/")
+        return replace(self, prefix=prefix, owner=f"{self.owner}{block.name}/")
+
+    def called(self, call: Call) -> Lowering:
+        return replace(self, frozen=True) if call.training is False else self
 
 
 def check_size(calls: int, where: str) -> None:
@@ -76,13 +81,22 @@ class Block(abc.ABC):
 
     _calls: int = 0
 
-    def __call__(self, inputs: Any) -> Any:
-        """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out."""
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any:
+        """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out.
+
+        training: False makes it do in training what it does in inference, with all that is inside it: batch
+        norms keep their statistics and dropouts drop nothing, as transfer learning wants. None: as the network.
+        """
+        if training not in (None, False):
+            raise UnsupportedLayerError(
+                f"{self.label}: can be called with training=False or None, got {training!r:.80}; nothing is "
+                f"trained in inference"
+            )
         tensors = flatten_tensors(inputs, self.label)
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
         BUDGET.get().calls(self.call_count, self.label)
-        return self._record(tensors, self.results(types))
+        return self._record(tensors, self.results(types), training)
 
     @property
     def call_count(self) -> int:
@@ -95,8 +109,10 @@ class Block(abc.ABC):
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
         return [trial.graph[result].type for result in self.lower(trial, sources, 0)]
 
-    def _record(self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType]) -> Any:
-        call = Call(self, tuple(inputs), self._calls)
+    def _record(
+        self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType], training: bool | None = None
+    ) -> Any:
+        call = Call(self, tuple(inputs), self._calls, training=training)
         self._calls += 1
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
         return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
@@ -135,8 +151,16 @@ class Builder:
         return self._into.graph[name].type
 
     def add(self, op: Op, *inputs: str, suffix: str = "") -> str:
-        """Append a node; its name is the layer's, or "<layer>/<suffix>"."""
+        """Append a node; its name is the layer's, or "<layer>/<suffix>".
+
+        Where nothing is to change in training, what is random becomes its first operand, and a batch norm
+        keeps to its stored statistics.
+        """
         graph = self._into.graph
+        if self._into.frozen and isinstance(op, ops.Dropout):
+            return inputs[0]
+        if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
+            op = replace(op, frozen=True)
         try:
             kind = op.infer(*(self.type(name) for name in inputs))
         except ShapeError as error:

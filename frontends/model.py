@@ -164,6 +164,21 @@ class Model(Block):
                     yield Slot(f"{prefix}{block.name}/{weight.name}", block, weight)
 
     @property
+    def trainable(self) -> bool:
+        """Whether any layer is; setting it freezes or frees all layers, those of nested models included.
+
+        A frozen batch norm keeps its statistics and normalises with them in training too, as in Keras. Takes
+        effect when the model is compiled.
+        """
+        return any(block.trainable for block in self._blocks if isinstance(block, Model | Layer))
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for block in self._blocks:
+            if isinstance(block, Model | Layer):
+                block.trainable = value
+
+    @property
     def parameters(self) -> Parameters:
         """Parameter name -> float32 tensor: the initial weights, those loaded, or those last assigned."""
         return self._parameters
@@ -258,7 +273,8 @@ class Model(Block):
             # Numbered by the uses in this model: a layer may also be called in others.
             use = uses.get(call.block, 0)
             uses[call.block] = use + 1
-            results = call.block.lower(into, [values[tensor] for tensor in call.inputs], use)
+            operands = [values[tensor] for tensor in call.inputs]
+            results = call.block.lower(into.called(call), operands, use)
             values.update(zip(call.outputs, results, strict=True))
         return [values[tensor] for tensor in self._outputs]
 

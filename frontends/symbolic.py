@@ -20,7 +20,7 @@ _SERIAL = itertools.count()
 class Call:
     """One use of a block. index: 0 for its first; serial: grows with each call, a topological order.
 
-    written: the node of the file it was read from.
+    written: the node of the file it was read from. training: False where it is called so.
     """
 
     block: Block
@@ -29,6 +29,7 @@ class Call:
     outputs: tuple[SymbolicTensor, ...] = ()
     serial: int = field(default_factory=lambda: next(_SERIAL))
     written: Written | None = None
+    training: bool | None = None
 
 
 class SymbolicTensor:

@@ -116,7 +116,7 @@ class CompiledNetwork(torch.nn.Module):
 
         plan = backward_plan() if self.training else self._plan()
         # A write through `.data` leaves no trace in a parameter's version, and who trains may well write so.
-        plan.prelude.forget()
+        plan.prelude.forget(trained)
         others = {name: value for name, value in weights.items() if name not in trained}
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
             plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
@@ -160,7 +160,7 @@ class CompiledNetwork(torch.nn.Module):
         unseen: call `eval()` after one.
         """
         for plan in self._plans.values():
-            plan.prelude.forget()
+            plan.prelude.forget(self._keys)
         super().train(mode)
         return self
 

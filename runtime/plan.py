@@ -46,35 +46,48 @@ class Step:
 
 
 class Prelude:
-    """Values computed from parameters alone; computed again only when a parameter has changed."""
+    """Values computed from parameters alone; computed again only when a parameter behind them has changed."""
 
     def __init__(self, graph: Graph, device: torch.device) -> None:
         only = graph.parameter_only()
         self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
         self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
-        self.key: tuple[tuple[int, int], ...] | None = None
+        self.behind: dict[str, frozenset[str]] = {}
+        """The parameters that each node follows."""
+        for node in self.nodes:
+            self.behind[node.name] = frozenset().union(*(self.behind.get(x, {x}) for x in node.inputs))
+        self.key: tuple[tuple[int, int], ...] = ()
+        self.stale: set[str] = set()
         self.values: dict[str, torch.Tensor] = {}
 
     def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
         key = tuple([(p.data_ptr(), p._version) for p in parameters.values()])
-        if key != self.key:
-            self.values = self._compute(parameters)
-            self.key = key
+        if key != self.key or self.stale or not self.values:
+            same = {n for n, old, new in zip(parameters, self.key, key, strict=False) if old == new}
+            self.values = self._compute(parameters, (parameters.keys() - same) | self.stale)
+            self.key, self.stale = key, set()
         return self.values
 
-    def _compute(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
+        """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
         # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
-        values = {**{name: p.detach() for name, p in parameters.items()}, **self.constants}
+        values = {name: p.detach() if name in changed else self.values[name] for name, p in parameters.items()}
+        values.update(self.constants)
         with torch.no_grad():
             for node in self.nodes:
-                if node.inputs:
+                if not node.inputs:
+                    continue
+                if node.name in self.values and not (self.behind[node.name] & changed):
+                    values[node.name] = self.values[node.name]
+                else:
                     values[node.name] = node.evaluate(*(values[name] for name in node.inputs)).contiguous()
         return values
 
-    def forget(self) -> None:
-        """Compute again at the next call: a write through `.data` leaves no trace in a version."""
-        self.key = None
+    def forget(self, parameters: Iterable[str]) -> None:
+        """Compute anew, at the next call, what follows from these: a write through `.data` leaves no trace in
+        a version."""
+        self.stale.update(parameters)
 
 
 class Plan:

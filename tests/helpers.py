@@ -9,6 +9,8 @@ import torch
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 
+from convloom import Model
+
 
 def evaluate(
     graph: Graph,
@@ -30,3 +32,15 @@ def evaluate(
             value = node.op.reference(*(values[name] for name in node.inputs))
         values[node.name] = value.to(dtype) if dtype and value.is_floating_point() else value
     return {name: values[source] for name, source in graph.outputs.items()}
+
+
+def randomised(model: Model, seed: int = 0) -> Model:
+    """Random statistics and biases, so that nothing is right by being zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.parameters.items():
+        noise = torch.rand(value.shape, generator=generator)
+        if name.endswith("moving_variance"):
+            value.copy_(noise + 0.5)
+        elif value.ndim == 1:
+            value.add_(noise - 0.5)
+    return model

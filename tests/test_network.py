@@ -9,6 +9,7 @@ from convloom.frontends import Input, Model, Sequential
 from convloom.graph.errors import CompileError, ConvLoomError, ShapeError
 from convloom.runtime.backends import FallbackWarning
 from convloom.runtime.compile import compile
+from helpers import randomised
 
 from convloom import layers as L
 
@@ -57,18 +58,6 @@ NETWORKS = {
     "lenet-average-tanh": lambda: small_lenet("average", "tanh"),
     "residual": residual,
 }
-
-
-def randomised(model: Model, seed: int = 0) -> Model:
-    """Random statistics and biases, so that nothing is right by being zero or one."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in model.parameters.items():
-        noise = torch.rand(value.shape, generator=generator)
-        if name.endswith("moving_variance"):
-            value.copy_(noise + 0.5)
-        elif value.ndim == 1:
-            value.add_(noise - 0.5)
-    return model
 
 
 def batch(model: Model, size: int = 3, seed: int = 1) -> torch.Tensor:

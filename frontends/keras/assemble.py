@@ -140,7 +140,8 @@ def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) 
     tensors = [x for x in operands if isinstance(x, SymbolicTensor)]
     if len(tensors) < len(operands):
         malformed(call.place, "a layer takes tensors, not numbers")
-    result = block(tensors)
+    training = False if call.kwargs.get("training") is False else None
+    result = block(tensors, training=training)
     return result if isinstance(result, list) else [result]
 
 

@@ -193,7 +193,7 @@ def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
         arguments = tensors
     else:
         arguments = tensors if type(block).__name__ in SPREAD else [tensors]
-    return {"args": arguments, "kwargs": {}}
+    return {"args": arguments, "kwargs": {} if call.training is None else {"training": call.training}}
 
 
 def _with_tensors(value: Any, tensors: Iterator[Json]) -> Any:

@@ -254,12 +254,14 @@ class BatchNorm(_Pointwise):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel (Ioffe & Szegedy 2015).
 
     batch_statistics: mean and variance are those of x itself (training), so the gradient flows through them.
+    frozen: it normalises with the stored statistics in training too, and leaves them as they are.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "gamma", "beta", "mean", "variance")
     epsilon: float = 1e-3
     batch_statistics: bool = False
     momentum: float = 0.99
+    frozen: bool = False
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, *vectors = inputs

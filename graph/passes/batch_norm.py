@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ir import Graph, Node
 from ..op import Op
-from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Reduce, RsqrtPlus, Square, Subtract
+from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Parameter, Reduce, RsqrtPlus, Square, Subtract
 from ..regions import Decision
 from ..rewrite import Rule, pattern
 
@@ -33,35 +33,54 @@ def _fold(graph: Graph, nodes: list[Node]) -> str:
     return graph.add(contraction.op, (x, kernel, shift), contraction.name, contraction.layer)
 
 
-def _fold_refusal(graph: Graph, nodes: list[Node]) -> str | None:
+def _batch_statistics(graph: Graph, nodes: list[Node]) -> str | None:
     op = nodes[0].op
     assert isinstance(op, BatchNorm)
     return "it uses the statistics of the batch" if op.batch_statistics else None
 
 
-FOLD: tuple[Rule, ...] = (
-    Rule(
-        "batch_norm(conv(x, w) + b) -> conv(x, w * s) + ((b - mean) * s + beta)",
-        pattern(BatchNorm, over=(pattern(Conv2D),)),
-        _fold,
-        _fold_refusal,
-    ),
-    Rule(
-        "batch_norm(dense(x, w) + b) -> dense(x, w * s) + ((b - mean) * s + beta)",
-        pattern(BatchNorm, over=(pattern(Dense),)),
-        _fold,
-        _fold_refusal,
-    ),
-)
+def _trained(graph: Graph, nodes: list[Node]) -> str | None:
+    """In training a fold pays where it is computed once, and not for every step's weights."""
+    if reason := _batch_statistics(graph, nodes):
+        return reason
+    behind = [name for node in nodes for name in node.inputs[1:]]
+    while behind:
+        node = graph[behind.pop()]
+        if isinstance(node.op, Parameter) and node.op.trainable:
+            return f"{node.name} is trained"
+        behind += node.inputs
+    return None
+
+
+def _folds(refusal: Refusal) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            "batch_norm(conv(x, w) + b) -> conv(x, w * s) + ((b - mean) * s + beta)",
+            pattern(BatchNorm, over=(pattern(Conv2D),)),
+            _fold,
+            refusal,
+        ),
+        Rule(
+            "batch_norm(dense(x, w) + b) -> dense(x, w * s) + ((b - mean) * s + beta)",
+            pattern(BatchNorm, over=(pattern(Dense),)),
+            _fold,
+            refusal,
+        ),
+    )
+
+
+FOLD = _folds(_batch_statistics)
+FOLD_FROZEN = _folds(_trained)
+"""For training: where neither the contraction nor the batch norm is trained, as in transfer learning."""
 
 
 def use_batch_statistics(graph: Graph) -> list[Decision]:
-    """Training: every batch norm normalises with its batch's mean and biased variance, and both move the
+    """Training: every batch norm that is not frozen normalises with its batch's mean and biased variance, and both move the
     stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
     decisions = []
     for node in list(graph.nodes()):
         op = node.op
-        if not isinstance(op, BatchNorm) or op.batch_statistics:
+        if not isinstance(op, BatchNorm) or op.batch_statistics or op.frozen:
             continue
         x = node.inputs[0]
         over = Reduce(tuple(range(node.type.rank - 1)), mean=True)

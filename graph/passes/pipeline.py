@@ -9,7 +9,7 @@ from ..ir import Graph
 from ..regions import Decision
 from ..rewrite import Rule, apply_rules
 from ..verify import verify
-from .batch_norm import FOLD, use_batch_statistics
+from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
     DRAW_DROPOUT,
     IDENTITIES,
@@ -61,6 +61,7 @@ TRAINING: tuple[Pass, ...] = (
     _rules("draw dropout masks", DRAW_DROPOUT),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     Pass("batch norm over the batch", use_batch_statistics),
+    _rules("fold frozen batch norm", FOLD_FROZEN),
     _rules("stable losses", STABLE_LOSSES),
     DEAD_CODE,
 )

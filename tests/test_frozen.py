@@ -1,0 +1,137 @@
+"""Frozen layers and `training=False`: what transfer learning asks of a base network, as Keras does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from convloom.graph import ops
+from helpers import randomised
+
+import convloom as cl
+from convloom import layers as L
+
+
+def base() -> cl.Model:
+    image = cl.Input((6, 5, 3), name="image")
+    h = L.Conv2D(4, 3, use_bias=False, name="conv")(image)
+    h = L.BatchNormalization(name="norm")(h)
+    h = L.Dropout(0.9, name="drop")(L.ReLU(name="relu")(h))
+    return randomised(cl.Model(image, L.GlobalAveragePooling2D(name="mean")(h), name="base"))
+
+
+def transfer(training: bool | None, trainable: bool = True) -> cl.Model:
+    image = cl.Input((6, 5, 3), name="photo")
+    body = base()
+    body.trainable = trainable
+    out = L.Dense(2, name="head")(body(image, training=training))
+    return cl.Model(image, out, name="transfer")
+
+
+def statistics(net: cl.CompiledNetwork) -> list[torch.Tensor]:
+    return [value.clone() for name, value in net.state_dict().items() if "moving" in name]
+
+
+def step(net: cl.CompiledNetwork, x: torch.Tensor) -> torch.Tensor:
+    net.train()
+    y = net(x)
+    y.square().sum().backward()
+    return y.detach()
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_base_called_with_training_false_does_in_training_what_it_does_in_inference(backend: str) -> None:
+    net = cl.compile(transfer(training=False), device="cpu", backend=backend)
+    x = torch.randn(4, 6, 5, 3, generator=torch.Generator().manual_seed(0))
+    before = statistics(net)
+    with torch.no_grad():
+        expected = net.eval()(x)
+    torch.testing.assert_close(step(net, x), expected, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics(net), strict=True))
+    # Its weights are still trained.
+    gradients = {name: p.grad for name, p in net.named_parameters()}
+    assert all(g is not None and g.abs().max() > 0 for g in gradients.values())
+    assert len(gradients) == 5
+
+
+def test_gradient_through_a_frozen_batch_norm_is_right() -> None:
+    net = cl.compile(transfer(training=False), device="cpu", backend="aten", dtype="float64").train()
+    names = [name for name, _ in net.named_parameters()]
+    values = [p.detach().clone().requires_grad_() for p in net.parameters()]
+    x = torch.randn(2, 6, 5, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> Any:
+        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *values))
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_dropout_still_drops() -> None:
+    """In Keras trainable=False freezes a batch norm's statistics too; a dropout has no weights to freeze."""
+    model = transfer(training=None, trainable=False)
+    graph = model.to_graph()
+    assert [node.op.frozen for node in graph.nodes() if isinstance(node.op, ops.BatchNorm)] == [True]
+    net = cl.compile(model, device="cpu", backend="aten")
+    assert [name for name, _ in net.named_parameters()] == ["head/kernel", "head/bias"]
+    x = torch.randn(4, 6, 5, 3)
+    before = statistics(net)
+    first, second = step(net, x), step(net, x)
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics(net), strict=True))
+    assert not torch.equal(first, second)
+
+
+def test_frozen_base_is_folded_in_training_too() -> None:
+    """What is not trained runs in the kernels of inference; the fold is computed once."""
+    model = transfer(training=False, trainable=False)
+    net = cl.compile(model, device="cpu", backend="aten").train()
+    x, target = torch.randn(4, 6, 5, 3), torch.randn(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    folded: list[torch.Tensor] = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        (net(x) - target).square().mean().backward()
+        optimizer.step()
+        (plan,) = net._plans.values()
+        folded.append(plan.prelude.values["base/norm/folded_kernel"])
+    assert not any(isinstance(node.op, ops.BatchNorm) for node in plan.graph.nodes())
+    assert folded[0] is folded[1]
+    # A write into a frozen weight is seen all the same.
+    with torch.no_grad():
+        before = net.eval()(x)
+        net.state_dict()["base/conv/kernel"].mul_(2.0)
+        assert not torch.allclose(net(x), before)
+
+
+def test_trained_weights_are_not_folded_in_training() -> None:
+    net = cl.compile(transfer(training=False), device="cpu", backend="aten").train()
+    net(torch.randn(2, 6, 5, 3))
+    (plan,) = net._plans.values()
+    assert "base/conv/kernel is trained" in plan.explain()
+
+
+def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
+    """Keras 2 and Keras's guide to transfer learning hold to training=False; fit of Keras 3.15 overrides it."""
+    import keras
+
+    model = transfer(training=False)
+    model.save(tmp_path / "net.keras")
+    theirs = keras.models.load_model(tmp_path / "net.keras")
+    x = np.random.default_rng(0).standard_normal((4, 6, 5, 3), np.float32)
+    expected = keras.ops.convert_to_numpy(theirs(x, training=False))
+    for mine in (model, cl.load(tmp_path / "net.keras"), cl.loads(theirs.to_json())):
+        mine.set_weights(model.get_weights())
+        net = cl.compile(mine, device="cpu", backend="aten").train()
+        with torch.no_grad():
+            found = net(torch.from_numpy(x)).numpy()
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    text = json.loads(model.to_json())
+    assert text["config"]["layers"][1]["inbound_nodes"][0]["kwargs"] == {"training": False}
+
+
+def test_training_true_is_refused() -> None:
+    with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': can be called with training=False or None"):
+        L.Dropout(0.5, name="d")(cl.Input((3,)), training=True)
