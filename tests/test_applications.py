@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from applications.networks import APPLICATIONS, FAMILIES, Application, draw, generator, image
+from applications.networks import APPLICATIONS, FAMILIES, Application, draw, generator, image, keras_2_stream
 from convloom.graph.op import Kind
 
 import convloom as cl
@@ -57,6 +57,31 @@ def test_one_network_a_family(application: Application) -> None:
     for slot in model.slots():
         model.parameters[slot.name] = draw(slot.weight.name, slot.weight.shape, random)
     assert difference(outputs(model, image(application, random)), expected) < RELATIVE
+
+
+@pytest.mark.parametrize("application", FAMILIES, ids=lambda application: application.name)
+def test_one_network_a_family_of_keras_2(application: Application) -> None:
+    folder = HERE / "keras_2"
+    model = cl.loads(gzip.decompress((folder / f"{application.name}.json.gz").read_bytes()))
+    with np.load(folder / f"{application.name}.npz") as stored:
+        expected, parameters = stored["y"], int(stored["parameters"])
+    assert model.count_params() == parameters
+    random = generator(keras_2_stream(application))
+    for slot in model.slots():
+        depthwise = isinstance(slot.layer, cl.layers.DepthwiseConv2D) and slot.weight.name == "kernel"
+        name = "depthwise_kernel" if depthwise else slot.weight.name  # so Keras 2 calls it
+        model.parameters[slot.name] = draw(name, slot.weight.shape, random)
+    assert difference(outputs(model, image(application, random)), expected) < RELATIVE
+
+
+def test_whole_model_h5_of_keras_2(tmp_path: Path) -> None:
+    """MobileNetV3, whose layers have names with '/' and whose arithmetic is TFOpLambda."""
+    (tmp_path / "whole.h5").write_bytes(
+        gzip.decompress((HERE / "keras_2" / "MobileNetV3Small.h5.gz").read_bytes())
+    )
+    model = cl.load(tmp_path / "whole.h5")
+    with np.load(HERE / "keras_2" / "MobileNetV3Small_h5.npz") as stored:
+        assert difference(outputs(model, stored["x"]), stored["y"]) < RELATIVE
 
 
 @pytest.mark.applications

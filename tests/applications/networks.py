@@ -69,6 +69,11 @@ def generator(text: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(text.encode())))
 
 
+def keras_2_stream(application: Application) -> str:
+    """The text for `generator` of a network that Keras 2 wrote."""
+    return f"{application.name} of Keras 2"
+
+
 def draw(name: str, shape: Sequence[int], random: np.random.Generator) -> Array:
     """One weight. Kernels about He's scale; norm parameters and statistics away from their first values."""
     if name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
