@@ -84,8 +84,8 @@ class Block(abc.ABC):
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any:
         """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out.
 
-        training: False makes it do in training what it does in inference, with all that is inside it: batch
-        norms keep their statistics and dropouts drop nothing, as transfer learning wants. None: as the network.
+        training: False makes it, with all that is inside it, do in training what it does in inference: batch
+        norms keep their statistics and dropouts drop nothing, as transfer learning wants.
         """
         if training not in (None, False):
             raise UnsupportedLayerError(

@@ -72,7 +72,7 @@ class Prelude:
     def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
         """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
         # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
-        values = {name: p.detach() if name in changed else self.values[name] for name, p in parameters.items()}
+        values = {n: p.detach() if n in changed else self.values[n] for n, p in parameters.items()}
         values.update(self.constants)
         with torch.no_grad():
             for node in self.nodes:

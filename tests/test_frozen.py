@@ -114,7 +114,7 @@ def test_trained_weights_are_not_folded_in_training() -> None:
 
 
 def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
-    """Keras 2 and Keras's guide to transfer learning hold to training=False; fit of Keras 3.15 overrides it."""
+    """As Keras 2 and Keras's guide to transfer learning have it; Keras 3.15's own `fit` overrides it."""
     import keras
 
     model = transfer(training=False)
@@ -133,5 +133,5 @@ def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
 
 
 def test_training_true_is_refused() -> None:
-    with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': can be called with training=False or None"):
+    with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': can be called with training=F"):
         L.Dropout(0.5, name="d")(cl.Input((3,)), training=True)

@@ -6,7 +6,7 @@ from ..ir import Graph, Node
 from ..op import Op
 from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Parameter, Reduce, RsqrtPlus, Square, Subtract
 from ..regions import Decision
-from ..rewrite import Rule, pattern
+from ..rewrite import Condition, Rule, pattern
 
 
 def _fold(graph: Graph, nodes: list[Node]) -> str:
@@ -52,7 +52,7 @@ def _trained(graph: Graph, nodes: list[Node]) -> str | None:
     return None
 
 
-def _folds(refusal: Refusal) -> tuple[Rule, ...]:
+def _folds(refusal: Condition) -> tuple[Rule, ...]:
     return (
         Rule(
             "batch_norm(conv(x, w) + b) -> conv(x, w * s) + ((b - mean) * s + beta)",
@@ -75,8 +75,8 @@ FOLD_FROZEN = _folds(_trained)
 
 
 def use_batch_statistics(graph: Graph) -> list[Decision]:
-    """Training: every batch norm that is not frozen normalises with its batch's mean and biased variance, and both move the
-    stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
+    """Training: a batch norm that is not frozen normalises with its batch's mean and biased variance, and both
+    move the stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
     decisions = []
     for node in list(graph.nodes()):
         op = node.op

@@ -4,10 +4,10 @@ Keras 2 lives on as the package ``tf_keras``; run in an environment with it and 
 
     python tests/applications/make_keras_2.py
 
-Into ``keras_2/`` beside this script, for the first network of each family: ``<name>.json.gz`` and `<name>.npz`
-(``y``, ``parameters``); weights and image follow from the name by `networks.py`. ``MobileNetV3Small.h5.gz`` holds
-the description and the weights of one network, rounded to a few values so that it packs well, and
-``MobileNetV3Small_h5.npz`` its ``x`` and ``y``.
+Into ``keras_2/`` beside this script, for the first network of each family: ``<name>.json.gz`` and
+``<name>.npz`` (``y``, ``parameters``); weights and image follow from the name by `networks.py`.
+``MobileNetV3Small.h5.gz`` holds the description and the weights of one network, rounded to a few values so that
+it packs well, and ``MobileNetV3Small_h5.npz`` its ``x`` and ``y``.
 """
 
 from __future__ import annotations
