@@ -75,7 +75,7 @@ FOLD_FROZEN = _folds(_trained)
 
 
 def use_batch_statistics(graph: Graph) -> list[Decision]:
-    """Training: a batch norm that is not frozen normalises with its batch's mean and biased variance, and both
+    """Training: a batch norm that is not frozen takes its batch's mean and biased variance, and both
     move the stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
     decisions = []
     for node in list(graph.nodes()):

@@ -6,7 +6,7 @@ Keras 2 lives on as the package ``tf_keras``; run in an environment with it and 
 
 Into ``keras_2/`` beside this script, for the first network of each family: ``<name>.json.gz`` and
 ``<name>.npz`` (``y``, ``parameters``); weights and image follow from the name by `networks.py`.
-``MobileNetV3Small.h5.gz`` holds the description and the weights of one network, rounded to a few values so that
+``MobileNetV3Small.h5.gz`` holds the description and the weights of one network, rounded to few values so that
 it packs well, and ``MobileNetV3Small_h5.npz`` its ``x`` and ``y``.
 """
 
