@@ -17,7 +17,7 @@ import torch
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
-from ..fields import flag, image_shape, maybe, option
+from ..fields import PerAxis, flag, image_shape, maybe, option
 from ..lowering import Block, Builder, Lowering
 from ..names import check_name, next_name
 
@@ -59,6 +59,8 @@ class Layer(Block):
     input_shape: shape of one sample, for the first layer of a Sequential.
     """
 
+    dims: ClassVar[int] = 2
+    """Spatial axes, for the checks that ask for a number for each."""
     rank: ClassVar[int | None] = None
     """Rank of the inputs, batch included, where only one will do."""
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -111,6 +113,8 @@ class Layer(Block):
             check = f.metadata.get("check")
             if check is None:
                 continue
+            if isinstance(check, PerAxis):
+                check = check.of(self.dims)
             try:
                 setattr(self, f.name, check(getattr(self, f.name)))
             except ConvLoomError as error:
