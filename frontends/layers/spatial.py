@@ -10,6 +10,7 @@ from ...graph.types import TensorType
 from ...graph.windows import Pair
 from .. import fields as f
 from ..lowering import Builder
+from .axes import as_image
 from .base import Layer
 
 BORDER = f.PerAxis(f.border)
@@ -22,7 +23,11 @@ class _ZeroPadding(Layer):
     data_format: str | None = f.option(f.data_format, default=None)
 
     def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Pad(_on_axes(self, self.padding, self.data_format)), inputs[0])
+        padding = _on_axes(self, self.padding, self.data_format)
+        if self.dims > 1:
+            return b.add(ops.Pad(padding), inputs[0])
+        # As an image of one row, a convolution after it can take it over.
+        return as_image(b, inputs[0], lambda image: b.add(ops.Pad(((0, 0), *padding)), image))
 
 
 class ZeroPadding1D(_ZeroPadding):

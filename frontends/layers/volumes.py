@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 from ...graph import ops
 from ...graph.windows import Pair, extent
@@ -140,8 +141,8 @@ def spread_volume(b: Builder, x: str, kernel: str, axes: tuple[Spread, Spread, S
     """x (N, P, Q, R, K), kernel (kd, kh, kw, C, K) -> (N, D, H, W, C), the transpose of `convolve_volume`.
 
     One two-dimensional transposed convolution gives kd * C channels of stacked slabs. Beside it: x is copied
-    once, its slabs spaced so that their results do not overlap; each tap along the depth is cut out, moved to
-    its place and, where taps overlap, added to the others: about 2 * kd copies of the result.
+    once, its slabs spaced so that their results do not overlap, and the result once, to put the taps in
+    front; where taps along the depth overlap, each step's share of them is copied twice and added.
     """
     depth, rows, columns = axes
     taken = b.type(x).channels
@@ -156,41 +157,35 @@ def spread_volume(b: Builder, x: str, kernel: str, axes: tuple[Spread, Spread, S
         input_size=(depth.n * height, columns.outputs),
     )
     y = b.add(op, x, _taps_as_channels(b, kernel), suffix="spread")
-    made = b.type(y).channels // depth.size
-    y = b.add(ops.Reshape((depth.n, height, columns.outputs, depth.size * made)), y, suffix="slabs")
-    slab = (rows.outputs, columns.outputs, made)
-    taps = [
-        _slice(
-            b,
-            y,
-            (0, rows.before, 0, tap * made),
-            (depth.n, rows.before + rows.outputs, columns.outputs, (tap + 1) * made),
-            "tap",
-        )
-        for tap in range(depth.size)
-    ]
-    return _gather_taps(b, taps, depth, slab)
+    return _taps_to_depth(b, y, depth, rows, columns)
 
 
-def _gather_taps(b: Builder, taps: list[str], depth: Spread, slab: tuple[int, ...]) -> str:
-    """Slabs (N, P, *slab) for each tap -> (N, D, *slab), each at the depth that its tap spreads to.
+def _taps_to_depth(b: Builder, y: str, depth: Spread, rows: Spread, columns: Spread) -> str:
+    """Stacked slabs (N, P * height, W, kd * C) -> (N, D, H, W, C), each tap at the depth it spreads to.
 
-    Seen as (steps, stride), taps that fall on the same place of a step are added, others lie side by side.
+    The first s taps of a slab lie at neighbouring depths, s being the stride, and are one block of a step;
+    the next s, a step further, are added to the following slab's first.
     """
-    s, steps = depth.stride, depth.steps
-    places: dict[int, str] = {}
-    for number, tap in enumerate(taps):
-        step, place = divmod(number * depth.dilation, s)
-        tap = _pad(b, tap, ((step, steps - step - depth.n), NONE, NONE, NONE), "tap_in_place")
-        tap = places[place] = b.add(ops.Add(), places[place], tap, suffix="taps") if place in places else tap
-    if s > 1:
-        size = slab[0] * slab[1] * slab[2]
-        parts = [b.add(ops.Reshape((steps, 1, size)), places[i], suffix="place") for i in sorted(places)]
-        y = b.add(ops.Concat(2), *parts, suffix="places") if len(parts) > 1 else parts[0]
-        y = _pad(b, y, (NONE, (0, s - len(parts)), NONE), "places_without_taps")
-        y = b.add(ops.Reshape((steps * s, *slab)), y, suffix="depth")
-    else:
-        y = places[0]
+    n, s, steps = depth.n, depth.stride, depth.steps
+    made = b.type(y).channels // depth.size
+    height, width = b.type(y).size()[1] // n, columns.outputs
+    if depth.size > 1:
+        y = b.add(ops.Reshape((n, height, width, depth.size, made)), y, suffix="slabs")
+        y = b.add(ops.Transpose((0, 1, 4, 2, 3, 5)), y, suffix="taps_by_slab")
+    y = b.add(ops.Reshape((n, depth.size, height * width * made)), y, suffix="taps")
+    blocks = -(-depth.size // s)
+    y = _pad(b, y, (NONE, (0, blocks * s - depth.size), NONE), "taps_of_whole_steps")
+    y = b.add(ops.Reshape((n, blocks, s, height, width, made)), y, suffix="steps")
+    slab = (rows.outputs, width, made)
+    total = ""
+    for block in range(blocks):
+        starts = (0, block, 0, rows.before, 0, 0)
+        part = _slice(b, y, starts, (n, block + 1, s, rows.before + rows.outputs, width, made), "block")
+        part = b.add(ops.Reshape((n, s * prod(slab))), part, suffix="block")
+        step = block * depth.dilation
+        part = _pad(b, part, ((step, steps - step - n), NONE), "block_in_place")
+        total = b.add(ops.Add(), total, part, suffix="blocks") if total else part
+    y = b.add(ops.Reshape((steps * s, *slab)), total, suffix="depth")
     return _slice(b, y, (depth.before, 0, 0, 0), (depth.before + depth.outputs, *slab), "cut")
 
 
