@@ -28,7 +28,7 @@ AXES = {1: ("steps",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 TUPLES = {1: "tuple of one", 2: "pair", 3: "triple"}
 
 
-def option(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
+def option(check: Check | PerAxis, *, default: Any = dataclasses.MISSING) -> Any:
     """A field of a declaration, with Keras's default where there is one."""
     return dataclasses.field(default=default, metadata={"check": check})
 
@@ -108,7 +108,7 @@ pair = integers(2)
 
 @dataclasses.dataclass(frozen=True)
 class PerAxis:
-    """A check that depends on how many spatial axes a layer has; `Layer` takes the one for its `dims`."""
+    """A check that depends on how many spatial axes a layer has; `Layer` takes the one for its own."""
 
     of: Callable[[int], Check]
 

@@ -85,7 +85,6 @@ class AdaptiveAveragePooling1D(_AdaptivePooling):
     """Means over windows of steps, output_size of them."""
 
     rank = 3
-    dims = 1
     op = ops.AveragePool2D
 
 
@@ -100,7 +99,6 @@ class AdaptiveAveragePooling3D(_AdaptivePooling):
     """Means over windows of a volume, output_size of them."""
 
     rank = 5
-    dims = 3
     op = ops.AveragePool2D
 
 
@@ -108,7 +106,6 @@ class AdaptiveMaxPooling1D(_AdaptivePooling):
     """Largest values of windows of steps, output_size of them."""
 
     rank = 3
-    dims = 1
     op = ops.MaxPool2D
 
 
@@ -123,5 +120,4 @@ class AdaptiveMaxPooling3D(_AdaptivePooling):
     """Largest values of windows of a volume, output_size of them."""
 
     rank = 5
-    dims = 3
     op = ops.MaxPool2D

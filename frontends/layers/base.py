@@ -59,8 +59,6 @@ class Layer(Block):
     input_shape: shape of one sample, for the first layer of a Sequential.
     """
 
-    dims: ClassVar[int] = 2
-    """Spatial axes, for the checks that ask for a number for each."""
     rank: ClassVar[int | None] = None
     """Rank of the inputs, batch included, where only one will do."""
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -114,7 +112,7 @@ class Layer(Block):
             if check is None:
                 continue
             if isinstance(check, PerAxis):
-                check = check.of(self.dims)
+                check = check.of(self.spatial_rank)
             try:
                 setattr(self, f.name, check(getattr(self, f.name)))
             except ConvLoomError as error:
@@ -140,6 +138,11 @@ class Layer(Block):
     def build(self, b: Builder, *inputs: str) -> str:
         """Append the layer's nodes and return the name of the result."""
         raise NotImplementedError
+
+    @property
+    def spatial_rank(self) -> int:
+        """Axes between batch and channels of the inputs, for the checks that ask for a number for each."""
+        return (self.rank or 4) - 2
 
     # -- how it is used --------------------------------------------------------------------------------------
     def fail(self, text: str) -> ShapeError:

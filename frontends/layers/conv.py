@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ...graph import ops
 from ...graph.errors import UnsupportedLayerError
 from ...graph.types import TensorType
+from ...graph.windows import Pair
 from .. import fields as f
 from ..lowering import Builder
 from .axes import Axes, as_image, kernel_as_image, rows_and_columns, window_axes
@@ -64,7 +65,7 @@ class _Convolution(Layer):
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format) // self.groups
-        shape = (*f.integers(self.dims)(self.kernel_size), taken, self.filters)
+        shape = (*f.integers(self.spatial_rank)(self.kernel_size), taken, self.filters)
         kernel = Weight("kernel", shape, self.kernel_initializer)
         return [kernel, Weight("bias", (self.filters,), self.bias_initializer)][: 1 + self.use_bias]
 
@@ -74,7 +75,7 @@ class _Convolution(Layer):
         def convolve(x: str) -> str:
             axes = convolution_axes(self, spatial(b.type(x)))
             bias = [b.weight("bias")] if self.use_bias else []
-            if self.dims == 3:
+            if self.spatial_rank == 3:
                 return convolve_volume(
                     b, x, b.weight("kernel"), bias, axes, self.groups, lambda y: activate(b, y, early)
                 )
@@ -97,10 +98,16 @@ def convolution(axes: Axes, groups: int) -> ops.Conv2D:
 
 def convolution_axes(layer: Any, sizes: tuple[int, ...]) -> Axes:
     """The windows of a layer with Keras's arguments of a convolution."""
-    padding = layer.padding
-    if layer.dims == 1 and not isinstance(padding, str):
-        padding = (padding,)
-    return window_axes(layer.label, sizes, layer.kernel_size, layer.strides, padding, layer.dilation_rate)
+    return window_axes(
+        layer.label, sizes, layer.kernel_size, layer.strides, padding_of(layer), layer.dilation_rate
+    )
+
+
+def padding_of(layer: Any) -> str | tuple[Pair, ...]:
+    """A layer's padding as a mode or a pair for each axis; that of a sequence is the pair alone."""
+    alone = layer.spatial_rank == 1 and not isinstance(layer.padding, str)
+    padding: str | tuple[Pair, ...] = (layer.padding,) if alone else layer.padding
+    return padding
 
 
 class Conv1D(_Convolution):
@@ -111,7 +118,6 @@ class Conv1D(_Convolution):
     """
 
     rank = 3
-    dims = 1
 
     padding: f.PaddingLike = f.option(f.window_padding(1, "causal"), default="valid")
 
@@ -131,4 +137,3 @@ class Conv3D(_Convolution):
     """
 
     rank = 5
-    dims = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
@@ -12,7 +12,7 @@ from .. import fields as f
 from ..lowering import Builder
 from .axes import Axes, as_image, rows_and_columns, window_axes
 from .base import Layer
-from .conv import SIZES, WINDOW_PADDING
+from .conv import SIZES, WINDOW_PADDING, padding_of
 from .parts import in_layout, spatial, to_channels_last
 from .volumes import PoolOp, pool_volume
 
@@ -52,18 +52,14 @@ class _Pooling(Layer):
         return in_layout(b, inputs[0], self.data_format, body)
 
     def _axes(self, sizes: tuple[int, ...]) -> Axes:
-        size: Any = self.pool_size
-        padding: Any = self.padding
-        if self.dims == 1 and not isinstance(padding, str):
-            padding = (padding,)
-        return window_axes(self.label, sizes, size, self.strides or size, padding)
+        size, strides = map(f.integers(self.spatial_rank), (self.pool_size, self.strides or self.pool_size))
+        return window_axes(self.label, sizes, size, strides, padding_of(self))
 
 
 class MaxPooling1D(_Pooling):
     """Largest value of each window of steps; padding never wins."""
 
     rank = 3
-    dims = 1
     op = ops.MaxPool2D
 
 
@@ -78,7 +74,6 @@ class MaxPooling3D(_Pooling):
     """Largest value of each window of a volume; padding never wins."""
 
     rank = 5
-    dims = 3
     op = ops.MaxPool2D
 
 
@@ -86,7 +81,6 @@ class AveragePooling1D(_Pooling):
     """Mean of the real elements of each window of steps."""
 
     rank = 3
-    dims = 1
     op = ops.AveragePool2D
 
 
@@ -101,7 +95,6 @@ class AveragePooling3D(_Pooling):
     """Mean of the real elements of each window of a volume."""
 
     rank = 5
-    dims = 3
     op = ops.AveragePool2D
 
 
@@ -115,14 +108,16 @@ class _GlobalPooling(Layer):
 
     def build(self, b: Builder, *inputs: str) -> str:
         if self.keepdims:
-            return in_layout(b, inputs[0], self.data_format, lambda x: self._pool(b, x, (1,) * self.dims))
+            return in_layout(
+                b, inputs[0], self.data_format, lambda x: self._pool(b, x, (1,) * self.spatial_rank)
+            )
         # Without spatial axes the layout back makes no difference: flatten straight after the pooling.
         return self._pool(b, to_channels_last(b, inputs[0], self.data_format), ())
 
     def _pool(self, b: Builder, x: str, kept: tuple[int, ...]) -> str:
         *sizes, taken = b.type(x).size()[1:]
         image = (prod(sizes[:-1]), sizes[-1])
-        if self.dims != 2:
+        if self.spatial_rank != 2:
             x = b.add(ops.Reshape((*image, taken)), x, suffix="image")
         pooled = b.add(self.op(image, image), x)
         shape = (*kept, taken)
@@ -135,7 +130,6 @@ class GlobalMaxPooling1D(_GlobalPooling):
     """Largest value of each channel of a sequence."""
 
     rank = 3
-    dims = 1
     op = ops.MaxPool2D
 
 
@@ -150,7 +144,6 @@ class GlobalMaxPooling3D(_GlobalPooling):
     """Largest value of each channel of a volume."""
 
     rank = 5
-    dims = 3
     op = ops.MaxPool2D
 
 
@@ -158,7 +151,6 @@ class GlobalAveragePooling1D(_GlobalPooling):
     """Mean of each channel of a sequence."""
 
     rank = 3
-    dims = 1
     op = ops.AveragePool2D
 
 
@@ -173,5 +165,4 @@ class GlobalAveragePooling3D(_GlobalPooling):
     """Mean of each channel of a volume."""
 
     rank = 5
-    dims = 3
     op = ops.AveragePool2D

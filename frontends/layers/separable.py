@@ -56,7 +56,6 @@ class DepthwiseConv1D(_Depthwise):
     """Every channel of a sequence convolved with depth_multiplier kernels of its own, plus a bias."""
 
     rank = 3
-    dims = 1
 
 
 class DepthwiseConv2D(_Depthwise):
@@ -89,7 +88,7 @@ class _Separable(Layer):
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format)
-        shape = (*(1,) * self.dims, taken * self.depth_multiplier, self.filters)
+        shape = (*(1,) * self.spatial_rank, taken * self.depth_multiplier, self.filters)
         return [
             _depthwise_weight(self, "depthwise_kernel", taken),
             Weight("pointwise_kernel", shape, self.pointwise_initializer),
@@ -109,7 +108,6 @@ class SeparableConv1D(_Separable):
     """A depthwise convolution of a sequence, then one of 1 step over its channels, plus a bias."""
 
     rank = 3
-    dims = 1
 
 
 class SeparableConv2D(_Separable):
@@ -132,7 +130,7 @@ def _build(
 
 
 def _depthwise_weight(layer: _Depthwise | _Separable, name: str, taken: int) -> Weight:
-    size = f.integers(layer.dims)(layer.kernel_size)
+    size = f.integers(layer.spatial_rank)(layer.kernel_size)
     return Weight(name, (*size, taken, layer.depth_multiplier), layer.depthwise_initializer)
 
 

@@ -24,7 +24,7 @@ class _ZeroPadding(Layer):
 
     def build(self, b: Builder, *inputs: str) -> str:
         padding = _on_axes(self, self.padding, self.data_format)
-        if self.dims > 1:
+        if self.spatial_rank > 1:
             return b.add(ops.Pad(padding), inputs[0])
         # As an image of one row, a convolution after it can take it over.
         return as_image(b, inputs[0], lambda image: b.add(ops.Pad(((0, 0), *padding)), image))
@@ -34,7 +34,6 @@ class ZeroPadding1D(_ZeroPadding):
     """Zeros before and after a sequence. padding: n or (before, after)."""
 
     rank = 3
-    dims = 1
 
 
 class ZeroPadding2D(_ZeroPadding):
@@ -50,12 +49,11 @@ class ZeroPadding3D(_ZeroPadding):
     """
 
     rank = 5
-    dims = 3
 
 
 def _on_axes(layer: Layer, border: Any, data_format: str | None) -> tuple[Pair, ...]:
     """Pairs for every axis of a sample."""
-    pairs = (border,) if layer.dims == 1 else border
+    pairs = (border,) if layer.spatial_rank == 1 else border
     return ((0, 0), *pairs) if data_format == "channels_first" else (*pairs, (0, 0))
 
 
@@ -76,7 +74,6 @@ class Cropping1D(Layer):
     """The sequence without its ends, channels last. cropping: n or (before, after)."""
 
     rank = 3
-    dims = 1
 
     cropping: f.BorderLike = f.option(BORDER, default=1)
 
@@ -113,6 +110,5 @@ class Cropping3D(_Cropping):
     """
 
     rank = 5
-    dims = 3
 
     cropping: f.BorderLike = f.option(BORDER, default=1)

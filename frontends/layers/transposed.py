@@ -54,7 +54,7 @@ class _Transposed(Layer):
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format)
-        shape = (*f.integers(self.dims)(self.kernel_size), self.filters, taken)
+        shape = (*f.integers(self.spatial_rank)(self.kernel_size), self.filters, taken)
         kernel = Weight("kernel", shape, self.kernel_initializer)
         return [kernel, Weight("bias", (self.filters,), self.bias_initializer)][: 1 + self.use_bias]
 
@@ -68,7 +68,7 @@ class _Transposed(Layer):
 
         def convolve(x: str) -> str:
             axes = self._axes(spatial(b.type(x)))
-            if self.dims == 3:
+            if self.spatial_rank == 3:
                 return finish(spread_volume(b, x, b.weight("kernel"), axes))
             op, kernel = _spread(axes), kernel_as_image(b, "kernel")
             return as_image(b, x, lambda image: finish(b.add(op, image, kernel, suffix="spread")))
@@ -76,9 +76,9 @@ class _Transposed(Layer):
         return activate(b, in_layout(b, inputs[0], self.data_format, convolve), late)
 
     def _axes(self, sizes: tuple[int, ...]) -> tuple[Spread, ...]:
-        extra: Any = self.output_padding or (None,) * self.dims
-        arguments = zip(sizes, self.kernel_size, self.strides, self.dilation_rate, extra, strict=True)
-        return tuple(self._along(*axis) for axis in arguments)
+        extra: Any = self.output_padding or (None,) * self.spatial_rank
+        given = map(f.integers(self.spatial_rank), (self.kernel_size, self.strides, self.dilation_rate))
+        return tuple(self._along(*axis) for axis in zip(sizes, *given, extra, strict=True))
 
     def _along(self, n: int, k: int, s: int, d: int, extra: int | None) -> Spread:
         """One axis: how many positions come of it, and from which position of the spread on."""
@@ -118,7 +118,6 @@ class Conv1DTranspose(_Transposed):
     """
 
     rank = 3
-    dims = 1
 
 
 class Conv2DTranspose(_Transposed):
@@ -137,4 +136,3 @@ class Conv3DTranspose(_Transposed):
     """
 
     rank = 5
-    dims = 3

@@ -137,7 +137,7 @@ class Spread:
         return -(-max(self.full, self.before + self.outputs) // self.stride)
 
 
-def spread_volume(b: Builder, x: str, kernel: str, axes: tuple[Spread, Spread, Spread]) -> str:
+def spread_volume(b: Builder, x: str, kernel: str, axes: tuple[Spread, ...]) -> str:
     """x (N, P, Q, R, K), kernel (kd, kh, kw, C, K) -> (N, D, H, W, C), the transpose of `convolve_volume`.
 
     One two-dimensional transposed convolution gives kd * C channels of stacked slabs. Beside it: x is copied
