@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from convloom.graph import ops
 from convloom.graph.ir import Graph
-from convloom.graph.passes.views import BEFORE_VIEWS
+from convloom.graph.passes.views import BEFORE_SLICES, BEFORE_VIEWS
 from convloom.graph.regions import Decision
 from convloom.graph.rewrite import apply_rules
 from convloom.graph.verify import verify
@@ -22,7 +22,7 @@ def viewed(b: Builder, name: str = "conv") -> str:
 def moved(graph: Graph) -> tuple[list[str], list[Decision]]:
     """The ops of the graph after the rules, which must keep every value."""
     twin = graph.copy()
-    decisions = apply_rules(twin, BEFORE_VIEWS)
+    decisions = apply_rules(twin, (*BEFORE_SLICES, *BEFORE_VIEWS))
     verify(twin, "before views")
     given = values(graph)
     assert_same(outputs(twin, given), outputs(graph, given))
@@ -46,6 +46,12 @@ def doubled(b: Builder) -> str:
     return b.op(ops.Multiply(), x, x)
 
 
+def cut(b: Builder) -> str:
+    """The first 4 of 6 rows, seen as a sequence and normalised."""
+    x = b.op(ops.Slice((0, 0), (4, 5)), viewed(b))
+    return b.op(ops.Relu(), b.batch_norm(x))
+
+
 @pytest.mark.parametrize(
     ("network", "names"),
     [
@@ -53,13 +59,14 @@ def doubled(b: Builder) -> str:
         (residual, ["conv2d", "relu", "conv2d", "add", "reshape"]),
         (from_the_right, ["reshape", "conv2d", "subtract", "reshape"]),
         (doubled, ["conv2d", "multiply", "reshape"]),
+        (cut, ["conv2d", "batch_norm", "relu", "reshape", "slice"]),
     ],
 )
 def test_it_moves_to_the_kernel(network: Callable[[Builder], str], names: list[str]) -> None:
     b = Builder()
     b.finish(network(b))
     assert sorted(moved(b.graph)[0]) == sorted(names)
-    assert moved(b.graph)[0][-1] == "reshape"
+    assert moved(b.graph)[0][-1] == names[-1]
 
 
 def of_an_input(b: Builder) -> str:
@@ -80,9 +87,27 @@ def read_twice(b: Builder) -> str:
     return b.op(ops.Concat(), b.op(ops.Relu(), x), x)
 
 
+def of_some_channels(b: Builder) -> str:
+    return b.batch_norm(b.op(ops.Slice((0, 0), (6, 3)), viewed(b)))
+
+
+def of_little(b: Builder) -> str:
+    return b.op(ops.Relu(), b.op(ops.Slice((0, 0), (2, 5)), viewed(b)))
+
+
+def of_two_parts(b: Builder) -> str:
+    x = viewed(b)
+    return b.op(
+        ops.Add(), b.op(ops.Relu(), b.op(ops.Slice((0, 0), (5, 5)), x)), b.op(ops.Slice((1, 0), (6, 5)), x)
+    )
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
+        (of_some_channels, "takes 3 of 5 channels"),
+        (of_little, "drops more than half of"),
+        (of_two_parts, "also feeds"),
         (of_an_input, "no contraction or window computes"),
         (of_channels_cut_up, "is not a view of the shape of"),
         (beside_another_kernel, "is not a view of the shape of"),

@@ -19,7 +19,7 @@ from .cleanup import (
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
-from .views import BEFORE_VIEWS
+from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
-    _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
+    _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
     _rules("stable losses", STABLE_LOSSES),
     DEAD_CODE,

@@ -1,14 +1,26 @@
-"""Pointwise work before a view, into the kernel that computes what is viewed.
+"""Pointwise work before a view or a slice, into the kernel that computes what is viewed or cut.
 
-Sequences and volumes are computed as images of another shape, and a view stands after each such layer. What
-follows it, value by value, does not mind the shape, but a region ends at a view.
+Sequences and volumes are computed as images of another shape: a view stands after each such layer, and after
+one of volumes also a slice. What follows, value by value, does not mind the shape, but a region ends there.
 """
 
 from __future__ import annotations
 
 from ..ir import Graph, Node
 from ..op import Kind, Op
-from ..ops import Activation, Add, BatchNorm, Divide, Maximum, Minimum, Multiply, Reshape, Scale, Subtract
+from ..ops import (
+    Activation,
+    Add,
+    BatchNorm,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Reshape,
+    Scale,
+    Slice,
+    Subtract,
+)
 from ..rewrite import Condition, Rule, pattern
 from ..types import Dim
 
@@ -19,9 +31,9 @@ TWO_OPERANDS: tuple[type[Op], ...] = (Add, Subtract, Multiply, Divide, Maximum, 
 
 
 def _made_by_a_kernel(graph: Graph, name: str) -> bool:
-    """Whether a contraction or a window computes the value, perhaps with pointwise work after it."""
+    """Whether a contraction or a window computes the value, perhaps with pointwise work and views after."""
     node = graph[name]
-    while node.op.kind is Kind.POINTWISE and node.inputs:
+    while node.op.kind in (Kind.POINTWISE, Kind.VIEW):
         node = graph[node.inputs[0]]
     return node.op.kind in (Kind.CONTRACTION, Kind.WINDOW)
 
@@ -79,6 +91,36 @@ def _before(graph: Graph, operand: Node, view: Node, source: Node) -> str:
     shape = tuple(int(d) for d in source.type.shape[1:])
     return graph.add(Reshape(shape), (operand.name,), f"{operand.name}/reshape", operand.layer, view.phase)
 
+
+def _slice_refusal(graph: Graph, nodes: list[Node]) -> str | None:
+    node, part = nodes
+    source = graph[part.inputs[0]]
+    if not _made_by_a_kernel(graph, source.name):
+        return f"no contraction or window computes {source.name}"
+    if others := [reader.name for reader in graph.readers(source.name) if reader.name != part.name]:
+        return f"{source.name} also feeds {', '.join(others)}"
+    if len(node.inputs) > 1 and part.type.channels != source.type.channels:
+        return f"{part.name} takes {part.type.channels} of {source.type.channels} channels"
+    if 2 * part.type.elements() < source.type.elements():
+        return f"{part.name} drops more than half of {source.name}"
+    return None
+
+
+def _move_before_slice(graph: Graph, nodes: list[Node]) -> str:
+    node, part = nodes
+    moved = graph.add(node.op, (part.inputs[0], *node.inputs[1:]), node.name, node.layer, node.phase)
+    return graph.add(part.op, (moved,), part.name, part.layer, part.phase)
+
+
+BEFORE_SLICES: tuple[Rule, ...] = (
+    Rule(
+        # Not in training: there a batch norm's statistics are of what the slice leaves.
+        "f(slice(x)) -> slice(f(x))  (inference)",
+        pattern(*ONE_OPERAND, over=(pattern(Slice),)),
+        _move_before_slice,
+        _slice_refusal,
+    ),
+)
 
 BEFORE_VIEWS: tuple[Rule, ...] = (
     Rule(
