@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from convloom.codegen.dispatch import emit
+from convloom.codegen.movement import BLOCK
 from convloom.frontends import layers as L
+from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from convloom.graph.fusion import leave_unfused
+from convloom.graph.ir import Graph
 
 import convloom as cl
 
@@ -132,6 +137,21 @@ def test_the_copies_that_a_volume_costs() -> None:
     assert kernels((4, 4, 4, 2), L.MaxPooling3D(2)) == ["max_pool2d", "max_pool2d_2"]
     assert kernels((4, 4, 4, 2), L.GlobalAveragePooling3D()) == ["average_pool2d"]
     assert kernels((8, 6, 2), L.AdaptiveMaxPooling2D((4, 2))) == ["max_pool2d"]
+
+
+def test_what_has_no_batch_is_transposed_by_a_kernel_too() -> None:
+    """As the gradient of a volume's kernel is; over more elements than one program moves."""
+    graph = Graph("transpose")
+    total = graph.add(ops.Reduce((0,)), [graph.add(ops.Input(("N", 3, 5, 2, 17, 4)))])
+    graph.outputs = {"y": graph.add(ops.Transpose((2, 0, 1, 4, 3)), [total])}
+    region = next(r for r in leave_unfused(graph).kernels if isinstance(r.anchor.op, ops.Transpose))
+    kernel = emit(region)
+    assert "x[j,k,i,m,l]" in kernel.source
+    x = torch.randn(3, 5, 2, 17, 4)
+    y = torch.full((2, 3, 5, 4, 17), float("nan"))
+    assert y.numel() > BLOCK
+    kernel.load(interpreted=True).launch(x, y)
+    assert torch.equal(y, x.permute(2, 0, 1, 4, 3))
 
 
 # -- gradients and training ----------------------------------------------------------------------------------
