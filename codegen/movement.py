@@ -1,7 +1,8 @@
 """Movement: padding, slices, transposes and concatenation, one pass over what is written.
 
 An element's number within the result is cut into coordinates, and these into the place where it lies in the
-operand. Concatenation asks each operand in turn; exactly one has the element.
+operand. Concatenation asks each operand in turn; exactly one has the element. A value without a batch axis (a
+weight) is moved as one image.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ BLOCK = 1024
 """Elements a program moves."""
 
 _AXES = "ijklmno"
-"""Coordinates of the axes after the batch."""
+"""Coordinates of the axes, the batch aside."""
 
 
 def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one movement op. Raises NotEmittable with other members, or without a batch axis."""
+    """A region of one movement op. Raises NotEmittable with other members, or with too many axes."""
     node = region.anchor
-    if len(region.nodes) > 1 or not node.type.batched or node.type.rank - 1 > len(_AXES):
-        raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
+    batched = node.type.batched
+    if len(region.nodes) > 1 or node.type.rank - batched > len(_AXES):
+        raise NotEmittable(
+            f"{node.name}: {node.op.op_name()} shares no kernel and takes {len(_AXES)} axes at most"
+        )
     names = Names(region)
     used = schedule or Schedule(BLOCK, 1, warps=4)
     image = image_size(node)
@@ -39,15 +43,17 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
     jit = JitFunction(
         f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
-        ["batch"],
+        ["batch"] if batched else [],
         {"IMAGE": image, "BLOCK": used.block_m},
         doc="Each program writes BLOCK neighbouring elements.",
         warps=used.warps,
     )
     _body(jit.body, names, node)
     launch = Writer()
-    launch.line(f"batch = {names.role[node.name]}.shape[0]")
-    launch.line(jit.call("(triton.cdiv(batch * IMAGE, BLOCK),)", [names.role[n.name] for n in operands]))
+    if batched:
+        launch.line(f"batch = {names.role[node.name]}.shape[0]")
+    size = "batch * IMAGE" if batched else "IMAGE"
+    launch.line(jit.call(f"(triton.cdiv({size}, BLOCK),)", [names.role[n.name] for n in operands]))
     return KernelFile(
         region,
         names,
@@ -55,7 +61,7 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
         formula=_formula(names, node),
         plan=[f"each program writes {used.block_m} neighbouring elements with {used.warps} warps."],
         constants={
-            "IMAGE": (image, "elements of one image of the result"),
+            "IMAGE": (image, "elements of one image of the result" if batched else "elements of the result"),
             "BLOCK": (used.block_m, "elements a program writes"),
         },
         functions=[jit],
@@ -79,7 +85,8 @@ def _summary(node: Node) -> str:
 
 
 def _formula(names: Names, node: Node) -> list[str]:
-    axes = ["n", *_AXES[: node.type.rank - 1]]
+    lead = ["n"] if node.type.batched else []
+    axes = [*lead, *_AXES[: node.type.rank - len(lead)]]
     left = f"{names.role[node.name]}[{','.join(axes)}]"
     if isinstance(node.op, Concat):
         parts = ", ".join(names.role[name] for name in node.inputs)
@@ -89,19 +96,23 @@ def _formula(names: Names, node: Node) -> list[str]:
     source, _ = _source(node, node.inputs[0], names)
     where = [source[axis].replace(" ", "") for axis in sorted(source)]
     rest = f", or {node.op.value:g} outside" if isinstance(node.op, Pad) else ""
-    return [f"{left} = {names.role[node.inputs[0]]}[n,{','.join(where)}]{rest}"]
+    return [f"{left} = {names.role[node.inputs[0]]}[{','.join([*lead, *where])}]{rest}"]
 
 
 def _body(body: Writer, names: Names, node: Node) -> None:
     result = names.role[node.name]
     body.line("first = tl.program_id(0).to(tl.int64) * BLOCK", "first element of the block")
     body.line("lane = tl.arange(0, BLOCK)", "[BLOCK]")
-    body.line("inside = first + lane < batch.to(tl.int64) * IMAGE", "[BLOCK]")
-    body.line("place = (first % IMAGE).to(tl.int32) + lane", "counted from the block's first image")
-    body.line("image = first // IMAGE + place // IMAGE", "[BLOCK]")
-    body.line("element = place % IMAGE", "[BLOCK]")
+    if node.type.batched:
+        body.line("inside = first + lane < batch.to(tl.int64) * IMAGE", "[BLOCK]")
+        body.line("place = (first % IMAGE).to(tl.int32) + lane", "counted from the block's first image")
+        body.line("image = first // IMAGE + place // IMAGE", "[BLOCK]")
+        body.line("element = place % IMAGE", "[BLOCK]")
+    else:
+        body.line("element = first + lane", "[BLOCK]")
+        body.line("inside = element < IMAGE", "[BLOCK]")
     following = 1
-    sizes = node.type.size(1)[1:]
+    sizes = node.type.size(1)[_first(node) :]
     for letter, size in reversed(list(zip(_AXES, sizes, strict=False))):
         text = f"element // {following}" if following > 1 else "element"
         text += f" % {size}" if following * size < prod(sizes) else ""
@@ -117,15 +128,20 @@ def _body(body: Writer, names: Names, node: Node) -> None:
     body.line(f"tl.store({result}_ptr + first + lane, {rounded(value, node)}, mask=inside)")
 
 
+def _first(node: Node) -> int:
+    """The first axis that is not the batch."""
+    return int(node.type.batched)
+
+
 def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dict[int, str], list[str]]:
     """Where an element of the result lies in an operand: axis -> coordinate, and tests that it does."""
     op: Any = node.op
     shape = names.region.graph[operand].type.shape
-    axes = range(1, node.type.rank)
-    at = {axis: _AXES[axis - 1] for axis in axes}
+    axes = range(_first(node), node.type.rank)
+    at = {axis: _AXES[axis - _first(node)] for axis in axes}
     match op:
         case Transpose():
-            return {source: at[axis] for axis, source in enumerate(op.permutation) if axis}, []
+            return {op.permutation[axis]: at[axis] for axis in axes}, []
         case Slice():
             return {axis: _plus(at[axis], op.starts[axis - 1]) for axis in axes}, []
         case Pad():
@@ -150,7 +166,7 @@ def _load(
 ) -> str:
     """Load one operand's elements; returns the name of what the result holds so far."""
     sizes = source.type.size(1)
-    terms = [f"image * {prod(sizes)}"]
+    terms = [f"image * {prod(sizes)}"] if source.type.batched else []
     for axis in sorted(at):
         stride = prod(sizes[axis + 1 :])
         text = at[axis]

@@ -11,18 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..graph.errors import ShapeError, UnsupportedLayerError
-from ..graph.windows import Padding, Pair
 from .activations import ACTIVATIONS
 from .initializers import INITIALIZERS
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
-PaddingLike = str | int | Sequence[int] | Sequence[Sequence[int]]
+"""One number for each spatial axis, or one for all."""
+BorderLike = int | Sequence[int] | Sequence[Sequence[int]]
+PaddingLike = str | BorderLike
 
 LARGEST = 2**31 - 1
 
+AXES = {1: ("steps",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""The spatial axes of sequences, images and volumes."""
 
-def option(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
+TUPLES = {1: "tuple of one", 2: "pair", 3: "triple"}
+
+
+def option(check: Check | PerAxis, *, default: Any = dataclasses.MISSING) -> Any:
     """A field of a declaration, with Keras's default where there is one."""
     return dataclasses.field(default=default, metadata={"check": check})
 
@@ -79,16 +85,32 @@ def flag(value: Any) -> bool:
     return value
 
 
-def pair(value: Any) -> Pair:
-    """Positive integers for height and width; one integer counts for both."""
-    values = (value, value) if _is_int(value) else value
-    if not isinstance(values, (list, tuple)) or len(values) != 2 or not all(map(_is_int, values)):
-        raise ShapeError(f"must be an integer or a pair (height, width), got {value!r}")
-    if not all(1 <= v <= LARGEST for v in values):
-        raise ShapeError(
-            f"must be positive integers, got {value!r}; use an integer or a pair (height, width), each >= 1"
-        )
-    return values[0], values[1]
+def integers(dims: int, least: int = 1) -> Check:
+    """One integer for each of `dims` spatial axes, each at least `least`; one alone counts for all."""
+    axes = f"({', '.join(AXES[dims])}{',' * (dims == 1)})"
+    wanted = f"an integer or a {TUPLES[dims]} {axes}"
+
+    def check(value: Any) -> tuple[int, ...]:
+        values = (value,) * dims if _is_int(value) else value
+        if not isinstance(values, (list, tuple)) or len(values) != dims or not all(map(_is_int, values)):
+            raise ShapeError(f"must be {wanted}, got {value!r}")
+        if not all(least <= v <= LARGEST for v in values):
+            kind = "positive integers" if least == 1 else f"integers of at least {least}"
+            raise ShapeError(f"must be {kind}, got {value!r}; use {wanted}, each >= {least}")
+        return tuple(values)
+
+    return check
+
+
+pair = integers(2)
+"""Positive integers for height and width; one integer counts for both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PerAxis:
+    """A check that depends on how many spatial axes a layer has; `Layer` takes the one for its own."""
+
+    of: Callable[[int], Check]
 
 
 def sizes(value: Any) -> tuple[int, ...]:
@@ -139,42 +161,54 @@ def axes(value: Any) -> tuple[int, ...]:
     return tuple(integer(v) for v in found)
 
 
-def extra(value: Any) -> Pair:
-    """Rows and columns to add, each 0 or more; one number counts for both."""
-    values = (value, value) if _is_int(value) else value
-    if not isinstance(values, (list, tuple)) or len(values) != 2 or not all(map(_is_int, values)):
-        raise ShapeError(f"must be an integer or a pair of them, got {value!r}")
-    if not all(0 <= v <= LARGEST for v in values):
-        raise ShapeError(f"must be at least 0, got {value!r}")
-    return values[0], values[1]
-
-
 def some_axes(value: Any) -> tuple[int, ...] | None:
     """Axes, or None where there are none: files have an empty list for it."""
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
 
 
 # -- padding -------------------------------------------------------------------------------------------------
-def border(value: Any) -> Padding:
-    """n, (rows, columns) or ((top, bottom), (left, right)) -> the latter; each at least 0."""
-    outer = (value, value) if _is_int(value) else value
-    if isinstance(outer, (list, tuple)) and len(outer) == 2:
-        inner = [(v, v) if _is_int(v) else v for v in outer]
-        if all(isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_is_int, v)) for v in inner):
-            if min(n for v in inner for n in v) < 0:
-                raise ShapeError(f"must not be negative, got {value!r}")
-            return (inner[0][0], inner[0][1]), (inner[1][0], inner[1][1])
-    raise ShapeError(f"must be n, (rows, columns) or ((top, bottom), (left, right)), got {value!r}")
+_BORDERS = {
+    1: "n or (before, after)",
+    2: "n, (rows, columns) or ((top, bottom), (left, right))",
+    3: "n, (depth, rows, columns) or a pair (before, after) for each of them",
+}
 
 
-def window_padding(value: Any) -> str | Padding:
-    """`same`, `valid`, or explicit ((top, bottom), (left, right))."""
-    if isinstance(value, str):
-        if value.lower() in ("same", "valid"):
-            return value.lower()
-    elif isinstance(value, (list, tuple)):
-        return border(value)
-    raise ShapeError(f"must be 'same', 'valid' or ((top, bottom), (left, right)), got {value!r}")
+def border(dims: int) -> Check:
+    """What lies around the data: a pair (before, after) for each spatial axis; for one axis, the pair alone.
+
+    Given as n for every side, as one number an axis, or in full; each at least 0.
+    """
+
+    def check(value: Any) -> tuple[Any, ...]:
+        outer = (value,) * max(dims, 2) if _is_int(value) else value
+        pairs = (outer,) if dims == 1 else outer
+        if isinstance(pairs, (list, tuple)) and len(pairs) == dims:
+            inner = [(v, v) if _is_int(v) else v for v in pairs]
+            if all(isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_is_int, v)) for v in inner):
+                if min(n for v in inner for n in v) < 0:
+                    raise ShapeError(f"must not be negative, got {value!r}")
+                return tuple(inner[0]) if dims == 1 else tuple(tuple(v) for v in inner)
+        raise ShapeError(f"must be {_BORDERS[dims]}, got {value!r}")
+
+    return check
+
+
+def window_padding(dims: int, *modes: str) -> Check:
+    """`same`, `valid`, another of `modes`, or an explicit border."""
+    allowed = ("same", "valid", *modes)
+
+    def check(value: Any) -> str | tuple[Any, ...]:
+        if isinstance(value, str):
+            if value.lower() in allowed:
+                return value.lower()
+        elif isinstance(value, (list, tuple)):
+            result: tuple[Any, ...] = border(dims)(value)
+            return result
+        full = {1: "(before, after)", 2: "((top, bottom), (left, right))"}.get(dims, "three pairs")
+        raise ShapeError(f"must be {', '.join(map(repr, allowed))} or {full}, got {value!r}")
+
+    return check
 
 
 # -- names ---------------------------------------------------------------------------------------------------

@@ -32,42 +32,60 @@ def same_padding(n: int, size: int, stride: int, dilation: int = 1) -> Pair:
     return total // 2, total - total // 2
 
 
+def axis_padding(padding: str, n: int, size: int, stride: int, dilation: int = 1) -> Pair:
+    """`same`, `valid` or `causal` along one axis of n inputs -> (before, after).
+
+    causal: output i reads inputs up to i * stride and none after it.
+    """
+    match padding:
+        case "valid":
+            return 0, 0
+        case "same":
+            return same_padding(n, size, stride, dilation)
+        case "causal":
+            return extent(size, dilation) - 1, 0
+    raise ShapeError(f"padding {padding!r} is unknown; use 'same', 'valid' or ((top, bottom), (left, right))")
+
+
 def resolve_padding(
     padding: str | Padding, spatial: Pair, size: Pair, strides: Pair, dilation: Pair = (1, 1)
 ) -> Padding:
     """`same`, `valid` or explicit pairs -> explicit pairs for an input of height, width = `spatial`."""
-    if padding == "valid":
-        return NO_PADDING
-    if padding == "same":
-        rows, cols = (
-            same_padding(n, f, s, d) for n, f, s, d in zip(spatial, size, strides, dilation, strict=True)
-        )
-        return rows, cols
-    if isinstance(padding, str):
-        raise ShapeError(
-            f"padding {padding!r} is unknown; use 'same', 'valid' or ((top, bottom), (left, right))"
-        )
-    (top, bottom), (left, right) = padding
-    return (top, bottom), (left, right)
+    if not isinstance(padding, str):
+        (top, bottom), (left, right) = padding
+        return (top, bottom), (left, right)
+    rows, cols = (
+        axis_padding(padding, n, f, s, d) for n, f, s, d in zip(spatial, size, strides, dilation, strict=True)
+    )
+    return rows, cols
 
 
 def window_output(
-    where: str, spatial: Pair, size: Pair, strides: Pair, padding: Padding, dilation: Pair = (1, 1)
-) -> Pair:
-    """Height and width of a window operation's output; raises ShapeError where the window never fits."""
+    where: str,
+    spatial: tuple[int, ...],
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[Pair, ...],
+    dilation: tuple[int, ...] = (1, 1),
+) -> tuple[int, ...]:
+    """A window operation's output size along each axis; raises ShapeError where the window never fits."""
     for label, values in (("size", size), ("stride", strides), ("dilation", dilation)):
         if min(values) < 1:
-            raise ShapeError(f"{where}: {label} {values} must be at least 1 on both axes")
-    if min(*padding[0], *padding[1]) < 0:
+            raise ShapeError(f"{where}: {label} {values} must be at least 1 on every axis")
+    if min(n for pair in padding for n in pair) < 0:
         raise ShapeError(f"{where}: padding {padding} must not be negative")
-    rows, cols = (
+    outputs = tuple(
         output_size(n, f, s, p, d)
         for n, f, s, p, d in zip(spatial, size, strides, padding, dilation, strict=True)
     )
-    if rows < 1 or cols < 1:
+    if min(outputs) < 1:
         raise ShapeError(
-            f"{where}: a window of {size[0]}x{size[1]} (dilation {dilation[0]}x{dilation[1]}) does not fit "
-            f"into an input of {spatial[0]}x{spatial[1]} with padding {padding}; use padding='same', "
+            f"{where}: a window of {_times(size)} (dilation {_times(dilation)}) does not fit "
+            f"into an input of {_times(spatial)} with padding {padding}; use padding='same', "
             f"a smaller window or a larger input"
         )
-    return rows, cols
+    return outputs
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

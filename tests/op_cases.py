@@ -209,6 +209,8 @@ CASES: list[Case] = [
     Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
     Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),
     Case(ops.Transpose((0, 3, 1, 2)), (IMAGE,)),
+    Case(ops.Transpose((1, 2, 0, 4, 3)), ((3, 2, 5, 4, 17),)),
+    Case(ops.Transpose((2, 0, 1)), ((1, 65, 1),)),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),

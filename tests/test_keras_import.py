@@ -246,7 +246,7 @@ def test_a_cycle_is_shown() -> None:
 
 def test_all_unsupported_layers_are_reported_together() -> None:
     data = simple(
-        layer("Conv3D", "deep"),
+        layer("LSTM", "deep"),
         layer("Dense", "fine", units=2),
         layer("ReLU", "mine") | {"module": "my.package", "registered_name": "my>ReLU"},
         layer("Activation", "act", activation="mystery"),
@@ -254,7 +254,7 @@ def test_all_unsupported_layers_are_reported_together() -> None:
     with pytest.raises(UnsupportedLayerError) as caught:
         loads(data)
     text = str(caught.value)
-    assert text.startswith("3 layer(s) are not supported by ConvLoom: layers[1] 'deep': class 'Conv3D'; ")
+    assert text.startswith("3 layer(s) are not supported by ConvLoom: layers[1] 'deep': class 'LSTM'; ")
     assert "layers[3] 'mine': class 'ReLU' of module 'my.package'" in text
     assert "layers[4] 'act': Activation 'act': activation 'mystery' is not a known activation" in text
     assert "fine" not in text

@@ -87,7 +87,7 @@ def test_cost_grows_with_the_batch(case: Case) -> None:
         ),
         (ops.Conv2D(), (IMAGE, (3, 3, 3)), "a convolution kernel is (height, width, in, out)"),
         (ops.Conv2D(), (IMAGE, (3, 3, 3, 4), (3,)), "bias must be (4,), found float32[3]"),
-        (ops.Conv2D((0, 1)), (IMAGE, (3, 3, 3, 4)), "stride (0, 1) must be at least 1 on both axes"),
+        (ops.Conv2D((0, 1)), (IMAGE, (3, 3, 3, 4)), "stride (0, 1) must be at least 1 on every axis"),
         (ops.Conv2D(dilation=(1, 0)), (IMAGE, (3, 3, 3, 4)), "dilation (1, 0) must be at least 1"),
         (
             ops.Conv2D(),

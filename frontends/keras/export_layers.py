@@ -115,7 +115,8 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
         return {"batch_shape": [None, *value]}
     if field == "padding" and not isinstance(value, str) and hasattr(layer, "strides"):
         raise UnsupportedLayerError(
-            f"{layer.label}: Keras knows no explicit padding ({value}) here; put a ZeroPadding2D before it"
+            f"{layer.label}: Keras knows no explicit padding ({value}) here; "
+            f"put a ZeroPadding{layer.spatial_rank}D before it"
         )
     if field == "activation" and value in MEANINGS.values():
         raise UnsupportedLayerError(

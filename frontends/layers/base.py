@@ -17,7 +17,7 @@ import torch
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
-from ..fields import flag, image_shape, maybe, option
+from ..fields import PerAxis, flag, image_shape, maybe, option
 from ..lowering import Block, Builder, Lowering
 from ..names import check_name, next_name
 
@@ -111,6 +111,8 @@ class Layer(Block):
             check = f.metadata.get("check")
             if check is None:
                 continue
+            if isinstance(check, PerAxis):
+                check = check.of(self.spatial_rank)
             try:
                 setattr(self, f.name, check(getattr(self, f.name)))
             except ConvLoomError as error:
@@ -136,6 +138,11 @@ class Layer(Block):
     def build(self, b: Builder, *inputs: str) -> str:
         """Append the layer's nodes and return the name of the result."""
         raise NotImplementedError
+
+    @property
+    def spatial_rank(self) -> int:
+        """Axes between batch and channels of the inputs, for the checks that ask for a number for each."""
+        return (self.rank or 4) - 2
 
     # -- how it is used --------------------------------------------------------------------------------------
     def fail(self, text: str) -> ShapeError:

@@ -1,37 +1,58 @@
-"""Convolution."""
+"""Convolution of sequences, images and volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from ...graph import ops
+from ...graph.errors import UnsupportedLayerError
 from ...graph.types import TensorType
-from ...graph.windows import resolve_padding
+from ...graph.windows import Pair
 from .. import fields as f
 from ..lowering import Builder
+from .axes import Axes, as_image, kernel_as_image, rows_and_columns, window_axes
 from .base import Layer, Weight
 from .parts import activate, channels, in_layout, late_activation, spatial
+from .volumes import convolve_volume
+
+WINDOW_PADDING = f.PerAxis(f.window_padding)
+SIZES = f.PerAxis(f.integers)
 
 
-class Conv2D(Layer):
-    """Cross-correlation of an image with a kernel (height, width, channels / groups, filters), plus a bias.
+def refuse_strides_with_dilation(layer: Any) -> None:
+    """As Keras does: steps of more than 1 and gaps between the taps are not defined together."""
+    if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
+        raise UnsupportedLayerError(
+            f"{layer.label}: strides {layer.strides} and dilation_rate {layer.dilation_rate} cannot both be "
+            f"above 1, here as in Keras; give one of them as 1"
+        )
 
-    padding: "valid", "same", or explicit ((top, bottom), (left, right)), which Keras lacks.
+
+class _Convolution(Layer):
+    """Base of the convolutions.
+
+    padding: "valid", "same", or explicit pairs (before, after) for each axis, which Keras lacks.
+    strides and dilation_rate cannot both be above 1.
     """
 
-    rank = 4
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"lora_rank": (None,), "lora_alpha": (None,)}
 
     filters: int = f.option(f.count)
-    kernel_size: f.PairLike = f.option(f.pair)
-    strides: f.PairLike = f.option(f.pair, default=(1, 1))
-    padding: f.PaddingLike = f.option(f.window_padding, default="valid")
+    kernel_size: f.PairLike = f.option(SIZES)
+    strides: f.PairLike = f.option(SIZES, default=1)
+    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
     data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(f.pair, default=(1, 1))
+    dilation_rate: f.PairLike = f.option(SIZES, default=1)
     groups: int = f.option(f.count, default=1)
     activation: str | None = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_strides_with_dilation(self)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         found = channels(inputs[0], self.data_format)
@@ -40,10 +61,11 @@ class Conv2D(Layer):
                 f"groups={self.groups} must divide the input's {found} channels "
                 f"and the {self.filters} filters"
             )
+        convolution_axes(self, spatial(inputs[0], self.data_format))
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format) // self.groups
-        shape = (*f.pair(self.kernel_size), taken, self.filters)
+        shape = (*f.integers(self.spatial_rank)(self.kernel_size), taken, self.filters)
         kernel = Weight("kernel", shape, self.kernel_initializer)
         return [kernel, Weight("bias", (self.filters,), self.bias_initializer)][: 1 + self.use_bias]
 
@@ -51,12 +73,67 @@ class Conv2D(Layer):
         early, late = late_activation(self.activation)
 
         def convolve(x: str) -> str:
-            weights = [b.weight(weight.name) for weight in self.built]
-            return activate(b, b.add(self._op(b, x), x, *weights), early)
+            axes = convolution_axes(self, spatial(b.type(x)))
+            bias = [b.weight("bias")] if self.use_bias else []
+            if self.spatial_rank == 3:
+                return convolve_volume(
+                    b, x, b.weight("kernel"), bias, axes, self.groups, lambda y: activate(b, y, early)
+                )
+            op, kernel = convolution(axes, self.groups), kernel_as_image(b, "kernel")
+            return as_image(b, x, lambda image: activate(b, b.add(op, image, kernel, *bias), early))
 
         return activate(b, in_layout(b, inputs[0], self.data_format, convolve), late)
 
-    def _op(self, b: Builder, x: str) -> ops.Conv2D:
-        size, strides, dilation = f.pair(self.kernel_size), f.pair(self.strides), f.pair(self.dilation_rate)
-        padding = resolve_padding(f.window_padding(self.padding), spatial(b, x), size, strides, dilation)
-        return ops.Conv2D(strides, padding, dilation, self.groups)
+
+def convolution(axes: Axes, groups: int) -> ops.Conv2D:
+    """The op over an image, or over a sequence seen as one."""
+    rows, columns = rows_and_columns(axes)
+    return ops.Conv2D(
+        (rows.stride, columns.stride),
+        (rows.padding, columns.padding),
+        (rows.dilation, columns.dilation),
+        groups,
+    )
+
+
+def convolution_axes(layer: Any, sizes: tuple[int, ...]) -> Axes:
+    """The windows of a layer with Keras's arguments of a convolution."""
+    return window_axes(
+        layer.label, sizes, layer.kernel_size, layer.strides, padding_of(layer), layer.dilation_rate
+    )
+
+
+def padding_of(layer: Any) -> str | tuple[Pair, ...]:
+    """A layer's padding as a mode or a pair for each axis; that of a sequence is the pair alone."""
+    alone = layer.spatial_rank == 1 and not isinstance(layer.padding, str)
+    padding: str | tuple[Pair, ...] = (layer.padding,) if alone else layer.padding
+    return padding
+
+
+class Conv1D(_Convolution):
+    """Cross-correlation of a sequence with a kernel (steps, channels / groups, filters), plus a bias.
+
+    padding: also "causal", with which no output reads an input after its own step. Computed as an image of
+    one row, by the kernels of Conv2D.
+    """
+
+    rank = 3
+
+    padding: f.PaddingLike = f.option(f.window_padding(1, "causal"), default="valid")
+
+
+class Conv2D(_Convolution):
+    """Cross-correlation of an image with a kernel (height, width, channels / groups, filters), plus a bias.
+
+    padding: "valid", "same", or explicit ((top, bottom), (left, right)), which Keras lacks.
+    """
+
+    rank = 4
+
+
+class Conv3D(_Convolution):
+    """Cross-correlation of a volume with a kernel (depth, height, width, channels / groups, filters), plus a
+    bias. `convolve_volume` says how and at what cost.
+    """
+
+    rank = 5

@@ -13,7 +13,7 @@ from ..budget import BUDGET
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
-from .parts import TO_LAST, activate, affine, on_last_axis
+from .parts import activate, affine, on_last_axis, to_channels_last
 
 
 class InputLayer(Layer):
@@ -73,11 +73,7 @@ class Flatten(Layer):
     data_format: str | None = f.option(f.data_format, default=None)
 
     def build(self, b: Builder, *inputs: str) -> str:
-        x = inputs[0]
-        if self.data_format == "channels_first" and b.type(x).rank > 2:
-            rank = b.type(x).rank
-            order = TO_LAST if rank == 4 else (0, *range(2, rank), 1)
-            x = b.add(ops.Transpose(order), x, suffix="to_channels_last")
+        x = to_channels_last(b, inputs[0], self.data_format if b.type(inputs[0]).rank > 2 else None)
         return b.add(ops.Reshape((b.type(x).elements(),)), x)
 
 

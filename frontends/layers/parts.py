@@ -6,12 +6,8 @@ from collections.abc import Callable
 
 from ...graph import ops
 from ...graph.types import TensorType
-from ...graph.windows import Pair
 from ..activations import ACTIVATIONS
 from ..lowering import Builder
-
-TO_LAST = (0, 2, 3, 1)
-TO_FIRST = (0, 3, 1, 2)
 
 
 def activate(b: Builder, x: str, name: str | None, alone: bool = False) -> str:
@@ -37,22 +33,29 @@ def late_activation(name: str | None) -> tuple[str | None, str | None]:
 
 
 def channels(kind: TensorType, data_format: str | None) -> int:
-    """Channels of an image in either layout."""
+    """Channels of an image, sequence or volume in either layout."""
     return int(kind.shape[1]) if data_format == "channels_first" else kind.channels
 
 
-def spatial(b: Builder, x: str) -> Pair:
-    """Height and width of a channels-last image."""
-    shape = b.type(x).shape
-    return int(shape[1]), int(shape[2])
+def spatial(kind: TensorType, data_format: str | None = None) -> tuple[int, ...]:
+    """The sizes between batch and channels, in either layout."""
+    return kind.size()[2:] if data_format == "channels_first" else kind.size()[1:-1]
+
+
+def to_channels_last(b: Builder, x: str, data_format: str | None) -> str:
+    """x with its channels on the last axis."""
+    if data_format != "channels_first":
+        return x
+    return b.add(ops.Transpose((0, *range(2, b.type(x).rank), 1)), x, suffix="to_channels_last")
 
 
 def in_layout(b: Builder, x: str, data_format: str | None, body: Callable[[str], str]) -> str:
     """body(x) on channels-last data: a channels-first layer transposes in and out."""
+    result = body(to_channels_last(b, x, data_format))
     if data_format != "channels_first":
-        return body(x)
-    result = body(b.add(ops.Transpose(TO_LAST), x, suffix="to_channels_last"))
-    return b.add(ops.Transpose(TO_FIRST), result, suffix="to_channels_first")
+        return result
+    rank = b.type(result).rank
+    return b.add(ops.Transpose((0, rank - 1, *range(1, rank - 1))), result, suffix="to_channels_first")
 
 
 def on_last_axis(b: Builder, x: str, axis: int, body: Callable[[str], str]) -> str:

@@ -1,70 +1,81 @@
-"""Depthwise and separable convolution, as grouped convolutions."""
+"""Depthwise and separable convolution of sequences and images, as grouped convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
-from ...graph.windows import Pair, resolve_padding
 from .. import fields as f
 from ..lowering import Builder
+from .axes import as_image, kernel_as_image
 from .base import Layer, Weight
+from .conv import SIZES, WINDOW_PADDING, convolution, convolution_axes
 from .parts import activate, channels, in_layout, late_activation, spatial
 
 KERAS_2: dict[str, tuple[Any, ...]] = {"groups": (1,)}
 """Keras 2 writes this beside the arguments; only 1 has a meaning."""
 
 
-class DepthwiseConv2D(Layer):
-    """Every channel convolved with depth_multiplier kernels of its own, plus a bias."""
+class _Depthwise(Layer):
+    """Base of the depthwise convolutions: a channel has depth_multiplier kernels of its own."""
 
-    rank = 4
     ignored: ClassVar[frozenset[str]] = frozenset({"filters", "kernel_initializer"})
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = KERAS_2
 
-    kernel_size: f.PairLike = f.option(f.pair)
-    strides: f.PairLike = f.option(f.pair, default=(1, 1))
-    padding: f.PaddingLike = f.option(f.window_padding, default="valid")
+    kernel_size: f.PairLike = f.option(SIZES)
+    strides: f.PairLike = f.option(SIZES, default=1)
+    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
     depth_multiplier: int = f.option(f.count, default=1)
     data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(f.pair, default=(1, 1))
+    dilation_rate: f.PairLike = f.option(SIZES, default=1)
     activation: str | None = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     depthwise_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")
 
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        convolution_axes(self, spatial(inputs[0], self.data_format))
+
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format)
-        shape = (*f.pair(self.kernel_size), taken, self.depth_multiplier)
+        kernel = _depthwise_weight(self, "kernel", taken)
         bias = Weight("bias", (taken * self.depth_multiplier,), self.bias_initializer)
-        return [Weight("kernel", shape, self.depthwise_initializer), bias][: 1 + self.use_bias]
+        return [kernel, bias][: 1 + self.use_bias]
 
     def build(self, b: Builder, *inputs: str) -> str:
-        early, late = late_activation(self.activation)
-
-        def convolve(x: str) -> str:
-            op = _grouped(b, x, f.pair(self.kernel_size), self)
+        def convolve(x: str, op: ops.Conv2D) -> str:
             bias = [b.weight("bias")] if self.use_bias else []
-            return activate(b, b.add(op, x, _flat_kernel(b, "kernel"), *bias), early)
+            return b.add(op, x, _flat_kernel(b, "kernel"), *bias)
 
-        return activate(b, in_layout(b, inputs[0], self.data_format, convolve), late)
+        return _build(self, b, inputs[0], convolve)
 
 
-class SeparableConv2D(Layer):
-    """A depthwise convolution, then a 1x1 convolution over its channels, plus a bias (Chollet 2017)."""
+class DepthwiseConv1D(_Depthwise):
+    """Every channel of a sequence convolved with depth_multiplier kernels of its own, plus a bias."""
+
+    rank = 3
+
+
+class DepthwiseConv2D(_Depthwise):
+    """Every channel convolved with depth_multiplier kernels of its own, plus a bias."""
 
     rank = 4
+
+
+class _Separable(Layer):
+    """Base of the separable convolutions. Strides and dilation belong to the depthwise part alone."""
+
     ignored: ClassVar[frozenset[str]] = frozenset({"kernel_initializer"})
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = KERAS_2
 
     filters: int = f.option(f.count)
-    kernel_size: f.PairLike = f.option(f.pair)
-    strides: f.PairLike = f.option(f.pair, default=(1, 1))
-    padding: f.PaddingLike = f.option(f.window_padding, default="valid")
+    kernel_size: f.PairLike = f.option(SIZES)
+    strides: f.PairLike = f.option(SIZES, default=1)
+    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
     data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(f.pair, default=(1, 1))
+    dilation_rate: f.PairLike = f.option(SIZES, default=1)
     depth_multiplier: int = f.option(f.count, default=1)
     activation: str | None = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
@@ -72,48 +83,65 @@ class SeparableConv2D(Layer):
     pointwise_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")
 
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        convolution_axes(self, spatial(inputs[0], self.data_format))
+
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         taken = channels(inputs[0], self.data_format)
+        shape = (*(1,) * self.spatial_rank, taken * self.depth_multiplier, self.filters)
         return [
-            Weight(
-                "depthwise_kernel",
-                (*f.pair(self.kernel_size), taken, self.depth_multiplier),
-                self.depthwise_initializer,
-            ),
-            Weight(
-                "pointwise_kernel",
-                (1, 1, taken * self.depth_multiplier, self.filters),
-                self.pointwise_initializer,
-            ),
+            _depthwise_weight(self, "depthwise_kernel", taken),
+            Weight("pointwise_kernel", shape, self.pointwise_initializer),
             Weight("bias", (self.filters,), self.bias_initializer),
         ][: 2 + self.use_bias]
 
     def build(self, b: Builder, *inputs: str) -> str:
-        early, late = late_activation(self.activation)
-
-        def convolve(x: str) -> str:
-            op = _grouped(b, x, f.pair(self.kernel_size), self)
+        def convolve(x: str, op: ops.Conv2D) -> str:
             x = b.add(op, x, _flat_kernel(b, "depthwise_kernel"), suffix="depthwise")
             bias = [b.weight("bias")] if self.use_bias else []
-            return activate(b, b.add(ops.Conv2D(), x, b.weight("pointwise_kernel"), *bias), early)
+            return b.add(ops.Conv2D(), x, kernel_as_image(b, "pointwise_kernel"), *bias)
 
-        return activate(b, in_layout(b, inputs[0], self.data_format, convolve), late)
+        return _build(self, b, inputs[0], convolve)
 
 
-def _grouped(b: Builder, x: str, size: Pair, layer: DepthwiseConv2D | SeparableConv2D) -> ops.Conv2D:
-    """The convolution with as many groups as channels. Strides and dilation belong to this part alone."""
-    strides, dilation = f.pair(layer.strides), f.pair(layer.dilation_rate)
-    padding = resolve_padding(f.window_padding(layer.padding), spatial(b, x), size, strides, dilation)
-    return ops.Conv2D(strides, padding, dilation, b.type(x).channels)
+class SeparableConv1D(_Separable):
+    """A depthwise convolution of a sequence, then one of 1 step over its channels, plus a bias."""
+
+    rank = 3
+
+
+class SeparableConv2D(_Separable):
+    """A depthwise convolution, then a 1x1 convolution over its channels, plus a bias (Chollet 2017)."""
+
+    rank = 4
+
+
+def _build(
+    layer: _Depthwise | _Separable, b: Builder, x: str, convolve: Callable[[str, ops.Conv2D], str]
+) -> str:
+    """convolve(image, the convolution with as many groups as channels), and the activation after it."""
+    early, late = late_activation(layer.activation)
+
+    def body(x: str) -> str:
+        op = convolution(convolution_axes(layer, spatial(b.type(x))), b.type(x).channels)
+        return as_image(b, x, lambda image: activate(b, convolve(image, op), early))
+
+    return activate(b, in_layout(b, x, layer.data_format, body), late)
+
+
+def _depthwise_weight(layer: _Depthwise | _Separable, name: str, taken: int) -> Weight:
+    size = f.integers(layer.spatial_rank)(layer.kernel_size)
+    return Weight(name, (*size, taken, layer.depth_multiplier), layer.depthwise_initializer)
 
 
 def _flat_kernel(b: Builder, name: str) -> str:
     """Keras's kernel (height, width, channels, multiplier) as that of a grouped convolution.
 
     Output channel c * multiplier + m is channel c under kernel m: row-major order of the last two axes, so
-    the numbers stay where they are.
+    the numbers stay where they are. A kernel of steps has a height of 1.
     """
     weight = b.weight(name)
     *size, taken, multiplier = b.type(weight).size()
-    flat = ops.Reshape((*size, 1, taken * multiplier), batched=False)
+    height, width = (1, *size)[-2:]
+    flat = ops.Reshape((height, width, 1, taken * multiplier), batched=False)
     return b.add(flat, weight, suffix=f"{name}_by_group")

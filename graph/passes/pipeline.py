@@ -19,6 +19,7 @@ from .cleanup import (
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
+from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
+    _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
     _rules("stable losses", STABLE_LOSSES),
     DEAD_CODE,
@@ -60,6 +62,7 @@ TRAINING: tuple[Pass, ...] = (
     _rules("remove identities", IDENTITIES),
     _rules("draw dropout masks", DRAW_DROPOUT),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
+    _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
     _rules("stable losses", STABLE_LOSSES),
