@@ -6,6 +6,7 @@ operand. Concatenation asks each operand in turn; exactly one has the element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -23,14 +24,14 @@ from .writer import Writer
 BLOCK = 1024
 """Elements a program moves."""
 
-_AXES = "ijklmno"
+AXES = "ijklmno"
 """Coordinates of the axes after the batch."""
 
 
 def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFile:
     """A region of one movement op. Raises NotEmittable with other members, or without a batch axis."""
     node = region.anchor
-    if len(region.nodes) > 1 or not node.type.batched or node.type.rank - 1 > len(_AXES):
+    if len(region.nodes) > 1 or not node.type.batched or node.type.rank - 1 > len(AXES):
         raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
     names = Names(region)
     used = schedule or Schedule(BLOCK, 1, warps=4)
@@ -79,7 +80,7 @@ def _summary(node: Node) -> str:
 
 
 def _formula(names: Names, node: Node) -> list[str]:
-    axes = ["n", *_AXES[: node.type.rank - 1]]
+    axes = ["n", *AXES[: node.type.rank - 1]]
     left = f"{names.role[node.name]}[{','.join(axes)}]"
     if isinstance(node.op, Concat):
         parts = ", ".join(names.role[name] for name in node.inputs)
@@ -100,13 +101,7 @@ def _body(body: Writer, names: Names, node: Node) -> None:
     body.line("place = (first % IMAGE).to(tl.int32) + lane", "counted from the block's first image")
     body.line("image = first // IMAGE + place // IMAGE", "[BLOCK]")
     body.line("element = place % IMAGE", "[BLOCK]")
-    following = 1
-    sizes = node.type.size(1)[1:]
-    for letter, size in reversed(list(zip(_AXES, sizes, strict=False))):
-        text = f"element // {following}" if following > 1 else "element"
-        text += f" % {size}" if following * size < prod(sizes) else ""
-        body.line(f"{letter} = {text}", "[BLOCK]")
-        following *= size
+    write_coordinates(body, node.type.size(1)[1:])
     value = ""
     start = 0
     for name in node.inputs:
@@ -117,12 +112,22 @@ def _body(body: Writer, names: Names, node: Node) -> None:
     body.line(f"tl.store({result}_ptr + first + lane, {rounded(value, node)}, mask=inside)")
 
 
+def write_coordinates(body: Writer, sizes: Sequence[int]) -> None:
+    """Lines that cut `element`, a number within an image of these sizes, into coordinates: the AXES."""
+    following = 1
+    for letter, size in reversed(list(zip(AXES, sizes, strict=False))):
+        text = f"element // {following}" if following > 1 else "element"
+        text += f" % {size}" if following * size < prod(sizes) else ""
+        body.line(f"{letter} = {text}", "[BLOCK]")
+        following *= size
+
+
 def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dict[int, str], list[str]]:
     """Where an element of the result lies in an operand: axis -> coordinate, and tests that it does."""
     op: Any = node.op
     shape = names.region.graph[operand].type.shape
     axes = range(1, node.type.rank)
-    at = {axis: _AXES[axis - 1] for axis in axes}
+    at = {axis: AXES[axis - 1] for axis in axes}
     match op:
         case Transpose():
             return {source: at[axis] for axis, source in enumerate(op.permutation) if axis}, []

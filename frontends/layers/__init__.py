@@ -17,15 +17,23 @@ from .core import (
     Reshape,
     Softmax,
 )
-from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
+from .layer_normalization import (
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
 from .normalization import BatchNormalization
 from .pooling import AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D
-from .resampling import CenterCrop, RepeatVector, UpSampling2D
+from .resampling import RepeatVector, UpSampling1D, UpSampling2D, UpSampling3D
+from .resizing import CenterCrop, Resizing
 from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
 from .separable import DepthwiseConv2D, SeparableConv2D
 from .spatial import Cropping2D, ZeroPadding2D
+from .spectral import SpectralNormalization
+from .standardization import Normalization
 from .transposed import Conv2DTranspose
 
 __all__ = [
@@ -63,18 +71,23 @@ __all__ = [
     "Normalization",
     "PReLU",
     "Permute",
+    "RMSNormalization",
     "ReLU",
     "RepeatVector",
     "Rescaling",
     "Reshape",
+    "Resizing",
     "SeparableConv2D",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpectralNormalization",
     "StochasticDepth",
     "Subtract",
     "UnitNormalization",
+    "UpSampling1D",
     "UpSampling2D",
+    "UpSampling3D",
     "Weight",
     "ZeroPadding2D",
 ]

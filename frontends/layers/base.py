@@ -39,6 +39,7 @@ class Weight:
 
     initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
+    also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Weight:
     trainable: bool = True
     dtype: str = "float32"
     home: str = ""
+    also_in: tuple[str, ...] = ()
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)

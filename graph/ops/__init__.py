@@ -43,6 +43,7 @@ from .pointwise import (
     Divide,
     Dropout,
     ExtremumGrad,
+    InferenceOnly,
     Maximum,
     Minimum,
     Multiply,
@@ -64,6 +65,7 @@ from .reduction import (
     SoftmaxCrossEntropy,
     SoftmaxGrad,
 )
+from .resize import Resize, ResizeGrad, Taps
 from .source import KNOWN, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
 
 __all__ = [
@@ -71,10 +73,10 @@ __all__ = [
     "BatchNormGrad", "BinaryCrossEntropy", "BroadcastTo", "Cast", "CategoricalCrossEntropy", "Concat",
     "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DTranspose", "Conv2DWeightGrad", "Dense",
     "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask", "Elu", "Exp",
-    "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "Input", "InterpolationMatrix",
-    "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D", "Maximum",
-    "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad", "Parameter", "Prelu",
-    "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice",
-    "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign", "Sqrt", "Square",
-    "Subtract", "Swish", "Tanh", "Transpose",
+    "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "InferenceOnly", "Input",
+    "InterpolationMatrix", "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D",
+    "MaxUnpool2D", "Maximum", "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad",
+    "Parameter", "Prelu", "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "Resize", "ResizeGrad", "RsqrtPlus", "Scale",
+    "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign", "Sqrt",
+    "Square", "Subtract", "Swish", "Tanh", "Taps", "Transpose",
 ]  # fmt: skip
