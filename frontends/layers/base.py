@@ -99,7 +99,10 @@ class Layer(Block):
             )
         for key in kwargs:
             if key not in known:
-                raise UnsupportedLayerError(f"{where}: {_unknown_argument(key, known, cls.aliases)}")
+                why = _unknown_argument(key, known, cls.aliases)
+                if key in cls.neutral:
+                    why = f"{key}={kwargs[key]!r:.60} is not supported; leave it out"
+                raise UnsupportedLayerError(f"{where}: {why}")
             if key in positional[: len(args)]:
                 raise UnsupportedLayerError(f"{where}: argument {key!r} is given twice, by place and by name")
         required = [f.name for f in fields(cls) if f.default is MISSING and f.init]

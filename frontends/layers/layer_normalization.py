@@ -23,8 +23,13 @@ def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) ->
 def over_deviation(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
     """x / sqrt(variance + epsilon), the biased variance of each sample over `axes`."""
     _, variance = _moments(b, x, axes)
-    rstd = b.add(ops.RsqrtPlus(epsilon), variance, suffix="rstd")
-    return b.add(ops.Multiply(), x, rstd, suffix="normalized")
+    return _over_root(b, x, variance, epsilon)
+
+
+def _over_root(b: Builder, x: str, power: str, epsilon: float) -> str:
+    """x / sqrt(power + epsilon) as one op, so that one kernel does it."""
+    zero = b.add(ops.Constant((1,), 0.0), suffix="zero")
+    return b.add(ops.Normalize(epsilon), x, zero, power, suffix="normalized")
 
 
 def _moments(b: Builder, x: str, axes: tuple[int, ...]) -> tuple[str, str]:
@@ -202,9 +207,7 @@ class RMSNormalization(Layer):
         x = inputs[0]
         squared = b.add(ops.Square(), x, suffix="squared")
         power = _mean(b, squared, sample_axes(f.axes(self.axis), b.type(x)), "power")
-        factor = b.add(ops.RsqrtPlus(self.epsilon), power, suffix="factor")
-        x = b.add(ops.Multiply(), x, factor, suffix="normalized")
-        return b.add(ops.Multiply(), x, b.weight("scale"))
+        return b.add(ops.Multiply(), _over_root(b, x, power, self.epsilon), b.weight("scale"))
 
 
 class UnitNormalization(Layer):

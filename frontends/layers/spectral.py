@@ -31,7 +31,7 @@ class SpectralNormalization(_Wrapper):
             raise self.fail(f"{self.layer.label} has no kernel to normalise; wrap a Dense or a convolution")
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
-        """The kernel, which is Keras's wrapper's as well as the layer's; vector_u; the layer's other weights."""
+        """The kernel, which Keras's wrapper keeps as well as the layer; vector_u; the layer's others."""
         inner = self.inner_weights()
         place = next(i for i, weight in enumerate(self.layer.built) if weight.name in KERNELS)
         kernel = replace(inner.pop(place), also_in=("",))

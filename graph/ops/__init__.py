@@ -69,14 +69,14 @@ from .resize import Resize, ResizeGrad, Taps
 from .source import KNOWN, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
 
 __all__ = [
-    "KNOWN", "Abs", "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm",
+    "Abs", "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm",
     "BatchNormGrad", "BinaryCrossEntropy", "BroadcastTo", "Cast", "CategoricalCrossEntropy", "Concat",
     "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DTranspose", "Conv2DWeightGrad", "Dense",
-    "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask", "Elu", "Exp",
-    "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "InferenceOnly", "Input",
-    "InterpolationMatrix", "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D",
-    "MaxUnpool2D", "Maximum", "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad",
-    "Parameter", "Prelu", "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "Resize", "ResizeGrad", "RsqrtPlus", "Scale",
-    "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign", "Sqrt",
-    "Square", "Subtract", "Swish", "Tanh", "Taps", "Transpose",
+    "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask", "Elu", "Exp", "ExtremumGrad",
+    "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "InferenceOnly", "Input", "InterpolationMatrix",
+    "KNOWN", "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D",
+    "Maximum", "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad", "Parameter",
+    "Prelu", "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "Resize", "ResizeGrad", "RsqrtPlus",
+    "Scale", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign",
+    "Sqrt", "Square", "Subtract", "Swish", "Tanh", "Taps", "Transpose",
 ]  # fmt: skip

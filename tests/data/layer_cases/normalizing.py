@@ -15,6 +15,7 @@ SHAPES = {
     "volume": (2, 3, 2, 6),
     "six_axes": (2, 3, 1, 2, 6),
 }
+DEEP = {name: SHAPES[name] for name in ("features", "volume", "six_axes")}
 IMAGE = (4, 5, 3)
 
 
@@ -37,17 +38,17 @@ CASES: dict[str, tuple[keras.Layer, Any]] = {
     **{f"layer_norm_{name}": (L.LayerNormalization(), shape) for name, shape in SHAPES.items()},
     "layer_norm_volume_sample": (L.LayerNormalization(axis=(1, 2, 3, 4), epsilon=0.1), (2, 3, 2, 5)),
     "layer_norm_bare": (L.LayerNormalization(center=False, scale=False), (4, 3)),
-    **{f"group_norm_{name}": (L.GroupNormalization(3, epsilon=0.05), shape) for name, shape in SHAPES.items()},
+    **{f"group_norm_{name}": (L.GroupNormalization(3, epsilon=0.05), s) for name, s in SHAPES.items()},
     "group_norm_volume_axis_1": (L.GroupNormalization(2, axis=1), (4, 3, 2, 3)),
     "group_norm_sequence_bare": (L.GroupNormalization(1, center=False, scale=False, epsilon=0.1), (5, 6)),
     "instance_norm_volume": (L.GroupNormalization(-1), (2, 3, 2, 5)),
-    **{f"unit_{name}": (L.UnitNormalization(), shape) for name, shape in SHAPES.items()},
+    **{f"unit_{name}": (L.UnitNormalization(), shape) for name, shape in DEEP.items()},
     "unit_volume_axis_1": (L.UnitNormalization(axis=1), (2, 3, 2, 5)),
     "unit_volume_axes": (L.UnitNormalization(axis=(1, -1)), (2, 3, 2, 5)),
-    **{f"rms_{name}": (L.RMSNormalization(), shape) for name, shape in SHAPES.items()},
+    **{f"rms_{name}": (L.RMSNormalization(), shape) for name, shape in DEEP.items()},
     "rms_last_axes": (L.RMSNormalization(axis=(2, 3), epsilon=0.1), IMAGE),
     "rms_sample": (L.RMSNormalization(axis=[1, 2, 3]), IMAGE),
-    **{f"softmax_{name}": (L.Softmax(), shape) for name, shape in SHAPES.items()},
+    **{f"softmax_{name}": (L.Softmax(), shape) for name, shape in DEEP.items()},
     "softmax_volume_axis_2": (L.Softmax(axis=2), (2, 3, 2, 5)),
     "prelu_volume": (L.PReLU(shared_axes=[2, 3]), (2, 3, 2, 5)),
     "permute_six_axes": (L.Permute((3, 5, 1, 4, 2)), (2, 3, 1, 2, 5)),

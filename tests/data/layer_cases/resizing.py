@@ -30,7 +30,7 @@ CASES: dict[str, tuple[keras.Layer, Any]] = {
             IMAGE,
         )
         for fit in ("crop", "pad")
-        for height, width in ((6, 3), (3, 6), (4, 4), (10, 8), (1, 9))
+        for height, width in ((6, 3), (4, 4), (10, 8), (1, 9))
     },
     "resizing_padded_with_a_value": (
         L.Resizing(4, 9, "bicubic", pad_to_aspect_ratio=True, fill_value=-2.5),
@@ -38,9 +38,7 @@ CASES: dict[str, tuple[keras.Layer, Any]] = {
     ),
     **{
         f"resizing_channels_first_{method}{fit}": (
-            L.Resizing(
-                7, 3, method, data_format="channels_first", **({f"{fit}_to_aspect_ratio": True} if fit else {})
-            ),
+            L.Resizing(7, 3, method, fit == "crop", fit == "pad", data_format="channels_first"),
             (3, 5, 4),
         )
         for method, fit in (
@@ -62,8 +60,7 @@ CASES: dict[str, tuple[keras.Layer, Any]] = {
             IMAGE,
         )
         for method in METHODS
-        for rows, columns in ((2, 2), (3, 1))
-        for data_format in ("channels_last", "channels_first")
+        for rows, columns, data_format in ((2, 2, "channels_last"), (3, 1, "channels_first"))
     },
     "upsampling_1d": (L.UpSampling1D(3), (5, 4)),
     "upsampling_1d_default": (L.UpSampling1D(), (5, 1)),
@@ -73,7 +70,7 @@ CASES: dict[str, tuple[keras.Layer, Any]] = {
     "upsampling_3d_channels_first": (L.UpSampling3D((1, 3, 2), "channels_first"), (3, 2, 3, 1)),
     **{
         f"center_crop_{height}x{width}": (L.CenterCrop(height, width), (6, 5, 3))
-        for height, width in ((3, 2), (4, 4), (6, 5), (8, 9), (7, 3), (2, 9), (1, 12))
+        for height, width in ((3, 2), (6, 5), (8, 9), (7, 3), (1, 12))
     },
     "center_crop_channels_first": (L.CenterCrop(3, 2, "channels_first"), (3, 6, 7)),
     "center_crop_channels_first_resized": (L.CenterCrop(9, 2, "channels_first"), (3, 6, 7)),
