@@ -164,6 +164,24 @@ def test_one_kernel_resizes_and_does_what_follows() -> None:
     assert kernel.bytes(2) - kernel.bytes(1) == read + written
 
 
+def test_what_follows_may_broadcast_along_any_axis() -> None:
+    x, y = cl.Input(IMAGE), cl.Input((10, 1, 3))
+    net = cl.Model([x, y], L.Multiply()([L.UpSampling2D(2)(x), y]))
+    given = samples(), samples((10, 1, 3))
+    assert kernels(net) == ["resize multiply"]
+    with torch.no_grad():
+        found = cl.compile(net, device="cpu", backend="triton")(*map(torch.from_numpy, given))
+    assert (found.numpy() == given[0].repeat(2, 1).repeat(2, 2) * given[1]).all()
+
+
+def test_whole_numbers_are_copied_and_not_interpolated() -> None:
+    x = cl.Input(IMAGE, dtype="uint8")
+    net, pixels = cl.Model(x, L.Resizing(7, 3, "nearest")(x)), (samples() * 40).astype(np.uint8)
+    assert (computed(net, pixels, backend="aten") == computed(net, pixels, backend="triton")).all()
+    with pytest.raises(ShapeError, match=r"bilinear takes floating-point numbers, found uint8\[N,5,4,3\]"):
+        L.Resizing(7, 3)(x)
+
+
 @pytest.mark.parametrize(
     ("layer", "wanted"),
     [

@@ -83,6 +83,8 @@ class _Resampling(Op):
             raise ShapeError(
                 f"{self.op_name()} along axes {self.axes} of {x}: use axes from 1 to {x.rank - 1}"
             )
+        if self.method != "nearest" and not x.is_floating:
+            raise ShapeError(f"{self.op_name()} by {self.method} takes floating-point numbers, found {x}")
         for axis, size in zip(self.axes, self.sizes, strict=True):
             self._matrix(int(x.shape[axis]), size).infer()
         expected = [] if self.method == "nearest" else [self._shape(x, i) for i in range(len(self.axes))]
