@@ -16,6 +16,8 @@ from ..graph.ops import (
     LogSoftmax,
     LossGrad,
     MeanSquaredError,
+    Resize,
+    ResizeGrad,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -30,6 +32,7 @@ from .movement import emit_movement
 from .pointwise import emit_pointwise
 from .pooling import emit_pooling
 from .reduction import emit_reduction
+from .resize import emit_resize
 from .schedules import Schedule
 from .softmax import emit_softmax
 from .source import POINTERS, KernelFile
@@ -45,6 +48,8 @@ _BY_OP: dict[type[Op], Emitter] = {
     BinaryCrossEntropy: emit_loss,
     MeanSquaredError: emit_loss,
     LossGrad: emit_loss_grad,
+    Resize: emit_resize,
+    ResizeGrad: emit_resize,
 }
 
 _BY_KIND: dict[Kind, Emitter] = {

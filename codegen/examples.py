@@ -13,6 +13,7 @@ from ..graph.ops import (
     Constant,
     Divide,
     DropoutMask,
+    InterpolationMatrix,
     Log,
     LossGrad,
     MaxUnpool2D,
@@ -38,6 +39,8 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     match op, operand:
         case _ if isinstance(node.op, Constant):
             value = f"torch.tensor({node.op.value!r}).expand({size}).contiguous()"
+        case _ if isinstance(node.op, InterpolationMatrix):
+            return _interpolation_lines(node.op, name)
         case _ if isinstance(node.op, DropoutMask):
             value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
         case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):
@@ -66,6 +69,29 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     if value == normal and node.type.dtype == "float32":
         return [f"{name} = {value}"]
     return [f"{name} = ({value}).to({dtype})"]
+
+
+def _interpolation_lines(op: InterpolationMatrix, name: str) -> list[str]:
+    """The very matrix: kernels read only where it is not 0."""
+    width = max(op.in_size / op.out_size, 1.0) if op.antialias else 1.0
+    return [
+        f"place = (torch.arange({op.out_size}).double() + 0.5) * {op.in_size} / {op.out_size} - 0.5",
+        f"away = (place - torch.arange({op.in_size})[:, None]).abs() / {width!r}",
+        f"{name} = {_tap_text(op.method)}",
+        f"{name} = ({name} / {name}.sum(0)).to(torch.{op.dtype})",
+    ]
+
+
+def _tap_text(method: str) -> str:
+    """Weight of a tap `away` pixels off."""
+    if method == "bilinear":
+        return "(1 - away).clamp(min=0)"
+    if method == "bicubic":
+        far = "((-0.5 * away + 2.5) * away - 4) * away + 2"
+        near = "(1.5 * away - 2.5) * away * away + 1"
+        return f"torch.where(away < 1, {near}, torch.where(away < 2, {far}, 0.0))"
+    reach = method.removeprefix("lanczos")
+    return f"torch.where(away < {reach}, torch.sinc(away) * torch.sinc(away / {reach}), 0.0)"
 
 
 def _size(node: Node, drop: int = 0) -> str:

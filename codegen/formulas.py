@@ -17,6 +17,7 @@ from ..graph.ops import (
     Divide,
     Dropout,
     ExtremumGrad,
+    InferenceOnly,
     Maximum,
     Minimum,
     Multiply,
@@ -48,6 +49,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Prelu: lambda op, x, alpha: f"({x} where {x} > 0, else {_factor(alpha)} * {_factor(x)})",
     PreluGrad: lambda op, dy, x, alpha: f"({dy} where {x} > 0, else {_factor(alpha)} * {_factor(dy)})",
     Dropout: lambda op, x: x,
+    InferenceOnly: lambda op, x: x,
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) / sqrt({variance} + {op.epsilon:g}) * {gamma} + {beta}"
     ),

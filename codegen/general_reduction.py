@@ -56,10 +56,10 @@ class _ReductionTile(FlatTile):
         super().__init__(names, shape)
         self.note = "[BLOCK_R, BLOCK_O]"
 
-    def _element(self, writer: Writer) -> str:
+    def image_element(self, writer: Writer) -> str:
         return "element"
 
-    def _image(self, writer: Writer) -> str:
+    def image_number(self, writer: Writer) -> str:
         return "image"
 
     def address(self, writer: Writer, node: Node) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ weight) is moved as one image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -24,7 +25,7 @@ from .writer import Writer
 BLOCK = 1024
 """Elements a program moves."""
 
-_AXES = "ijklmno"
+AXES = "ijklmno"
 """Coordinates of the axes, the batch aside."""
 
 
@@ -32,9 +33,9 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
     """A region of one movement op. Raises NotEmittable with other members, or with too many axes."""
     node = region.anchor
     batched = node.type.batched
-    if len(region.nodes) > 1 or node.type.rank - batched > len(_AXES):
+    if len(region.nodes) > 1 or node.type.rank - batched > len(AXES):
         raise NotEmittable(
-            f"{node.name}: {node.op.op_name()} shares no kernel and takes {len(_AXES)} axes at most"
+            f"{node.name}: {node.op.op_name()} shares no kernel and takes {len(AXES)} axes at most"
         )
     names = Names(region)
     used = schedule or Schedule(BLOCK, 1, warps=4)
@@ -86,7 +87,7 @@ def _summary(node: Node) -> str:
 
 def _formula(names: Names, node: Node) -> list[str]:
     lead = ["n"] if node.type.batched else []
-    axes = [*lead, *_AXES[: node.type.rank - len(lead)]]
+    axes = [*lead, *AXES[: node.type.rank - len(lead)]]
     left = f"{names.role[node.name]}[{','.join(axes)}]"
     if isinstance(node.op, Concat):
         parts = ", ".join(names.role[name] for name in node.inputs)
@@ -111,13 +112,7 @@ def _body(body: Writer, names: Names, node: Node) -> None:
     else:
         body.line("element = first + lane", "[BLOCK]")
         body.line("inside = element < IMAGE", "[BLOCK]")
-    following = 1
-    sizes = node.type.size(1)[_first(node) :]
-    for letter, size in reversed(list(zip(_AXES, sizes, strict=False))):
-        text = f"element // {following}" if following > 1 else "element"
-        text += f" % {size}" if following * size < prod(sizes) else ""
-        body.line(f"{letter} = {text}", "[BLOCK]")
-        following *= size
+    write_coordinates(body, node.type.size(1)[_first(node) :])
     value = ""
     start = 0
     for name in node.inputs:
@@ -133,12 +128,22 @@ def _first(node: Node) -> int:
     return int(node.type.batched)
 
 
+def write_coordinates(body: Writer, sizes: Sequence[int]) -> None:
+    """Lines that cut `element`, a number within an image of these sizes, into coordinates: the AXES."""
+    following = 1
+    for letter, size in reversed(list(zip(AXES, sizes, strict=False))):
+        text = f"element // {following}" if following > 1 else "element"
+        text += f" % {size}" if following * size < prod(sizes) else ""
+        body.line(f"{letter} = {text}", "[BLOCK]")
+        following *= size
+
+
 def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dict[int, str], list[str]]:
     """Where an element of the result lies in an operand: axis -> coordinate, and tests that it does."""
     op: Any = node.op
     shape = names.region.graph[operand].type.shape
     axes = range(_first(node), node.type.rank)
-    at = {axis: _AXES[axis - _first(node)] for axis in axes}
+    at = {axis: AXES[axis - _first(node)] for axis in axes}
     match op:
         case Transpose():
             return {op.permutation[axis]: at[axis] for axis in axes}, []

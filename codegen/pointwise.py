@@ -73,26 +73,27 @@ class FlatTile(Tile):
             following *= size
             stride *= int(dim)
         if self.batched and own[0] == "N":
-            image = self._image(writer)
+            image = self.image_number(writer)
             terms.append(f"{image} * {stride}" if stride > 1 else image)
         return " + ".join(reversed(terms))
 
     def _coordinate(self, writer: Writer, following: int, size: int, stride: int) -> str:
         """Text of one axis's coordinate times the operand's stride."""
-        element = self._element(writer)
+        element = self.image_element(writer)
         text = f"{element} // {following}" if following > 1 else element
         text = f"{text} % {size}" if following > 1 and following * size < self.image else text
         text = f"{text} % {size}" if following == 1 and size < self.image else text
         return text if stride == 1 else f"({text}) * {stride}" if " " in text else f"{text} * {stride}"
 
-    def _element(self, writer: Writer) -> str:
+    def image_element(self, writer: Writer) -> str:
         """The element's position within its image, in 32 bits: divisions of 64 bits are slow."""
         if not self.batched:
             return "at"
         self._need(writer, "place", "place = (first % IMAGE).to(tl.int32) + lane")
         return self._need(writer, "element", "element = place % IMAGE")
 
-    def _image(self, writer: Writer) -> str:
+    def image_number(self, writer: Writer) -> str:
+        """Which image the element belongs to."""
         self._need(writer, "place", "place = (first % IMAGE).to(tl.int32) + lane")
         return self._need(writer, "image", "image = first // IMAGE + place // IMAGE")
 

@@ -6,6 +6,7 @@ One table, op class -> lines; the last line gives the value its name. Tensors ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ..graph.errors import CompileError
@@ -39,6 +40,7 @@ from ..graph.ops import (
     GeneralRelu,
     HardSigmoid,
     HardSwish,
+    InferenceOnly,
     LeakyRelu,
     Log,
     LogSoftmax,
@@ -58,6 +60,8 @@ from ..graph.ops import (
     Reduce,
     Relu,
     Relu6,
+    Resize,
+    ResizeGrad,
     RsqrtPlus,
     Scale,
     Sigmoid,
@@ -317,6 +321,29 @@ def _reduce(op: Reduce, result: str, x: str) -> str:
     return f"{x}.{'mean' if op.mean else 'sum'}({tuple_text(op.axes)}{keep})"
 
 
+def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Lines:
+    """Products with the matrices along the axes; "nearest" has none, and is an index."""
+    backwards = isinstance(op, ResizeGrad)
+    lines = [f"{result} = {x}"]
+    for axis, size, matrix in zip_longest(op.axes, op.sizes, weights):
+        if matrix:
+            product = f"{result}.movedim({axis}, -1) @ {matrix}{'.t()' if backwards else ''}"
+            lines.append(f"{result} = ({product}).movedim(-1, {axis})")
+        elif backwards:
+            lines += [
+                f"nearest = ((2 * torch.arange({x}.shape[{axis}], device={x}.device) + 1) * {size})",
+                f"nearest = nearest // (2 * {x}.shape[{axis}])",
+                f"shape = [{size} if d == {axis} else n for d, n in enumerate({result}.shape)]",
+                f"{result} = {result}.new_zeros(shape).index_add({axis}, nearest, {result})",
+            ]
+        else:
+            lines += [
+                f"nearest = ((2 * torch.arange({size}, device={x}.device) + 1) * {x}.shape[{axis}])",
+                f"{result} = {result}.index_select({axis}, nearest // {2 * size})",
+            ]
+    return lines
+
+
 _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Add: lambda op, result, a, b: f"{a} + {b}",
     Subtract: lambda op, result, a, b: f"{a} - {b}",
@@ -325,6 +352,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Square: lambda op, result, x: f"{x} * {x}",
     RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
     Dropout: lambda op, result, x: x,
+    InferenceOnly: lambda op, result, x: x,
     BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
@@ -353,6 +381,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     MaxPoolIndex2D: _max_pool_index,
     AveragePool2D: _average_pool,
     MaxUnpool2D: _max_unpool,
+    Resize: _resize,
+    ResizeGrad: _resize,
     AverageUnpool2D: _average_unpool,
     Reduce: _reduce,
     Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",

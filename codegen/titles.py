@@ -29,6 +29,8 @@ from ..graph.ops import (
     Reduce,
     Relu,
     Relu6,
+    Resize,
+    ResizeGrad,
     Sigmoid,
     Swish,
     Tanh,
@@ -78,6 +80,10 @@ def _words(region: Region, node: Node) -> str:
             return f"gradient of {op.size[0]}x{op.size[1]} max pooling"
         case AverageUnpool2D():
             return f"gradient of {op.size[0]}x{op.size[1]} average pooling"
+        case Resize():
+            return f"{op.method} resizing to {'x'.join(map(str, op.sizes))}"
+        case ResizeGrad():
+            return f"gradient of {op.method} resizing from {'x'.join(map(str, op.sizes))}"
         case ActivationGrad():
             return f"derivative of {_PROPER.get(type(op.activation), op.activation.op_name())}"
         case Reduce() if region.anchor.op.kind is Kind.CONTRACTION:

@@ -113,6 +113,14 @@ class PerAxis:
     of: Callable[[int], Check]
 
 
+def triple(value: Any) -> tuple[int, int, int]:
+    """Positive integers for depth, height and width; one integer counts for all."""
+    values = (value,) * 3 if _is_int(value) else value
+    if not isinstance(values, (list, tuple)) or len(values) != 3:
+        raise ShapeError(f"must be an integer or a triple (depth, height, width), got {value!r}")
+    return count(values[0]), count(values[1]), count(values[2])
+
+
 def sizes(value: Any) -> tuple[int, ...]:
     """Integers, one an axis; -1 stands for the size that follows from the others."""
     values = (value,) if _is_int(value) else value
@@ -134,16 +142,30 @@ def image_shape(value: Any) -> tuple[int, ...]:
     return tuple(count(v) for v in value)
 
 
-Numbers = float | Sequence[float]
+Array = Any
+"""A number, or nested lists of them that make a rectangle, as NumPy has it."""
 
 
-def numbers(value: Any) -> float | tuple[float, ...]:
-    """A number, or a list of them (nested in lists of one, as NumPy arrays are written)."""
-    while isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (list, tuple)):
-        value = value[0]
-    if isinstance(value, (list, tuple)) and value:
-        return tuple(number(v) for v in value)
-    return number(value)
+def array(value: Any) -> Any:
+    """A number or a (nested) list of numbers, or a NumPy array, -> a number or nested tuples."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return number(value)
+    items = tuple(array(item) for item in value)
+    if not items or len({array_shape(item) for item in items}) > 1:
+        raise ShapeError(f"must be a number or lists of equal length, none empty, got {str(value)[:80]}")
+    return items
+
+
+def array_shape(value: Array) -> tuple[int, ...]:
+    """The sizes of an array in its normal form; () for a number."""
+    return (len(value), *array_shape(value[0])) if isinstance(value, tuple) else ()
+
+
+def array_numbers(value: Array) -> tuple[float, ...]:
+    """The numbers of an array in its normal form, in row-major order."""
+    return tuple(n for item in value for n in array_numbers(item)) if isinstance(value, tuple) else (value,)
 
 
 def open_shape(value: Any) -> tuple[int | None, ...]:

@@ -49,6 +49,11 @@ def _random_uniform(shape: Sequence[int], generator: torch.Generator) -> torch.T
     return torch.empty(tuple(shape)).uniform_(-0.05, 0.05, generator=generator)
 
 
+def _small_truncated_normal(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    values = torch.empty(tuple(shape))
+    return torch.nn.init.trunc_normal_(values, std=0.02, a=-0.04, b=0.04, generator=generator)
+
+
 def filled(value: float) -> Initializer:
     """The initializer that gives every weight one value."""
     return lambda shape, generator: torch.full(tuple(shape), value)
@@ -65,6 +70,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "lecun_normal": _scaled("in", 1.0, normal=True),
     "random_normal": _random_normal,
     "random_uniform": _random_uniform,
+    "small_truncated_normal": _small_truncated_normal,
 }
 
 

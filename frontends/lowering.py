@@ -142,9 +142,11 @@ def _described(value: Any) -> str:
 class Builder:
     """Appends the nodes of one call of a layer, named after it and reporting errors in its name."""
 
-    def __init__(self, into: Lowering, layer: Layer, call: int) -> None:
+    def __init__(self, into: Lowering, layer: Layer, call: int, home: str = "") -> None:
         self._into = into
         self._layer = layer
+        self._call = call
+        self._home = home
         self.path = into.prefix + numbered(layer.name, call)
 
     def type(self, name: str) -> TensorType:
@@ -169,9 +171,13 @@ class Builder:
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
 
+    def inside(self, home: str) -> Builder:
+        """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
+        return Builder(self._into, self._layer, self._call, f"{self._home}{home}/")
+
     def weight(self, name: str) -> str:
         """The Parameter node of one of the layer's weights, the same for every call of a shared layer."""
-        layer, graph = self._layer, self._into.graph
+        layer, graph, name = self._layer, self._into.graph, self._home + name
         parameter = self._into.names.get((layer, name), f"{self._into.owner}{layer.name}/{name}")
         if parameter not in graph:
             weight: Weight = next(w for w in layer.built if w.name == name)

@@ -24,6 +24,8 @@ from .ops import (
     MaxPoolIndex2D,
     MaxUnpool2D,
     Reduce,
+    Resize,
+    ResizeGrad,
     Softmax,
 )
 from .types import broadcast_kind
@@ -85,7 +87,8 @@ class SiblingRule:
 def _epilogue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
-    flat = group.kind is Kind.POINTWISE  # one pass over the elements, which finds any operand's place
+    # One pass over the elements, which finds any operand's place.
+    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad)
     for operand in () if flat else graph.operands(node):
         if operand.name != producer.name and operand.name not in group.names:
             kind = broadcast_kind(operand.type.shape, node.type.shape)

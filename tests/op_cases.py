@@ -199,6 +199,14 @@ CASES: list[Case] = [
     Case(ops.Normalize(), (IMAGE, (N, 1, 1, 3), (N, 1, 1, 3)), positive=(2,)),
     Case(ops.BatchNormGrad(0.01), (IMAGE, IMAGE, (3,), (3,), (3,), (3,), (3,)), positive=(4,)),
     Case(ops.Dropout(0.4), (IMAGE,)),
+    Case(ops.InferenceOnly("for reasons"), (IMAGE,)),
+    # resizing: growing, shrinking, one axis and several, with matrices and by copies
+    Case(ops.Resize((1, 2), (14, 3)), (IMAGE, (7, 14), (5, 3))),
+    Case(ops.Resize((2,), (9,), "lanczos3"), (IMAGE, (5, 9))),
+    Case(ops.Resize((2,), (4,), "bicubic", True), ((N, 2, 9), (9, 4))),
+    Case(ops.Resize((1, 2), (14, 3), "nearest"), (IMAGE,)),
+    Case(ops.ResizeGrad((1, 2), (14, 3)), (IMAGE, (14, 7), (3, 5))),
+    Case(ops.ResizeGrad((1,), (3,), "nearest"), (IMAGE,)),
     # views and movement
     Case(ops.Reshape((5, 21)), (IMAGE,)),
     Case(ops.Reshape((105,)), (IMAGE,)),

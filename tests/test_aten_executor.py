@@ -510,7 +510,7 @@ def test_every_op_has_been_run() -> None:
         ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
         ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
-        ops.LogSoftmax,
+        ops.LogSoftmax, ops.InferenceOnly, ops.Resize, ops.ResizeGrad,
     )}  # fmt: skip
     concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
     assert concrete - seen - elsewhere - {"activation"} == set()

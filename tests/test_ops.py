@@ -24,6 +24,8 @@ def not_differentiated(op: Op) -> set[str]:
     """Operands that take part, but through which no gradient flows."""
     if isinstance(op, ops.BatchNorm):
         return {"x3", "x4"}
+    if isinstance(op, ops.Resize):
+        return {"x1", "x2"}
     return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo)) else set()
 
 

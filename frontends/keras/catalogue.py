@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...graph.errors import ConvLoomError, ModelFormatError, UnsupportedLayerError
+from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
 from ..initializers import from_class_name
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..layers.wrapper import a_layer
 from .spec import LayerSpec
-from .values import malformed, shown
+from .values import get_dict, get_text, malformed, optional_text, shown
 
 UNSAFE = frozenset(
     {
@@ -140,13 +141,29 @@ def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
         field = known.get(key)
         if field is None:
             continue
-        if field.metadata.get("check") is f.initializer:
+        if field.metadata.get("check") is a_layer:
+            arguments[key] = _inner_layer(spec, key)
+        elif field.metadata.get("check") is f.initializer:
             found = value.get("class_name") if isinstance(value, dict) else value
             if known_name := from_class_name(found):
                 arguments[key] = known_name
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _inner_layer(spec: LayerSpec, key: str) -> Layer:
+    """The layer that an entry holds as its argument."""
+    place = f"{spec.place}: {key}"
+    entry = get_dict(spec.config, key, place)
+    class_name, config = get_text(entry, "class_name", place), get_dict(entry, "config", place)
+    module, registered = (optional_text(entry, name, place) for name in ("module", "registered_name"))
+    inner = LayerSpec(place, class_name, module, registered, get_text(config, "name", place), config)
+    if class_name in UNSAFE:
+        raise UnsafeModelError(f"{place}: {class_name} asks for code or files outside the model; replace it")
+    if (why := refusal(inner)) or is_operation(inner):
+        raise UnsupportedLayerError(f"{place}: {why or 'an operation'} is not supported by ConvLoom")
+    return declare(inner)
 
 
 def _plain(value: Any) -> Any:

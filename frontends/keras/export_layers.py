@@ -132,6 +132,8 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Layer):
+        return layer_entry(value, value.name)
     if isinstance(value, Mapping):
         return {str(key): _plain(layer, field, item) for key, item in value.items()}
     if isinstance(value, Sequence):

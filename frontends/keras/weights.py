@@ -118,7 +118,8 @@ def homes(layer: Layer) -> dict[str, list[Weight]]:
     """The weights by the part of the layer that Keras keeps them in; "" is the layer itself."""
     parts: dict[str, list[Weight]] = {"": []}
     for weight in layer.built:
-        parts.setdefault(weight.home, []).append(weight)
+        for home in (*weight.also_in, weight.home):
+            parts.setdefault(home, []).append(weight)
     return parts
 
 

@@ -25,7 +25,7 @@ from .core import (
     Reshape,
     Softmax,
 )
-from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
+from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
 from .normalization import BatchNormalization
@@ -43,10 +43,13 @@ from .pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from .resampling import CenterCrop, RepeatVector, UpSampling2D
+from .resampling import RepeatVector, UpSampling1D, UpSampling2D, UpSampling3D
+from .resizing import CenterCrop, Resizing
 from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
 from .separable import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D
 from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
+from .spectral import SpectralNormalization
+from .standardization import Normalization
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 
 __all__ = [
@@ -105,19 +108,24 @@ __all__ = [
     "Normalization",
     "PReLU",
     "Permute",
+    "RMSNormalization",
     "ReLU",
     "RepeatVector",
     "Rescaling",
     "Reshape",
+    "Resizing",
     "SeparableConv1D",
     "SeparableConv2D",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpectralNormalization",
     "StochasticDepth",
     "Subtract",
     "UnitNormalization",
+    "UpSampling1D",
     "UpSampling2D",
+    "UpSampling3D",
     "Weight",
     "ZeroPadding1D",
     "ZeroPadding2D",

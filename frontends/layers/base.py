@@ -39,6 +39,7 @@ class Weight:
 
     initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
+    also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Weight:
     trainable: bool = True
     dtype: str = "float32"
     home: str = ""
+    also_in: tuple[str, ...] = ()
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)
@@ -97,7 +99,10 @@ class Layer(Block):
             )
         for key in kwargs:
             if key not in known:
-                raise UnsupportedLayerError(f"{where}: {_unknown_argument(key, known, cls.aliases)}")
+                why = _unknown_argument(key, known, cls.aliases)
+                if key in cls.neutral:
+                    why = f"{key}={kwargs[key]!r:.60} is not supported; leave it out"
+                raise UnsupportedLayerError(f"{where}: {why}")
             if key in positional[: len(args)]:
                 raise UnsupportedLayerError(f"{where}: argument {key!r} is given twice, by place and by name")
         required = [f.name for f in fields(cls) if f.default is MISSING and f.init]

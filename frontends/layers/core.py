@@ -13,7 +13,7 @@ from ..budget import BUDGET
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
-from .parts import activate, affine, on_last_axis, to_channels_last
+from .parts import activate, affine, fits_in, on_last_axis, to_channels_last
 
 
 class InputLayer(Layer):
@@ -199,21 +199,21 @@ class Softmax(Layer):
 
 
 class Rescaling(Layer):
-    """x * scale + offset, each one number or a list of one for each place of the last axis."""
+    """x * scale + offset, each a number, or numbers that broadcast against x as NumPy does."""
 
-    scale: f.Numbers = f.option(f.numbers)
-    offset: f.Numbers = f.option(f.numbers, default=0.0)
+    steady = True
+
+    scale: f.Array = f.option(f.array)
+    offset: f.Array = f.option(f.array, default=0.0)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         for key, value in (("scale", self.scale), ("offset", self.offset)):
-            if isinstance(value, tuple) and len(value) != inputs[0].channels:
-                raise self.fail(f"{key} has {len(value)} values for the last axis of {inputs[0]}")
+            fits_in(self, key, f.array_shape(value), inputs[0])
 
     def build(self, b: Builder, *inputs: str) -> str:
-        scale, offset = f.numbers(self.scale), f.numbers(self.offset)
-        if isinstance(scale, tuple) or isinstance(offset, tuple):
-            return affine(b, inputs[0], scale, offset)
-        return b.add(ops.Scale(scale, offset), inputs[0])
+        if f.array_shape(self.scale) or f.array_shape(self.offset):
+            return affine(b, inputs[0], self.scale, self.offset)
+        return b.add(ops.Scale(self.scale, self.offset), inputs[0])
 
 
 class PReLU(Layer):

@@ -1,10 +1,9 @@
-"""Normalisations whose statistics are each sample's own, and one with fixed statistics."""
+"""Normalisations whose statistics are each sample's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod, sqrt
-from typing import Any, ClassVar
+from math import prod
 
 from ...graph import ops
 from ...graph.errors import ShapeError
@@ -12,16 +11,35 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import affine, on_last_axis
+from .parts import fits_in, on_last_axis
 
 
 def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
     """(x - mean) / sqrt(variance + epsilon), the biased statistics of each sample over `axes`."""
-    average = ops.Reduce(axes, mean=True, keepdims=True)
-    mean = b.add(average, x, suffix="mean")
-    centred = b.add(ops.Subtract(), x, mean, suffix="centred")
-    variance = b.add(average, b.add(ops.Square(), centred, suffix="squared"), suffix="variance")
+    mean, variance = _moments(b, x, axes)
     return b.add(ops.Normalize(epsilon), x, mean, variance, suffix="normalized")
+
+
+def over_deviation(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
+    """x / sqrt(variance + epsilon), the biased variance of each sample over `axes`."""
+    _, variance = _moments(b, x, axes)
+    return _over_root(b, x, variance, epsilon)
+
+
+def _over_root(b: Builder, x: str, power: str, epsilon: float) -> str:
+    """x / sqrt(power + epsilon) as one op, so that one kernel does it."""
+    zero = b.add(ops.Constant((1,), 0.0), suffix="zero")
+    return b.add(ops.Normalize(epsilon), x, zero, power, suffix="normalized")
+
+
+def _moments(b: Builder, x: str, axes: tuple[int, ...]) -> tuple[str, str]:
+    mean = _mean(b, x, axes, "mean")
+    centred = b.add(ops.Subtract(), x, mean, suffix="centred")
+    return mean, _mean(b, b.add(ops.Square(), centred, suffix="squared"), axes, "variance")
+
+
+def _mean(b: Builder, x: str, axes: tuple[int, ...], suffix: str) -> str:
+    return b.add(ops.Reduce(axes, mean=True, keepdims=True), x, suffix=suffix)
 
 
 def sample_axes(axes: Sequence[int], kind: TensorType) -> tuple[int, ...]:
@@ -32,10 +50,17 @@ def sample_axes(axes: Sequence[int], kind: TensorType) -> tuple[int, ...]:
     return found
 
 
-class LayerNormalization(Layer):
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, statistics over `axis` (Ba et al. 2016)."""
+def weight_shape(axes: int | Sequence[int], kind: TensorType) -> tuple[int, ...]:
+    """Sizes of axes in the order of the numbers as they are given, as Keras has it: -1 comes before 1."""
+    return tuple(int(kind.shape[axis]) for axis in sorted(f.axes(axes)))
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"rms_scaling": (False, None)}
+
+class LayerNormalization(Layer):
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, statistics over `axis` (Ba et al. 2016).
+
+    rms_scaling: gamma * x / sqrt(variance + epsilon) instead, the variance taken about the mean; Keras keeps
+    it for old models. What the literature calls so is `RMSNormalization`.
+    """
 
     axis: int | Sequence[int] = f.option(f.axes, default=-1)
     epsilon: float = f.option(f.positive, default=1e-3)
@@ -43,6 +68,7 @@ class LayerNormalization(Layer):
     scale: bool = f.option(f.flag, default=True)
     beta_initializer: str = f.option(f.initializer, default="zeros")
     gamma_initializer: str = f.option(f.initializer, default="ones")
+    rms_scaling: bool = f.option(f.flag, default=False)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         try:
@@ -54,9 +80,17 @@ class LayerNormalization(Layer):
         return sample_axes(f.axes(self.axis), kind)
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
-        shape = tuple(int(inputs[0].shape[axis]) for axis in self._axes(inputs[0]))
-        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self.scale else []
-        return [*gamma, Weight("beta", shape, self.beta_initializer)][: len(gamma) + self.center]
+        shape = weight_shape(self.axis, inputs[0])
+        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self._scales else []
+        return [*gamma, Weight("beta", shape, self.beta_initializer)][: len(gamma) + self._shifts]
+
+    @property
+    def _scales(self) -> bool:
+        return self.scale or self.rms_scaling
+
+    @property
+    def _shifts(self) -> bool:
+        return self.center and not self.rms_scaling
 
     def build(self, b: Builder, *inputs: str) -> str:
         kind = b.type(inputs[0])
@@ -71,10 +105,11 @@ class LayerNormalization(Layer):
         size = prod(shape[-count:])
         if count > 1:
             x = b.add(ops.Reshape((*shape[:-count], size)), x, suffix="flat")
-        x = own_statistics(b, x, (b.type(x).rank - 1,), self.epsilon)
-        if self.scale:
+        over = (b.type(x).rank - 1,)
+        x = (over_deviation if self.rms_scaling else own_statistics)(b, x, over, self.epsilon)
+        if self._scales:
             x = b.add(ops.Multiply(), x, self._vector(b, "gamma", size), suffix="scaled")
-        if self.center:
+        if self._shifts:
             x = b.add(ops.Add(), x, self._vector(b, "beta", size), suffix="shifted")
         return b.add(ops.Reshape(shape), x, suffix="shaped") if count > 1 else x
 
@@ -143,6 +178,38 @@ class GroupNormalization(Layer):
         return b.add(ops.Add(), x, b.weight("beta"), suffix="shifted") if self.center else x
 
 
+class RMSNormalization(Layer):
+    """scale * x / sqrt(mean of x * x + epsilon), the mean over `axis` (Zhang & Sennrich 2019).
+
+    The weight scale has the sizes of those axes and broadcasts against the last ones of x, as NumPy does it.
+    """
+
+    steady = True
+
+    axis: int | Sequence[int] = f.option(f.axes, default=-1)
+    epsilon: float = f.option(f.positive, default=1e-6)
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        try:
+            shape = self._shape(inputs[0])
+        except ShapeError as error:
+            raise self.fail(str(error)) from None
+        fits_in(self, f"scale along axis {self.axis}", shape, inputs[0])
+
+    def _shape(self, kind: TensorType) -> tuple[int, ...]:
+        sample_axes(f.axes(self.axis), kind)
+        return weight_shape(self.axis, kind)
+
+    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
+        return [Weight("scale", self._shape(inputs[0]), "ones")]
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        x = inputs[0]
+        squared = b.add(ops.Square(), x, suffix="squared")
+        power = _mean(b, squared, sample_axes(f.axes(self.axis), b.type(x)), "power")
+        return b.add(ops.Multiply(), _over_root(b, x, power, self.epsilon), b.weight("scale"))
+
+
 class UnitNormalization(Layer):
     """x over its Euclidean length along `axis`: x / sqrt(max(sum of x * x, 1e-12))."""
 
@@ -161,66 +228,3 @@ class UnitNormalization(Layer):
         floor = b.add(ops.Constant((1,) * b.type(total).rank, 1e-12), suffix="least")
         total = b.add(ops.Maximum(), total, floor, suffix="bounded")
         return b.add(ops.Multiply(), x, b.add(ops.RsqrtPlus(0.0), total, suffix="factor"), suffix="unit")
-
-
-class Normalization(Layer):
-    """(x - mean) / max(sqrt(variance), 1e-7), with statistics given or kept as weights; invert: the inverse.
-
-    axis: the last axis, or None for one mean and variance of everything.
-    """
-
-    axis: int | Sequence[int] | None = f.option(f.some_axes, default=-1)
-    mean: f.Numbers | None = f.option(f.maybe(f.numbers), default=None)
-    variance: f.Numbers | None = f.option(f.maybe(f.numbers), default=None)
-    invert: bool = f.option(f.flag, default=False)
-
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        kind = inputs[0]
-        if (self.mean is None) != (self.variance is None):
-            raise self.fail("needs both mean and variance, or neither")
-        if self.axis is not None and f.axes(self.axis) not in ((-1,), (kind.rank - 1,)):
-            raise self.fail(f"axis must be the last of {kind} or None, got {self.axis}")
-        for key, value in (("mean", self.mean), ("variance", self.variance)):
-            if isinstance(value, tuple) and (self.axis is None or len(value) not in (1, kind.channels)):
-                raise self.fail(f"{key} has {len(value)} values, which do not fit {kind} on axis {self.axis}")
-
-    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
-        if self.mean is not None:
-            return []
-        shape = () if self.axis is None else (inputs[0].channels,)
-        return [
-            Weight("mean", shape, "zeros", trainable=False),
-            Weight("variance", shape, "ones", trainable=False),
-            Weight("count", (), "zeros", trainable=False, dtype="int32"),
-        ]
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        if self.mean is not None and self.variance is not None:
-            return self._with_numbers(b, inputs[0], self.mean, self.variance)
-        mean, deviation = b.weight("mean"), b.add(ops.Sqrt(), b.weight("variance"), suffix="root")
-        floor = b.add(ops.Constant(b.type(deviation).size(), 1e-7), suffix="least")
-        deviation = b.add(ops.Maximum(), deviation, floor, suffix="deviation")
-        if self.invert:
-            scaled = b.add(ops.Multiply(), inputs[0], deviation, suffix="scaled")
-            return b.add(ops.Add(), scaled, mean)
-        # Computed once: the division is of numbers known before the batch.
-        one = b.add(ops.Constant(b.type(deviation).size(), 1.0), suffix="one")
-        factor = b.add(ops.Divide(), one, deviation, suffix="factor")
-        return b.add(ops.Multiply(), b.add(ops.Subtract(), inputs[0], mean, suffix="centred"), factor)
-
-    def _with_numbers(
-        self, b: Builder, x: str, mean: float | Sequence[float], variance: float | Sequence[float]
-    ) -> str:
-        size = b.type(x).channels
-        means = list(mean) if isinstance(mean, Sequence) else [mean]
-        variances = list(variance) if isinstance(variance, Sequence) else [variance]
-        if min(variances) < 0:
-            raise self.fail(f"variance must not be negative, got {self.variance}")
-        deviations = [max(sqrt(v), 1e-7) for v in variances]
-        means, deviations = ([*v] * (size if len(v) == 1 else 1) for v in (means, deviations))
-        if self.invert:
-            return affine(b, x, tuple(deviations), tuple(means))
-        # First the mean, then the factor, as Keras: x close to a large mean keeps its digits.
-        centre = b.add(ops.Constant((size,), tuple(means)), suffix="mean")
-        factor = b.add(ops.Constant((size,), tuple(1 / d for d in deviations)), suffix="factor")
-        return b.add(ops.Multiply(), b.add(ops.Subtract(), x, centre, suffix="centred"), factor)

@@ -1,42 +1,65 @@
-"""Images at another size: repeated rows and columns, and the middle of an image."""
+"""Sequences, images and volumes with every step repeated, or interpolated, a whole number of times."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...graph import ops
-from ...graph.types import TensorType
+from ...graph.ops.source import METHODS
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer
-from .parts import in_layout
+from .parts import resized, spatial_axes
+
+
+class UpSampling1D(Layer):
+    """Every step of a sequence (N, steps, channels) `size` times in a row."""
+
+    rank = 3
+    steady = True
+
+    size: int = f.option(f.count, default=2)
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        steps = int(b.type(inputs[0]).shape[1])
+        return resized(b, inputs[0], (1,), (steps * self.size,), "nearest")
 
 
 class UpSampling2D(Layer):
-    """Every pixel repeated size[0] times down and size[1] times across. interpolation: "nearest" only."""
+    """An image size[0] times as high and size[1] times as wide.
+
+    interpolation: "nearest" repeats pixels, the others are those of `Resizing`, bicubic with a = -1/2.
+    """
 
     rank = 4
+    steady = True
 
     size: f.PairLike = f.option(f.pair, default=(2, 2))
     data_format: str | None = f.option(f.data_format, default=None)
-    interpolation: str = f.option(f.choice("nearest"), default="nearest")
+    interpolation: str = f.option(f.choice(*METHODS), default="nearest")
 
     def build(self, b: Builder, *inputs: str) -> str:
-        return in_layout(b, inputs[0], self.data_format, lambda x: self._repeat(b, x))
-
-    def _repeat(self, b: Builder, x: str) -> str:
-        """A row is one run of numbers, so rows repeat as copies side by side; then the same with pixels."""
-        rows, columns = f.pair(self.size)
-        height, width, taken = b.type(x).size()[1:]
-        x = _copies(b, x, height, width * taken, rows, "rows")
-        x = _copies(b, x, height * rows * width, taken, columns, "columns")
-        return b.add(ops.Reshape((height * rows, width * columns, taken)), x, suffix="image")
+        return _grown(b, inputs[0], f.pair(self.size), self.data_format, self.interpolation)
 
 
-def _copies(b: Builder, x: str, runs: int, size: int, times: int, what: str) -> str:
-    """Each of `runs` runs of `size` numbers `times` times in a row."""
-    x = b.add(ops.Reshape((runs, size)), x, suffix=f"{what}_apart")
-    return b.add(ops.Concat(2), *(x,) * times, suffix=f"{what}_repeated") if times > 1 else x
+class UpSampling3D(Layer):
+    """Every voxel repeated size[0], size[1] and size[2] times along depth, height and width."""
+
+    rank = 5
+    steady = True
+
+    size: int | Sequence[int] = f.option(f.triple, default=(2, 2, 2))
+    data_format: str | None = f.option(f.data_format, default=None)
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        return _grown(b, inputs[0], f.triple(self.size), self.data_format, "nearest")
+
+
+def _grown(b: Builder, x: str, times: Sequence[int], data_format: str | None, method: str) -> str:
+    kind = b.type(x)
+    axes = spatial_axes(kind, data_format)
+    sizes = [int(kind.shape[axis]) * n for axis, n in zip(axes, times, strict=True)]
+    return resized(b, x, axes, sizes, method)
 
 
 class RepeatVector(Layer):
@@ -49,32 +72,3 @@ class RepeatVector(Layer):
     def build(self, b: Builder, *inputs: str) -> str:
         row = b.add(ops.Reshape((1, b.type(inputs[0]).channels)), inputs[0], suffix="row")
         return b.add(ops.Concat(1), *(row,) * self.n)
-
-
-class CenterCrop(Layer):
-    """The middle height x width of an image at least that large."""
-
-    rank = 4
-    steady = True
-
-    height: int = f.option(f.count)
-    width: int = f.option(f.count)
-    data_format: str | None = f.option(f.data_format, default=None)
-
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        first = 2 if self.data_format == "channels_first" else 1
-        size = inputs[0].shape[first : first + 2]
-        if self.height > int(size[0]) or self.width > int(size[1]):
-            raise self.fail(
-                f"{self.height}x{self.width} is larger than {inputs[0]}; resizing is not supported"
-            )
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return in_layout(b, inputs[0], self.data_format, lambda x: self._crop(b, x))
-
-    def _crop(self, b: Builder, x: str) -> str:
-        height, width, taken = b.type(x).size()[1:]
-        top, left = (height - self.height) // 2, (width - self.width) // 2
-        return b.add(
-            ops.Slice((top, left, 0), (top + self.height, left + self.width, taken)), x, suffix="middle"
-        )

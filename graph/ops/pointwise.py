@@ -173,6 +173,23 @@ class Cast(_Pointwise):
 
 
 @dataclass(frozen=True)
+class InferenceOnly(_Pointwise):
+    """The identity, where training means something that is not done here. reason: what training would do."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    reason: str = ""
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 0
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0]
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [dy]
+
+
+@dataclass(frozen=True)
 class Square(_Pointwise):
     """x * x."""
 

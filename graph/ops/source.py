@@ -93,7 +93,7 @@ class InterpolationMatrix(_Source):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         ratio = self.in_size / self.out_size
-        place = (torch.arange(self.out_size, dtype=torch.float64) + 0.5) * ratio - 0.5
+        place = (torch.arange(self.out_size, dtype=torch.float64) + 0.5) * self.in_size / self.out_size - 0.5
         pixel = torch.arange(self.in_size, dtype=torch.float64)[:, None]
         if self.method == "nearest":
             nearest = torch.floor(place + 0.5).clamp(0, self.in_size - 1)

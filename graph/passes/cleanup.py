@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import CompileError
 from ..ir import Graph, Node
 from ..op import Kind
 from ..ops import (
@@ -10,6 +11,7 @@ from ..ops import (
     Conv2D,
     Dropout,
     DropoutMask,
+    InferenceOnly,
     Input,
     Multiply,
     Pad,
@@ -39,6 +41,14 @@ def remove_dead_code(graph: Graph) -> list[Decision]:
     return [
         Decision("unread(x) -> nothing", node.name, True) for node in dead if node.op.kind is not Kind.SOURCE
     ]
+
+
+def refuse_training(graph: Graph) -> list[Decision]:
+    """Raise CompileError, with the reason, for a network that holds what only inference is written for."""
+    for node in graph.nodes():
+        if isinstance(node.op, InferenceOnly):
+            raise CompileError(f"{node.layer or node.name} cannot be trained: {node.op.reason}")
+    return []
 
 
 def _operand(graph: Graph, nodes: list[Node]) -> str:
@@ -113,7 +123,10 @@ IDENTITIES: tuple[Rule, ...] = (
     Rule("scale(x, 1) -> x", pattern(Scale), _operand, _scale_refusal),
 )
 
-INFERENCE_IDENTITIES: tuple[Rule, ...] = (Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),)
+INFERENCE_IDENTITIES: tuple[Rule, ...] = (
+    Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),
+    Rule("inference_only(x) -> x  (inference)", pattern(InferenceOnly), _operand),
+)
 
 DRAW_DROPOUT: tuple[Rule, ...] = (Rule("dropout(x) -> x * mask  (training)", pattern(Dropout), _draw_mask),)
 

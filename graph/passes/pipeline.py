@@ -16,6 +16,7 @@ from .cleanup import (
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
     STABLE_LOSSES,
+    refuse_training,
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
@@ -59,6 +60,7 @@ INFERENCE: tuple[Pass, ...] = (
 
 TRAINING: tuple[Pass, ...] = (
     DEAD_CODE,
+    Pass("refuse what cannot be trained", refuse_training),
     _rules("remove identities", IDENTITIES),
     _rules("draw dropout masks", DRAW_DROPOUT),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
