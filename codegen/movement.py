@@ -28,9 +28,12 @@ _AXES = "ijklmno"
 
 
 def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one movement op. Raises NotEmittable with other members, or without a batch axis."""
+    """A region of one movement op. Raises NotEmittable with other members, or without a batch axis where the
+    op is not a transpose, which weights' gradients know too.
+    """
     node = region.anchor
-    if len(region.nodes) > 1 or not node.type.batched or node.type.rank - 1 > len(_AXES):
+    whole = node.type.batched or isinstance(node.op, Transpose)
+    if len(region.nodes) > 1 or not whole or node.type.rank - 1 > len(_AXES):
         raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
     names = Names(region)
     used = schedule or Schedule(BLOCK, 1, warps=4)
@@ -46,7 +49,7 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
     )
     _body(jit.body, names, node)
     launch = Writer()
-    launch.line(f"batch = {names.role[node.name]}.shape[0]")
+    launch.line(f"batch = {names.role[node.name]}.shape[0]" if node.type.batched else "batch = 1")
     launch.line(jit.call("(triton.cdiv(batch * IMAGE, BLOCK),)", [names.role[n.name] for n in operands]))
     return KernelFile(
         region,
@@ -79,7 +82,8 @@ def _summary(node: Node) -> str:
 
 
 def _formula(names: Names, node: Node) -> list[str]:
-    axes = ["n", *_AXES[: node.type.rank - 1]]
+    first = _first(node)
+    axes = [*"n"[:first], *_AXES[: node.type.rank - first]]
     left = f"{names.role[node.name]}[{','.join(axes)}]"
     if isinstance(node.op, Concat):
         parts = ", ".join(names.role[name] for name in node.inputs)
@@ -89,7 +93,12 @@ def _formula(names: Names, node: Node) -> list[str]:
     source, _ = _source(node, node.inputs[0], names)
     where = [source[axis].replace(" ", "") for axis in sorted(source)]
     rest = f", or {node.op.value:g} outside" if isinstance(node.op, Pad) else ""
-    return [f"{left} = {names.role[node.inputs[0]]}[n,{','.join(where)}]{rest}"]
+    return [f"{left} = {names.role[node.inputs[0]]}[{','.join([*'n'[:first], *where])}]{rest}"]
+
+
+def _first(node: Node) -> int:
+    """The first axis that is not the batch."""
+    return int(node.type.batched)
 
 
 def _body(body: Writer, names: Names, node: Node) -> None:
@@ -101,7 +110,7 @@ def _body(body: Writer, names: Names, node: Node) -> None:
     body.line("image = first // IMAGE + place // IMAGE", "[BLOCK]")
     body.line("element = place % IMAGE", "[BLOCK]")
     following = 1
-    sizes = node.type.size(1)[1:]
+    sizes = node.type.size(1)[_first(node) :]
     for letter, size in reversed(list(zip(_AXES, sizes, strict=False))):
         text = f"element // {following}" if following > 1 else "element"
         text += f" % {size}" if following * size < prod(sizes) else ""
@@ -121,11 +130,11 @@ def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dic
     """Where an element of the result lies in an operand: axis -> coordinate, and tests that it does."""
     op: Any = node.op
     shape = names.region.graph[operand].type.shape
-    axes = range(1, node.type.rank)
-    at = {axis: _AXES[axis - 1] for axis in axes}
+    axes = range(_first(node), node.type.rank)
+    at = {axis: _AXES[axis - _first(node)] for axis in axes}
     match op:
         case Transpose():
-            return {source: at[axis] for axis, source in enumerate(op.permutation) if axis}, []
+            return {source: at[axis] for axis, source in enumerate(op.permutation) if axis in at}, []
         case Slice():
             return {axis: _plus(at[axis], op.starts[axis - 1]) for axis in axes}, []
         case Pad():

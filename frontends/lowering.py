@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..graph import ops
@@ -23,6 +24,8 @@ WeightKey = tuple["Layer", str]
 """A layer and its weight's name."""
 
 MOST_CALLS = 100_000
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Block(abc.ABC):
         return f"{type(self).__name__} {self.name!r}"
 
     @abc.abstractmethod
-    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
-        """Append this block's nodes; returns the names of its results."""
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        """Append this block's nodes; returns the names of its results. options: of this call, for a layer."""
 
     @abc.abstractmethod
     def prepare(self, inputs: Sequence[TensorType]) -> None:
@@ -78,25 +81,32 @@ class Block(abc.ABC):
 
     def __call__(self, inputs: Any) -> Any:
         """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out."""
-        tensors = flatten_tensors(inputs, self.label)
+        return self._call(flatten_tensors(inputs, self.label), {})
+
+    def _call(self, tensors: Sequence[SymbolicTensor], options: Mapping[str, Any]) -> Any:
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
         BUDGET.get().calls(self.call_count, self.label)
-        return self._record(tensors, self.results(types))
+        return self._record(tensors, self.results(types, **options), options)
 
     @property
     def call_count(self) -> int:
         """How many calls of layers one call of it stands for."""
         return 1
 
-    def results(self, types: Sequence[TensorType]) -> list[TensorType]:
+    def results(self, types: Sequence[TensorType], **options: Any) -> list[TensorType]:
         """The types a call gives for inputs of these types, found by lowering it for trial."""
         trial = Lowering(Graph(), {})
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
-        return [trial.graph[result].type for result in self.lower(trial, sources, 0)]
+        return [trial.graph[result].type for result in self.lower(trial, sources, 0, **options)]
 
-    def _record(self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType]) -> Any:
-        call = Call(self, tuple(inputs), self._calls)
+    def _record(
+        self,
+        inputs: Sequence[SymbolicTensor],
+        types: Iterable[TensorType],
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> Any:
+        call = Call(self, tuple(inputs), self._calls, options=options)
         self._calls += 1
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
         return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
@@ -124,9 +134,15 @@ def _described(value: Any) -> str:
 
 
 class Builder:
-    """Appends the nodes of one call of a layer, named after it and reporting errors in its name."""
+    """Appends the nodes of one call of a layer, named after it and reporting errors in its name.
 
-    def __init__(self, into: Lowering, layer: Layer, call: int) -> None:
+    options: arguments of the call beside its tensors, those that differ from their defaults.
+    """
+
+    def __init__(
+        self, into: Lowering, layer: Layer, call: int, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> None:
+        self.options = options
         self._into = into
         self._layer = layer
         self.path = into.prefix + numbered(layer.name, call)

@@ -1,5 +1,6 @@
 """The layers, with Keras's names, arguments and defaults."""
 
+from .attention import GroupQueryAttention, MultiHeadAttention
 from .base import DECLARATIONS, Layer, Weight
 from .conv import Conv2D
 from .core import (
@@ -17,6 +18,8 @@ from .core import (
     Reshape,
     Softmax,
 )
+from .dot import Dot
+from .einsum import EinsumDense
 from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
@@ -24,6 +27,7 @@ from .normalization import BatchNormalization
 from .pooling import AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D
 from .resampling import CenterCrop, RepeatVector, UpSampling2D
 from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
+from .score_attention import AdditiveAttention, Attention
 from .separable import DepthwiseConv2D, SeparableConv2D
 from .spatial import Cropping2D, ZeroPadding2D
 from .transposed import Conv2DTranspose
@@ -34,6 +38,8 @@ __all__ = [
     "Activation",
     "ActivityRegularization",
     "Add",
+    "AdditiveAttention",
+    "Attention",
     "Average",
     "AveragePooling2D",
     "BatchNormalization",
@@ -45,11 +51,14 @@ __all__ = [
     "CustomScaleLayer",
     "Dense",
     "DepthwiseConv2D",
+    "Dot",
     "Dropout",
+    "EinsumDense",
     "Flatten",
     "GlobalAveragePooling2D",
     "GlobalMaxPooling2D",
     "GroupNormalization",
+    "GroupQueryAttention",
     "Identity",
     "InputLayer",
     "Layer",
@@ -59,6 +68,7 @@ __all__ = [
     "MaxPooling2D",
     "Maximum",
     "Minimum",
+    "MultiHeadAttention",
     "Multiply",
     "Normalization",
     "PReLU",

@@ -32,6 +32,7 @@ from .contraction import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    MatMul,
 )
 from .movement import Concat, Pad, Reshape, Slice, Transpose
 from .pointwise import (
@@ -64,17 +65,17 @@ from .reduction import (
     SoftmaxCrossEntropy,
     SoftmaxGrad,
 )
-from .source import KNOWN, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
+from .source import KNOWN, AttentionMask, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
 
 __all__ = [
-    "KNOWN", "Abs", "Activation", "ActivationGrad", "Add", "AveragePool2D", "AverageUnpool2D", "BatchNorm",
-    "BatchNormGrad", "BinaryCrossEntropy", "BroadcastTo", "Cast", "CategoricalCrossEntropy", "Concat",
-    "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DTranspose", "Conv2DWeightGrad", "Dense",
-    "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask", "Elu", "Exp",
-    "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "Input", "InterpolationMatrix",
-    "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D", "Maximum",
-    "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad", "Parameter", "Prelu",
-    "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice",
-    "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign", "Sqrt", "Square",
-    "Subtract", "Swish", "Tanh", "Transpose",
+    "KNOWN", "Abs", "Activation", "ActivationGrad", "Add", "AttentionMask", "AveragePool2D",
+    "AverageUnpool2D", "BatchNorm", "BatchNormGrad", "BinaryCrossEntropy", "BroadcastTo", "Cast",
+    "CategoricalCrossEntropy", "Concat", "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DTranspose",
+    "Conv2DWeightGrad", "Dense", "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask",
+    "Elu", "Exp", "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "Input",
+    "InterpolationMatrix", "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MatMul", "MaxPool2D",
+    "MaxPoolIndex2D", "MaxUnpool2D", "Maximum", "MeanSquaredError", "Minimum", "Mish", "Multiply",
+    "Normalize", "Pad", "Parameter", "Prelu", "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape",
+    "RsqrtPlus", "Scale", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus",
+    "Softsign", "Sqrt", "Square", "Subtract", "Swish", "Tanh", "Transpose",
 ]  # fmt: skip

@@ -156,13 +156,14 @@ class Slice(_Movement):
 
 @dataclass(frozen=True)
 class Transpose(_Movement):
-    """Axes in another order. permutation: of all axes; the batch stays first."""
+    """Axes in another order. permutation: of all axes; the batch, where there is one, stays first."""
 
     permutation: tuple[int, ...] = ()
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x = inputs[0]
-        if sorted(self.permutation) != list(range(x.rank)) or self.permutation[0] != 0:
+        ordered = sorted(self.permutation) == list(range(x.rank))
+        if not ordered or (x.batched and self.permutation[0] != 0):
             raise ShapeError(f"transpose of {x} needs a permutation of its axes that keeps the batch first")
         return x.with_shape(x.shape[i] for i in self.permutation)
 
