@@ -152,7 +152,7 @@ def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) 
     """The weights of one layer; what does not fit goes to `problems`."""
     found: Found = []
     for home, weights in homes(group.layer).items():
-        path = f"{group.path}/{home}/vars" if home else f"{group.path}/vars"
+        path = _home(file, group, home, label)
         for position, weight in enumerate(weights):
             place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"
             data = child(file, f"{path}/{position}", label)
@@ -174,6 +174,14 @@ def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) 
                 f"expected {len(weights)}"
             )
     return found
+
+
+def _home(file: h5py.File, group: Group, home: str, label: str) -> str:
+    """The group of a layer's part, which older versions of Keras name with a "_" before it."""
+    if not home:
+        return f"{group.path}/vars"
+    paths = [f"{group.path}/{name}/vars" for name in (home, f"_{home}")]
+    return next((path for path in paths if child(file, path, label) is not None), paths[0])
 
 
 def _unexpected(file: h5py.File, root: str, known: set[str], label: str) -> list[str]:

@@ -30,7 +30,11 @@ class _Attention(Layer):
     tensors: ClassVar[tuple[str, ...]] = ("query", "value", "key")
     arity: ClassVar[tuple[int, int | None]] = (2, 3)
     options: ClassVar[Mapping[str, tuple[Any, ...]]] = CALL_OPTIONS
-    ignored: ClassVar[frozenset[str]] = frozenset({"seed", "flash_attention"})
+    ignored: ClassVar[frozenset[str]] = frozenset(
+        {"seed", "flash_attention", "query_shape", "value_shape", "key_shape"}
+    )
+    # How rows are treated of which every key is hidden; no mask here hides all.
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"softmax_robust_masking": (False, True)}
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         query, value, key = _three(inputs)

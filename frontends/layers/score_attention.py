@@ -17,6 +17,7 @@ class _ScoreAttention(Layer):
 
     arity: ClassVar[tuple[int, int | None]] = (2, 3)
     ignored: ClassVar[frozenset[str]] = frozenset({"seed"})
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"causal": (False,)}
     options: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "use_causal_mask": (False, True),
         "return_attention_scores": (False, True),
