@@ -8,6 +8,7 @@ from typing import ClassVar
 from ..graph.regions import Region
 from .contraction import Constants, Contraction
 from .epilogue import Epilogue
+from .expressions import number
 from .gather import emit_columns
 from .geometry import ceil_div
 from .kernel import Kernel
@@ -75,6 +76,8 @@ class _MatMul(Contraction):
         self._loop(w, col_ok)
         w.line()
         w.note("What happens to the sums before they are stored")
+        if self.op.factor != 1.0:
+            w.line(f"acc *= {number(self.op.factor)}")
         Epilogue(self.region, self.names, "pixel", col_ok).emit(w)
         return w
 
@@ -157,8 +160,9 @@ class _MatMul(Contraction):
         op = self.op
         heads = op.split_a or op.split_b or op.split_y
         lhs, rhs = (self.names.role[name] for name in self.anchor.inputs)
+        factor = "" if op.factor == 1.0 else f"{op.factor:g} * "
         product = (
-            f"sum over k of {lhs}{index('m', 'k', op.transpose_a, op.split_a)} * "
+            f"{factor}sum over k of {lhs}{index('m', 'k', op.transpose_a, op.split_a)} * "
             f"{rhs}{index('k', 'p', op.transpose_b, op.split_b)}"
         )
         where = "i standing for the axes before" + (", h for the heads" if heads else "")

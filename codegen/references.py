@@ -260,6 +260,7 @@ def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
         return x + (".transpose(-3, -2)" if split else "") + (".mT" if transposed else "")
 
     product = f"{plain(lhs, op.transpose_a, op.split_a)} @ {plain(rhs, op.transpose_b, op.split_b)}"
+    product = product if op.factor == 1.0 else f"{product} * {number(op.factor)}"
     return f"({product}).transpose(-3, -2)" if op.split_y else product
 
 

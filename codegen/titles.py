@@ -70,7 +70,7 @@ def _words(region: Region, node: Node) -> str:
         case DenseWeightGrad():
             return "gradient of a matrix product with respect to its weights"
         case MatMul():
-            return "product of two activations"
+            return "product of two activations" + ("" if op.factor == 1.0 else ", scaled")
         case MaxPool2D():
             return f"{op.size[0]}x{op.size[1]} max pooling"
         case MaxPoolIndex2D():

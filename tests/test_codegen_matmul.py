@@ -27,7 +27,7 @@ from op_cases import BOTH, product
 SMALL = Schedule(16, 16, 16)
 """Tiles so small that the test shapes take several on every axis."""
 
-HEADS_WITHIN = MatMul(False, True, True, True)
+HEADS_WITHIN = MatMul(False, True, True, True, factor=0.25)
 """Scores of attention: queries (N, T, H, K) and keys (N, S, H, K) to (N, H, T, S)."""
 
 
@@ -102,7 +102,7 @@ def test_every_way_of_broadcasting_in_the_epilogue(shape: tuple[Any, ...]) -> No
 def test_scale_mask_and_softmax_are_part_of_the_kernel(op: MatMul) -> None:
     graph, y = graph_of(op, sizes=(18, 20, 33))
     mask = graph.add(AttentionMask(18, 33), (), "mask")
-    y = graph.add(Add(), [graph.add(Scale(0.25), [y]), mask])
+    y = graph.add(Add(), [graph.add(Scale(0.5), [y]), mask])
     kernel = check(only_region(graph, y=graph.add(Softmax(), [y])), Schedule(16, 64, 16), batch=2, terms=20)
     assert kernel.ops == ["mat_mul", "scale", "add", "softmax"]
 

@@ -71,8 +71,8 @@ class _Attention(Layer):
         query (N, ..., T, H, C), key (N, ..., S, H, C), value (N, ..., S, H, V): the heads stay where the
         projections have put them.
         """
-        scores = b.add(ops.MatMul(False, True, True, True), query, key, suffix="scores")
-        scores = b.add(ops.Scale(1 / sqrt(b.type(query).channels)), scores, suffix="scaled")
+        factor = 1 / sqrt(b.type(query).channels)
+        scores = b.add(ops.MatMul(False, True, True, True, factor=factor), query, key, suffix="scores")
         causal = b.options.get("use_causal_mask", False)
         if causal or window is not None:
             *_, places, keys = b.type(scores).size()

@@ -263,6 +263,7 @@ class MatMul(_Contraction):
     transpose_a, transpose_b: the operand's matrices lie as (K, M), as (P, K). split_a, split_b, split_y: the
     last leading axis, H, lies between the two axes of the matrix, (N, ..., M, H, K): heads of attention then
     are read and written where a matrix product over channels puts them, and nothing is transposed in memory.
+    factor: of every sum, so that scaled scores need no pass of their own on the way back either.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("lhs", "rhs")
@@ -271,6 +272,7 @@ class MatMul(_Contraction):
     split_a: bool = False
     split_b: bool = False
     split_y: bool = False
+    factor: float = 1.0
 
     def infer(self, *inputs: TensorType) -> TensorType:
         a, b = inputs
@@ -310,7 +312,7 @@ class MatMul(_Contraction):
                 inputs, (self.transpose_a, self.transpose_b), (self.split_a, self.split_b), strict=True
             )
         )
-        y = a @ b
+        y = a @ b if self.factor == 1.0 else a @ b * self.factor
         return y.transpose(-3, -2) if self.split_y else y
 
     @staticmethod
@@ -322,13 +324,13 @@ class MatMul(_Contraction):
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """da = dy b^T and db = a^T dy, each as its operand lies: its transpose is that of the product."""
         a, b = build.operand(node, 0), build.operand(node, 1)
-        ta, tb, sa, sb, sy = (
-            self.transpose_a, self.transpose_b, self.split_a, self.split_b, self.split_y,
+        ta, tb, sa, sb, sy, factor = (
+            self.transpose_a, self.transpose_b, self.split_a, self.split_b, self.split_y, self.factor,
         )  # fmt: skip
         if ta:
-            da = build.if_needed(a, MatMul(tb, True, sb, sy, sa), b.name, dy)
+            da = build.if_needed(a, MatMul(tb, True, sb, sy, sa, factor), b.name, dy)
         else:
-            da = build.if_needed(a, MatMul(False, not tb, sy, sb, sa), dy, b.name)
+            da = build.if_needed(a, MatMul(False, not tb, sy, sb, sa, factor), dy, b.name)
         if tb:
-            return da, build.if_needed(b, MatMul(True, ta, sy, sa, sb), dy, a.name)
-        return da, build.if_needed(b, MatMul(not ta, False, sa, sy, sb), a.name, dy)
+            return da, build.if_needed(b, MatMul(True, ta, sy, sa, sb, factor), dy, a.name)
+        return da, build.if_needed(b, MatMul(not ta, False, sa, sy, sb, factor), a.name, dy)
