@@ -1,9 +1,9 @@
-"""What forward products and data gradients share: the kernel around their main loops."""
+"""What all products but weight gradients share: the kernel around their main loops."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from ..graph.ir import Node
 from ..graph.regions import Region
@@ -31,7 +31,10 @@ def spatial(node: Node, first: int = 1) -> tuple[int, int]:
 
 
 class Contraction:
-    """What forward products and data gradients share: the frame of the kernel around their loops."""
+    """The frame of a kernel around the loop of a product."""
+
+    run_time: ClassVar[tuple[str, ...]] = ("rows",)
+    """Numbers that every such kernel takes at run time."""
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         self.region, self.schedule, self.precision = region, schedule, precision
@@ -77,7 +80,7 @@ class Contraction:
         constants: dict[str, object] = {name: v for name, (v, _) in self.constants.items() if name in used}
         if self.upcast:
             constants["UPCAST"] = False
-        numbers = ["rows", *(["batch"] if re.search(r"\bbatch\b", body.text) else [])]
+        numbers = [*self.run_time, *(["batch"] if re.search(r"\bbatch\b", body.text) else [])]
         s = self.schedule
         return JitFunction(self.region.name, pointers, numbers, constants, body, doc, s.warps, s.stages)
 
@@ -85,23 +88,30 @@ class Contraction:
         used = set(re.findall(r"\b[A-Z][A-Z_]*\b", "\n".join(texts)))
         return {name: value for name, value in self.constants.items() if name in used}
 
-    def launch(self, function: JitFunction, rows: str, grid: list[str]) -> Writer:
-        """The body of `launch`: rows of the product, the grid, the call."""
+    def launch(self, function: JitFunction, rows: str | None, grid: list[str]) -> Writer:
+        """The body of `launch`: rows of the product where the kernel asks for them, the grid, the call."""
         w = Writer()
         nodes = [*self.region.inputs, *self.region.outputs]
         first = self.names.role[self.source_operand.name]
         w.line(f"batch = {first}.shape[0]")
-        w.line(f"rows = {rows}")
+        if rows is not None:
+            w.line(f"rows = {rows}")
         w.line(f"grid = ({', '.join(grid)}{',' if len(grid) == 1 else ''})")
         if self.upcast:
             w.line(f'UPCAST = {first}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
         w.line(function.call("grid", [self.names.role[node.name] for node in nodes]))
         return w
 
+    def multiply(self, w: Writer) -> None:
+        """acc += a times b."""
+        if self.upcast:
+            with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
+                w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
+        w.line(f"acc = tl.dot(a, b, acc{self.dot_options()})")
+
     @property
     def source_operand(self) -> Node:
-        """The operand that the main loop gathers from: the anchor's first, or what a prologue makes it from.
-        """
+        """The operand the main loop gathers from: the anchor's first, or what a prologue makes it from."""
         if not self.region.prologue:
             return self.source
         wanted = self.source.type.shape
@@ -141,7 +151,7 @@ class Contraction:
         parts = [f"{each}, {work.steps(s.block_k)} in all, with {s.warps} warps and {s.stages} stages."]
         if work.columns % s.block_n:
             parts.append(f"{tiles * s.block_n - work.columns} columns of padding are masked.")
-        if tiles > 1:
+        if tiles > 1 and not work.matrices:
             parts.append(f"Bands of {s.group_m} row tiles share {tiles} column tiles in the L2 cache.")
         if work.window > 1:
             parts.append(
@@ -156,7 +166,7 @@ class Contraction:
         return title(self.region)
 
     def equations(self, product_text: str, index: str) -> list[str]:
-        """The header's mathematics: the product, then what becomes of it. index: of the result, "[n,p,q,k]".
+        """The header's mathematics: product_text, then what becomes of it. index: of the result, "[n,p,q,k]".
         """
         return equations(self.region, self.names, product_text, index)
 

@@ -15,6 +15,7 @@ from ..graph.ops import (
     DenseWeightGrad,
     LogSoftmax,
     LossGrad,
+    MatMul,
     MeanSquaredError,
     Resize,
     ResizeGrad,
@@ -28,6 +29,7 @@ from .data_gradient import emit_data_grad
 from .errors import NotEmittable
 from .kernel import Kernel
 from .losses import emit_loss, emit_loss_grad
+from .matmul import emit_matmul
 from .movement import emit_movement
 from .pointwise import emit_pointwise
 from .pooling import emit_pooling
@@ -87,6 +89,8 @@ def _contraction(region: Region, precision: str, schedule: Schedule | None, targ
             return emit_data_grad(region, precision=precision, schedule=schedule, target=target)
         case Conv2DWeightGrad() | DenseWeightGrad():
             return emit_weight_grad(region, precision=precision, schedule=schedule, target=target)
+        case MatMul():
+            return emit_matmul(region, precision=precision, schedule=schedule, target=target)
     raise NotEmittable(f"{region.anchor.name}: no kernel is known for {region.anchor.op.op_name()}")
 
 

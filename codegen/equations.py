@@ -49,16 +49,17 @@ def _other(
 ) -> None:
     """One pooling, unpooling or softmax."""
     operand = values[node.inputs[0]]
-    text = _text(node.op, operand, [names.role.get(name, "") for name in node.inputs])
+    text = _text(node.op, operand, [names.role.get(name, "") for name in node.inputs], result[-2])
     values[node.name] = text
     if node in region.outputs:
         lines.append(f"{result.format(names.role[node.name])} = {text}")
         values[node.name] = names.role[node.name]
 
 
-def _text(op: Any, operand: str, roles: list[str]) -> str:
+def _text(op: Any, operand: str, roles: list[str], last: str) -> str:
+    """last: letter of the last axis."""
     if isinstance(op, Softmax):
-        return f"softmax over k of {operand}" if operand.isidentifier() else f"softmax over k of ({operand})"
+        return f"softmax over {last} of {operand if operand.isidentifier() else f'({operand})'}"
     window = f"{op.size[0]}x{op.size[1]}"
     if isinstance(op, MaxUnpool2D):
         return f"({operand} where {roles[1]} names the pixel of the {window} window, else 0)"

@@ -7,6 +7,7 @@ from math import prod
 from ..graph.ir import Node
 from ..graph.ops import (
     ActivationGrad,
+    AttentionMask,
     BatchNorm,
     BatchNormGrad,
     BinaryCrossEntropy,
@@ -41,6 +42,8 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             value = f"torch.tensor({node.op.value!r}).expand({size}).contiguous()"
         case _ if isinstance(node.op, InterpolationMatrix):
             return _interpolation_lines(node.op, name)
+        case _ if isinstance(node.op, AttentionMask):
+            value = f"torch.triu(torch.full({size}, -1e9), 1)"
         case _ if isinstance(node.op, DropoutMask):
             value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
         case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):

@@ -17,6 +17,7 @@ from ..graph.ops import (
     Activation,
     ActivationGrad,
     Add,
+    AttentionMask,
     AverageUnpool2D,
     BatchNorm,
     BatchNormGrad,
@@ -59,6 +60,7 @@ RESERVED = frozenset(
         "tile_m", "tile_n", "band", "band_size", "group", "col", "col_ok", "col_in_group", "phase",
         "candidate", "pooled", "pooled_ok", "windows", "largest", "broken", "average", "real", "power",
         "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",
+        "matrix", "k0", "k_ok", "a_tile", "b_tile",
     ]
 )  # fmt: skip
 """Words that no operand and no value is called: Python's, the file's own, and the kernels' variables."""
@@ -141,7 +143,7 @@ def _second_kind(region: Region, node: Node) -> str | None:
 
 def _input_role(region: Region, node: Node) -> str:
     """What an operand is to the first member that reads it."""
-    if isinstance(node.op, DropoutMask):
+    if isinstance(node.op, DropoutMask | AttentionMask):
         return "mask"
     reader = next(member for member in region.nodes if node.name in member.inputs)
     place = reader.inputs.index(node.name)

@@ -17,6 +17,7 @@ from ..graph.ops import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
     Softmax,
@@ -39,6 +40,7 @@ class Product:
     phases: parts of a strided data gradient, each of which meets its own taps.
     transposed: whether the weight is read across its rows (a data gradient).
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
+    matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
     """
 
     rows: int
@@ -56,6 +58,13 @@ class Product:
     transposed: bool = False
     row_taps: int = 1
     row_channels: int = 0
+    matrices: int = 0
+
+    def row_tiles(self, block_m: int, batch: int) -> int:
+        """Tiles that the rows of a batch are cut into; none reaches from one product into the next."""
+        if self.matrices:
+            return ceil_div(self.rows, block_m) * self.matrices * batch
+        return ceil_div(self.rows * (1 if self.sums_over_batch else batch), block_m)
 
     @property
     def inner(self) -> int:
@@ -118,6 +127,10 @@ def product(region: Region) -> Product:
             row_channels = first.channels // groups
             return Product(rows, second.channels // groups, 1, reduced, **shared, sums_over_batch=True,
                            row_taps=rows // row_channels, row_channels=row_channels)  # fmt: skip
+        case MatMul():
+            lead, rows, inner, columns = node.op.sizes(first, second)
+            return Product(rows, columns, 1, inner, **shared, matrices=prod(lead),
+                           transposed=node.op.transpose_b, whole_row=ends_in_softmax(region))  # fmt: skip
     raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
 
 

@@ -45,6 +45,7 @@ from ..graph.ops import (
     Log,
     LogSoftmax,
     LossGrad,
+    MatMul,
     Maximum,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -258,6 +259,15 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
 
 
 # -- losses --------------------------------------------------------------------------------------------------
+def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
+    def plain(x: str, transposed: bool, split: bool) -> str:
+        return x + (".transpose(-3, -2)" if split else "") + (".mT" if transposed else "")
+
+    product = f"{plain(lhs, op.transpose_a, op.split_a)} @ {plain(rhs, op.transpose_b, op.split_b)}"
+    product = product if op.factor == 1.0 else f"{product} * {number(op.factor)}"
+    return f"({product}).transpose(-3, -2)" if op.split_y else product
+
+
 def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
 
@@ -376,6 +386,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Conv2DWeightGrad: _conv_weight_grad,
     Dense: _dense,
     DenseDataGrad: lambda op, result, dy, w: f"{dy} @ {w}.t()",
+    MatMul: _matmul,
     DenseWeightGrad: lambda op, result, x, dy: f"{x}.flatten(0, -2).t() @ {dy}.flatten(0, -2)",
     MaxPool2D: _max_pool,
     MaxPoolIndex2D: _max_pool_index,

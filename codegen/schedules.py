@@ -106,7 +106,7 @@ def choose(
 
 def _all(fit: _Fit) -> Iterator[Schedule]:
     work = fit.product
-    rows = work.rows * (1 if work.sums_over_batch else fit.batch)
+    rows = work.rows * (1 if work.sums_over_batch or work.matrices else fit.batch)
     depths = (16, 32, 64) if fit.on_matrix_units else (16,)
     stage_counts = (2,) if fit.target.gpu.backend == "hip" else (2, 3, 4) if fit.on_matrix_units else (2,)
     for block_m in _tiles(rows, _least_rows(fit), 128):
@@ -207,10 +207,9 @@ def _steps_and_programs(schedule: Schedule, fit: _Fit) -> tuple[float, float]:
     """Steps of one tile's sum, and tiles."""
     work = fit.product
     columns = ceil_div(work.columns, schedule.block_n) * work.groups * work.phases
+    tiles = work.row_tiles(schedule.block_m, fit.batch) * columns
     if not work.sums_over_batch:
-        rows = ceil_div(work.rows * fit.batch, schedule.block_m)
-        return work.steps(schedule.block_k) / work.phases, rows * columns
-    tiles = ceil_div(work.rows, schedule.block_m) * columns
+        return work.steps(schedule.block_k) / work.phases, tiles
     steps = ceil_div(work.inner * fit.batch, schedule.block_k)
     splits = max(1, min(ceil_div(work.inner * fit.batch, schedule.chunk), schedule.programs // tiles))
     return steps / splits, tiles * splits

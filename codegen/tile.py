@@ -131,6 +131,9 @@ class Tile:
                 return self.pixel, self.row_ok, self.row_note
             case "scalar":
                 return "", "", "one number"
+            case "repeated":
+                rows = prod(int(d) for d in node.type.shape[:-1])
+                return f"{self.pixel} % {rows} * {self.channels} + {self.column}", self.ok, self.note
         raise NotEmittable(
             f"{node.name} of {node.type} broadcasts against {self.shape} along an axis that no tile of "
             f"pixels and channels handles; add it in a layer of its own"

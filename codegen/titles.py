@@ -21,6 +21,7 @@ from ..graph.ops import (
     Gelu,
     GeneralRelu,
     LeakyRelu,
+    MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
@@ -70,6 +71,8 @@ def _words(region: Region, node: Node) -> str:
             return "gradient of a matrix product with respect to its input"
         case DenseWeightGrad():
             return "gradient of a matrix product with respect to its weights"
+        case MatMul():
+            return "product of two activations" + ("" if op.factor == 1.0 else ", scaled")
         case MaxPool2D():
             return f"{op.size[0]}x{op.size[1]} max pooling"
         case MaxPoolIndex2D():

@@ -183,6 +183,28 @@ def axes(value: Any) -> tuple[int, ...]:
     return tuple(integer(v) for v in found)
 
 
+def axis_or_pair(value: Any) -> int | tuple[int, int]:
+    """One axis for two inputs, or one of each."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ShapeError(f"must be an axis or a pair of axes, got {value!r}")
+        return integer(value[0]), integer(value[1])
+    return integer(value)
+
+
+def some_counts(value: Any) -> tuple[int, ...]:
+    """Positive integers, or one alone."""
+    found = value if isinstance(value, (list, tuple)) else (value,)
+    if not found:
+        raise ShapeError("must be at least one positive integer, got none")
+    return tuple(count(v) for v in found)
+
+
+def some_sizes(value: Any) -> tuple[int | None, ...]:
+    """Sizes, None on axes left open, or one size alone."""
+    return open_shape(value if isinstance(value, (list, tuple)) else (value,))
+
+
 def some_axes(value: Any) -> tuple[int, ...] | None:
     """Axes, or None where there are none: files have an empty list for it."""
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
@@ -241,6 +263,12 @@ def choice(*allowed: str) -> Check:
         return str(value)
 
     return check
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable():
+        raise ShapeError(f"must be printable text of 256 characters at most, got {value!r:.80}")
+    return value
 
 
 _LAYOUT = choice("channels_last", "channels_first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..graph import ops
@@ -23,6 +24,8 @@ WeightKey = tuple["Layer", str]
 """A layer and its weight's name."""
 
 MOST_CALLS = 100_000
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Block(abc.ABC):
         return f"{type(self).__name__} {self.name!r}"
 
     @abc.abstractmethod
-    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
-        """Append this block's nodes; returns the names of its results."""
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        """Append this block's nodes; returns the names of its results. options: of this call, for a layer."""
 
     @abc.abstractmethod
     def prepare(self, inputs: Sequence[TensorType]) -> None:
@@ -87,32 +90,40 @@ class Block(abc.ABC):
         training: False makes it, with all that is inside it, do in training what it does in inference: batch
         norms keep their statistics and dropouts drop nothing, as transfer learning wants.
         """
+        return self._call(flatten_tensors(inputs, self.label), training, NO_OPTIONS)
+
+    def _call(
+        self, tensors: Sequence[SymbolicTensor], training: bool | None, options: Mapping[str, Any]
+    ) -> Any:
         if training not in (None, False):
             raise UnsupportedLayerError(
                 f"{self.label}: can be called with training=False or None, got {training!r:.80}; nothing is "
                 f"trained in inference"
             )
-        tensors = flatten_tensors(inputs, self.label)
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
         BUDGET.get().calls(self.call_count, self.label)
-        return self._record(tensors, self.results(types), training)
+        return self._record(tensors, self.results(types, **options), training, options)
 
     @property
     def call_count(self) -> int:
         """How many calls of layers one call of it stands for."""
         return 1
 
-    def results(self, types: Sequence[TensorType]) -> list[TensorType]:
+    def results(self, types: Sequence[TensorType], **options: Any) -> list[TensorType]:
         """The types a call gives for inputs of these types, found by lowering it for trial."""
         trial = Lowering(Graph(), {})
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
-        return [trial.graph[result].type for result in self.lower(trial, sources, 0)]
+        return [trial.graph[result].type for result in self.lower(trial, sources, 0, **options)]
 
     def _record(
-        self, inputs: Sequence[SymbolicTensor], types: Iterable[TensorType], training: bool | None = None
+        self,
+        inputs: Sequence[SymbolicTensor],
+        types: Iterable[TensorType],
+        training: bool | None = None,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> Any:
-        call = Call(self, tuple(inputs), self._calls, training=training)
+        call = Call(self, tuple(inputs), self._calls, training=training, options=options)
         self._calls += 1
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
         return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
@@ -140,9 +151,20 @@ def _described(value: Any) -> str:
 
 
 class Builder:
-    """Appends the nodes of one call of a layer, named after it and reporting errors in its name."""
+    """Appends the nodes of one call of a layer, named after it and reporting errors in its name.
 
-    def __init__(self, into: Lowering, layer: Layer, call: int, home: str = "") -> None:
+    options: arguments of the call beside its tensors, those that differ from their defaults.
+    """
+
+    def __init__(
+        self,
+        into: Lowering,
+        layer: Layer,
+        call: int,
+        home: str = "",
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> None:
+        self.options = options
         self._into = into
         self._layer = layer
         self._call = call
@@ -173,7 +195,7 @@ class Builder:
 
     def inside(self, home: str) -> Builder:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
-        return Builder(self._into, self._layer, self._call, f"{self._home}{home}/")
+        return Builder(self._into, self._layer, self._call, f"{self._home}{home}/", self.options)
 
     def weight(self, name: str) -> str:
         """The Parameter node of one of the layer's weights, the same for every call of a shared layer."""

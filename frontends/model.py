@@ -255,13 +255,13 @@ class Model(Block):
     def call_count(self) -> int:
         return self._call_count
 
-    def results(self, types: Sequence[TensorType]) -> list[TensorType]:
+    def results(self, types: Sequence[TensorType], **options: Any) -> list[TensorType]:
         """Known without lowering, unless the inputs have another dtype than the model was made for."""
         if [kind.dtype for kind in types] == [tensor.dtype for tensor in self._inputs]:
             return [tensor.type for tensor in self._outputs]
-        return super().results(types)
+        return super().results(types, **options)
 
-    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         return self._lower_calls(into.inside(self, call), inputs)
 
     def _lower_calls(self, into: Lowering, inputs: Sequence[str]) -> list[str]:
@@ -274,7 +274,7 @@ class Model(Block):
             use = uses.get(call.block, 0)
             uses[call.block] = use + 1
             operands = [values[tensor] for tensor in call.inputs]
-            results = call.block.lower(into.called(call), operands, use)
+            results = call.block.lower(into.called(call), operands, use, **call.options)
             values.update(zip(call.outputs, results, strict=True))
         return [values[tensor] for tensor in self._outputs]
 

@@ -92,4 +92,5 @@ class Parameters(MutableMapping[str, torch.Tensor]):
             if slot.weight.name not in slot.layer.values:
                 start = slot.weight.initializer
                 draw = INITIALIZERS[start] if isinstance(start, str) else filled(start)
-                slot.layer.values[slot.weight.name] = draw(slot.weight.shape, generator)
+                drawn = draw(slot.weight.matrix or slot.weight.shape, generator)
+                slot.layer.values[slot.weight.name] = drawn.reshape(slot.weight.shape)

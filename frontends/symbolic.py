@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ _SERIAL = itertools.count()
 class Call:
     """One use of a block. index: 0 for its first; serial: grows with each call, a topological order.
 
-    written: the node of the file it was read from. training: False where it is called so.
+    written: the node of the file it was read from. training: False where it is called so. options: its other
+    arguments beside its tensors.
     """
 
     block: Block
@@ -30,6 +32,7 @@ class Call:
     serial: int = field(default_factory=lambda: next(_SERIAL))
     written: Written | None = None
     training: bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SymbolicTensor:

@@ -20,6 +20,7 @@ from .ops import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
@@ -103,7 +104,7 @@ def _pool(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
     op = node.op
     if not isinstance(op, POOLS):
         return "not a pooling"
-    if isinstance(group.anchor.op, Conv2DDataGrad | DenseDataGrad):
+    if isinstance(group.anchor.op, Conv2DDataGrad | DenseDataGrad | MatMul):
         return f"{group.anchor.op.op_name()} computes pixels in an order that no window keeps together"
     if op.overlapping:
         return (
@@ -166,6 +167,8 @@ def _softmax(graph: Graph, producer: Node, node: Node, group: Group) -> str | No
 
 def _prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
     op = node.op
+    if isinstance(op, MatMul):
+        return f"{node.name} reads {producer.name} again for every tile, and would compute it as often"
     if node.inputs[0] != producer.name:
         return f"{producer.name} is the weight, not the data, of {node.name}"
     if isinstance(op, Conv2D):
@@ -230,7 +233,9 @@ def _is_channel_sum(node: Node) -> bool:
 RULES: tuple[FusionRule, ...] = (
     FusionRule(
         "softmax(contraction(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, Softmax) and isinstance(group.anchor.op, Dense | Conv2D),
+        lambda node, group: (
+            isinstance(node.op, Softmax) and isinstance(group.anchor.op, Dense | Conv2D | MatMul)
+        ),
         _softmax,
     ),
     FusionRule(
@@ -243,7 +248,7 @@ RULES: tuple[FusionRule, ...] = (
         lambda node, group: (
             isinstance(node.op, UNPOOLS)
             and group.kind is Kind.CONTRACTION
-            and not isinstance(group.anchor.op, WEIGHT_GRADS)
+            and not isinstance(group.anchor.op, (*WEIGHT_GRADS, MatMul))
         ),
         _unpool,
     ),
@@ -272,7 +277,7 @@ RULES: tuple[FusionRule, ...] = (
     ),
     FusionRule(
         "contraction(pointwise(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, Conv2D | Dense) and group.kind is Kind.POINTWISE,
+        lambda node, group: isinstance(node.op, Conv2D | Dense | MatMul) and group.kind is Kind.POINTWISE,
         _prologue,
         into_producer=False,
     ),

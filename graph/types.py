@@ -115,7 +115,8 @@ def accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
 def broadcast_kind(operand: tuple[int | str, ...], result: tuple[int | str, ...]) -> str | None:
     """How an operand lies against a result (N, ..., C): "full", "channel", "image" (N,1,1,C), "pixel"
-    (N,H,W,1), "scalar"; None where it broadcasts in a way no kernel handles.
+    (N,H,W,1), "scalar", "repeated" (1,H,W,C), its last axes those of the result and all before them 1; None
+    where it broadcasts in a way no kernel handles.
     """
     padded = (1,) * (len(result) - len(operand)) + tuple(operand)
     if padded == tuple(result):
@@ -128,4 +129,7 @@ def broadcast_kind(operand: tuple[int | str, ...], result: tuple[int | str, ...]
         return "image"
     if padded[:-1] == tuple(result[:-1]) and padded[-1] == 1:
         return "pixel"
+    first = next((i for i, d in enumerate(padded) if d != 1), 0)
+    if padded[first:] == tuple(result[first:]):
+        return "repeated"
     return None

@@ -10,7 +10,16 @@ from convloom.codegen.kernel import Kernel
 from convloom.codegen.schedules import Schedule
 from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
-from convloom.graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, DropoutMask, Input, Parameter, Reduce
+from convloom.graph.ops import (
+    KNOWN,
+    Conv2D,
+    Conv2DDataGrad,
+    Conv2DWeightGrad,
+    DropoutMask,
+    Input,
+    Parameter,
+    Reduce,
+)
 from convloom.graph.regions import Region
 from convloom.graph.types import TensorType
 from convloom.graph.windows import NO_PADDING, Padding, Pair, window_output
@@ -130,6 +139,7 @@ def run_and_compare(kernel: Kernel, batch: int, terms: int, seed: int = 0) -> li
         for node in region.graph.nodes()
         if isinstance(node.op, sources)
     }
+    given |= {node.name: node.op.reference() for node in region.graph.nodes() if isinstance(node.op, KNOWN)}
     whole = region.graph.copy()
     whole.outputs = {node.name: node.name for node in kernel.outputs}
     wanted = evaluate(whole, given, given, torch.float64)

@@ -71,6 +71,19 @@ def conv(op: ops.Conv2D, image: Shape, size: tuple[int, int], filters: int, bias
     return Case(op, (image, kernel, (filters,)) if bias else (image, kernel))
 
 
+BOTH = ((False, False), (False, True), (True, False), (True, True))
+
+
+def product(op: ops.MatMul, lead: tuple[int, ...], m: int = 5, k: int = 6, p: int = 7) -> Case:
+    """Products of (m, k) and (k, p) matrices, as they lie for the op."""
+
+    def lies(rows: int, columns: int, transposed: bool, split: bool) -> Shape:
+        first, second = (columns, rows) if transposed else (rows, columns)
+        return (N, *lead[:-1], first, lead[-1], second) if split else (N, *lead, first, second)
+
+    return Case(op, (lies(m, k, op.transpose_a, op.split_a), lies(k, p, op.transpose_b, op.split_b)))
+
+
 CASES: list[Case] = [
     # convolution: strides, dilation, groups, padding of every kind, and rows that no window reaches
     conv(ops.Conv2D(), IMAGE, (3, 3), 4),
@@ -93,6 +106,17 @@ CASES: list[Case] = [
     Case(ops.Dense(), ((N, 4, 3), (3, 65), (65,))),
     Case(ops.DenseDataGrad(), ((N, 3, 5), (7, 5))),
     Case(ops.DenseWeightGrad(), ((N, 3, 5), (N, 3, 7))),
+    # products of two activations: every transposition, with heads before and within the matrices
+    *(product(ops.MatMul(ta, tb), lead) for ta, tb in BOTH for lead in ((), (2, 3))),
+    *(
+        product(ops.MatMul(ta, tb, sa, sb, sy, factor=0.3), lead)
+        for ta, tb, sa, sb, sy, lead in (
+            (False, True, True, True, False, (3,)),
+            (False, False, False, True, True, (3,)),
+            (True, False, True, False, True, (2, 3)),
+            (True, True, False, True, False, (2, 3)),
+        )
+    ),
     # pooling: tiling, overlapping, leaving a border, gaps between windows, padded
     *(
         Case(op(size, strides, padding), (image,))
@@ -219,6 +243,7 @@ CASES: list[Case] = [
     Case(ops.Transpose((0, 3, 1, 2)), (IMAGE,)),
     Case(ops.Transpose((1, 2, 0, 4, 3)), ((3, 2, 5, 4, 17),)),
     Case(ops.Transpose((2, 0, 1)), ((1, 65, 1),)),
+    Case(ops.Transpose((2, 0, 3, 1)), ((3, 2, 5, 4),)),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),
@@ -247,4 +272,4 @@ CASES: list[Case] = [
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
 ]
 
-SOURCES = (ops.Input, ops.Parameter, ops.Constant, ops.InterpolationMatrix, ops.DropoutMask)
+SOURCES = (ops.Input, ops.Parameter, *ops.KNOWN, ops.DropoutMask)

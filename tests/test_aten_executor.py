@@ -496,6 +496,25 @@ def test_up_sampling_by_repetition(window: tuple[int, int], cut: Callable[[Graph
     check_partition(cut(training(build())), 3, inference=False)
 
 
+@pytest.mark.parametrize("cut", [fuse, leave_unfused], ids=["fused", "unfused"])
+@pytest.mark.parametrize("heads_within", [False, True])
+def test_products_of_activations(heads_within: bool, cut: Callable[[Graph], Partition]) -> None:
+    def build() -> Graph:
+        s = Sketch.empty()
+        x = s.conv(s.image(5, 3, 4), (1, 1), 6)
+        y = s.conv(s.image(5, 3, 4), (1, 1), 6)
+        places = (5, 5) if heads_within else (3, 3)
+        scores = s.then(ops.MatMul(False, True, heads_within, heads_within, factor=0.5), x, y)
+        masked = s.then(ops.Add(), scores, s.graph.add(ops.AttentionMask(*places)))
+        shares = s.then(ops.Softmax(), masked)
+        return s.done(s.then(ops.MatMul(split_b=heads_within, split_y=heads_within), shares, y))
+
+    check_partition(cut(build()), 3, inference=True)
+    check_partition(cut(training(build())), 3, inference=False)
+    check_partition(cut(with_dtype(build(), "bfloat16")), 3, inference=True)
+    check_partition(cut(training(with_dtype(build(), "bfloat16"))), 3, inference=False)
+
+
 def test_every_op_has_been_run() -> None:
     """The graphs above between them hold every op; a new op belongs into one of them."""
     seen: set[str] = set()
@@ -510,7 +529,7 @@ def test_every_op_has_been_run() -> None:
         ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
         ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
-        ops.LogSoftmax, ops.InferenceOnly, ops.Resize, ops.ResizeGrad,
+        ops.LogSoftmax, ops.InferenceOnly, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
     )}  # fmt: skip
     concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
     assert concrete - seen - elsewhere - {"activation"} == set()

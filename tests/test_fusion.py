@@ -278,7 +278,9 @@ def test_a_cycle_of_regions_is_an_error() -> None:
         ((), "scalar"),
         ((1, 1), "scalar"),
         ((BATCH, 4, 1, 3), None),
-        ((4, 5, 3), None),
+        ((4, 5, 3), "repeated"),
+        ((1, 1, 5, 3), "repeated"),
+        ((4, 1, 3), None),
         ((BATCH, 1, 1, 1), None),
     ],
 )

@@ -20,8 +20,8 @@ from .values import malformed, shown
 Node = tuple[str, int]
 """A layer's name and which of its calls."""
 
-# Arguments of a call that only repeat the default in inference.
-NEUTRAL_KWARGS: dict[str, tuple[Any, ...]] = {"mask": (None,), "training": (None, False)}
+# Arguments of a call that only repeat the default.
+NEUTRAL_KWARGS: dict[str, tuple[Any, ...]] = {"mask": (None,), "training": (None,)}
 
 
 def assemble(spec: ModelSpec, limits: Limits = DEFAULT) -> Model:
@@ -128,7 +128,34 @@ def _build_functional(spec: ModelSpec) -> Model:
 
 # -- calls ---------------------------------------------------------------------------------------------------
 def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) -> list[SymbolicTensor]:
+    options = _options(block, call)
+    tensors = [x for x in operands if isinstance(x, SymbolicTensor)]
+    if len(tensors) < len(operands):
+        malformed(call.place, "a layer takes tensors, not numbers")
+    names = block.tensors if isinstance(block, Layer) else ()
+    if wrong := [key for key in call.keywords if key not in (names or ("inputs",))]:
+        raise UnsupportedLayerError(f"{call.place}: called with a tensor as {wrong[0]}, which is unsupported")
+    if not names:
+        result = block(tensors, **options)
+    else:
+        if len(set(call.keywords)) < len(call.keywords):
+            malformed(call.place, f"gives {call.keywords[0]} several tensors, where the layer takes one")
+        count = len(tensors) - len(call.keywords)
+        named: dict[str, Any] = dict(zip(call.keywords, tensors[count:], strict=True))
+        result = block(*tensors[:count], **named, **options)
+    return result if isinstance(result, list) else [result]
+
+
+def _options(block: Block, call: CallSpec) -> dict[str, Any]:
+    """The keyword arguments that are options of the layer; others must say what is so anyway."""
+    options: dict[str, Any] = {}
     for key, value in call.kwargs.items():
+        if isinstance(block, Layer) and key in (*block.options, *block.tensors):
+            options[key] = value
+            continue
+        if key == "training" and value is False:
+            options[key] = value
+            continue
         # A model of several inputs is called with as many masks.
         single = None if key == "mask" and isinstance(value, list) and not any(value) else value
         # Keras calls its image preprocessing with training=True, whether or not that changes anything.
@@ -137,12 +164,7 @@ def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) 
             raise UnsupportedLayerError(
                 f"{call.place}: called with {key}={shown(value)}, which is not supported"
             )
-    tensors = [x for x in operands if isinstance(x, SymbolicTensor)]
-    if len(tensors) < len(operands):
-        malformed(call.place, "a layer takes tensors, not numbers")
-    training = False if call.kwargs.get("training") is False else None
-    result = block(tensors, training=training)
-    return result if isinstance(result, list) else [result]
+    return options
 
 
 def _operate(layer: LayerSpec, operands: list[SymbolicTensor | float]) -> SymbolicTensor:

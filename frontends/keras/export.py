@@ -20,9 +20,6 @@ from .export_layers import Json, batch_shape, layer_entry, object_entry
 OPERATIONS = ("Add", "Subtract", "Multiply")
 """Layers that arithmetic on symbolic tensors makes, and Keras's operations of the same names."""
 
-SPREAD = ("MultiHeadAttention", "GroupQueryAttention")
-"""Layers that take several tensors one by one rather than as a list."""
-
 
 def to_json(model: Model, indent: int | None = None) -> str:
     """The model as Keras 3 writes it. Raises UnsupportedLayerError for what Keras cannot say."""
@@ -181,7 +178,8 @@ def _arranged(structure: Any, end: Any, tensors: Sequence[SymbolicTensor]) -> An
 def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
     """One entry of inbound_nodes."""
     block = call.block
-    if as_written and call.written is not None:
+    one_by_one = isinstance(block, Layer) and bool(block.tensors)
+    if as_written and call.written is not None and not one_by_one:  # by name they may stand in any order
         node = _with_tensors(dict(call.written.data), iter(tensors))
         return {"args": node["args"], "kwargs": node.get("kwargs", {})}
     arguments: list[Any]
@@ -192,8 +190,9 @@ def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
     elif len(tensors) == 1 and not (isinstance(block, Layer) and block.arity[1] != 1):
         arguments = tensors
     else:
-        arguments = tensors if type(block).__name__ in SPREAD else [tensors]
-    return {"args": arguments, "kwargs": {} if call.training is None else {"training": call.training}}
+        arguments = tensors if one_by_one else [tensors]
+    said = {} if call.training is None else {"training": call.training}
+    return {"args": arguments, "kwargs": {**said, **call.options}}
 
 
 def _with_tensors(value: Any, tensors: Iterator[Json]) -> Any:

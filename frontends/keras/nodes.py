@@ -2,6 +2,7 @@
 
 Keras 3:  {"args": [T or [T, T]], "kwargs": {...}}, T a "__keras_tensor__" with its keras_history
 Keras 2:  [["a", 0, 0, {kwargs}], ["b", 0, 0, {}]], one inner list an input
+          [["a", 0, 0, {"value": ["b", 0, 0]}]], tensors given by name
           ["a", 0, 0, {"y": ["b", 0, 0]}], flat, for an operator (TFOpLambda)
 """
 
@@ -51,7 +52,7 @@ def _read_call(node: Any, place: str) -> CallSpec:
     if isinstance(node, dict):
         operands: list[Operand] = []
         _collect(get_list(node, "args", place), operands, place)
-        return CallSpec(operands, dict(get_dict(node, "kwargs", place)) if "kwargs" in node else {}, place)
+        return _by_name(operands, dict(get_dict(node, "kwargs", place)) if "kwargs" in node else {}, place)
     if isinstance(node, list) and node and isinstance(node[0], str):
         return _read_flat(node, place)
     if isinstance(node, list) and node:
@@ -60,10 +61,35 @@ def _read_call(node: Any, place: str) -> CallSpec:
         for item in node:
             operands.append(read_reference(item, place))
             kwargs.update(_kwargs(item, place))
-        return CallSpec(operands, kwargs, place)
+        return _by_name(operands, kwargs, place)
     malformed(
         place, f"must be an object with args, or a list of [layer, node, tensor, kwargs], found {shown(node)}"
     )
+
+
+def _by_name(operands: list[Operand], kwargs: dict[str, Any], place: str) -> CallSpec:
+    """A call whose keyword arguments may be tensors, or lists of them: those become operands too."""
+    keywords: list[str] = []
+    for key in [key for key, value in kwargs.items() if _is_tensor(value) or _are_tensors(value)]:
+        value = kwargs.pop(key)
+        for item in [value] if _is_tensor(value) else value:
+            if isinstance(item, list):
+                operands.append(read_reference(item, place))
+            else:
+                _collect(item, operands, place)
+            keywords.append(key)
+    return CallSpec(operands, kwargs, place, keywords=tuple(keywords))
+
+
+def _is_tensor(value: Any) -> bool:
+    """A tensor of Keras 3, or a reference ["layer", node, tensor] of Keras 2."""
+    if isinstance(value, list):
+        return len(value) == 3 and isinstance(value[0], str) and all(type(v) is int for v in value[1:])
+    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+
+
+def _are_tensors(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_tensor, value))
 
 
 def _read_flat(node: list[Any], place: str) -> CallSpec:

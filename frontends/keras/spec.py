@@ -25,12 +25,16 @@ Operand = TensorRef | float
 
 @dataclass
 class CallSpec:
-    """One entry of inbound_nodes. operands: tensors, and numbers for arithmetic; kwargs: the rest, plain."""
+    """One entry of inbound_nodes. operands: tensors, and numbers for arithmetic; kwargs: the rest, plain.
+
+    keywords: the names under which the last operands were given; a list of tensors repeats its name.
+    """
 
     operands: list[Operand]
     kwargs: dict[str, Any]
     place: str
     written: Written | None = None
+    keywords: tuple[str, ...] = ()
 
     @property
     def references(self) -> list[TensorRef]:

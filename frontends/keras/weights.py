@@ -111,7 +111,9 @@ def group_stem(model: Model, block: Block) -> str | None:
         return None
     if isinstance(model, Sequential) and isinstance(block, InputLayer):
         return None
-    return snake_case(block.keras_class if isinstance(block, Model) else type(block).__name__)
+    if isinstance(block, Model):
+        return snake_case(block.keras_class)
+    return snake_case((block.inner_class if isinstance(block, Layer) else "") or type(block).__name__)
 
 
 def homes(layer: Layer) -> dict[str, list[Weight]]:
@@ -147,13 +149,11 @@ def _built(block: Block) -> tuple[Any, ...]:
     return block.built if isinstance(block, Layer) else ()
 
 
-def _read_layer(
-    file: h5py.File, group: Group, label: str, problems: list[str]
-) -> Found:
+def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) -> Found:
     """The weights of one layer; what does not fit goes to `problems`."""
     found: Found = []
     for home, weights in homes(group.layer).items():
-        path = f"{group.path}/{home}/vars" if home else f"{group.path}/vars"
+        path = _home(file, group, home, label)
         for position, weight in enumerate(weights):
             place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"
             data = child(file, f"{path}/{position}", label)
@@ -177,6 +177,14 @@ def _read_layer(
     return found
 
 
+def _home(file: h5py.File, group: Group, home: str, label: str) -> str:
+    """The group of a layer's part, which older versions of Keras name with a "_" before it."""
+    if not home:
+        return f"{group.path}/vars"
+    paths = [f"{group.path}/{name}/vars" for name in (home, f"_{home}")]
+    return next((path for path in paths if child(file, path, label) is not None), paths[0])
+
+
 def _unexpected(file: h5py.File, root: str, known: set[str], label: str) -> list[str]:
     """Layers of the file that hold variables and are none of the model's."""
     problems = []
@@ -189,7 +197,5 @@ def _unexpected(file: h5py.File, root: str, known: set[str], label: str) -> list
             stored = child(file, f"{path}/vars", label)
             if isinstance(stored, h5py.Group) and len(stored):
                 at = shown(f"{path}/vars")[1:-1]
-                problems.append(
-                    f"the file holds {len(stored)} variables at {at}, which no layer expects"
-                )
+                problems.append(f"the file holds {len(stored)} variables at {at}, which no layer expects")
     return problems

@@ -8,6 +8,7 @@ from .adaptive import (
     AdaptiveMaxPooling2D,
     AdaptiveMaxPooling3D,
 )
+from .attention import GroupQueryAttention, MultiHeadAttention
 from .base import DECLARATIONS, Layer, Weight
 from .conv import Conv1D, Conv2D, Conv3D
 from .core import (
@@ -25,6 +26,8 @@ from .core import (
     Reshape,
     Softmax,
 )
+from .dot import Dot
+from .einsum import EinsumDense
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
@@ -46,6 +49,7 @@ from .pooling import (
 from .resampling import RepeatVector, UpSampling1D, UpSampling2D, UpSampling3D
 from .resizing import CenterCrop, Resizing
 from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
+from .score_attention import AdditiveAttention, Attention
 from .separable import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D
 from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
 from .spectral import SpectralNormalization
@@ -64,6 +68,8 @@ __all__ = [
     "AdaptiveMaxPooling2D",
     "AdaptiveMaxPooling3D",
     "Add",
+    "AdditiveAttention",
+    "Attention",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -84,7 +90,9 @@ __all__ = [
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
+    "Dot",
     "Dropout",
+    "EinsumDense",
     "Flatten",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
@@ -93,6 +101,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "GroupQueryAttention",
     "Identity",
     "InputLayer",
     "Layer",
@@ -104,6 +113,7 @@ __all__ = [
     "MaxPooling3D",
     "Maximum",
     "Minimum",
+    "MultiHeadAttention",
     "Multiply",
     "Normalization",
     "PReLU",

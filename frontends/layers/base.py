@@ -7,7 +7,7 @@ adding a layer means adding one subclass in this package.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
@@ -17,6 +17,7 @@ import torch
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
+from ..calls import call_arguments
 from ..fields import PerAxis, flag, image_shape, maybe, option
 from ..lowering import Block, Builder, Lowering
 from ..names import check_name, next_name
@@ -40,6 +41,7 @@ class Weight:
     initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
+    matrix: shape of the matrix it stands for, which an initializer scales by, where it has another.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Weight:
     dtype: str = "float32"
     home: str = ""
     also_in: tuple[str, ...] = ()
+    matrix: tuple[int, ...] = ()
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)
@@ -72,6 +75,13 @@ class Layer(Block):
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """Keys of files that are accepted only with one of these values."""
 
+    tensors: ClassVar[tuple[str, ...]] = ()
+    """Names of the inputs of a call that takes them one by one, in order; else it takes one, or a list."""
+    options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Further arguments of a call, each with the values it may have, the default first."""
+    inner_class: ClassVar[str] = ""
+    """The name by which Keras counts layers and groups weights, where most of its files call it otherwise."""
+
     steady: ClassVar[bool] = False
     """Whether it does the same in training, so that a file's call may say training=True."""
 
@@ -86,6 +96,8 @@ class Layer(Block):
         dataclass(eq=False, repr=False)(cls)
         if not cls.__name__.startswith("_"):
             DECLARATIONS[cls.__name__] = cls
+            if cls.inner_class:
+                DECLARATIONS[cls.inner_class] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse arguments that do not exist before the dataclass sees them."""
@@ -129,7 +141,7 @@ class Layer(Block):
 
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
-            return next_name(type(self).__name__)
+            return next_name(self.inner_class or type(self).__name__)
         return check_name(name, type(self).__name__)
 
     # -- what a declaration says -----------------------------------------------------------------------------
@@ -140,8 +152,8 @@ class Layer(Block):
         """The weights for inputs of these types, in Keras's order."""
         return []
 
-    def build(self, b: Builder, *inputs: str) -> str:
-        """Append the layer's nodes and return the name of the result."""
+    def build(self, b: Builder, *inputs: str) -> str | list[str]:
+        """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
 
     @property
@@ -150,6 +162,13 @@ class Layer(Block):
         return (self.rank or 4) - 2
 
     # -- how it is used --------------------------------------------------------------------------------------
+    def __call__(self, *inputs: Any, training: bool | None = None, **named: Any) -> Any:
+        """Symbolic tensors in, as the layer takes them: one, a list, or one by one, by place or by name; one
+        symbolic tensor, or a list where there are several, out. The layer's `options` may be named too.
+        """
+        tensors, options = call_arguments(self, inputs, named)
+        return self._call(tensors, training, options)
+
     def fail(self, text: str) -> ShapeError:
         return ShapeError(f"{self.label}: {text}")
 
@@ -173,8 +192,9 @@ class Layer(Block):
             BUDGET.get().weights(sum(prod(weight.shape) for weight in weights), self.label)
             self.built, self._built_for = weights, tuple(inputs)
 
-    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
-        return [self.build(Builder(into, self, call), *inputs)]
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        result = self.build(Builder(into, self, call, options=options), *inputs)
+        return [result] if isinstance(result, str) else result
 
     @property
     def built_for(self) -> tuple[TensorType, ...]:

@@ -39,7 +39,7 @@ class InputLayer(Layer):
         assert isinstance(result, SymbolicTensor)
         return result
 
-    def lower(self, into: Lowering, inputs: Sequence[str], call: int) -> list[str]:
+    def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         return list(inputs)  # the model binds it
 
 

@@ -11,7 +11,7 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import fits_in, on_last_axis
+from .parts import fits_in, on_last_axis, unit_length
 
 
 def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
@@ -222,9 +222,4 @@ class UnitNormalization(Layer):
             raise self.fail(str(error)) from None
 
     def build(self, b: Builder, *inputs: str) -> str:
-        x = inputs[0]
-        over = ops.Reduce(sample_axes(f.axes(self.axis), b.type(x)), keepdims=True)
-        total = b.add(over, b.add(ops.Square(), x, suffix="squared"), suffix="total")
-        floor = b.add(ops.Constant((1,) * b.type(total).rank, 1e-12), suffix="least")
-        total = b.add(ops.Maximum(), total, floor, suffix="bounded")
-        return b.add(ops.Multiply(), x, b.add(ops.RsqrtPlus(0.0), total, suffix="factor"), suffix="unit")
+        return unit_length(b, inputs[0], sample_axes(f.axes(self.axis), b.type(inputs[0])), 1e-12)

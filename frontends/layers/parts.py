@@ -140,3 +140,23 @@ def on_last_axis(b: Builder, x: str, axis: int, body: Callable[[str], str]) -> s
     inverse = tuple(order.index(i) for i in range(rank))
     result = body(b.add(ops.Transpose(order), x, suffix="to_last_axis"))
     return b.add(ops.Transpose(inverse), result, suffix="from_last_axis")
+
+
+def ordered(b: Builder, x: str, order: Sequence[int], suffix: str) -> str:
+    """x with its axes in another order; x itself where that is the order they are in."""
+    if list(order) == list(range(len(order))):
+        return x
+    return b.add(ops.Transpose(tuple(order)), x, suffix=suffix)
+
+
+def unit_length(b: Builder, x: str, axes: tuple[int, ...], least: float, prefix: str = "") -> str:
+    """x over its Euclidean length along the axes: x / sqrt(max(sum of x * x, least))."""
+    total = b.add(
+        ops.Reduce(axes, keepdims=True),
+        b.add(ops.Square(), x, suffix=f"{prefix}squared"),
+        suffix=f"{prefix}total",
+    )
+    floor = b.add(ops.Constant((1,) * b.type(total).rank, least), suffix=f"{prefix}least")
+    total = b.add(ops.Maximum(), total, floor, suffix=f"{prefix}bounded")
+    factor = b.add(ops.RsqrtPlus(0.0), total, suffix=f"{prefix}factor")
+    return b.add(ops.Multiply(), x, factor, suffix=f"{prefix}unit")

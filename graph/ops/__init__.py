@@ -32,6 +32,7 @@ from .contraction import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    MatMul,
 )
 from .movement import Concat, Pad, Reshape, Slice, Transpose
 from .pointwise import (
@@ -66,7 +67,7 @@ from .reduction import (
     SoftmaxGrad,
 )
 from .resize import Resize, ResizeGrad, Taps
-from .source import KNOWN, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
+from .source import KNOWN, AttentionMask, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
 
 __all__ = [
     "KNOWN",
@@ -74,6 +75,7 @@ __all__ = [
     "Activation",
     "ActivationGrad",
     "Add",
+    "AttentionMask",
     "AveragePool2D",
     "AverageUnpool2D",
     "BatchNorm",
@@ -108,6 +110,7 @@ __all__ = [
     "Log",
     "LogSoftmax",
     "LossGrad",
+    "MatMul",
     "MaxPool2D",
     "MaxPoolIndex2D",
     "MaxUnpool2D",
@@ -143,4 +146,4 @@ __all__ = [
     "Tanh",
     "Taps",
     "Transpose",
-]  # fmt: skip
+]

@@ -1,4 +1,4 @@
-"""Contractions: convolution and matrix product, and the gradients of both.
+"""Contractions: convolution and matrix product, the gradients of both, and products of two activations.
 
 Layouts: images are (N, H, W, C), convolution kernels (R, S, C / groups, K) as Keras keeps them, matrices
 (C, K). The table names, for each of the three products of a convolution, what is summed over:
@@ -21,7 +21,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..errors import ShapeError
 from ..op import Kind, Op
-from ..types import BATCH, TensorType, accumulated
+from ..types import BATCH, Dim, TensorType, accumulated
 from ..windows import NO_PADDING, Padding, Pair, window_output
 
 if TYPE_CHECKING:
@@ -252,3 +252,85 @@ class DenseWeightGrad(_Contraction):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, dy = accumulated(*inputs)
         return x.reshape(-1, x.shape[-1]).t() @ dy.reshape(-1, dy.shape[-1])
+
+
+@dataclass(frozen=True)
+class MatMul(_Contraction):
+    """Products of pairs of matrices that both come from the data: y[n, ..., m, p] = sum over k of
+    a[n, ..., m, k] * b[n, ..., k, p], one for each place of the leading axes, which are equal in lhs a and
+    rhs b.
+
+    transpose_a, transpose_b: the operand's matrices lie as (K, M), as (P, K). split_a, split_b, split_y: the
+    last leading axis, H, lies between the two axes of the matrix, (N, ..., M, H, K): heads of attention then
+    are read and written where a matrix product over channels puts them, and nothing is transposed in memory.
+    factor: of every sum, so that scaled scores need no pass of their own on the way back either.
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("lhs", "rhs")
+    transpose_a: bool = False
+    transpose_b: bool = False
+    split_a: bool = False
+    split_b: bool = False
+    split_y: bool = False
+    factor: float = 1.0
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        a, b = inputs
+        least = 4 if self.split_a or self.split_b or self.split_y else 3
+        if a.rank < least or a.rank != b.rank or not (a.batched and b.batched):
+            raise ShapeError(f"takes two values (N, ..., rows, columns) of one rank, found {a} and {b}")
+        lead, m, k = self._axes(a, self.transpose_a, self.split_a)
+        other, inner, p = self._axes(b, self.transpose_b, self.split_b)
+        if lead != other or k != inner:
+            raise ShapeError(
+                f"a product of {a} and {b} takes matrices (M, K) and (K, P) for equal leading axes, "
+                f"found ({m}, {k}) and ({inner}, {p}) for {lead} and {other}"
+            )
+        return a.with_shape((*lead[:-1], m, lead[-1], p) if self.split_y else (*lead, m, p))
+
+    @staticmethod
+    def _axes(t: TensorType, transposed: bool, split: bool) -> tuple[tuple[Dim, ...], Dim, Dim]:
+        """Leading axes, rows and columns of an operand."""
+        *lead, rows, columns = t.shape
+        if split:
+            lead[-1], rows = rows, lead[-1]
+        return (tuple(lead), columns, rows) if transposed else (tuple(lead), rows, columns)
+
+    def sizes(self, a: TensorType, b: TensorType) -> tuple[tuple[int, ...], int, int, int]:
+        """Leading axes but the batch, rows, inner size and columns of each product."""
+        lead, m, k = self._axes(a, self.transpose_a, self.split_a)
+        _, _, p = self._axes(b, self.transpose_b, self.split_b)
+        return tuple(int(d) for d in lead[1:]), int(m), int(k), int(p)
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 2 * output.elements(batch) * self.sizes(*inputs)[2]
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        a, b = (
+            self._plain(x, transposed, split)
+            for x, transposed, split in zip(
+                inputs, (self.transpose_a, self.transpose_b), (self.split_a, self.split_b), strict=True
+            )
+        )
+        y = a @ b if self.factor == 1.0 else a @ b * self.factor
+        return y.transpose(-3, -2) if self.split_y else y
+
+    @staticmethod
+    def _plain(x: torch.Tensor, transposed: bool, split: bool) -> torch.Tensor:
+        """An operand as (..., rows, columns)."""
+        x = x.transpose(-3, -2) if split else x
+        return x.mT if transposed else x
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """da = dy b^T and db = a^T dy, each as its operand lies: its transpose is that of the product."""
+        a, b = build.operand(node, 0), build.operand(node, 1)
+        ta, tb, sa, sb, sy, factor = (
+            self.transpose_a, self.transpose_b, self.split_a, self.split_b, self.split_y, self.factor,
+        )  # fmt: skip
+        if ta:
+            da = build.if_needed(a, MatMul(tb, True, sb, sy, sa, factor), b.name, dy)
+        else:
+            da = build.if_needed(a, MatMul(False, not tb, sy, sb, sa, factor), dy, b.name)
+        if tb:
+            return da, build.if_needed(b, MatMul(True, ta, sy, sa, sb, factor), dy, a.name)
+        return da, build.if_needed(b, MatMul(not ta, False, sa, sy, sb, factor), a.name, dy)

@@ -114,7 +114,35 @@ def _tap(x: torch.Tensor, method: str) -> torch.Tensor:
     return torch.where(x < reach, torch.sinc(x) * torch.sinc(x / reach), 0.0)
 
 
-KNOWN = (Constant, InterpolationMatrix)
+@dataclass(frozen=True)
+class AttentionMask(_Source):
+    """What is added to scores (..., queries, keys): 0 where a query sees a key, else -1e9, as Keras has it.
+
+    causal: a query sees no key behind its own place. window: it sees keys fewer than so many places away.
+    """
+
+    queries: int = 1
+    keys: int = 1
+    causal: bool = True
+    window: int | None = None
+    dtype: str = "float32"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        if self.window is not None and self.queries - self.keys >= self.window:  # the last query is farthest
+            raise ShapeError(
+                f"a window of {self.window} leaves some of {self.queries} queries without any of {self.keys} "
+                f"keys; widen it"
+            )
+        return TensorType((self.queries, self.keys), self.dtype)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        distance = torch.arange(self.queries)[:, None] - torch.arange(self.keys)
+        hidden = distance.abs() >= (max(self.queries, self.keys) if self.window is None else self.window)
+        hidden |= (distance < 0) & self.causal
+        return torch.zeros(distance.shape, dtype=DTYPES[self.dtype]).masked_fill(hidden, -1e9)
+
+
+KNOWN = (Constant, InterpolationMatrix, AttentionMask)
 """Sources whose value is known when a network is compiled."""
 
 
