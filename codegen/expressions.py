@@ -21,6 +21,7 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Clip,
     Divide,
     Dropout,
     Elu,
@@ -28,10 +29,12 @@ from ..graph.ops import (
     ExtremumGrad,
     Gelu,
     GeneralRelu,
+    HardShrink,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
     Log,
+    LogSigmoid,
     Maximum,
     Minimum,
     Mish,
@@ -45,12 +48,17 @@ from ..graph.ops import (
     Scale,
     Sigmoid,
     Softplus,
+    SoftShrink,
     Softsign,
+    SparsePlus,
     Sqrt,
     Square,
+    Squareplus,
     Subtract,
     Swish,
     Tanh,
+    TanhShrink,
+    Threshold,
 )
 
 HELPERS: dict[str, str] = {
@@ -70,6 +78,21 @@ def tanh(x):
     small = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - small) / (1.0 + small)
     return tl.where(square < 0.0625, x * series, tl.where(x < 0, -far, far))
+''',
+    "tanh_shrink": '''
+@triton.jit
+def tanh_shrink(x):
+    """x - tanh(x); its Taylor series near 0, where the difference would cancel."""
+    square = x * x
+    series = square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * (62 / 2835))))
+    return tl.where(square < 0.0625, x * series, x - tanh(x))
+''',
+    "tanh_shrink_slope": '''
+@triton.jit
+def tanh_shrink_slope(x):
+    """Derivative of x - tanh(x)."""
+    t = tanh(x)
+    return t * t
 ''',
     "expm1": '''
 @triton.jit
@@ -120,6 +143,27 @@ def softplus(x):
     small = tl.exp(-tl.abs(x))
     series = small * (1.0 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4))))
     return tl.where(x < 0, 0.0, x) + tl.where(small < 0.01, series, tl.log(1.0 + small))
+''',
+    "squareplus": '''
+@triton.jit
+def squareplus(x, b: tl.constexpr):
+    """(x + sqrt(x^2 + b)) / 2; where the sum would cancel, b / 2 over the difference."""
+    root = tl.sqrt(x * x + b)
+    return tl.where(x < 0, 0.5 * b / (root - x), 0.5 * (x + root))
+''',
+    "sparse_plus": '''
+@triton.jit
+def sparse_plus(x):
+    """0 up to -1, (x + 1)^2 / 4 up to 1, x from there on."""
+    bend = 0.25 * (x + 1.0) * (x + 1.0)
+    return tl.where(x <= -1, 0.0, tl.where(x < 1, bend, x))
+''',
+    "soft_shrink": '''
+@triton.jit
+def soft_shrink(x, threshold: tl.constexpr):
+    """x moved towards 0 by threshold, and 0 where it would cross it."""
+    moved = tl.where(x > 0, x - threshold, x + threshold)
+    return tl.where(tl.abs(x) <= threshold, 0.0, moved)
 ''',
     "mish_slope": '''
 @triton.jit
@@ -213,6 +257,25 @@ def _general_relu_grad(f: Any, dy: str, x: str) -> str:
     return f"tl.where({x} > {number(f.threshold)}, {kept}, {below})"
 
 
+def _clip(op: Any, x: str) -> str:
+    low, high = number(op.low), number(op.high)
+    return f"tl.where({x} < {low}, {low}, tl.where({x} > {high}, {high}, {x}))"
+
+
+def _times(factor: float, text: str) -> str:
+    return text if factor == 1 else f"{number(factor)} * {text}"
+
+
+def _elu(op: Any, x: str) -> str:
+    below = f"{number(op.alpha * op.scale)} * expm1({_times(op.input_scale, x)})"
+    return f"tl.where({x} > 0, {_times(op.scale, x)}, {below})"
+
+
+def _elu_grad(f: Any, dy: str, y: str) -> str:
+    below = _times(f.input_scale, f"{dy} * ({y} + {number(f.alpha * f.scale)})")
+    return f"tl.where({y} > 0, {_times(f.scale, dy)}, {below})"
+
+
 _TEXT: dict[type[Op], Callable[..., str]] = {
     Add: lambda op, a, b: f"{a} + {b}",
     Subtract: lambda op, a, b: f"{a} - {b}",
@@ -227,7 +290,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Tanh: lambda op, x: f"tanh({x})",
     Swish: lambda op, x: f"{x} * sigmoid({x})",
     Gelu: lambda op, x: f"gelu_tanh({x})" if op.approximate else f"gelu({x})",
-    Elu: lambda op, x: f"tl.where({x} > 0, {x}, {number(op.alpha)} * expm1({x}))",
+    Elu: _elu,
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) / tl.sqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
@@ -246,6 +309,14 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Softplus: lambda op, x: f"softplus({x})",
     Softsign: lambda op, x: f"{x} / (1.0 + tl.abs({x}))",
     Mish: lambda op, x: f"{x} * tanh(softplus({x}))",
+    Clip: _clip,
+    HardShrink: lambda op, x: f"tl.where(tl.abs({x}) <= {number(op.threshold)}, 0.0, {x})",
+    SoftShrink: lambda op, x: f"soft_shrink({x}, {number(op.threshold)})",
+    Threshold: lambda op, x: f"tl.where({x} <= {number(op.threshold)}, {number(op.value)}, {x})",
+    SparsePlus: lambda op, x: f"sparse_plus({x})",
+    LogSigmoid: lambda op, x: f"-softplus(-{x})",
+    Squareplus: lambda op, x: f"squareplus({x}, {number(op.b)})",
+    TanhShrink: lambda op, x: f"tanh_shrink({x})",
     Exp: lambda op, x: f"tl.exp({x})",
     Log: lambda op, x: f"tl.log({x})",
     Sqrt: lambda op, x: f"tl.sqrt({x})",
@@ -262,13 +333,21 @@ _SLOPE: dict[type[Activation], Callable[..., str]] = {
     Tanh: lambda f, dy, y: f"{dy} * (1.0 - {y} * {y})",
     Swish: lambda f, dy, x: f"{dy} * swish_slope({x})",
     Gelu: lambda f, dy, x: f"{dy} * gelu_tanh_slope({x})" if f.approximate else f"{dy} * gelu_slope({x})",
-    Elu: lambda f, dy, y: f"tl.where({y} > 0, {dy}, {dy} * ({y} + {number(f.alpha)}))",
+    Elu: _elu_grad,
     GeneralRelu: _general_relu_grad,
     HardSigmoid: lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 1), {number(f.slope)} * {dy}, 0.0)",
     HardSwish: lambda f, dy, x: f"{dy} * hard_swish_slope({x})",
     Softplus: lambda f, dy, x: f"{dy} * sigmoid({x})",
     Softsign: lambda f, dy, x: f"{dy} * softsign_slope({x})",
     Mish: lambda f, dy, x: f"{dy} * mish_slope({x})",
+    Clip: lambda f, dy, y: f"tl.where(({y} > {number(f.low)}) & ({y} < {number(f.high)}), {dy}, 0.0)",
+    HardShrink: lambda f, dy, y: f"tl.where({y} == 0, 0.0, {dy})",
+    SoftShrink: lambda f, dy, y: f"tl.where({y} == 0, 0.0, {dy})",
+    Threshold: lambda f, dy, x: f"tl.where({x} > {number(f.threshold)}, {dy}, 0.0)",
+    SparsePlus: lambda f, dy, y: f"tl.where({y} < 1, {dy} * tl.sqrt({y}), {dy})",
+    LogSigmoid: lambda f, dy, y: f"-{dy} * expm1({y})",
+    Squareplus: lambda f, dy, y: f"{dy} / (1.0 + {number(f.b / 4)} / ({y} * {y}))",
+    TanhShrink: lambda f, dy, x: f"{dy} * tanh_shrink_slope({x})",
     Exp: lambda f, dy, y: f"{dy} * {y}",
     Log: lambda f, dy, x: f"{dy} / {x}",
     Sqrt: lambda f, dy, y: f"0.5 * {dy} / {y}",

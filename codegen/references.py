@@ -22,6 +22,7 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    Clip,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -37,10 +38,12 @@ from ..graph.ops import (
     ExtremumGrad,
     Gelu,
     GeneralRelu,
+    HardShrink,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
     Log,
+    LogSigmoid,
     LogSoftmax,
     LossGrad,
     Maximum,
@@ -66,12 +69,19 @@ from ..graph.ops import (
     SoftmaxCrossEntropy,
     SoftmaxGrad,
     Softplus,
+    SoftShrink,
     Softsign,
+    Sparsemax,
+    SparsemaxGrad,
+    SparsePlus,
     Sqrt,
     Square,
+    Squareplus,
     Subtract,
     Swish,
     Tanh,
+    TanhShrink,
+    Threshold,
     Transpose,
 )
 from .expressions import number
@@ -99,6 +109,16 @@ def _general_relu(f: Any, x: str) -> str:
     return f"torch.where({x} <= {number(f.threshold)}, {below}, {kept})"
 
 
+def _elu(f: Any, x: str) -> str:
+    below = f"{number(f.scale * f.alpha)} * torch.expm1({number(f.input_scale)} * {x}.clamp(max=0))"
+    return f"torch.where({x} > 0, {number(f.scale)} * {x}, {below})"
+
+
+def _elu_slope(f: Any, y: str) -> str:
+    below = f"{number(f.input_scale)} * ({y} + {number(f.scale * f.alpha)})"
+    return f"torch.where({y} > 0, {number(f.scale)}, {below})"
+
+
 _ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
     Relu: lambda f, x: f"torch.relu({x})",
     Relu6: lambda f, x: f"F.relu6({x})",
@@ -107,13 +127,21 @@ _ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
     Tanh: lambda f, x: f"torch.tanh({x})",
     Swish: lambda f, x: f"F.silu({x})",
     Gelu: lambda f, x: f'F.gelu({x}, approximate="tanh")' if f.approximate else f"F.gelu({x})",
-    Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})",
+    Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})" if f.scale == f.input_scale == 1 else _elu(f, x),
     GeneralRelu: _general_relu,
     HardSigmoid: lambda f, x: f"({x} * {number(f.slope)} + {number(f.offset)}).clamp(0.0, 1.0)",
     HardSwish: lambda f, x: f"F.hardswish({x})",
     Softplus: lambda f, x: f"torch.logaddexp({x}, torch.zeros_like({x}))",
     Softsign: lambda f, x: f"F.softsign({x})",
     Mish: lambda f, x: f"F.mish({x})",
+    Clip: lambda f, x: f"{x}.clamp({number(f.low)}, {number(f.high)})",
+    HardShrink: lambda f, x: f"F.hardshrink({x}, {number(f.threshold)})",
+    SoftShrink: lambda f, x: f"F.softshrink({x}, {number(f.threshold)})",
+    Threshold: lambda f, x: f"F.threshold({x}, {number(f.threshold)}, {number(f.value)})",
+    SparsePlus: lambda f, x: f"torch.where({x} < 1, ({x} + 1).clamp(min=0).square() / 4, {x})",
+    LogSigmoid: lambda f, x: f"F.logsigmoid({x})",
+    Squareplus: lambda f, x: f"({x} + torch.sqrt({x} * {x} + {number(f.b)})) / 2",
+    TanhShrink: lambda f, x: f"F.tanhshrink({x})",
     Exp: lambda f, x: f"torch.exp({x})",
     Log: lambda f, x: f"torch.log({x})",
     Sqrt: lambda f, x: f"torch.sqrt({x})",
@@ -126,8 +154,14 @@ _SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
     LeakyRelu: lambda f, y: f"torch.where({y} > 0, 1.0, {number(f.slope)})",
     Sigmoid: lambda f, y: f"{y} * (1 - {y})",
     Tanh: lambda f, y: f"(1 - {y} * {y})",
-    Elu: lambda f, y: f"torch.where({y} > 0, 1.0, {y} + {number(f.alpha)})",
+    Elu: _elu_slope,
     HardSigmoid: lambda f, y: f"{number(f.slope)} * (({y} > 0) & ({y} < 1))",
+    Clip: lambda f, y: f"(({y} > {number(f.low)}) & ({y} < {number(f.high)}))",
+    HardShrink: lambda f, y: f"({y} != 0)",
+    SoftShrink: lambda f, y: f"({y} != 0)",
+    SparsePlus: lambda f, y: f"{y}.clamp(max=1).sqrt()",
+    LogSigmoid: lambda f, y: f"-torch.expm1({y})",
+    Squareplus: lambda f, y: f"1 / (1 + {number(f.b)} / (4 * {y} * {y}))",
     Exp: lambda f, y: y,
     Sqrt: lambda f, y: f"0.5 / {y}",
 }
@@ -253,6 +287,25 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
     ]
 
 
+# -- sparsemax -----------------------------------------------------------------------------------------------
+def _sparsemax(op: Sparsemax, result: str, x: str) -> Lines:
+    return [
+        f"ordered = {x}.sort(-1, descending=True).values",
+        "sums = ordered.cumsum(-1)",
+        "place = torch.arange(1, sums.shape[-1] + 1, device=sums.device)",
+        "k = (1 + place * ordered > sums).sum(-1, keepdim=True)",
+        f"{result} = ({x} - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)",
+    ]
+
+
+def _sparsemax_grad(op: SparsemaxGrad, result: str, dy: str, y: str) -> Lines:
+    return [
+        f"kept = {y} > 0",
+        f"mean = ({dy} * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)",
+        f"{result} = torch.where(kept, {dy} - mean, 0.0)",
+    ]
+
+
 # -- losses --------------------------------------------------------------------------------------------------
 def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
@@ -358,6 +411,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
     LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
     SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
+    Sparsemax: _sparsemax,
+    SparsemaxGrad: _sparsemax_grad,
     SoftmaxCrossEntropy: _cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
     MeanSquaredError: _mean_squared_error,
