@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from ..graph.windows import Padding, Pair
 from .activations import ACTIVATIONS
 from .initializers import INITIALIZERS
+from .lowering import Block
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -53,7 +55,7 @@ def axis(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < float("inf"):
         raise ShapeError(f"must be a finite number, got {value!r}")
     return float(value)
 
@@ -62,6 +64,13 @@ def positive(value: Any) -> float:
     result = number(value)
     if result <= 0:
         raise ShapeError(f"must be a positive number, got {value!r}")
+    return result
+
+
+def at_least_zero(value: Any) -> float:
+    result = number(value)
+    if result < 0:
+        raise ShapeError(f"must not be negative, got {value!r}")
     return result
 
 
@@ -139,6 +148,12 @@ def axes(value: Any) -> tuple[int, ...]:
     return tuple(integer(v) for v in found)
 
 
+def axis_or_axes(value: Any) -> int | tuple[int, ...]:
+    """One axis as a number, several as a tuple."""
+    found = axes(value)
+    return found[0] if len(found) == 1 else found
+
+
 def extra(value: Any) -> Pair:
     """Rows and columns to add, each 0 or more; one number counts for both."""
     values = (value, value) if _is_int(value) else value
@@ -194,13 +209,23 @@ def data_format(value: Any) -> str:
     return str(_LAYOUT("channels_last" if value is None else value))
 
 
-def activation(value: Any) -> str:
-    """A name of the table; None is linear."""
+ActivationLike = str | Block | None
+
+
+def activation(value: Any) -> str | Block:
+    """A name of the table, or a layer that may stand as an activation; None is linear."""
     if value is None:
         return "linear"
+    if isinstance(value, Block) and value.activates:
+        return value
+    if value == "threshold":
+        raise UnsupportedLayerError(
+            "'threshold' takes numbers, which a name cannot give; use a layer ReLU(threshold=...)"
+        )
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise UnsupportedLayerError(
-            f"{value!r} is not a known activation; use one of {', '.join(ACTIVATIONS)}"
+            f"{value!r:.80} is not a known activation; use one of {', '.join(ACTIVATIONS)}, or a layer "
+            f"such as LeakyReLU(0.1)"
         )
     return value
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError
@@ -60,6 +61,9 @@ class Block(abc.ABC):
     name: str
     written: Written | None = None
     """What the file it was read from said of it."""
+
+    activates: ClassVar[bool] = False
+    """Whether it may stand as the activation of a layer."""
 
     @property
     def label(self) -> str:
@@ -131,6 +135,15 @@ class Builder:
         self._layer = layer
         self.path = into.prefix + numbered(layer.name, call)
 
+    def within(self, part: str) -> Self:
+        """What appends for the same layer, its nodes named after a part of it."""
+        inner = copy.copy(self)
+        inner.path = f"{self.path}/{part}"
+        return inner
+
+    def fail(self, text: str) -> ShapeError:
+        return self._layer.fail(text)
+
     def type(self, name: str) -> TensorType:
         return self._into.graph[name].type
 
@@ -150,7 +163,7 @@ class Builder:
         layer, graph = self._layer, self._into.graph
         parameter = self._into.names.get((layer, name), f"{self._into.owner}{layer.name}/{name}")
         if parameter not in graph:
-            weight: Weight = next(w for w in layer.built if w.name == name)
+            weight: Weight = next(w for w in layer.all_weights if w.name == name)
             op = ops.Parameter(weight.shape, trainable=weight.trainable and layer.trainable)
             graph.add(op, name=parameter, layer=self._into.owner + layer.name)
         return parameter

@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...graph.errors import ConvLoomError, ModelFormatError, UnsupportedLayerError
+from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
 from ..initializers import from_class_name
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..written import Written
+from .keep import remember
 from .spec import LayerSpec
-from .values import malformed, shown
+from .values import get_dict, get_text, malformed, optional_text, shown
 
 UNSAFE = frozenset(
     {
@@ -44,6 +46,9 @@ COMMON_KEYS = frozenset(
 )
 COMMON_ENDINGS = ("_regularizer", "_constraint")
 
+
+MOST_NESTED = 8
+"""Activation layers in one another, as Activation(Activation(ReLU()))."""
 
 APPLICATIONS = frozenset({"LayerScale", "CustomScaleLayer", "StochasticDepth"})
 """Classes that keras.applications registers for itself; from elsewhere these names are somebody's own."""
@@ -97,13 +102,13 @@ def _class_name(spec: LayerSpec) -> str:
     return bare if bare in APPLICATIONS else spec.class_name
 
 
-def declare(spec: LayerSpec) -> Layer:
-    """The layer an entry describes.
+def declare(spec: LayerSpec, depth: int = 0) -> Layer:
+    """The layer an entry describes; depth: how many layers it stands in, as their activation.
 
     Raises UnsupportedLayerError for a key or value without a meaning here, ModelFormatError for a wrong one.
     """
     declaration = DECLARATIONS[_class_name(spec)]
-    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration)
+    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration, depth)
     try:
         return declaration(**arguments, name=spec.name)
     except UnsupportedLayerError as error:
@@ -129,7 +134,7 @@ def sample_shape(batch_shape: Any, place: str) -> list[Any]:
     return batch_shape[1:]
 
 
-def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
+def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[str, Any]:
     known = {field.name: field for field in dataclasses.fields(declaration)}
     known.pop("name")
     known.pop("input_shape")
@@ -144,9 +149,46 @@ def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
             found = value.get("class_name") if isinstance(value, dict) else value
             if known_name := from_class_name(found):
                 arguments[key] = known_name
+        elif field.metadata.get("check") is f.activation:
+            arguments[key] = _activation(spec, _plain(value), depth + 1)
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _activation(spec: LayerSpec, value: Any, depth: int) -> Any:
+    """An activation: a name stays, an object becomes its layer, if it may stand there.
+
+    Raises UnsafeModelError for one that carries code, UnsupportedLayerError for any other class.
+    """
+    if not isinstance(value, dict):
+        return value
+    place = f"{spec.place}: activation" if depth == 1 else spec.place
+    class_name = get_text(value, "class_name", place)
+    config = get_dict(value, "config", place)
+    module = optional_text(value, "module", place)
+    name = optional_text(config, "name", place) or ""
+    inner = LayerSpec(place, class_name, module, optional_text(value, "registered_name", place), name, config)
+    if class_name in UNSAFE:
+        raise UnsafeModelError(
+            f"{place}: {class_name} asks for code or files outside the model, which ConvLoom never runs or "
+            f"opens; name an activation instead"
+        )
+    if depth > MOST_NESTED:
+        raise UnsupportedLayerError(f"{place}: more than {MOST_NESTED} layers stand in one another")
+    declaration = DECLARATIONS.get(class_name)
+    why = refusal(inner)
+    if why or declaration is None or not declaration.activates:
+        why = why or f"class {class_name!r:.80}"
+        able = ", ".join(cls.__name__ for cls in DECLARATIONS.values() if cls.activates)
+        raise UnsupportedLayerError(f"{place}: {why} cannot stand there; a name can, and {able}")
+    layer = declare(inner, depth)
+    if "shared_object_id" in value and declaration.weights is not Layer.weights:
+        raise UnsupportedLayerError(
+            f"{place}: {layer.label} shares its weights with another layer's activation"
+        )
+    remember(layer, Written(value, keras_3=spec.written is not None and spec.written.keras_3))
+    return layer
 
 
 def _plain(value: Any) -> Any:
@@ -154,7 +196,7 @@ def _plain(value: Any) -> Any:
     if (
         isinstance(value, dict)
         and isinstance(value.get("config"), dict)
-        and value.get("class_name") == "__numpy__"
+        and value.get("class_name") in ("__numpy__", "__tensor__")
     ):
         return value["config"].get("value")
     if isinstance(value, dict) and value.get("class_name") == "function":

@@ -72,6 +72,9 @@ def _config_as_written(layer: Layer, name: str, written: Written) -> Json:
     names = {field: key for key, field in layer.aliases.items() if key in written.config}
     for field in fields(layer):
         value = getattr(layer, field.name)
+        if isinstance(value, Layer):  # which has its own part of the file
+            config.update(_said(layer, field.name, value))
+            continue
         if value == written.values.get(field.name) or field.name in ("name", "input_shape"):
             continue
         config.pop(names.get(field.name, ""), None)
@@ -129,6 +132,8 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
 
 def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
+    if isinstance(value, Layer):
+        return _activation(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -138,6 +143,14 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     raise UnsupportedLayerError(
         f"{layer.label}: {field} is a {type(value).__name__}, which Keras's files cannot hold"
     )
+
+
+def _activation(layer: Layer) -> Json:
+    """A layer that stands as an activation; with what it was built for, without which Keras has no weights."""
+    entry = layer_entry(layer, layer.name.replace("/", "_"))
+    if layer.built:
+        entry.setdefault("build_config", {"input_shape": batch_shape(layer.built_for[0])})
+    return entry
 
 
 def _policy(said: Any) -> Json:

@@ -1,22 +1,9 @@
 """The layers, with Keras's names, arguments and defaults."""
 
+from .activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from .base import DECLARATIONS, Layer, Weight
 from .conv import Conv2D
-from .core import (
-    ELU,
-    Activation,
-    Dense,
-    Dropout,
-    Flatten,
-    InputLayer,
-    LeakyReLU,
-    Permute,
-    PReLU,
-    ReLU,
-    Rescaling,
-    Reshape,
-    Softmax,
-)
+from .core import Dense, Dropout, Flatten, InputLayer, Permute, Rescaling, Reshape
 from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D

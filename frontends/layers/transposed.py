@@ -30,7 +30,7 @@ class Conv2DTranspose(Layer):
     output_padding: Sequence[int] | int | None = f.option(f.maybe(f.extra), default=None)
     data_format: str | None = f.option(f.data_format, default=None)
     dilation_rate: f.PairLike = f.option(f.pair, default=(1, 1))
-    activation: str | None = f.option(f.activation, default=None)
+    activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")
