@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, Op | Composed | None] = {
     "selu": ops.Elu(1.6732632423543772, scale=1.0507009873554805),
     "softmax": ops.Softmax(),
     "log_softmax": ops.LogSoftmax(),
-    "sparsemax": ops.Sparsemax(),
+    "sparsemax": ops.Sparsemax(),  # Keras up to 3.15.1 takes another threshold: its issue 23425
     "hard_sigmoid": ops.HardSigmoid(),  # Keras 3's: relu6(x + 3) / 6
     "keras_2_hard_sigmoid": ops.HardSigmoid(0.2),  # what files of Keras 2 mean by hard_sigmoid
     "sparse_sigmoid": ops.HardSigmoid(0.5),
