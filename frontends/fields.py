@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -55,9 +56,14 @@ def axis(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < float("inf"):
-        raise ShapeError(f"must be a finite number, got {value!r}")
-    return float(value)
+    """A finite number, of Python or NumPy."""
+    try:
+        result = inf if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        result = inf
+    if not abs(result) < inf:
+        raise ShapeError(f"must be a finite number, got {value!r:.80}")
+    return result
 
 
 def positive(value: Any) -> float:
