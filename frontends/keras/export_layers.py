@@ -146,7 +146,7 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
 
 
 def _activation(layer: Layer) -> Json:
-    """A layer that stands as an activation; with what it was built for, without which Keras has no weights."""
+    """A layer that stands as an activation, and what it was built for: Keras makes its weights only then."""
     entry = layer_entry(layer, layer.name.replace("/", "_"))
     if layer.built:
         entry.setdefault("build_config", {"input_shape": batch_shape(layer.built_for[0])})
