@@ -12,7 +12,6 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Op
 from ..graph.ops import (
-    Abs,
     Activation,
     ActivationGrad,
     Add,
@@ -22,7 +21,6 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
-    Clip,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -33,17 +31,7 @@ from ..graph.ops import (
     DenseWeightGrad,
     Divide,
     Dropout,
-    Elu,
-    Exp,
     ExtremumGrad,
-    Gelu,
-    GeneralRelu,
-    HardShrink,
-    HardSigmoid,
-    HardSwish,
-    LeakyRelu,
-    Log,
-    LogSigmoid,
     LogSoftmax,
     LossGrad,
     Maximum,
@@ -52,40 +40,26 @@ from ..graph.ops import (
     MaxUnpool2D,
     MeanSquaredError,
     Minimum,
-    Mish,
     Multiply,
     Normalize,
     Pad,
     Prelu,
     PreluGrad,
     Reduce,
-    Relu,
-    Relu6,
     RsqrtPlus,
     Scale,
-    Sigmoid,
     Slice,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
-    Softplus,
-    SoftShrink,
-    Softsign,
     Sparsemax,
     SparsemaxGrad,
-    SparsePlus,
-    Sqrt,
     Square,
-    Squareplus,
     Subtract,
-    Swish,
-    Tanh,
-    TanhShrink,
-    Threshold,
     Transpose,
 )
-from .expressions import number
-from .writer import tuple_text
+from .activations import row_of
+from .writer import number, tuple_text
 
 Lines = list[str]
 
@@ -95,6 +69,8 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
     Raises CompileError for an op without a row in the table.
     """
+    if isinstance(node.op, Activation):
+        return [f"{result} = {row_of(node.op).torch(node.op, *operands)}"]
     row = _TABLE.get(type(node.op))
     if row is None:
         raise CompileError(f"{node.op.op_name()} has no reference text; add a row to codegen/references.py")
@@ -103,78 +79,15 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
 
 # -- activations ---------------------------------------------------------------------------------------------
-def _general_relu(f: Any, x: str) -> str:
-    kept = x if f.max_value is None else f"{x}.clamp(max={number(f.max_value)})"
-    below = f"{number(f.negative_slope)} * ({x} - {number(f.threshold)})"
-    return f"torch.where({x} <= {number(f.threshold)}, {below}, {kept})"
-
-
-def _elu(f: Any, x: str) -> str:
-    below = f"{number(f.scale * f.alpha)} * torch.expm1({number(f.input_scale)} * {x}.clamp(max=0))"
-    return f"torch.where({x} > 0, {number(f.scale)} * {x}, {below})"
-
-
-def _elu_slope(f: Any, y: str) -> str:
-    below = f"{number(f.input_scale)} * ({y} + {number(f.scale * f.alpha)})"
-    return f"torch.where({y} > 0, {number(f.scale)}, {below})"
-
-
-_ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
-    Relu: lambda f, x: f"torch.relu({x})",
-    Relu6: lambda f, x: f"F.relu6({x})",
-    LeakyRelu: lambda f, x: f"F.leaky_relu({x}, {number(f.slope)})",
-    Sigmoid: lambda f, x: f"torch.sigmoid({x})",
-    Tanh: lambda f, x: f"torch.tanh({x})",
-    Swish: lambda f, x: f"F.silu({x})",
-    Gelu: lambda f, x: f'F.gelu({x}, approximate="tanh")' if f.approximate else f"F.gelu({x})",
-    Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})" if f.scale == f.input_scale == 1 else _elu(f, x),
-    GeneralRelu: _general_relu,
-    HardSigmoid: lambda f, x: f"({x} * {number(f.slope)} + {number(f.offset)}).clamp(0.0, 1.0)",
-    HardSwish: lambda f, x: f"F.hardswish({x})",
-    Softplus: lambda f, x: f"torch.logaddexp({x}, torch.zeros_like({x}))",
-    Softsign: lambda f, x: f"F.softsign({x})",
-    Mish: lambda f, x: f"F.mish({x})",
-    Clip: lambda f, x: f"{x}.clamp({number(f.low)}, {number(f.high)})",
-    HardShrink: lambda f, x: f"F.hardshrink({x}, {number(f.threshold)})",
-    SoftShrink: lambda f, x: f"F.softshrink({x}, {number(f.threshold)})",
-    Threshold: lambda f, x: f"F.threshold({x}, {number(f.threshold)}, {number(f.value)})",
-    SparsePlus: lambda f, x: f"torch.where({x} < 1, ({x} + 1).clamp(min=0).square() / 4, {x})",
-    LogSigmoid: lambda f, x: f"F.logsigmoid({x})",
-    Squareplus: lambda f, x: f"({x} + torch.sqrt({x} * {x} + {number(f.b)})) / 2",
-    TanhShrink: lambda f, x: f"F.tanhshrink({x})",
-    Exp: lambda f, x: f"torch.exp({x})",
-    Log: lambda f, x: f"torch.log({x})",
-    Sqrt: lambda f, x: f"torch.sqrt({x})",
-    Abs: lambda f, x: f"{x}.abs()",
-}
-
-_SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
-    Relu: lambda f, y: f"({y} > 0)",
-    Relu6: lambda f, y: f"(({y} > 0) & ({y} < 6))",
-    LeakyRelu: lambda f, y: f"torch.where({y} > 0, 1.0, {number(f.slope)})",
-    Sigmoid: lambda f, y: f"{y} * (1 - {y})",
-    Tanh: lambda f, y: f"(1 - {y} * {y})",
-    Elu: _elu_slope,
-    HardSigmoid: lambda f, y: f"{number(f.slope)} * (({y} > 0) & ({y} < 1))",
-    Clip: lambda f, y: f"(({y} > {number(f.low)}) & ({y} < {number(f.high)}))",
-    HardShrink: lambda f, y: f"({y} != 0)",
-    SoftShrink: lambda f, y: f"({y} != 0)",
-    SparsePlus: lambda f, y: f"{y}.clamp(max=1).sqrt()",
-    LogSigmoid: lambda f, y: f"-torch.expm1({y})",
-    Squareplus: lambda f, y: f"1 / (1 + {number(f.b)} / (4 * {y} * {y}))",
-    Exp: lambda f, y: y,
-    Sqrt: lambda f, y: f"0.5 / {y}",
-}
-
-
 def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
     f = op.activation
-    if f.saves == "output":
-        return f"{dy} * {_SLOPE_OF_OUTPUT[type(f)](f, saved)}"
+    row = row_of(f)
+    if row.torch_slope:
+        return f"{dy} * {row.torch_slope(f, saved)}"
     return [
         "with torch.enable_grad():",
         f"    {result} = {saved}.detach().requires_grad_()",
-        f"    ({result},) = torch.autograd.grad({_ACTIVATION[type(f)](f, result)}, {result}, {dy})",
+        f"    ({result},) = torch.autograd.grad({row.torch(f, result)}, {result}, {dy})",
     ]
 
 
@@ -421,5 +334,4 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Pad: _pad,
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
-    **{cls: lambda op, result, x: _ACTIVATION[type(op)](op, x) for cls in _ACTIVATION},
 }
