@@ -22,6 +22,8 @@ from ..graph.ops import (
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
+    Sparsemax,
+    SparsemaxGrad,
 )
 from ..graph.regions import Region
 from .convolution import emit_forward
@@ -46,6 +48,8 @@ _BY_OP: dict[type[Op], Emitter] = {
     Softmax: emit_softmax,
     LogSoftmax: emit_softmax,
     SoftmaxGrad: emit_softmax,
+    Sparsemax: emit_softmax,
+    SparsemaxGrad: emit_softmax,
     SoftmaxCrossEntropy: emit_loss,
     BinaryCrossEntropy: emit_loss,
     MeanSquaredError: emit_loss,

@@ -16,13 +16,17 @@ from ..graph.ops import (
     DropoutMask,
     InterpolationMatrix,
     Log,
+    LogSigmoid,
     LossGrad,
     MaxUnpool2D,
     Normalize,
     RsqrtPlus,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
+    SparsemaxGrad,
+    SparsePlus,
     Sqrt,
+    Squareplus,
 )
 from ..graph.regions import Region
 
@@ -54,6 +58,12 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             return [f"{name} = torch.randint({prod(op.size)}, {size}, generator=generator).to({dtype})"]
         case SoftmaxGrad(), "y":
             value = f"torch.softmax({normal}, -1)"
+        case SparsemaxGrad(), "y":
+            value = f"{normal}.clamp(min=0)"
+        case ActivationGrad(activation=LogSigmoid()), "saved":
+            value = f"F.logsigmoid({normal})"
+        case ActivationGrad(activation=SparsePlus() | Squareplus()), "saved":
+            value = f"{normal}.abs()"
         case SoftmaxCrossEntropy(), "target":
             last = node.type.channels
             lead = _size(node, 1)

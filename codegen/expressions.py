@@ -1,8 +1,7 @@
 """Pointwise ops as Triton expressions, all in float32.
 
-One table, op class -> text. NaN passes through every activation as it does in torch, which is why a ReLU is
-`tl.where(v < 0, 0.0, v)` and not `tl.maximum(v, 0)`. What takes more than one line is a small jitted function
-(HELPERS) that the file frame copies into a file whose kernel calls it.
+One table, op class -> text; that of the activations is in `activations.py`. What takes more than one line is
+a small jitted function (HELPERS) that the file frame copies into a file whose kernel calls it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 from ..graph.errors import CompileError
 from ..graph.op import Op
 from ..graph.ops import (
-    Abs,
     Activation,
     ActivationGrad,
     Add,
@@ -23,36 +21,21 @@ from ..graph.ops import (
     BroadcastTo,
     Divide,
     Dropout,
-    Elu,
-    Exp,
     ExtremumGrad,
-    Gelu,
-    GeneralRelu,
-    HardSigmoid,
-    HardSwish,
     InferenceOnly,
-    LeakyRelu,
-    Log,
     Maximum,
     Minimum,
-    Mish,
     Multiply,
     Normalize,
     Prelu,
     PreluGrad,
-    Relu,
-    Relu6,
     RsqrtPlus,
     Scale,
-    Sigmoid,
-    Softplus,
-    Softsign,
-    Sqrt,
     Square,
     Subtract,
-    Swish,
-    Tanh,
 )
+from .activations import row_of
+from .writer import number
 
 HELPERS: dict[str, str] = {
     "sigmoid": '''
@@ -71,6 +54,21 @@ def tanh(x):
     small = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - small) / (1.0 + small)
     return tl.where(square < 0.0625, x * series, tl.where(x < 0, -far, far))
+''',
+    "tanh_shrink": '''
+@triton.jit
+def tanh_shrink(x):
+    """x - tanh(x); its Taylor series near 0, where the difference would cancel."""
+    square = x * x
+    series = square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * (62 / 2835))))
+    return tl.where(square < 0.0625, x * series, x - tanh(x))
+''',
+    "tanh_shrink_slope": '''
+@triton.jit
+def tanh_shrink_slope(x):
+    """Derivative of x - tanh(x)."""
+    t = tanh(x)
+    return t * t
 ''',
     "expm1": '''
 @triton.jit
@@ -122,6 +120,27 @@ def softplus(x):
     series = small * (1.0 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4))))
     return tl.where(x < 0, 0.0, x) + tl.where(small < 0.01, series, tl.log(1.0 + small))
 ''',
+    "squareplus": '''
+@triton.jit
+def squareplus(x, b: tl.constexpr):
+    """(x + sqrt(x^2 + b)) / 2; where the sum would cancel, b / 2 over the difference."""
+    root = tl.sqrt(x * x + b)
+    return tl.where(x < 0, 0.5 * b / (root - x), 0.5 * (x + root))
+''',
+    "sparse_plus": '''
+@triton.jit
+def sparse_plus(x):
+    """0 up to -1, (x + 1)^2 / 4 up to 1, x from there on."""
+    bend = 0.25 * (x + 1.0) * (x + 1.0)
+    return tl.where(x <= -1, 0.0, tl.where(x < 1, bend, x))
+''',
+    "soft_shrink": '''
+@triton.jit
+def soft_shrink(x, threshold: tl.constexpr):
+    """x moved towards 0 by threshold, and 0 where it would cross it."""
+    moved = tl.where(x > 0, x - threshold, x + threshold)
+    return tl.where(tl.abs(x) <= threshold, 0.0, moved)
+''',
     "mish_slope": '''
 @triton.jit
 def mish_slope(x):
@@ -166,14 +185,6 @@ def helpers_called(text: str) -> list[str]:
     return [name for name in HELPERS if name in called]
 
 
-def number(value: float) -> str:
-    """A Python float as source text that is always a float."""
-    value = float(value)
-    if value != value or value in (float("inf"), float("-inf")):
-        return f'float("{value}")'
-    return repr(value)
-
-
 def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
     """Triton text of a pointwise op applied to float32 values named `operands`.
 
@@ -182,8 +193,9 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
     Raises CompileError for an op that has no row in the table.
     """
     if isinstance(op, ActivationGrad):
-        dy, saved = operands
-        return _derivative(op.activation, dy, saved)
+        return row_of(op.activation).slope(op.activation, *operands)
+    if isinstance(op, Activation):
+        return row_of(op).value(op, *operands)
     if isinstance(op, BatchNormGrad):
         return _batch_norm_grad(op, operands, count)
     if isinstance(op, BroadcastTo):
@@ -199,21 +211,6 @@ def _scale(op: Any, x: str) -> str:
     return text if op.offset == 0 else f"{text} + {number(op.offset)}"
 
 
-def _general_relu(op: Any, x: str) -> str:
-    away = f"({x} - {number(op.threshold)})" if op.threshold else x
-    below = f"{number(op.negative_slope)} * {away}" if op.negative_slope else "0.0"
-    kept = x
-    if op.max_value is not None:
-        kept = f"tl.where({x} > {number(op.max_value)}, {number(op.max_value)}, {x})"
-    return f"tl.where({x} <= {number(op.threshold)}, {below}, {kept})"
-
-
-def _general_relu_grad(f: Any, dy: str, x: str) -> str:
-    below = f"{number(f.negative_slope)} * {dy}" if f.negative_slope else "0.0"
-    kept = dy if f.max_value is None else f"tl.where({x} < {number(f.max_value)}, {dy}, 0.0)"
-    return f"tl.where({x} > {number(f.threshold)}, {kept}, {below})"
-
-
 _TEXT: dict[type[Op], Callable[..., str]] = {
     Add: lambda op, a, b: f"{a} + {b}",
     Subtract: lambda op, a, b: f"{a} - {b}",
@@ -221,14 +218,6 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Scale: _scale,
     Square: lambda op, x: f"{x} * {x}",
     RsqrtPlus: lambda op, x: f"1.0 / tl.sqrt({x} + {number(op.epsilon)})",
-    Relu: lambda op, x: f"tl.where({x} < 0, 0.0, {x})",
-    Relu6: lambda op, x: f"tl.where({x} < 0, 0.0, tl.where({x} > 6, 6.0, {x}))",
-    LeakyRelu: lambda op, x: f"tl.where({x} < 0, {number(op.slope)} * {x}, {x})",
-    Sigmoid: lambda op, x: f"sigmoid({x})",
-    Tanh: lambda op, x: f"tanh({x})",
-    Swish: lambda op, x: f"{x} * sigmoid({x})",
-    Gelu: lambda op, x: f"gelu_tanh({x})" if op.approximate else f"gelu({x})",
-    Elu: lambda op, x: f"tl.where({x} > 0, {x}, {number(op.alpha)} * expm1({x}))",
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) / tl.sqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
@@ -242,49 +231,9 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
         f"tl.where({x} == {other}, 0.5 * {dy}, "
         f"tl.where({x} {'<' if op.smallest else '>'} {other}, {dy}, 0.0))"
     ),
-    GeneralRelu: _general_relu,
-    HardSigmoid: lambda op, x: f"hard_sigmoid({x}, {number(op.slope)}, {number(op.offset)})",
-    HardSwish: lambda op, x: f"{x} * hard_sigmoid({x}, {number(1 / 6)}, 0.5)",
-    Softplus: lambda op, x: f"softplus({x})",
-    Softsign: lambda op, x: f"{x} / (1.0 + tl.abs({x}))",
-    Mish: lambda op, x: f"{x} * tanh(softplus({x}))",
-    Exp: lambda op, x: f"tl.exp({x})",
-    Log: lambda op, x: f"tl.log({x})",
-    Sqrt: lambda op, x: f"tl.sqrt({x})",
-    Abs: lambda op, x: f"tl.abs({x})",
     Prelu: lambda op, x, alpha: f"tl.where({x} > 0, {x}, {alpha} * {x})",
     PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",
 }
-
-_SLOPE: dict[type[Activation], Callable[..., str]] = {
-    Relu: lambda f, dy, y: f"tl.where({y} > 0, {dy}, 0.0)",
-    Relu6: lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 6), {dy}, 0.0)",
-    LeakyRelu: lambda f, dy, y: f"tl.where({y} > 0, {dy}, {number(f.slope)} * {dy})",
-    Sigmoid: lambda f, dy, y: f"{dy} * {y} * (1.0 - {y})",
-    Tanh: lambda f, dy, y: f"{dy} * (1.0 - {y} * {y})",
-    Swish: lambda f, dy, x: f"{dy} * swish_slope({x})",
-    Gelu: lambda f, dy, x: f"{dy} * gelu_tanh_slope({x})" if f.approximate else f"{dy} * gelu_slope({x})",
-    Elu: lambda f, dy, y: f"tl.where({y} > 0, {dy}, {dy} * ({y} + {number(f.alpha)}))",
-    GeneralRelu: _general_relu_grad,
-    HardSigmoid: lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 1), {number(f.slope)} * {dy}, 0.0)",
-    HardSwish: lambda f, dy, x: f"{dy} * hard_swish_slope({x})",
-    Softplus: lambda f, dy, x: f"{dy} * sigmoid({x})",
-    Softsign: lambda f, dy, x: f"{dy} * softsign_slope({x})",
-    Mish: lambda f, dy, x: f"{dy} * mish_slope({x})",
-    Exp: lambda f, dy, y: f"{dy} * {y}",
-    Log: lambda f, dy, x: f"{dy} / {x}",
-    Sqrt: lambda f, dy, y: f"0.5 * {dy} / {y}",
-    Abs: lambda f, dy, x: f"tl.where({x} == 0, 0.0, tl.where({x} < 0, -{dy}, {dy}))",
-}
-
-
-def _derivative(activation: Activation, dy: str, saved: str) -> str:
-    text = _SLOPE.get(type(activation))
-    if text is None:
-        name = activation.op_name()
-        raise CompileError(f"no kernel knows the derivative of {name}; add a row to codegen/expressions.py")
-    return text(activation, dy, saved)
-
 
 def _batch_norm_grad(op: BatchNormGrad, operands: Sequence[str], count: str) -> str:
     dy, x, gamma, mean, variance, d_gamma, d_beta = operands

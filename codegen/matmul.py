@@ -8,14 +8,13 @@ from typing import ClassVar
 from ..graph.regions import Region
 from .contraction import Constants, Contraction
 from .epilogue import Epilogue
-from .expressions import number
 from .gather import emit_columns
 from .geometry import ceil_div
 from .kernel import Kernel
 from .schedules import Schedule, choose
 from .source import KernelFile
 from .tile import masked
-from .writer import Writer
+from .writer import Writer, number
 
 
 def emit_matmul(

@@ -15,12 +15,11 @@ from ..graph.ir import Node
 from ..graph.ops import Concat, Pad, Slice, Transpose
 from ..graph.regions import Region
 from .errors import NotEmittable
-from .expressions import number
 from .names import Names
 from .schedules import Schedule
 from .source import JitFunction, KernelFile, image_size
 from .tile import rounded
-from .writer import Writer
+from .writer import Writer, number
 
 BLOCK = 1024
 """Elements a program moves."""

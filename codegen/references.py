@@ -13,7 +13,6 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Op
 from ..graph.ops import (
-    Abs,
     Activation,
     ActivationGrad,
     Add,
@@ -33,16 +32,8 @@ from ..graph.ops import (
     DenseWeightGrad,
     Divide,
     Dropout,
-    Elu,
-    Exp,
     ExtremumGrad,
-    Gelu,
-    GeneralRelu,
-    HardSigmoid,
-    HardSwish,
     InferenceOnly,
-    LeakyRelu,
-    Log,
     LogSoftmax,
     LossGrad,
     MatMul,
@@ -52,35 +43,28 @@ from ..graph.ops import (
     MaxUnpool2D,
     MeanSquaredError,
     Minimum,
-    Mish,
     Multiply,
     Normalize,
     Pad,
     Prelu,
     PreluGrad,
     Reduce,
-    Relu,
-    Relu6,
     Resize,
     ResizeGrad,
     RsqrtPlus,
     Scale,
-    Sigmoid,
     Slice,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
-    Softplus,
-    Softsign,
-    Sqrt,
+    Sparsemax,
+    SparsemaxGrad,
     Square,
     Subtract,
-    Swish,
-    Tanh,
     Transpose,
 )
-from .expressions import number
-from .writer import tuple_text
+from .activations import row_of
+from .writer import number, tuple_text
 
 Lines = list[str]
 
@@ -90,6 +74,8 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
     Raises CompileError for an op without a row in the table.
     """
+    if isinstance(node.op, Activation):
+        return [f"{result} = {row_of(node.op).torch(node.op, *operands)}"]
     row = _TABLE.get(type(node.op))
     if row is None:
         raise CompileError(f"{node.op.op_name()} has no reference text; add a row to codegen/references.py")
@@ -98,54 +84,15 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
 
 # -- activations ---------------------------------------------------------------------------------------------
-def _general_relu(f: Any, x: str) -> str:
-    kept = x if f.max_value is None else f"{x}.clamp(max={number(f.max_value)})"
-    below = f"{number(f.negative_slope)} * ({x} - {number(f.threshold)})"
-    return f"torch.where({x} <= {number(f.threshold)}, {below}, {kept})"
-
-
-_ACTIVATION: dict[type[Activation], Callable[[Any, str], str]] = {
-    Relu: lambda f, x: f"torch.relu({x})",
-    Relu6: lambda f, x: f"F.relu6({x})",
-    LeakyRelu: lambda f, x: f"F.leaky_relu({x}, {number(f.slope)})",
-    Sigmoid: lambda f, x: f"torch.sigmoid({x})",
-    Tanh: lambda f, x: f"torch.tanh({x})",
-    Swish: lambda f, x: f"F.silu({x})",
-    Gelu: lambda f, x: f'F.gelu({x}, approximate="tanh")' if f.approximate else f"F.gelu({x})",
-    Elu: lambda f, x: f"F.elu({x}, {number(f.alpha)})",
-    GeneralRelu: _general_relu,
-    HardSigmoid: lambda f, x: f"({x} * {number(f.slope)} + {number(f.offset)}).clamp(0.0, 1.0)",
-    HardSwish: lambda f, x: f"F.hardswish({x})",
-    Softplus: lambda f, x: f"torch.logaddexp({x}, torch.zeros_like({x}))",
-    Softsign: lambda f, x: f"F.softsign({x})",
-    Mish: lambda f, x: f"F.mish({x})",
-    Exp: lambda f, x: f"torch.exp({x})",
-    Log: lambda f, x: f"torch.log({x})",
-    Sqrt: lambda f, x: f"torch.sqrt({x})",
-    Abs: lambda f, x: f"{x}.abs()",
-}
-
-_SLOPE_OF_OUTPUT: dict[type[Activation], Callable[[Any, str], str]] = {
-    Relu: lambda f, y: f"({y} > 0)",
-    Relu6: lambda f, y: f"(({y} > 0) & ({y} < 6))",
-    LeakyRelu: lambda f, y: f"torch.where({y} > 0, 1.0, {number(f.slope)})",
-    Sigmoid: lambda f, y: f"{y} * (1 - {y})",
-    Tanh: lambda f, y: f"(1 - {y} * {y})",
-    Elu: lambda f, y: f"torch.where({y} > 0, 1.0, {y} + {number(f.alpha)})",
-    HardSigmoid: lambda f, y: f"{number(f.slope)} * (({y} > 0) & ({y} < 1))",
-    Exp: lambda f, y: y,
-    Sqrt: lambda f, y: f"0.5 / {y}",
-}
-
-
 def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
     f = op.activation
-    if f.saves == "output":
-        return f"{dy} * {_SLOPE_OF_OUTPUT[type(f)](f, saved)}"
+    row = row_of(f)
+    if row.torch_slope:
+        return f"{dy} * {row.torch_slope(f, saved)}"
     return [
         "with torch.enable_grad():",
         f"    {result} = {saved}.detach().requires_grad_()",
-        f"    ({result},) = torch.autograd.grad({_ACTIVATION[type(f)](f, result)}, {result}, {dy})",
+        f"    ({result},) = torch.autograd.grad({row.torch(f, result)}, {result}, {dy})",
     ]
 
 
@@ -255,6 +202,25 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
         *_windows(op, "counted", f"{dy}.new_ones(1, {h}, {w}, {dy}.shape[3])", "0.0"),
         f"share = {dy} / counted.sum(-1)",
         *_scattered(op, result, "share"),
+    ]
+
+
+# -- sparsemax -----------------------------------------------------------------------------------------------
+def _sparsemax(op: Sparsemax, result: str, x: str) -> Lines:
+    return [
+        f"ordered = {x}.sort(-1, descending=True).values",
+        "sums = ordered.cumsum(-1)",
+        "place = torch.arange(1, sums.shape[-1] + 1, device=sums.device)",
+        "k = (1 + place * ordered > sums).sum(-1, keepdim=True)",
+        f"{result} = ({x} - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)",
+    ]
+
+
+def _sparsemax_grad(op: SparsemaxGrad, result: str, dy: str, y: str) -> Lines:
+    return [
+        f"kept = {y} > 0",
+        f"mean = ({dy} * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)",
+        f"{result} = torch.where(kept, {dy} - mean, 0.0)",
     ]
 
 
@@ -399,6 +365,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
     LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
     SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
+    Sparsemax: _sparsemax,
+    SparsemaxGrad: _sparsemax_grad,
     SoftmaxCrossEntropy: _cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
     MeanSquaredError: _mean_squared_error,
@@ -407,5 +375,4 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Pad: _pad,
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
-    **{cls: lambda op, result, x: _ACTIVATION[type(op)](op, x) for cls in _ACTIVATION},
 }

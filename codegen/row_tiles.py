@@ -102,6 +102,30 @@ class RowTile:
         body.line(f"{total} = tl.sum(tl.exp({x} - {largest}), axis=1)[:, None]", row)
         return f"{x} - {largest} - tl.log({total})"
 
+    def sparsemax(self, body: Writer, x: str) -> str:
+        """Lines for the sparsemax of the tile x; returns the text of the value.
+
+        What lies at or below the threshold leaves the support, which moves the threshold up, until nothing
+        leaves any more: exact, and without sorting (Michelot 1986). With the largest value at 0 the threshold
+        is -1 at least, which the largest alone would give.
+        """
+        note, row, z = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]", self.names.fresh("shifted")
+        body.line(f"broken = tl.max(({x} != {x}).to(tl.int32), axis=1)", "tl.max passes over NaN")
+        if self.column_ok:
+            body.line(f'{x} = tl.where(column_ok, {x}, float("-inf"))', note)
+        body.line(f'largest = tl.where(broken > 0, float("nan"), tl.max({x}, axis=1))', "[BLOCK_R]")
+        body.line(f"{z} = {x} - largest[:, None]", note)
+        body.line(f"kept = {z} > -1.0", "[BLOCK_R, BLOCK_C] the support lies among these")
+        body.line("threshold = tl.full((BLOCK_R, 1), -1.0, tl.float32)", row)
+        body.line("leaving = 1.0", "values that leave the support of any row")
+        with body.block("while leaving > 0.0:"):
+            body.line("count = tl.sum(kept.to(tl.float32), axis=1)[:, None]", row)
+            body.line(f"total = tl.sum(tl.where(kept, {z}, 0.0), axis=1)[:, None]", row)
+            body.line("threshold = (total - 1.0) / count", row)
+            body.line(f"kept = kept & ({z} > threshold)", note)
+            body.line("leaving = tl.max(count - tl.sum(kept.to(tl.float32), axis=1)[:, None])")
+        return f"tl.where({z} <= threshold, 0.0, {z} - threshold)"
+
     def plan(self) -> list[str]:
         return [
             f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its "

@@ -1,8 +1,11 @@
-"""Softmax over the last axis, its logarithm, and its gradient."""
+"""Softmax and its like over the last axis, and their gradients."""
 
 from __future__ import annotations
 
-from ..graph.ops import LogSoftmax, Softmax
+from collections.abc import Callable
+
+from ..graph.op import Op
+from ..graph.ops import LogSoftmax, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from ..graph.regions import Region
 from .errors import NotEmittable
 from .names import Names
@@ -13,17 +16,42 @@ from .titles import title
 from .writer import Writer
 
 
-def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one softmax, its logarithm or its gradient.
+def _softmax_grad(rows: RowTile, body: Writer, dy: str, y: str) -> str:
+    body.line(f"dot = tl.sum({dy} * {y}, axis=1)[:, None]", "[BLOCK_R, 1]")
+    return f"{y} * ({dy} - dot)"
 
-    Raises NotEmittable with other members, or for huge rows.
-    """
+
+def _sparsemax_grad(rows: RowTile, body: Writer, dy: str, y: str) -> str:
+    body.line(f"kept = ({y} > 0).to(tl.float32)", "[BLOCK_R, BLOCK_C] the support")
+    body.line(f"mean = tl.sum({dy} * kept, axis=1)[:, None] / tl.sum(kept, axis=1)[:, None]", "[BLOCK_R, 1]")
+    return f"tl.where({y} > 0, {dy} - mean, 0.0)"
+
+
+_VALUE: dict[type[Op], Callable[..., str]] = {
+    Softmax: RowTile.softmax,
+    LogSoftmax: RowTile.log_softmax,
+    SoftmaxGrad: _softmax_grad,
+    Sparsemax: RowTile.sparsemax,
+    SparsemaxGrad: _sparsemax_grad,
+}
+"""Lines for the steps before the last, and the text of the last."""
+
+_FORMULA: dict[type[Op], str] = {
+    Softmax: "exp({0}[row, c] - max) / sum over k of exp({0}[row, k] - max)",
+    LogSoftmax: "{0}[row, c] - max - log of the sum over k of exp({0}[row, k] - max)",
+    SoftmaxGrad: "{1}[row, c] * ({0}[row, c] - sum over k of {0}[row, k] * {1}[row, k])",
+    Sparsemax: "max({0}[row, c] - t, 0), t such that the sum over c is 1",
+    SparsemaxGrad: "{0}[row, c] - mean of {0}[row, k] over k with {1}[row, k] > 0, or 0 where {1}[row, c] is",
+}
+
+
+def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile:
+    """A region of one op of the table. Raises NotEmittable with other members, or for huge rows."""
     node = region.anchor
     if len(region.nodes) > 1 or not node.type.batched:
         raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
     names = Names(region)
     rows = RowTile.of(names, node, schedule)
-    forward = isinstance(node.op, Softmax | LogSoftmax)
     operands = [*region.inputs, *region.outputs]
     name = f"{region.name}_kernel"
     jit = rows.function(
@@ -31,20 +59,8 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     )
     tile, body, result = rows.tile(), jit.body, names.role[node.name]
     loaded = [tile.load(body, region.graph[operand]) for operand in node.inputs]
-    x = loaded[0]
-    if isinstance(node.op, LogSoftmax):
-        body.line(f"{result} = {rows.log_softmax(body, x)}", tile.note)
-        formula = [f"{result}[row, c] = {x}[row, c] - max - log of the sum over k of exp({x}[row, k] - max)"]
-    elif forward:
-        body.line(f"{result} = {rows.softmax(body, x)}", tile.note)
-        formula = [f"{result}[row, c] = exp({x}[row, c] - max) / sum over k of exp({x}[row, k] - max)"]
-    else:
-        dy, y = loaded
-        body.line(f"dot = tl.sum({dy} * {y}, axis=1)[:, None]", "[BLOCK_R, 1]")
-        body.line(f"{result} = {y} * ({dy} - dot)", tile.note)
-        formula = [
-            f"{result}[row, c] = {y}[row, c] * ({dy}[row, c] - sum over k of {dy}[row, k] * {y}[row, k])"
-        ]
+    body.line(f"{result} = {_VALUE[type(node.op)](rows, body, *loaded)}", tile.note)
+    formula = [f"{result}[row, c] = {_FORMULA[type(node.op)].format(*loaded)}"]
     tile.values[node.name] = result
     tile.store(body, node)
     launch = Writer()
@@ -53,9 +69,7 @@ def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile
     return KernelFile(
         region,
         names,
-        summary=f"{title(region)} over the last axis."
-        if forward
-        else "Gradient of softmax over the last axis.",
+        summary=f"{title(region)} over the last axis.",
         formula=formula,
         plan=rows.plan(),
         constants=rows.constants(),

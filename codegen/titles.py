@@ -9,6 +9,7 @@ from ..graph.ops import (
     AveragePool2D,
     AverageUnpool2D,
     BroadcastTo,
+    Clip,
     Conv2D,
     Conv2DDataGrad,
     Conv2DTranspose,
@@ -33,6 +34,8 @@ from ..graph.ops import (
     Resize,
     ResizeGrad,
     Sigmoid,
+    SoftmaxGrad,
+    SparsemaxGrad,
     Swish,
     Tanh,
 )
@@ -41,7 +44,8 @@ from ..graph.regions import Region
 _PROPER: dict[type[Op], str] = {Relu: "ReLU", Relu6: "ReLU6", LeakyRelu: "leaky ReLU", GeneralRelu: "ReLU"}
 _PROPER |= {Elu: "ELU", Gelu: "GELU", Sigmoid: "sigmoid", Swish: "swish", Tanh: "tanh", Prelu: "PReLU"}
 _PROPER |= {PreluGrad: "derivative of PReLU", ExtremumGrad: "derivative of a maximum"}
-_PROPER |= {BroadcastTo: "spreading"}
+_PROPER |= {BroadcastTo: "spreading", Clip: "clipping"}
+_PROPER |= {SoftmaxGrad: "gradient of softmax", SparsemaxGrad: "gradient of sparsemax"}
 
 
 def title(region: Region) -> str:

@@ -95,6 +95,14 @@ def tuple_text(items: Sequence[object]) -> str:
     return f"({inner},)" if len(items) == 1 else f"({inner})"
 
 
+def number(value: float) -> str:
+    """A Python float as source text that is always a float."""
+    value = float(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        return f'float("{value}")'
+    return repr(value)
+
+
 def _aligned(run: list[tuple[str, str]]) -> list[str]:
     """Lines of (code, comment) with all comments in one column, or where a line is long, close behind it."""
     longest = max((len(comment) for _, comment in run), default=0)

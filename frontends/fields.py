@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from math import inf
+from numbers import Real
 from typing import Any
 
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
 from .initializers import INITIALIZERS
+from .lowering import Block
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -59,15 +62,27 @@ def axis(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise ShapeError(f"must be a finite number, got {value!r}")
-    return float(value)
+    """A finite number, of Python or NumPy."""
+    try:
+        result = inf if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        result = inf
+    if not abs(result) < inf:
+        raise ShapeError(f"must be a finite number, got {value!r:.80}")
+    return result
 
 
 def positive(value: Any) -> float:
     result = number(value)
     if result <= 0:
         raise ShapeError(f"must be a positive number, got {value!r}")
+    return result
+
+
+def at_least_zero(value: Any) -> float:
+    result = number(value)
+    if result < 0:
+        raise ShapeError(f"must not be negative, got {value!r}")
     return result
 
 
@@ -205,6 +220,12 @@ def some_sizes(value: Any) -> tuple[int | None, ...]:
     return open_shape(value if isinstance(value, (list, tuple)) else (value,))
 
 
+def axis_or_axes(value: Any) -> int | tuple[int, ...]:
+    """One axis as a number, several as a tuple."""
+    found = axes(value)
+    return found[0] if len(found) == 1 else found
+
+
 def some_axes(value: Any) -> tuple[int, ...] | None:
     """Axes, or None where there are none: files have an empty list for it."""
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
@@ -278,13 +299,23 @@ def data_format(value: Any) -> str:
     return str(_LAYOUT("channels_last" if value is None else value))
 
 
-def activation(value: Any) -> str:
-    """A name of the table; None is linear."""
+ActivationLike = str | Block | None
+
+
+def activation(value: Any) -> str | Block:
+    """A name of the table, or a layer that may stand as an activation; None is linear."""
     if value is None:
         return "linear"
+    if isinstance(value, Block) and value.activates:
+        return value
+    if value == "threshold":
+        raise UnsupportedLayerError(
+            "'threshold' takes numbers, which a name cannot give; use a layer ReLU(threshold=...)"
+        )
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise UnsupportedLayerError(
-            f"{value!r} is not a known activation; use one of {', '.join(ACTIVATIONS)}"
+            f"{value!r:.80} is not a known activation; use one of {', '.join(ACTIVATIONS)}, or a layer "
+            f"such as LeakyReLU(0.1)"
         )
     return value
 

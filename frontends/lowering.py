@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
@@ -68,6 +69,9 @@ class Block(abc.ABC):
     name: str
     written: Written | None = None
     """What the file it was read from said of it."""
+
+    activates: ClassVar[bool] = False
+    """Whether it may stand as the activation of a layer."""
 
     @property
     def label(self) -> str:
@@ -171,6 +175,15 @@ class Builder:
         self._home = home
         self.path = into.prefix + numbered(layer.name, call)
 
+    def within(self, part: str) -> Self:
+        """What appends for the same layer, its nodes named after a part of it."""
+        inner = copy.copy(self)
+        inner.path = f"{self.path}/{part}"
+        return inner
+
+    def fail(self, text: str) -> ShapeError:
+        return self._layer.fail(text)
+
     def type(self, name: str) -> TensorType:
         return self._into.graph[name].type
 
@@ -193,16 +206,18 @@ class Builder:
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
 
-    def inside(self, home: str) -> Builder:
+    def inside(self, home: str) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
-        return Builder(self._into, self._layer, self._call, f"{self._home}{home}/", self.options)
+        inner = copy.copy(self)
+        inner._home = f"{self._home}{home}/"
+        return inner
 
     def weight(self, name: str) -> str:
         """The Parameter node of one of the layer's weights, the same for every call of a shared layer."""
         layer, graph, name = self._layer, self._into.graph, self._home + name
         parameter = self._into.names.get((layer, name), f"{self._into.owner}{layer.name}/{name}")
         if parameter not in graph:
-            weight: Weight = next(w for w in layer.built if w.name == name)
+            weight: Weight = next(w for w in layer.all_weights if w.name == name)
             op = ops.Parameter(weight.shape, trainable=weight.trainable and layer.trainable)
             graph.add(op, name=parameter, layer=self._into.owner + layer.name)
         return parameter

@@ -160,7 +160,7 @@ class Model(Block):
             if isinstance(block, Model):
                 yield from block.slots(f"{prefix}{block.name}/", seen)
             elif isinstance(block, Layer):
-                for weight in block.built:
+                for weight in block.all_weights:
                     yield Slot(f"{prefix}{block.name}/{weight.name}", block, weight)
 
     @property

@@ -211,6 +211,18 @@ CASES: list[Case] = [
             ops.Mish(),
             ops.Exp(),
             ops.Abs(),
+            ops.Elu(1.6732632423543772, scale=1.0507009873554805),
+            ops.Elu(0.7, input_scale=1 / 0.7),
+            ops.Clip(),
+            ops.Clip(-2.5, 0.5),
+            ops.HardShrink(),
+            ops.SoftShrink(0.75),
+            ops.Threshold(1.5, -0.5),
+            ops.SparsePlus(),
+            ops.LogSigmoid(),
+            ops.Squareplus(),
+            ops.Squareplus(0.3),
+            ops.TanhShrink(),
         )
     ),
     Case(ops.Log(), (IMAGE,), positive=(0,)),
@@ -256,6 +268,9 @@ CASES: list[Case] = [
     Case(ops.Softmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.LogSoftmax(), ((N, 17),), scale=3.0),
     Case(ops.LogSoftmax(), ((N, 3, 5),), scale=3.0),
+    Case(ops.Sparsemax(), ((N, 17),), scale=3.0),
+    Case(ops.Sparsemax(), ((N, 3, 5),), scale=0.1),
+    Case(ops.SparsemaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     *(
         Case(op, (shape, shape), probabilities=rows)

@@ -13,7 +13,7 @@ from convloom.graph import ops
 from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
-from convloom.graph.op import REGISTRY, Kind
+from convloom.graph.op import REGISTRY, Kind, Op
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, run_pipeline
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.regions import Partition, Region
@@ -265,6 +265,8 @@ def test_convolution_and_gradients(geometry: dict[str, object], dtype: torch.dty
     ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(),
     ops.Gelu(approximate=True), ops.Elu(0.7), ops.GeneralRelu(2.0, 0.25), ops.GeneralRelu(max_value=1.5),
     ops.HardSigmoid(), ops.HardSwish(), ops.Softplus(), ops.Softsign(), ops.Mish(), ops.Abs(), ops.Exp(),
+    ops.Elu(1.67, scale=1.05), ops.Elu(0.7, input_scale=1 / 0.7), ops.Clip(-0.5, 1.0), ops.SoftShrink(),
+    ops.SparsePlus(), ops.LogSigmoid(), ops.Squareplus(), ops.TanhShrink(),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("channels", [3, 65], ids=["small", "through oneDNN"])
@@ -423,6 +425,16 @@ def test_log_softmax() -> None:
     check_partition(fuse(training(graph)), 3, inference=False)
 
 
+@pytest.mark.parametrize("op", [ops.Sparsemax(), ops.HardShrink(), ops.Threshold(0.5, -1.0)], ids=str)
+def test_jumps_and_rows(op: Op) -> None:
+    """What a convolution's rounding could carry over an edge reads the input itself."""
+    s = Sketch.empty()
+    graph = s.done(s.then(op, s.image(5, 3, 7)))
+    for dtype in (torch.float32, torch.bfloat16):
+        check_partition(fuse(graph), 3, inference=True, dtype=dtype)
+    check_partition(fuse(training(graph)), 3, inference=False)
+
+
 def test_roots_and_logarithms() -> None:
     s = Sketch.empty()
     positive = s.then(ops.Scale(1.0, 0.1), s.then(ops.Softplus(), s.image(5, 3, 7)))
@@ -530,6 +542,8 @@ def test_every_op_has_been_run() -> None:
         ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
         ops.LogSoftmax, ops.InferenceOnly, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
+        ops.LogSoftmax, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold, ops.SparsePlus,
+        ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
     )}  # fmt: skip
     concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
     assert concrete - seen - elsewhere - {"activation"} == set()

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from convloom.codegen import Kernel, NotEmittable, emit
+from convloom.codegen.activations import ROWS
 from convloom.graph import ops
 from convloom.graph.fusion import fuse
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
-from convloom.graph.op import Op
+from convloom.graph.op import REGISTRY, Op
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
 from convloom.graph.regions import Region
 
@@ -92,8 +93,17 @@ ACTIVATIONS = [
     ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(),
     ops.Gelu(True), ops.Elu(0.7), ops.GeneralRelu(5.0, 0.25, 1.5), ops.GeneralRelu(max_value=0.5),
     ops.HardSigmoid(), ops.HardSigmoid(0.2), ops.HardSwish(), ops.Softplus(), ops.Softsign(), ops.Mish(),
-    ops.Abs(),
+    ops.Abs(), ops.Elu(1.67, scale=1.05), ops.Elu(0.7, input_scale=1 / 0.7), ops.Clip(-0.5, 1.0),
+    ops.HardShrink(), ops.SoftShrink(), ops.Threshold(0.5, -1.0), ops.SparsePlus(), ops.LogSigmoid(),
+    ops.Squareplus(), ops.TanhShrink(),
 ]  # fmt: skip
+
+
+def test_every_activation_has_one_row() -> None:
+    """With its derivative in PyTorch where that is written in the output, which autograd does not take."""
+    ours = {op for op in REGISTRY.values() if issubclass(op, ops.Activation) and op is not ops.Activation}
+    assert set(ROWS) == ours
+    assert {op for op, row in ROWS.items() if row.torch_slope} == {op for op in ours if op.saves == "output"}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
@@ -375,6 +385,8 @@ def test_softmax_and_its_gradient(shape: tuple[int, ...], dtype: str) -> None:
     x, dy, y = (image(name, *shape, dtype=dtype) for name in ("x", "dy", "y"))
     check(region([x, ("p", ops.Softmax(), ["x"])]), length=shape[-1])
     check(region([x, ("p", ops.LogSoftmax(), ["x"])]), length=shape[-1])
+    check(region([x, ("p", ops.Sparsemax(), ["x"])]), length=shape[-1])
+    check(region([dy, y, ("g", ops.SparsemaxGrad(), ["dy", "y"])], phase="backward"), length=shape[-1])
     check(region([dy, y, ("g", ops.SoftmaxGrad(), ["dy", "y"])], phase="backward"), length=shape[-1])
 
 
@@ -387,6 +399,21 @@ def test_softmax_of_large_values_does_not_overflow() -> None:
     module = emit(region([image("x", 5), ("p", ops.LogSoftmax(), ["x"])])).load(interpreted=True)
     module.launch(x, y)
     assert difference(y, torch.log_softmax(x.double(), -1)) < 1e-6
+
+
+def test_sparsemax_of_ties_and_extremes() -> None:
+    module = emit(region([image("x", 5), ("p", ops.Sparsemax(), ["x"])])).load(interpreted=True)
+    x = torch.tensor(
+        [[1e4, 1e4, -1e4, 0.0, -1e30], [2.0, 2.0, 2.0, 2.0, 1.75], [0.0, -1.0, 0.0, 0.0, 0.0], [3.0] * 5,
+         [float("-inf"), 0.0, 0.5, float("-inf"), 0.5], [1.0, float("nan"), 0.0, 0.0, 0.0]]
+    )  # fmt: skip
+    (y,) = module.results(len(x))
+    module.launch(x, y)
+    wanted = ops.Sparsemax().reference(x.double())
+    assert wanted[1].tolist() == [0.25] * 4 + [0.0]
+    assert y[-1].isnan().all()
+    assert wanted[-1].isnan().all()
+    assert difference(y[:-1], wanted[:-1]) < 1e-6
 
 
 def test_rows_too_wide_for_a_program_are_refused() -> None:

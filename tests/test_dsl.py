@@ -367,7 +367,7 @@ def image(*shape: int) -> object:
             ShapeError,
             "axis must be one of 1 to 3 of float32[N,8,6,3], got 4",
         ),
-        (lambda: L.ReLU(max_value=-5.0)(image()), ShapeError, "ReLU 're_lu': max_value must be a positive"),
+        (lambda: L.ReLU(max_value=-5.0)(image()), ShapeError, "ReLU 're_lu': max_value must not be negative"),
         (
             lambda: L.Dense(3)(torch.ones(2, 3)),
             ShapeError,

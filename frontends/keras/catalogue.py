@@ -13,6 +13,8 @@ from .. import fields as f
 from ..initializers import from_class_name
 from ..layers import DECLARATIONS, InputLayer, Layer
 from ..layers.wrapper import a_layer
+from ..written import Written
+from .keep import remember
 from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
 
@@ -45,6 +47,9 @@ COMMON_KEYS = frozenset(
 )
 COMMON_ENDINGS = ("_regularizer", "_constraint")
 
+
+MOST_NESTED = 8
+"""Activation layers in one another, as Activation(Activation(ReLU()))."""
 
 APPLICATIONS = frozenset({"LayerScale", "CustomScaleLayer", "StochasticDepth"})
 """Classes that keras.applications registers for itself; from elsewhere these names are somebody's own."""
@@ -98,13 +103,13 @@ def _class_name(spec: LayerSpec) -> str:
     return bare if bare in APPLICATIONS else spec.class_name
 
 
-def declare(spec: LayerSpec) -> Layer:
-    """The layer an entry describes.
+def declare(spec: LayerSpec, depth: int = 0) -> Layer:
+    """The layer an entry describes; depth: how many layers it stands in, as their argument.
 
     Raises UnsupportedLayerError for a key or value without a meaning here, ModelFormatError for a wrong one.
     """
     declaration = DECLARATIONS[_class_name(spec)]
-    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration)
+    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration, depth)
     try:
         return declaration(**arguments, name=spec.name)
     except UnsupportedLayerError as error:
@@ -130,7 +135,7 @@ def sample_shape(batch_shape: Any, place: str) -> list[Any]:
     return batch_shape[1:]
 
 
-def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
+def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[str, Any]:
     known = {field.name: field for field in dataclasses.fields(declaration)}
     known.pop("name")
     known.pop("input_shape")
@@ -142,28 +147,54 @@ def _arguments(spec: LayerSpec, declaration: type[Layer]) -> dict[str, Any]:
         if field is None:
             continue
         if field.metadata.get("check") is a_layer:
-            arguments[key] = _inner_layer(spec, key)
+            arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
             found = value.get("class_name") if isinstance(value, dict) else value
             if known_name := from_class_name(found):
                 arguments[key] = known_name
+        elif field.metadata.get("check") is f.activation:
+            named = _plain(value)
+            arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named
         else:
             arguments[key] = _plain(value)
     return arguments
 
 
-def _inner_layer(spec: LayerSpec, key: str) -> Layer:
-    """The layer that an entry holds as its argument."""
-    place = f"{spec.place}: {key}"
-    entry = get_dict(spec.config, key, place)
-    class_name, config = get_text(entry, "class_name", place), get_dict(entry, "config", place)
-    module, registered = (optional_text(entry, name, place) for name in ("module", "registered_name"))
-    inner = LayerSpec(place, class_name, module, registered, get_text(config, "name", place), config)
+def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:
+    """The layer that an entry holds as its argument `key`; an activation must be one that may stand there.
+
+    depth: how many layers it stands in. Raises UnsafeModelError for one that carries code,
+    UnsupportedLayerError for a class that has no declaration or no place there.
+    """
+    place = f"{spec.place}: {key}" if depth == 1 else spec.place
+    if not isinstance(value, dict):
+        malformed(spec.place, f"{key} must be an object, found {shown(value)}")
+    class_name, config = get_text(value, "class_name", place), get_dict(value, "config", place)
+    module, registered = (optional_text(value, name, place) for name in ("module", "registered_name"))
+    name = optional_text(config, "name", place) or ""
+    inner = LayerSpec(place, class_name, module, registered, name, config)
     if class_name in UNSAFE:
-        raise UnsafeModelError(f"{place}: {class_name} asks for code or files outside the model; replace it")
-    if (why := refusal(inner)) or is_operation(inner):
-        raise UnsupportedLayerError(f"{place}: {why or 'an operation'} is not supported by ConvLoom")
-    return declare(inner)
+        raise UnsafeModelError(
+            f"{place}: {class_name} asks for code or files outside the model, which ConvLoom never runs or "
+            f"opens; replace it"
+        )
+    if depth > MOST_NESTED:
+        raise UnsupportedLayerError(f"{place}: more than {MOST_NESTED} layers stand in one another")
+    why = refusal(inner) or ("an operation" if is_operation(inner) else None)
+    if key == "activation" and (why or not DECLARATIONS[_class_name(inner)].activates):
+        able = ", ".join(cls.__name__ for cls in DECLARATIONS.values() if cls.activates)
+        why = f"{why or f'class {class_name!r:.80}'} cannot stand there; a name can, and {able}"
+    elif why:
+        why = f"{why} is not supported by ConvLoom"
+    if why:
+        raise UnsupportedLayerError(f"{place}: {why}")
+    layer = declare(inner, depth)
+    if "shared_object_id" in value and key == "activation" and type(layer).weights is not Layer.weights:
+        raise UnsupportedLayerError(
+            f"{place}: {layer.label} shares its weights with another layer's activation"
+        )
+    remember(layer, Written(value, keras_3=spec.written is not None and spec.written.keras_3))
+    return layer
 
 
 def _plain(value: Any) -> Any:
@@ -171,7 +202,7 @@ def _plain(value: Any) -> Any:
     if (
         isinstance(value, dict)
         and isinstance(value.get("config"), dict)
-        and value.get("class_name") == "__numpy__"
+        and value.get("class_name") in ("__numpy__", "__tensor__")
     ):
         return value["config"].get("value")
     if isinstance(value, dict) and value.get("class_name") == "function":

@@ -46,6 +46,21 @@ def _translate(spec: ModelSpec) -> None:
     for layer in spec.layers:
         if layer.model is not None:
             _translate(layer.model)
-        word = layer.config.get("activation")
-        if isinstance(word, str) and word in MEANINGS:
-            layer.config = {**layer.config, "activation": MEANINGS[word]}
+        if layer.class_name == "ThresholdedReLU":  # which Keras 3 has as a ReLU
+            layer.class_name = "ReLU"
+            renamed = {"theta": "threshold"}
+            layer.config = {renamed.get(key, key): value for key, value in layer.config.items()}
+        if "activation" in layer.config:
+            layer.config = {**layer.config, "activation": _translated(layer.config["activation"])}
+
+
+def _translated(activation: Any) -> Any:
+    """A name, a function by its name, or a layer that stands as an activation and may hold another."""
+    if isinstance(activation, str):
+        return MEANINGS.get(activation, activation)
+    config = activation.get("config") if isinstance(activation, dict) else None
+    if isinstance(config, str):
+        return {**activation, "config": MEANINGS.get(config, config)}
+    if isinstance(config, dict) and "activation" in config:
+        return {**activation, "config": {**config, "activation": _translated(config["activation"])}}
+    return activation

@@ -72,6 +72,9 @@ def _config_as_written(layer: Layer, name: str, written: Written) -> Json:
     names = {field: key for key, field in layer.aliases.items() if key in written.config}
     for field in fields(layer):
         value = getattr(layer, field.name)
+        if isinstance(value, Layer):  # which has its own part of the file
+            config.update(_said(layer, field.name, value))
+            continue
         if value == written.values.get(field.name) or field.name in ("name", "input_shape"):
             continue
         config.pop(names.get(field.name, ""), None)
@@ -130,10 +133,10 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
 
 def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
+    if isinstance(value, Layer):
+        return _inner_entry(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, Layer):
-        return layer_entry(value, value.name)
     if isinstance(value, Mapping):
         return {str(key): _plain(layer, field, item) for key, item in value.items()}
     if isinstance(value, Sequence):
@@ -141,6 +144,14 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     raise UnsupportedLayerError(
         f"{layer.label}: {field} is a {type(value).__name__}, which Keras's files cannot hold"
     )
+
+
+def _inner_entry(layer: Layer) -> Json:
+    """A layer that is an argument of another, and what it was built for: Keras makes weights only then."""
+    entry = layer_entry(layer, layer.name.replace("/", "_"))
+    if layer.built:
+        entry.setdefault("build_config", {"input_shape": batch_shape(layer.built_for[0])})
+    return entry
 
 
 def _policy(said: Any) -> Json:

@@ -126,7 +126,7 @@ def _slots(block: Any) -> list[Slot]:
     if isinstance(block, Model):
         return list(block.slots())
     if isinstance(block, Layer):
-        return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.built]
+        return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.all_weights]
     return []
 
 

@@ -119,7 +119,7 @@ def group_stem(model: Model, block: Block) -> str | None:
 def homes(layer: Layer) -> dict[str, list[Weight]]:
     """The weights by the part of the layer that Keras keeps them in; "" is the layer itself."""
     parts: dict[str, list[Weight]] = {"": []}
-    for weight in layer.built:
+    for weight in layer.all_weights:
         for home in (*weight.also_in, weight.home):
             parts.setdefault(home, []).append(weight)
     return parts
@@ -146,7 +146,7 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
 
 
 def _built(block: Block) -> tuple[Any, ...]:
-    return block.built if isinstance(block, Layer) else ()
+    return block.all_weights if isinstance(block, Layer) else ()
 
 
 def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) -> Found:
@@ -154,6 +154,9 @@ def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) 
     found: Found = []
     for home, weights in homes(group.layer).items():
         path = _home(file, group, home, label)
+        stored = child(file, path, label)
+        if home.endswith("activation") and isinstance(stored, h5py.Group) and not len(stored):
+            continue  # Keras makes these when the model first runs: it was saved before, and they start anew
         for position, weight in enumerate(weights):
             place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"
             data = child(file, f"{path}/{position}", label)
@@ -168,7 +171,6 @@ def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) 
                 problems.append(str(error))
                 continue
             found.append((group.layer, weight.name, torch.from_numpy(values)))
-        stored = child(file, path, label)
         if isinstance(stored, h5py.Group) and len(stored) > len(weights):
             problems.append(
                 f"{group.layer.label}: the file holds {len(stored)} variables ({path}), "

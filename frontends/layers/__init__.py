@@ -1,5 +1,6 @@
 """The layers, with Keras's names, arguments and defaults."""
 
+from .activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from .adaptive import (
     AdaptiveAveragePooling1D,
     AdaptiveAveragePooling2D,
@@ -11,21 +12,7 @@ from .adaptive import (
 from .attention import GroupQueryAttention, MultiHeadAttention
 from .base import DECLARATIONS, Layer, Weight
 from .conv import Conv1D, Conv2D, Conv3D
-from .core import (
-    ELU,
-    Activation,
-    Dense,
-    Dropout,
-    Flatten,
-    InputLayer,
-    LeakyReLU,
-    Permute,
-    PReLU,
-    ReLU,
-    Rescaling,
-    Reshape,
-    Softmax,
-)
+from .core import Dense, Dropout, Flatten, InputLayer, Permute, Rescaling, Reshape
 from .dot import Dot
 from .einsum import EinsumDense
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization

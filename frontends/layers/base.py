@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
 
@@ -138,6 +138,8 @@ class Layer(Block):
         self.values: dict[str, torch.Tensor] = {}
         self.operation = False
         self._built_for: tuple[TensorType, ...] = ()
+        self._activation_built: tuple[Weight, ...] = ()
+        self._owner: Layer | None = None
 
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
@@ -151,6 +153,10 @@ class Layer(Block):
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         """The weights for inputs of these types, in Keras's order."""
         return []
+
+    def pointwise(self) -> bool:
+        """Whether one formula makes each value of the result from the one in its place, wherever that is."""
+        return False
 
     def build(self, b: Builder, *inputs: str) -> str | list[str]:
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
@@ -191,6 +197,37 @@ class Layer(Block):
         if not self._built_for:
             BUDGET.get().weights(sum(prod(weight.shape) for weight in weights), self.label)
             self.built, self._built_for = weights, tuple(inputs)
+        self._activation_built = self._activation_weights(inputs)
+
+    def _activation_weights(self, inputs: Sequence[TensorType]) -> tuple[Weight, ...]:
+        """The weights of the layer that stands as this one's activation: Keras keeps them in that part."""
+        activation = getattr(self, "activation", None)
+        if not isinstance(activation, Layer):
+            return ()
+        linear = replace(self, activation=None)  # type: ignore[call-arg]
+        linear.built = self.built
+        activation.stand_in(self, linear.results(inputs))
+        return tuple(
+            replace(
+                weight,
+                home=f"activation/{weight.home}".rstrip("/"),
+                trainable=weight.trainable and activation.trainable,
+            )
+            for weight in activation.all_weights
+        )
+
+    def stand_in(self, owner: Layer, inputs: Sequence[TensorType]) -> None:
+        """Prepare it as the activation of `owner`, which keeps its weights.
+
+        Raises ShapeError where inputs do not fit, and where it has weights and works elsewhere too.
+        """
+        try:
+            self.prepare(inputs)
+        except ShapeError as error:
+            raise owner.fail(f"activation: {error}") from None
+        if self.all_weights and (self._calls or self._owner not in (None, owner)):
+            raise owner.fail(f"its activation {self.label} has weights and works elsewhere too; make two")
+        self._owner = owner
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         result = self.build(Builder(into, self, call, options=options), *inputs)
@@ -201,9 +238,14 @@ class Layer(Block):
         """The inputs its weights were made for; none before it is first called."""
         return self._built_for
 
+    @property
+    def all_weights(self) -> tuple[Weight, ...]:
+        """`built`, its own weights, then those of the layer that stands as its activation."""
+        return (*self.built, *self._activation_built)
+
     def count_params(self) -> int:
         """Numbers in the layer's weights; 0 before it is first called."""
-        return sum(prod(weight.shape) for weight in self.built)
+        return sum(prod(weight.shape) for weight in self.all_weights)
 
     def __repr__(self) -> str:
         return f"<{self.label}>"

@@ -45,7 +45,7 @@ class _Convolution(Layer):
     data_format: str | None = f.option(f.data_format, default=None)
     dilation_rate: f.PairLike = f.option(SIZES, default=1)
     groups: int = f.option(f.count, default=1)
-    activation: str | None = f.option(f.activation, default=None)
+    activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")

@@ -13,7 +13,7 @@ from ..budget import BUDGET
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
-from .parts import activate, affine, fits_in, on_last_axis, to_channels_last
+from .parts import activate, affine, fits_in, to_channels_last
 
 
 class InputLayer(Layer):
@@ -49,7 +49,7 @@ class Dense(Layer):
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"quantization_config": (None,), "lora_rank": (None,)}
 
     units: int = f.option(f.count)
-    activation: str | None = f.option(f.activation, default=None)
+    activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")
@@ -131,73 +131,6 @@ class Dropout(Layer):
         return b.add(ops.Dropout(self.rate, shared), inputs[0])
 
 
-class Activation(Layer):
-    """An activation by name."""
-
-    activation: str = f.option(f.activation)
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return activate(b, inputs[0], self.activation, alone=True)
-
-
-class ReLU(Layer):
-    """min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
-
-    max_value: float | None = f.option(f.maybe(f.positive), default=None)
-    negative_slope: float = f.option(f.number, default=0.0)
-    threshold: float = f.option(f.number, default=0.0)
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(self._op(), inputs[0])
-
-    def _op(self) -> ops.Activation:
-        """The plainest op of this meaning, for the kernels and rewrites that know it."""
-        match self.max_value, self.negative_slope, self.threshold:
-            case None, 0.0, 0.0:
-                return ops.Relu()
-            case 6.0, 0.0, 0.0:
-                return ops.Relu6()
-            case None, slope, 0.0:
-                return ops.LeakyRelu(slope)
-            case most, slope, threshold:
-                return ops.GeneralRelu(most, slope, threshold)
-
-
-class LeakyReLU(Layer):
-    """x where x >= 0, else negative_slope * x."""
-
-    aliases: ClassVar[dict[str, str]] = {"alpha": "negative_slope"}
-
-    negative_slope: float = f.option(f.number, default=0.3)
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.LeakyRelu(self.negative_slope), inputs[0])
-
-
-class ELU(Layer):
-    """x where x > 0, else alpha * (exp(x) - 1)."""
-
-    alpha: float = f.option(f.number, default=1.0)
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Elu(self.alpha), inputs[0])
-
-
-class Softmax(Layer):
-    """exp(x) / sum of exp(x) along one axis."""
-
-    axis: int = f.option(f.axis, default=-1)
-
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        rank = inputs[0].rank
-        if not self.axis % rank >= 1 or not -rank <= self.axis < rank:
-            raise self.fail(f"axis must be one of 1 to {rank - 1} of {inputs[0]}, got {self.axis}")
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        axis = self.axis % b.type(inputs[0]).rank
-        return on_last_axis(b, inputs[0], axis, lambda x: b.add(ops.Softmax(), x))
-
-
 class Rescaling(Layer):
     """x * scale + offset, each a number, or numbers that broadcast against x as NumPy does."""
 
@@ -214,25 +147,3 @@ class Rescaling(Layer):
         if f.array_shape(self.scale) or f.array_shape(self.offset):
             return affine(b, inputs[0], self.scale, self.offset)
         return b.add(ops.Scale(self.scale, self.offset), inputs[0])
-
-
-class PReLU(Layer):
-    """x where x > 0, else alpha * x, alpha being trained (He et al. 2015).
-
-    shared_axes: the axes along which one alpha holds.
-    """
-
-    alpha_initializer: str = f.option(f.initializer, default="zeros")
-    shared_axes: Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
-
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        if any(not 1 <= axis < inputs[0].rank for axis in self.shared_axes or ()):
-            raise self.fail(f"shared_axes must be of 1 to {inputs[0].rank - 1}, got {self.shared_axes}")
-
-    def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
-        shared = self.shared_axes or ()
-        sizes = enumerate(inputs[0].size()[1:], start=1)
-        return [Weight("alpha", tuple(1 if i in shared else n for i, n in sizes), self.alpha_initializer)]
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Prelu(), inputs[0], b.weight("alpha"))

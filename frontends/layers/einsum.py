@@ -105,7 +105,7 @@ class EinsumDense(Layer):
 
     equation: str = f.option(f.text)
     output_shape: int | Sequence[int | None] = f.option(f.some_sizes)
-    activation: str | None = f.option(f.activation, default=None)
+    activation: f.ActivationLike = f.option(f.activation, default=None)
     bias_axes: str | None = f.option(f.maybe(f.text), default=None)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")

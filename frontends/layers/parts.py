@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 from ...graph import ops
 from ...graph.errors import ShapeError
+from ...graph.op import Op
 from ...graph.types import TensorType, broadcast
 from ..activations import ACTIVATIONS
-from ..fields import Array, array_numbers, array_shape
+from ..fields import ActivationLike, Array, array_numbers, array_shape
 from ..lowering import Builder
-
-if TYPE_CHECKING:
-    from .base import Layer
+from .base import Layer
 
 
-def activate(b: Builder, x: str, name: str | None, alone: bool = False) -> str:
-    """x through an activation of the table; its node is "<layer>/<activation>", or the layer's if alone."""
-    op = ACTIVATIONS[name or "linear"]
-    return x if op is None else b.add(op, x, suffix="" if alone else op.op_name())
+def activate(b: Builder, x: str, activation: ActivationLike, alone: bool = False) -> str:
+    """x through an activation; its node is "<layer>/<activation>", or the layer's own if alone."""
+    if isinstance(activation, Layer):
+        return activation.build(b if alone else b.within(activation.name), x)
+    name = str(activation or "linear")
+    known = ACTIVATIONS[name]
+    if known is None:
+        return x
+    if isinstance(known, Op):
+        return b.add(known, x, suffix="" if alone else known.op_name())
+    return known(b if alone else b.within(name), x)
+
+
+def is_pointwise(activation: ActivationLike) -> bool:
+    """Whether it commutes with transposes: one formula for every value, wherever that stands."""
+    if isinstance(activation, Layer):
+        return activation.pointwise()
+    known = ACTIVATIONS[str(activation or "linear")]
+    return known is None or isinstance(known, ops.Activation)
 
 
 def known(b: Builder, value: Array, suffix: str) -> str:
@@ -91,13 +104,12 @@ def _matrices(b: Builder, x: str, op: ops.Resize) -> list[str]:
     return [made[int(b.type(x).shape[a]), s] for a, s in zip(op.axes, op.sizes, strict=True)]
 
 
-def late_activation(name: str | None) -> tuple[str | None, str | None]:
+def late_activation(activation: ActivationLike) -> tuple[ActivationLike, ActivationLike]:
     """An activation as (within the layout of the layer's work, after it).
 
-    Softmax runs over the last axis of the result, whichever that is; others commute with transposes.
+    Softmax runs over the last axis of the result, whichever that is, and PReLU has a weight for each place.
     """
-    late = name in ("softmax", "log_softmax")
-    return (None, name) if late else (name, None)
+    return (activation, None) if is_pointwise(activation) else (None, activation)
 
 
 def channels(kind: TensorType, data_format: str | None) -> int:
@@ -131,14 +143,25 @@ def in_layout(b: Builder, x: str, data_format: str | None, body: Callable[[str],
     return b.add(ops.Transpose((0, rank - 1, *range(1, rank - 1))), result, suffix="to_channels_first")
 
 
-def on_last_axis(b: Builder, x: str, axis: int, body: Callable[[str], str]) -> str:
-    """body(x) with `axis` moved to the end, and back."""
+def on_last_axis(b: Builder, x: str, axes: int | Sequence[int], body: Callable[[str], str]) -> str:
+    """body(x) with the axis, or several as one, moved to the end, and back. body keeps the shape."""
+    moved = [axes] if isinstance(axes, int) else sorted(axes)
     rank = b.type(x).rank
-    if axis == rank - 1:
-        return body(x)
-    order = (*(i for i in range(rank) if i != axis), axis)
+    order = (*(i for i in range(rank) if i not in moved), *moved)
+    if stay := order == tuple(range(rank)):
+        last = x
+    else:
+        last = b.add(ops.Transpose(order), x, suffix="to_last_axis")
+    if len(moved) == 1:
+        result = body(last)
+    else:
+        sizes = b.type(last).size()[1:]
+        kept = sizes[: rank - 1 - len(moved)]
+        joined = b.add(ops.Reshape((*kept, prod(sizes[len(kept) :]))), last, suffix="joined")
+        result = b.add(ops.Reshape(sizes), body(joined), suffix="apart")
+    if stay:
+        return result
     inverse = tuple(order.index(i) for i in range(rank))
-    result = body(b.add(ops.Transpose(order), x, suffix="to_last_axis"))
     return b.add(ops.Transpose(inverse), result, suffix="from_last_axis")
 
 

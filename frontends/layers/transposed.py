@@ -36,7 +36,7 @@ class _Transposed(Layer):
     output_padding: f.PairLike | None = f.option(EXTRA, default=None)
     data_format: str | None = f.option(f.data_format, default=None)
     dilation_rate: f.PairLike = f.option(SIZES, default=1)
-    activation: str | None = f.option(f.activation, default=None)
+    activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: str = f.option(f.initializer, default="zeros")

@@ -40,5 +40,5 @@ class _Wrapper(Layer):
                 home=f"layer/{weight.home}".rstrip("/"),
                 trainable=weight.trainable and self.layer.trainable,
             )
-            for weight in self.layer.built
+            for weight in self.layer.all_weights
         ]

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..errors import ShapeError
-from ..types import TensorType
-from .pointwise import Multiply, _Pointwise
+from .pointwise import _Pointwise
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -131,72 +129,24 @@ class Gelu(Activation):
 
 @dataclass(frozen=True)
 class Elu(Activation):
-    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
+    """scale * x where x > 0, else scale * alpha * (exp(input_scale * x) - 1); alpha, scale >= 0.
 
-    alpha: float = 1.0
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.elu(inputs[0], self.alpha)
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, 1.0, saved + self.alpha).to(saved.dtype)
-
-
-@dataclass(frozen=True)
-class GeneralRelu(Activation):
-    """Keras's ReLU layer with all its arguments.
-
-    min(x, max_value) where x > threshold, else negative_slope * (x - threshold).
+    With alpha alone ELU (Clevert et al. 2015); with scale SELU (Klambauer et al. 2017); with input_scale
+    1 / alpha CELU (Barron 2017).
     """
 
-    saves: ClassVar[str] = "input"
-    max_value: float | None = None
-    negative_slope: float = 0.0
-    threshold: float = 0.0
+    alpha: float = 1.0
+    scale: float = 1.0
+    input_scale: float = 1.0
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        kept = x if self.max_value is None else x.clamp(max=self.max_value)
-        below = self.negative_slope * (x - self.threshold) if self.negative_slope else torch.zeros_like(x)
-        return torch.where(x <= self.threshold, below, kept)
+        below = self.alpha * torch.expm1(self.input_scale * x.clamp(max=0))
+        return self.scale * torch.where(x > 0, x, below)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        slope = torch.where(saved > self.threshold, 1.0, self.negative_slope).to(saved.dtype)
-        if self.max_value is None:
-            return slope
-        above = (saved > self.threshold) & (saved >= self.max_value)
-        return torch.where(above, torch.zeros_like(saved), slope)
-
-
-@dataclass(frozen=True)
-class HardSigmoid(Activation):
-    """slope * x + offset between 0 and 1.
-
-    Keras 3 has slope 1/6, which is relu6(x + 3) / 6; Keras 2 has slope 0.2.
-    """
-
-    slope: float = 1 / 6
-    offset: float = 0.5
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return (inputs[0] * self.slope + self.offset).clamp(0.0, 1.0)
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return self.slope * ((saved > 0) & (saved < 1)).to(saved.dtype)
-
-
-@dataclass(frozen=True)
-class HardSwish(Activation):
-    """x * relu6(x + 3) / 6, also called hard SiLU (Howard et al. 2019)."""
-
-    saves: ClassVar[str] = "input"
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.hardswish(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        middle = torch.where(saved < 3, saved / 3 + 0.5, 1.0)
-        return torch.where(saved <= -3, 0.0, middle).to(saved.dtype)
+        below = self.input_scale * (saved + self.scale * self.alpha)
+        return torch.where(saved > 0, self.scale, below).to(saved.dtype)
 
 
 @dataclass(frozen=True)
@@ -211,6 +161,47 @@ class Softplus(Activation):
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(saved)
+
+
+@dataclass(frozen=True)
+class LogSigmoid(Activation):
+    """log(sigmoid(x)) = -softplus(-x); derivative 1 - exp(y)."""
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return -Softplus().reference(-inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return -torch.expm1(saved)
+
+
+@dataclass(frozen=True)
+class Squareplus(Activation):
+    """(x + sqrt(x^2 + b)) / 2 with b > 0 (Barron 2021).
+
+    With s = sqrt(x^2 + b) the derivative is y / s, and y (s - x) / 2 = b / 4 makes it 1 / (1 + b / (4 y^2)).
+    """
+
+    b: float = 4.0
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        return (x + torch.sqrt(x * x + self.b)) / 2
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return 1 / (1 + self.b / (4 * saved * saved))
+
+
+@dataclass(frozen=True)
+class TanhShrink(Activation):
+    """x - tanh(x); derivative tanh(x)^2."""
+
+    saves: ClassVar[str] = "input"
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.tanhshrink(inputs[0])
+
+    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(saved).square()
 
 
 @dataclass(frozen=True)
@@ -298,40 +289,3 @@ class ActivationGrad(_Pointwise):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, saved = inputs
         return dy * self.activation.derivative(saved)
-
-
-@dataclass(frozen=True)
-class Prelu(_Pointwise):
-    """x where x > 0, else alpha * x, with trained slopes alpha (He et al. 2015); alpha broadcasts to x."""
-
-    operands: ClassVar[tuple[str, ...]] = ("x", "alpha")
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        x, alpha = inputs
-        if super().infer(x, alpha) != x:
-            raise ShapeError(f"prelu's alpha {alpha} does not broadcast to {x}")
-        return x
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x, alpha = inputs
-        return torch.where(x > 0, x, alpha * x)
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        """dx with slope 1 or alpha; d_alpha = dy * min(x, 0), summed over what alpha is shared by."""
-        x, alpha = build.operand(node, 0), build.operand(node, 1)
-        dx = build.if_needed(x, PreluGrad(), dy, x.name, alpha.name)
-        if alpha.name not in build.needed:
-            return [dx, None]
-        below = build.add(GeneralRelu(max_value=0.0, negative_slope=1.0), x.name)
-        return [dx, build.sum_to(build.add(Multiply(), dy, below), alpha)]
-
-
-@dataclass(frozen=True)
-class PreluGrad(_Pointwise):
-    """dy where x > 0, else alpha * dy."""
-
-    operands: ClassVar[tuple[str, ...]] = ("dy", "x", "alpha")
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, x, alpha = inputs
-        return torch.where(x > 0, dy, alpha * dy)

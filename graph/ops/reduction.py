@@ -1,4 +1,4 @@
-"""Reductions: sums and means over axes, softmax, and the losses."""
+"""Reductions: sums and means over axes, softmax and sparsemax, and the losses."""
 
 from __future__ import annotations
 
@@ -126,6 +126,53 @@ class SoftmaxGrad(_Reduction):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, y = inputs
         return y * (dy - (dy * y).sum(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Sparsemax(_Reduction):
+    """The nearest probabilities to x over the last axis: max(x - t, 0), t such that they sum to 1.
+
+    With z in descending order and S its running sums, t = (S_k - 1) / k for the largest k at which
+    1 + k z_k > S_k (Martins & Astudillo 2016).
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 6 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        z = inputs[0] - inputs[0].amax(-1, keepdim=True)
+        ordered = z.sort(-1, descending=True).values
+        sums = ordered.cumsum(-1)
+        place = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+        k = (1 + place * ordered > sums).sum(-1, keepdim=True).clamp(min=1)
+        return (z - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [build.if_needed(build.operand(node, 0), SparsemaxGrad(), dy, node.name)]
+
+
+@dataclass(frozen=True)
+class SparsemaxGrad(_Reduction):
+    """dy - the mean of dy over the places where y > 0, there; 0 elsewhere. y: the sparsemax's output."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "y")
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 4 * output.elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        dy, y = inputs
+        kept = y > 0
+        mean = (dy * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
+        return torch.where(kept, dy - mean, torch.zeros_like(dy))
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------

@@ -16,6 +16,7 @@ from ...graph.ops import (
     BatchNorm,
     BatchNormGrad,
     Cast,
+    Clip,
     Divide,
     Dropout,
     Elu,
@@ -23,10 +24,12 @@ from ...graph.ops import (
     ExtremumGrad,
     Gelu,
     GeneralRelu,
+    HardShrink,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
     Log,
+    LogSigmoid,
     Maximum,
     Minimum,
     Mish,
@@ -40,19 +43,25 @@ from ...graph.ops import (
     Scale,
     Sigmoid,
     Softplus,
+    SoftShrink,
     Softsign,
+    SparsePlus,
     Sqrt,
     Square,
+    Squareplus,
     Subtract,
     Swish,
     Tanh,
+    TanhShrink,
+    Threshold,
 )
 from .forms import Form, form, inplace, like, wide
 
 OWN_RESULT = (
-    Abs, ActivationGrad, Add, BatchNorm, BatchNormGrad, Divide, Elu, Exp, ExtremumGrad, Gelu, GeneralRelu,
-    HardSigmoid, HardSwish, LeakyRelu, Log, Maximum, Minimum, Mish, Multiply, Normalize, Prelu, PreluGrad,
-    Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, Softsign, Sqrt, Square, Subtract, Swish, Tanh,
+    Abs, ActivationGrad, Add, BatchNorm, BatchNormGrad, Clip, Divide, Elu, Exp, ExtremumGrad, Gelu,
+    GeneralRelu, HardShrink, HardSigmoid, HardSwish, LeakyRelu, Log, LogSigmoid, Maximum, Minimum, Mish,
+    Multiply, Normalize, Prelu, PreluGrad, Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, SoftShrink,
+    Softsign, SparsePlus, Sqrt, Square, Squareplus, Subtract, Swish, Tanh, TanhShrink, Threshold,
 )  # fmt: skip
 """Ops whose result is always new memory. The others (BroadcastTo, Cast, Dropout) may hand on their operand
 itself."""
@@ -108,11 +117,13 @@ def _as_defined(op: Cast | Dropout) -> Form:
 
 
 # -- activations ----------
-@inplace(Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Swish, Elu, HardSwish, Mish, Exp, Log, Sqrt, Abs)
+@inplace(Clip, Relu, Relu6, LeakyRelu, Sigmoid, Tanh, Swish, Elu, HardSwish, Mish, Exp, Log, Sqrt, Abs)
 def _activation_in_place(op: Activation) -> Form:
     match op:
         case Relu6():
             return lambda x: F.hardtanh_(x, 0.0, 6.0)
+        case Clip(low=low, high=high):
+            return lambda x: x.clamp_(low, high)
         case LeakyRelu(slope=slope):
             return lambda x: F.leaky_relu_(x, slope)
         case Sigmoid():
@@ -121,8 +132,8 @@ def _activation_in_place(op: Activation) -> Form:
             return torch.tanh_
         case Swish():
             return lambda x: F.silu(x, inplace=True)
-        case Elu(alpha=alpha):
-            return lambda x: F.elu_(x, alpha)
+        case Elu(alpha=alpha, scale=scale, input_scale=inner):
+            return lambda x: torch.ops.aten.elu_.default(x, alpha, scale, inner)
         case HardSwish():
             return lambda x: F.hardswish(x, inplace=True)
         case Mish():
@@ -150,6 +161,21 @@ def _softplus(op: Softplus) -> Form:
     return lambda x: F.softplus(x, threshold=40.0)  # beyond which exp(-x) is below float64's resolution
 
 
+@form(Elu, HardShrink, LogSigmoid, SoftShrink, Threshold)
+def _torch_s_own(op: Activation) -> Form:
+    """PyTorch's operators where the definitions take several: one pass each."""
+    match op:
+        case Elu(alpha=alpha, scale=scale, input_scale=inner):
+            return lambda x: torch.ops.aten.elu.default(x, alpha, scale, inner)
+        case HardShrink(threshold=threshold):
+            return lambda x: F.hardshrink(x, threshold)
+        case SoftShrink(threshold=threshold):
+            return lambda x: F.softshrink(x, threshold)
+        case Threshold(threshold=threshold, value=value):
+            return lambda x: F.threshold(x, threshold, value)
+    return F.logsigmoid
+
+
 @form(ActivationGrad)
 def _activation_grad(op: ActivationGrad) -> Form:
     """PyTorch's own derivatives: one pass each."""
@@ -159,6 +185,8 @@ def _activation_grad(op: ActivationGrad) -> Form:
             return lambda dy, y: aten.threshold_backward.default(dy, like(dy, y), 0)
         case Relu6():
             return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), 0.0, 6.0)
+        case Clip(low=low, high=high):
+            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), low, high)
         case LeakyRelu(slope=slope):
             return lambda dy, y: aten.leaky_relu_backward.default(dy, like(dy, y), slope, False)
         case Sigmoid():
@@ -176,8 +204,10 @@ def _activation_grad(op: ActivationGrad) -> Form:
             return lambda dy, x: aten.mish_backward.default(dy, like(dy, x))
         case Softplus():
             return lambda dy, x: aten.softplus_backward.default(dy, like(dy, x), 1.0, 40.0)
-        case Elu(alpha=alpha):
-            return lambda dy, y: aten.elu_backward.default(dy, alpha, 1.0, 1.0, True, like(dy, y))
+        case Threshold(threshold=threshold):
+            return lambda dy, x: aten.threshold_backward.default(dy, like(dy, x), threshold)
+        case Elu(alpha=alpha, scale=scale, input_scale=inner):
+            return lambda dy, y: aten.elu_backward.default(dy, alpha, scale, inner, True, like(dy, y))
     return op.reference
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ...graph.ops import LogSoftmax, LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad
+from ...graph.ops import LogSoftmax, LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad, Sparsemax
 from .forms import Form, form, like, wide
 
 
@@ -36,6 +36,11 @@ def _softmax_grad(op: SoftmaxGrad) -> Form:
         return result
 
     return run
+
+
+@form(Sparsemax)
+def _sparsemax(op: Sparsemax) -> Form:
+    return lambda x: like(x, op.reference(x.to(wide(x.dtype))))
 
 
 @form(SoftmaxCrossEntropy)
