@@ -74,11 +74,9 @@ class _Convolution(Layer):
 
         def convolve(x: str) -> str:
             axes = convolution_axes(self, spatial(b.type(x)))
-            bias = [b.weight("bias")] if self.use_bias else []
+            kernel, *bias = [b.weight(weight.name) for weight in self.built]
             if self.spatial_rank == 3:
-                return convolve_volume(
-                    b, x, b.weight("kernel"), bias, axes, self.groups, lambda y: activate(b, y, early)
-                )
+                return convolve_volume(b, x, kernel, bias, axes, self.groups, lambda y: activate(b, y, early))
             op, kernel = convolution(axes, self.groups), kernel_as_image(b, "kernel")
             return as_image(b, x, lambda image: activate(b, b.add(op, image, kernel, *bias), early))
 
