@@ -124,6 +124,13 @@ def numbers(value: Any) -> float | tuple[float, ...]:
     return number(value)
 
 
+def listed(value: Any) -> Sequence[Any]:
+    """A list or a tuple."""
+    if not isinstance(value, (list, tuple)):
+        raise ShapeError(f"must be a list, got {value!r:.80}")
+    return value
+
+
 def open_shape(value: Any) -> tuple[int | None, ...]:
     """Sizes, None on axes left open."""
     if not isinstance(value, (list, tuple)):

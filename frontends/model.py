@@ -305,6 +305,11 @@ class Sequential(Model):
         self._chain.append(layer)
         self._reopen()
 
+    @property
+    def end(self) -> SymbolicTensor | None:
+        """What the chain gives so far; None before it has an input shape."""
+        return self._last
+
     def _after(self, tensor: SymbolicTensor, layer: Block) -> SymbolicTensor:
         result = layer(tensor)
         if not isinstance(result, SymbolicTensor):

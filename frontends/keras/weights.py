@@ -24,6 +24,7 @@ from ...graph.op import snake_case
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
 from ..model import Model, Sequential
+from ..operations import Operation
 from .hdf5 import check_storage, child, child_names, first_line, open_hdf5, read_array
 from .legacy import Found, legacy_root, read_legacy
 from .limits import DEFAULT, Limits
@@ -107,7 +108,7 @@ def _read_by_class(model: Model, file: h5py.File, label: str) -> tuple[Found, li
 
 def group_stem(model: Model, block: Block) -> str | None:
     """What the group of a block is called before it is numbered; None where it has no group."""
-    if isinstance(block, Layer) and block.operation:
+    if isinstance(block, Operation):
         return None
     if isinstance(model, Sequential) and isinstance(block, InputLayer):
         return None

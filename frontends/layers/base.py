@@ -82,6 +82,11 @@ class Layer(Block):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(eq=False, repr=False)(cls)
+        cls.declare()
+
+    @classmethod
+    def declare(cls) -> None:
+        """Enter the class in the list of those that files may name."""
         if not cls.__name__.startswith("_"):
             DECLARATIONS[cls.__name__] = cls
 
@@ -117,7 +122,6 @@ class Layer(Block):
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
         self.values: dict[str, torch.Tensor] = {}
-        self.operation = False
         self._built_for: tuple[TensorType, ...] = ()
 
     def _checked_name(self, name: Any) -> str:

@@ -29,6 +29,9 @@ class InputLayer(Layer):
     shape: Sequence[int] = f.option(f.image_shape)
     dtype: str = f.option(f.choice(*DTYPES), default="float32")
 
+    saved_shape: ClassVar[tuple[int | None, ...] | None] = None
+    """The shape its file gave, with the batch, open axes as None: what a file of it says again."""
+
     @property
     def type(self) -> TensorType:
         return TensorType((BATCH, *self.shape), self.dtype)

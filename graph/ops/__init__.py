@@ -33,7 +33,7 @@ from .contraction import (
     DenseDataGrad,
     DenseWeightGrad,
 )
-from .movement import Concat, Pad, Reshape, Slice, Transpose
+from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
 from .pointwise import (
     Add,
     BatchNorm,
@@ -71,7 +71,7 @@ __all__ = [
     "BatchNormGrad", "BinaryCrossEntropy", "BroadcastTo", "Cast", "CategoricalCrossEntropy", "Concat",
     "Constant", "Conv2D", "Conv2DDataGrad", "Conv2DTranspose", "Conv2DWeightGrad", "Dense",
     "DenseDataGrad", "DenseWeightGrad", "Divide", "Dropout", "DropoutMask", "Elu", "Exp",
-    "ExtremumGrad", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "Input", "InterpolationMatrix",
+    "ExtremumGrad", "Flip", "Gelu", "GeneralRelu", "HardSigmoid", "HardSwish", "Input", "InterpolationMatrix",
     "LeakyRelu", "Log", "LogSoftmax", "LossGrad", "MaxPool2D", "MaxPoolIndex2D", "MaxUnpool2D", "Maximum",
     "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad", "Parameter", "Prelu",
     "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice",
