@@ -365,7 +365,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     LossGrad: _loss_grad,
     Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
     Pad: _pad,
-    Flip: lambda op, result, x: f"{x}.flip({tuple_text(map(str, op.axes))})",
+    Flip: lambda op, result, x: f"{x}.flip({op.axes})",
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
     **{cls: lambda op, result, x: _ACTIVATION[type(op)](op, x) for cls in _ACTIVATION},
