@@ -91,7 +91,7 @@ class _Assembler:
     def _sequential(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Sequential:
         model = Sequential(name=spec.name)
         if entry := first_shape(spec):
-            model.add(input_layer(entry, wanted[0] if wanted else None))
+            model.add(input_layer(entry, wanted[0] if wanted else None, self._resizing))
         for layer in spec.layers[_begins_with_input(spec) :]:
             with _Place(layer.place):
                 if is_operation(layer):
@@ -117,7 +117,7 @@ class _Assembler:
             malformed(spec.place, f"has {len(spec.inputs)} inputs, called with {len(wanted)}")
         for position, entry in enumerate(input_specs(spec)):
             if entry.name not in blocks:
-                blocks[entry.name] = input_layer(entry, wanted[position] if wanted else None)
+                blocks[entry.name] = input_layer(entry, wanted[position] if wanted else None, self._resizing)
         values: dict[Node, list[SymbolicTensor]] = {}
         for name, k in ordered(spec):
             layer = layers[name]

@@ -108,10 +108,11 @@ def _shown(shape: Sequence[Any]) -> str:
 
 
 # -- the layer -----------------------------------------------------------------------------------------------
-def input_layer(entry: LayerSpec, wanted: Shape | None) -> InputLayer:
-    """The input of an entry. wanted: its shape without the batch, where the file's own is not to be used.
+def input_layer(entry: LayerSpec, wanted: Shape | None, resizing: bool = False) -> InputLayer:
+    """The input of an entry. wanted: its shape without the batch, which gives open axes their size.
 
-    Raises ShapeError for an open axis without a size, and for a wanted shape of another rank.
+    resizing: whether sizes may be replaced that the file does give. Raises ShapeError for an open axis
+    without a size, and for a wanted shape of another rank.
     """
     saved = batch_shape(entry)
     sample = saved[1:]
@@ -127,6 +128,11 @@ def input_layer(entry: LayerSpec, wanted: Shape | None) -> InputLayer:
             f"{entry.place}: input_shape {tuple(wanted)} has {len(wanted)} axes; {shown(entry.name)} has the "
             f"shape {_shown(saved)}, {len(sample)} without the batch"
         )
+    for axis, (said, size) in enumerate(zip(sample, wanted or sample, strict=True), start=1):
+        if said not in (None, size) and not resizing:
+            raise ShapeError(
+                f"{entry.place}: axis {axis} of {shown(entry.name)} {_shown(saved)} cannot be {size}"
+            )
     layer = declare_input(entry, sample if wanted is None else wanted)
     kept = [None if said is None else size for said, size in zip(sample, layer.shape, strict=True)]
     layer.saved_shape = (saved[0], *kept)
