@@ -48,6 +48,7 @@ from ..graph.ops import (
     Softsign,
     Sqrt,
     Square,
+    Step,
     Subtract,
     Swish,
     Tanh,
@@ -250,6 +251,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Log: lambda op, x: f"tl.log({x})",
     Sqrt: lambda op, x: f"tl.sqrt({x})",
     Abs: lambda op, x: f"tl.abs({x})",
+    Step: lambda op, x: f"tl.where({x} > 0, 1.0, 0.0)",
     Prelu: lambda op, x, alpha: f"tl.where({x} > 0, {x}, {alpha} * {x})",
     PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",
 }

@@ -207,6 +207,7 @@ CASES: list[Case] = [
     Case(ops.Concat(1), (IMAGE, (N, 2, 5, 3))),
     Case(ops.Concat(-2), (IMAGE, (N, 7, 1, 3))),
     Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
+    Case(ops.Step(), (IMAGE,)),
     Case(ops.Flip((1, 3)), (IMAGE,)),
     Case(ops.Flip((2,)), ((N, 5, 7),)),
     Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),

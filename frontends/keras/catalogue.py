@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
     if (
         isinstance(value, dict)
         and isinstance(value.get("config"), dict)
-        and value.get("class_name") == "__numpy__"
+        and value.get("class_name") in ("__numpy__", "__tensor__")
     ):
         return value["config"].get("value")
     if isinstance(value, dict) and value.get("class_name") == "function":

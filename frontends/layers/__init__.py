@@ -18,6 +18,7 @@ from .core import (
     Softmax,
 )
 from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
+from .masking import Masking
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
 from .normalization import BatchNormalization
@@ -56,6 +57,7 @@ __all__ = [
     "LayerNormalization",
     "LayerScale",
     "LeakyReLU",
+    "Masking",
     "MaxPooling2D",
     "Maximum",
     "Minimum",

@@ -50,6 +50,7 @@ from .pointwise import (
     RsqrtPlus,
     Scale,
     Square,
+    Step,
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
@@ -76,5 +77,5 @@ __all__ = [
     "MeanSquaredError", "Minimum", "Mish", "Multiply", "Normalize", "Pad", "Parameter", "Prelu",
     "PreluGrad", "Reduce", "Relu", "Relu6", "Reshape", "RsqrtPlus", "Scale", "Sigmoid", "Slice",
     "Softmax", "SoftmaxCrossEntropy", "SoftmaxGrad", "Softplus", "Softsign", "Sqrt", "Square",
-    "Subtract", "Swish", "Tanh", "Transpose",
+    "Step", "Subtract", "Swish", "Tanh", "Transpose",
 ]  # fmt: skip
