@@ -258,6 +258,7 @@ def _arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
     except (
         ValueError,
         EOFError,
+        MemoryError,  # a header may claim any size
     ) as error:  # pickled objects, which a stranger's file must not bring, among them
         raise ConvLoomError(f"{path} is no .npy or .npz file of plain arrays: {error}") from None
 

@@ -20,6 +20,8 @@ PairLike = int | Sequence[int]
 PaddingLike = str | int | Sequence[int] | Sequence[Sequence[int]]
 
 LARGEST = 2**31 - 1
+MOST_AXES = 32
+"""Of one value; a list of a million sizes would multiply to a number of a million digits."""
 
 
 def option(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
@@ -91,9 +93,16 @@ def pair(value: Any) -> Pair:
     return values[0], values[1]
 
 
+def few(value: Any) -> Any:
+    """A list that has no more entries than a value has axes."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_AXES:
+        raise ShapeError(f"has {len(value):,} entries; a value has at most {MOST_AXES} axes")
+    return value
+
+
 def sizes(value: Any) -> tuple[int, ...]:
     """Integers, one an axis; -1 stands for the size that follows from the others."""
-    values = (value,) if _is_int(value) else value
+    values = (value,) if _is_int(value) else few(value)
     if not isinstance(values, (list, tuple)) or not all(_is_int(v) and (v == -1 or v > 0) for v in values):
         raise ShapeError(f"must be positive integers, one of them -1 at most, got {value!r}")
     if list(values).count(-1) > 1:
@@ -105,7 +114,7 @@ def image_shape(value: Any) -> tuple[int, ...]:
     """The shape of one sample, without the batch."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a tuple of positive integers without the batch axis, got {value!r}")
-    if any(v is None for v in value):
+    if any(v is None for v in few(value)):
         raise ShapeError(
             f"must be known on every axis but the batch, got {tuple(value)!r}; give each axis a size"
         )
@@ -125,10 +134,11 @@ def numbers(value: Any) -> float | tuple[float, ...]:
 
 
 def listed(value: Any) -> Sequence[Any]:
-    """A list or a tuple."""
+    """A list or a tuple with an entry for each axis."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a list, got {value!r:.80}")
-    return value
+    found: Sequence[Any] = few(value)
+    return found
 
 
 def open_shape(value: Any) -> tuple[int | None, ...]:
@@ -140,7 +150,7 @@ def open_shape(value: Any) -> tuple[int | None, ...]:
 
 def axes(value: Any) -> tuple[int, ...]:
     """One axis or several."""
-    found = value if isinstance(value, (list, tuple)) else (value,)
+    found = few(value) if isinstance(value, (list, tuple)) else (value,)
     if not found:
         raise ShapeError("must name at least one axis, got none")
     return tuple(integer(v) for v in found)

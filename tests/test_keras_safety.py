@@ -158,6 +158,69 @@ def lambda_in_archive(folder: Path) -> Path:
     return write_keras(folder / "net.keras", alone("Lambda", function=CODE))
 
 
+# -- names that pretend to be something ----------------------------------------------------------------------
+for pretended, wrong in {
+    "__main__": {"class_name": "__main__"},
+    "__import__": {"class_name": "__import__", "module": "builtins"},
+    "another's Dense": {"module": "__main__", "registered_name": "Dense"},
+    "another's Dense, registered": {"module": "evil.layers", "registered_name": "Custom>Dense"},
+    "keras in the name": {"module": "keras_evil.layers"},
+    "a class with a path": {"class_name": "../../Dense"},
+    "LayerScale of somebody": {"class_name": "LayerScale", "module": None, "registered_name": "a>LayerScale"},
+}.items():
+    network = alone("Dense", units=2)
+    network["config"]["layers"][1] |= wrong
+    describe(f"a name: {pretended}", "UnsupportedLayerError", r"layers\[1\] 'bad': class '", network)
+for title, module in {
+    "of the system": "os.ops.numpy",
+    "of Keras's tools": "keras.src.ops.numpy.utils",
+    "of another module of Keras": "keras.src.ops.nn",
+}.items():
+    described = alone("Add", module=module)
+    describe(f"an operation {title}", "UnsupportedLayerError", r"'bad': operation 'Add'", described)
+describe(
+    "a function of Keras 2 that reads files",
+    "UnsupportedLayerError",
+    r"operation 'io\.read_file'",
+    alone("TFOpLambda", function="io.read_file"),
+)
+describe(
+    "code among the arguments of an operation",
+    "UnsafeModelError",
+    "__lambda__",
+    functional(entry(3), layer("Add", "a", called("x", CODE)) | {"module": "keras.src.ops.numpy"}),
+)
+
+
+@case("10,000 levels in an attribute of an h5", "ModelFormatError", "201 levels of nesting")
+def deep_attribute(folder: Path) -> Path:
+    with h5py.File(folder / "net.h5", "w") as file:
+        file.attrs["model_config"] = "[" * 10_000 + "]" * 10_000
+    return folder / "net.h5"
+
+
+# -- weights in several files --------------------------------------------------------------------------------
+def shards(*names: str) -> Maker:
+    def make(folder: Path) -> Files:
+        write_weights(folder / "secret.weights.h5", **kernel())
+        (folder / "link.weights.h5").symlink_to(folder / "secret.weights.h5")
+        index = {"metadata": {}, "weight_map": {"/layers/dense/vars": list(names)}}
+        return write_json(folder / "net.json", small()), write_json(folder / "w.weights.json", index)
+
+    return make
+
+
+for name in ("/etc/passwd", "../net.weights.h5", "a/b.weights.h5", "\\\\a\\b.weights.h5", "\x1b.weights.h5"):
+    CASES[f"a shard named {name!r}"] = (shards(name), "UnsafeModelError", "beside the index are opened")
+CASES["a shard that is a link"] = (shards("link.weights.h5"), "UnsafeModelError", "is a link, or no plain")
+CASES["a shard twice"] = (shards("a.weights.h5", "a.weights.h5"), "ModelFormatError", "stands twice")
+CASES["20,000 shards"] = (
+    shards(*(f"{i}.weights.h5" for i in range(20_000))),
+    "ModelFormatError",
+    "20,000 files of weights; at most 1,000",
+)
+
+
 # -- archives ------------------------------------------------------------------------------------------------
 def archive_with(name: str, data: bytes, attributes: int = 0) -> Maker:
     def make(folder: Path) -> Path:
@@ -258,6 +321,15 @@ def hdf5_named_keras(folder: Path) -> Path:
         group.create_group("x").attrs["weight_names"] = np.array([], "f8")
         group.create_group("d").attrs["weight_names"] = np.array([b"d/kernel:0", b"d/bias:0"])
         group["d/d/kernel:0"], group["d/d/bias:0"] = kernel().values()
+    return path
+
+
+@case("PR 23212 a bomb among the assets is not read", "loaded")
+def assets_bomb(folder: Path) -> Path:
+    path = write_keras(folder / "net.keras", small(), packed=True)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/bomb", b"\0" * 100 * 2**20)
+        archive.writestr("metadata.json", b"\0" * 50 * 2**20)
     return path
 
 
@@ -440,6 +512,71 @@ if "UpSampling2D" in DECLARATIONS:
         r"UpSampling2D 'l\d+': .*elements",
         doubling(lambda name, last: layer("UpSampling2D", name, called(last), size=[2, 2]), entry(4, 4, 1)),
     )
+
+
+def operation(class_name: str, name: str, *args: Any, **config: Any) -> Json:
+    node = {"args": [tensor(a) if isinstance(a, str) else a for a in args], "kwargs": {}}
+    return layer(class_name, name, node, **config) | {"module": "keras.src.ops.numpy"}
+
+
+describe(
+    "doubling by stacking",
+    "ModelFormatError",
+    r"Stack 'l\d+': .*elements",
+    doubling(
+        lambda name, last: operation("Stack", name, [tensor(last)] * 8, axis=1), entry(4, 4, 1)
+    ),
+)
+describe(
+    "doubling by broadcasting",
+    "ModelFormatError",
+    r"Multiply 'm': .*elements in one sample",
+    functional(
+        entry(2**20, 1),
+        operation("Transpose", "t", "x", axes=[0, 2, 1]),
+        operation("Multiply", "m", "x", "t"),
+    ),
+)
+describe(
+    "two billion copies",
+    "ShapeError",
+    r"Repeat 'r': repeats 2,147,483,647 times; at most 1,000",
+    functional(entry(4), operation("Repeat", "r", "x", repeats=2**31 - 1, axis=1)),
+)
+describe(
+    "two billion parts",
+    "ShapeError",
+    r"Split 's': makes 2,147,483,647 parts; at most 1,000",
+    functional(entry(2**31 - 1), operation("Split", "s", "x", indices_or_sections=2**31 - 1, axis=1)),
+)
+describe(
+    "a power of two billion",
+    "ShapeError",
+    r"the exponent must be a multiple of 1/2",
+    functional(entry(4), operation("Power", "p", "x", 2**31)),
+)
+describe(
+    "100,000 axes of an input", "ShapeError|ModelFormatError", "has 100,000 entries",
+    functional(entry(*[3] * 100_000), layer("ReLU", "r", called("x"))),
+)
+describe(
+    "100,000 axes of a reshape", "ShapeError|ModelFormatError", "has 100,00[01] entries",
+    functional(entry(4), layer("Reshape", "r", called("x"), target_shape=[3] * 100_000)),
+)
+describe(
+    "100,000 new axes",
+    "ShapeError",
+    "gives 100,002 axes; a value has at most 32",
+    functional(
+        entry(4),
+        operation(
+            "GetItem",
+            "g",
+            "x",
+            [{"class_name": "__slice__", "config": {}}, *[None] * 100_000],
+        ),
+    ),
+)
 
 
 def models_in_models(depth: int) -> Json:

@@ -7,6 +7,7 @@ Keras 2:  [["a", 0, 0, {kwargs}], ["b", 0, 0, {}]], one inner list an input
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ..operations import OPERATIONS
@@ -33,7 +34,7 @@ def lost_module(entry: dict[str, Any], class_name: str) -> str | None:
     operation = OPERATIONS.get(class_name)
     if operation is None or not isinstance(config, dict) or not isinstance(nodes, list) or not nodes:
         return None
-    if "trainable" in config:
+    if not config.keys() <= {field.name for field in fields(operation)} - {"trainable"}:
         return None
     for node in nodes:
         args = node.get("args") if isinstance(node, dict) else None

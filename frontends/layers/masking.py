@@ -25,8 +25,8 @@ HANDS_ON = frozenset(
         *("Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average", "Concatenate", "Dense"),
         *("Dot", "Dropout", "ELU", "EinsumDense", "GaussianDropout", "GaussianNoise", "GroupNormalization"),
         *("Identity", "LayerNormalization", "LeakyReLU", "Masking", "Maximum", "Minimum", "Multiply"),
-        *("Normalization", "PReLU", "RMSNormalization", "ReLU", "Rescaling", "SpatialDropout1D", "SpatialDropout2D"),
-        *("SpatialDropout3D", "Subtract", "UnitNormalization"),
+        *("Normalization", "PReLU", "RMSNormalization", "ReLU", "Rescaling", "SpatialDropout1D"),
+        *("SpatialDropout2D", "SpatialDropout3D", "Subtract", "UnitNormalization"),
     }
 )
 """Layers whose result has the mask of their input; all others drop it."""

@@ -14,6 +14,8 @@ from ..lowering import Builder
 from .base import Operation
 
 NUMPY = "keras.src.ops.numpy"
+MOST_PARTS = 1_000
+"""Parts of one split, and copies of one repeat: each is a value of its own, however small."""
 
 
 # -- joining and cutting -------------------------------------------------------------------------------------
@@ -69,6 +71,8 @@ class Split(Operation):
     def _edges(self, size: int) -> list[int]:
         wanted = self.indices_or_sections
         if isinstance(wanted, int):
+            if wanted > MOST_PARTS:
+                raise self.fail(f"makes {wanted:,} parts; at most {MOST_PARTS:,} are made")
             if wanted > size or size % wanted:
                 raise self.fail(f"cannot cut {size} into {wanted} equal parts")
             return list(range(0, size + 1, size // wanted))
@@ -296,6 +300,8 @@ class Repeat(Operation):
 
     def compute(self, b: Builder, *given: Any) -> str:
         x = self.tensor(given[0])
+        if self.repeats > MOST_PARTS:
+            raise self.fail(f"repeats {self.repeats:,} times; at most {MOST_PARTS:,} times")
         if self.axis is None or self.repeats < 1:
             raise self.fail("needs an axis, and repeats of at least 1: without an axis the batch goes too")
         axis = self.axis_of(self.axis, b.type(x).rank)
