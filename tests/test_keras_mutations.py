@@ -201,7 +201,7 @@ def mutate_object(file: h5py.File, draw: random.Random) -> None:
 
 
 def test_mutated_descriptions_work_or_are_refused() -> None:
-    mutated_descriptions(1, 300)
+    mutated_descriptions(1, 1_000)
 
 
 def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_mutated_weights_work_or_are_refused(tmp_path: Path) -> None:
-    mutated_weights(tmp_path, 1, 60)
+    mutated_weights(tmp_path, 1, 150)
 
 
 @pytest.mark.slow
