@@ -43,6 +43,9 @@ class Model(Block):
     check_report: Any = None
     """What the self-check of `convloom.load(..., check=)` found."""
 
+    _masking: bool
+    """Whether a Masking layer is in it, or in a model inside."""
+
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
 

@@ -201,7 +201,8 @@ def movements() -> Graph:
     b = s.then(ops.Slice((0, 0, 0), (6, 8, 4)), b)
     a = s.then(ops.Slice((0, 0, 0), (6, 8, 4)), a)
     h = s.then(ops.Concat(-1), a, b)
-    h = s.then(ops.Transpose((0, 2, 1, 3)), h)
+    h = s.then(ops.Flip((1, 3)), s.then(ops.Transpose((0, 2, 1, 3)), h))
+    h = s.then(ops.Multiply(), h, s.then(ops.Step(), h))
     h = s.then(ops.Swish(), s.then(ops.Scale(0.5, -0.25), h))
     return s.done(s.then(ops.AveragePool2D((8, 6), (8, 6)), h))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ...graph.errors import ConvLoomError, UnsafeModelError, UnsupportedLayerError
@@ -128,21 +128,25 @@ class _Assembler:
                 continue
             call = layer.calls[k]
             with _Place(layer.place):
-                args, kwargs = (
-                    with_references(part, lambda ref, call=call: _tensor(ref, values, call.place))
-                    for part in (call.args, call.kwargs)
-                )
+                args, kwargs = with_references([call.args, call.kwargs], _lookup(values, call.place))
                 if name not in blocks:
                     blocks[name] = self._block(layer, _tensors_in(args))
                 values[name, k] = _call(blocks[name], args, kwargs, call)
             values[name, k][0].node.written = call.written
         for name, layer in layers.items():
-            blocks.setdefault(name, blocks[name] if name in blocks else self._block(layer, []))
+            if name not in blocks:  # called by nothing
+                blocks[name] = self._block(layer, [])
         inputs = [_tensor(ref, values, f"{spec.place}: input_layers") for ref in spec.inputs]
         outputs = [_tensor(ref, values, f"{spec.place}: output_layers") for ref in spec.outputs]
         order = [blocks[layer.name] for layer in spec.layers]
         with _Place(spec.place):
             return Model.in_order(inputs, outputs, spec.name, spec.class_name, order)
+
+
+def _lookup(
+    values: dict[Node, list[SymbolicTensor]], place: str
+) -> Callable[[TensorRef], SymbolicTensor]:
+    return lambda reference: _tensor(reference, values, place)
 
 
 def _begins_with_input(spec: ModelSpec) -> int:
