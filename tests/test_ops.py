@@ -24,6 +24,8 @@ def not_differentiated(op: Op) -> set[str]:
     """Operands that take part, but through which no gradient flows."""
     if isinstance(op, ops.BatchNorm):
         return {"x3", "x4"}
+    if isinstance(op, ops.Step):
+        return {"x0"}
     return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo)) else set()
 
 
