@@ -32,6 +32,7 @@ from ..graph.ops import (
     RsqrtPlus,
     Scale,
     Square,
+    Step,
     Subtract,
 )
 from .activations import row_of
@@ -216,6 +217,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Subtract: lambda op, a, b: f"{a} - {b}",
     Multiply: lambda op, a, b: f"{a} * {b}",
     Scale: _scale,
+    Step: lambda op, x: f"tl.where({x} > 0, 1.0, 0.0)",
     Square: lambda op, x: f"{x} * {x}",
     RsqrtPlus: lambda op, x: f"1.0 / tl.sqrt({x} + {number(op.epsilon)})",
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from ..graph.ir import Node
-from ..graph.ops import Concat, Pad, Slice, Transpose
+from ..graph.ops import Concat, Flip, Pad, Slice, Transpose
 from ..graph.regions import Region
 from .errors import NotEmittable
 from .names import Names
@@ -79,6 +79,8 @@ def _summary(node: Node) -> str:
             return f"Padding of {op.padding} with {op.value:g}."
         case Slice():
             return f"The part from {op.starts} to {op.stops} of each image."
+        case Flip():
+            return f"The other way round along axes {op.axes}."
         case Transpose():
             return f"Axes in the order {op.permutation}."
     raise NotEmittable(f"{node.name}: no kernel is known for {op.op_name()}")
@@ -146,6 +148,9 @@ def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dic
     match op:
         case Transpose():
             return {op.permutation[axis]: at[axis] for axis in axes}, []
+        case Flip():
+            last = {axis: int(shape[axis]) - 1 for axis in op.axes}
+            return {axis: f"{last[axis]} - {at[axis]}" if axis in last else at[axis] for axis in axes}, []
         case Slice():
             return {axis: _plus(at[axis], op.starts[axis - 1]) for axis in axes}, []
         case Pad():

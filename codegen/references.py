@@ -33,6 +33,7 @@ from ..graph.ops import (
     Divide,
     Dropout,
     ExtremumGrad,
+    Flip,
     InferenceOnly,
     LogSoftmax,
     LossGrad,
@@ -60,6 +61,7 @@ from ..graph.ops import (
     Sparsemax,
     SparsemaxGrad,
     Square,
+    Step,
     Subtract,
     Transpose,
 )
@@ -325,6 +327,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Subtract: lambda op, result, a, b: f"{a} - {b}",
     Multiply: lambda op, result, a, b: f"{a} * {b}",
     Scale: _scale,
+    Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Square: lambda op, result, x: f"{x} * {x}",
     RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
     Dropout: lambda op, result, x: x,
@@ -373,6 +376,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     LossGrad: _loss_grad,
     Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
     Pad: _pad,
+    Flip: lambda op, result, x: f"{x}.flip({op.axes})",
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
 }

@@ -16,6 +16,7 @@ import torch
 from .frontends import Model
 from .frontends.keras import load as load_model
 from .frontends.keras.limits import DEFAULT, Limits
+from .frontends.keras.shapes import Wanted
 from .graph.errors import ConvLoomError, ModelFormatError
 from .runtime.compile import compile
 
@@ -72,6 +73,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
     *,
+    input_shape: Wanted = None,
     check: str | os.PathLike[str] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Model:
@@ -79,12 +81,14 @@ def load(
 
     weights: a `.weights.h5` or `.h5`; without it the model has those of its own file, or else initial ones.
     limits: what the files may ask for.
+    input_shape: of one sample, where the file leaves axes open, or at another size than its own: one shape, a
+    list of them in the order of the inputs, or a dictionary by name.
     check: an `.npz` of stored inputs and outputs, replayed as by `check`; the report is then the model's
     `check_report`. tolerance: of that check, relative.
     Raises ModelFormatError with the place in the file, UnsupportedLayerError naming every layer that ConvLoom
     does not know, UnsafeModelError for a Lambda and its like, ConvLoomError where the check fails.
     """
-    model = load_model(path, weights, limits)
+    model = load_model(path, weights, limits, input_shape=input_shape)
     if check is not None:
         model.check_report = _replay(model, check, tolerance)
     return model

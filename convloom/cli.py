@@ -156,6 +156,12 @@ def _add(made: Any, name: str, command: Command, text: str, network: bool = True
     )
     if network:
         added.add_argument("network", metavar="NET", help="a saved Keras model: .json, .keras or .h5")
+        added.add_argument(
+            "--input-shape",
+            action="append",
+            metavar="H,W,C",
+            help="sizes of an input that NET leaves open, or wants otherwise; NAME=H,W,C for one of several",
+        )
     added.set_defaults(command=command)
     return added
 

@@ -62,7 +62,7 @@ def info(arguments: Namespace) -> None:
 
 def summary(arguments: Namespace) -> None:
     """The layers, with shapes and parameters."""
-    model = load(arguments.network)
+    model = _load(arguments)
     if not arguments.json:
         model.summary()
         return
@@ -142,7 +142,7 @@ def train(arguments: Namespace) -> None:
 def emit(arguments: Namespace) -> None:
     """Every kernel as a file."""
     files = emit_kernels(
-        load(arguments.network),
+        _load(arguments),
         arguments.output,
         target=arguments.target,
         dtype=arguments.dtype,
@@ -202,7 +202,7 @@ def convert(arguments: Namespace) -> None:
 
 def explain(arguments: Namespace) -> None:
     """The decisions of passes and fusion."""
-    net = compile(load(arguments.network), device="cpu", backend="aten")
+    net = compile(_load(arguments), device="cpu", backend="aten")
     print(net.train(arguments.training).explain())
 
 
@@ -211,14 +211,38 @@ def _model(arguments: Namespace) -> Model:
     """The network with its weights, which may be ConvLoom's own .npz."""
     weights = arguments.weights
     if not weights or not weights.endswith(".npz"):
-        return load(arguments.network, weights=weights)
-    model = load(arguments.network)
+        return _load(arguments, weights)
+    model = _load(arguments)
     found = _arrays(weights)
     if missing := [name for name in model.parameters if name not in found]:
         raise ConvLoomError(f"{weights} lacks the weights {', '.join(missing)}; it holds {', '.join(found)}")
     for name in model.parameters:
         model.parameters[name] = found[name]
     return model
+
+
+def _load(arguments: Namespace, weights: str | None = None) -> Model:
+    return load(arguments.network, weights=weights, input_shape=_input_shape(arguments.input_shape))
+
+
+def _input_shape(given: list[str] | None) -> Any:
+    """--input-shape, once or several times: one shape, a list of them, or shapes by name."""
+    if not given:
+        return None
+    named = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.replace("x", ",").split(",")
+        if not all(part.strip().isdecimal() and len(part) < 12 for part in parts):
+            raise ConvLoomError(
+                f"--input-shape takes sizes such as 224,224,3, or NAME=224,224,3, got {text!r:.80}"
+            )
+        named[name] = tuple(map(int, parts))
+    if "" not in named:
+        return named
+    if len(given) > 1:
+        raise ConvLoomError("--input-shape is given several times; say which input each is: NAME=224,224,3")
+    return named[""]
 
 
 def _arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -234,6 +258,7 @@ def _arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
     except (
         ValueError,
         EOFError,
+        MemoryError,  # a header may claim any size
     ) as error:  # pickled objects, which a stranger's file must not bring, among them
         raise ConvLoomError(f"{path} is no .npy or .npz file of plain arrays: {error}") from None
 

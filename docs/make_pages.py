@@ -1,4 +1,4 @@
-"""Write what ConvLoom prints today into README.md and architecture.md: `python docs/make_pages.py`.
+"""Write what ConvLoom prints today into README.md and the pages here: `python docs/make_pages.py`.
 
 The pages hold blocks between `<!-- begin NAME -->` and `<!-- end -->`; each is made anew by the function of
 that name below. A test checks that the pages are up to date.
@@ -7,17 +7,23 @@ that name below. A test checks that the pages are up to date.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from convloom.codegen import Kernel
 from convloom.frontends import names
+from convloom.frontends.activations import ACTIVATIONS
+from convloom.frontends.keras.functions import FUNCTIONS
+from convloom.frontends.layers import DECLARATIONS, Layer
+from convloom.frontends.operations import OPERATIONS, Operation
 
 import convloom as cl
 from convloom import layers as L
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "keras.md"]
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -109,8 +115,65 @@ def emitted() -> str:
     return fenced(jitted(cl.compile(tiny()).kernels[0]), "python")
 
 
+# -- what is read of Keras -----------------------------------------------------------------------------------
+def limits() -> str:
+    """The bounds of `Limits` with their defaults, and what its docstring says of them."""
+    lines = ["| limit | default |", "|---|--:|"]
+    lines += [f"| `{field.name}` | {field.default:,} |" for field in fields(cl.Limits)]
+    text = textwrap.dedent("    " + (cl.Limits.__doc__ or "").split("\n\n", 1)[1].strip())
+    return "\n".join(lines) + "\n\n" + fenced(text, "text")
+
+
+def signature(declaration: type[Layer]) -> str:
+    """The arguments of a layer, with their defaults."""
+    own = [field for field in fields(declaration) if not field.kw_only]
+    shown = [f.name if f.default is MISSING else f"{f.name}={f.default!r}" for f in own]
+    return f"`{', '.join(shown)}`" if shown else ""
+
+
+def ours(found: Iterable[tuple[str, type[Layer]]]) -> list[tuple[str, type[Layer]]]:
+    """Without those that somebody declared beside ConvLoom's own."""
+    return sorted(pair for pair in found if pair[1].__module__.startswith("convloom."))
+
+
+def first_line(declaration: type[Layer]) -> str:
+    return (declaration.__doc__ or "").split("\n")[0].replace("|", "\\|")
+
+
+def layer_table() -> str:
+    lines = ["| layer | arguments | |", "|---|---|---|"]
+    for name, declaration in ours(DECLARATIONS.items()):
+        lines.append(f"| `{name}` | {signature(declaration)} | {first_line(declaration)} |")
+    return "\n".join(lines) + "\n"
+
+
+def operation_table() -> str:
+    lines = ["| operation | of a call | arguments | |", "|---|---|---|---|"]
+    for name, declaration in ours(OPERATIONS.items()):
+        assert issubclass(declaration, Operation)
+        called = ", ".join(operand.replace("?", "=None") for operand in declaration.operands)
+        lines.append(f"| `{name}` | `{called}` | {signature(declaration)} | {first_line(declaration)} |")
+    return "\n".join(lines) + "\n"
+
+
+def listed(found: Iterable[str]) -> str:
+    return textwrap.fill(", ".join(f"`{name}`" for name in sorted(found)), 110) + "\n"
+
+
+def activation_names() -> str:
+    return listed(ACTIVATIONS)
+
+
+def function_names() -> str:
+    return listed(FUNCTIONS)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
-    maker.__name__: maker for maker in (kernel, comparison, graph, folded, explained, training, emitted)
+    maker.__name__: maker
+    for maker in (
+        *(kernel, comparison, graph, folded, explained, training, emitted),
+        *(limits, layer_table, operation_table, activation_names, function_names),
+    )
 }
 
 

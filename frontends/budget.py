@@ -10,6 +10,9 @@ from contextvars import ContextVar
 
 from ..graph.types import TensorType
 
+MOST_AXES = 32
+"""Of one value; a list of a million sizes would multiply to a number of a million digits."""
+
 
 class Budget:
     """Without bounds: what a user describes in Python is the user's own affair."""

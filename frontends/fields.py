@@ -14,6 +14,7 @@ from typing import Any
 
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
+from .budget import MOST_AXES
 from .initializers import INITIALIZERS
 from .lowering import Block
 
@@ -24,7 +25,6 @@ BorderLike = int | Sequence[int] | Sequence[Sequence[int]]
 PaddingLike = str | BorderLike
 
 LARGEST = 2**31 - 1
-
 AXES = {1: ("steps",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """The spatial axes of sequences, images and volumes."""
 
@@ -136,9 +136,16 @@ def triple(value: Any) -> tuple[int, int, int]:
     return count(values[0]), count(values[1]), count(values[2])
 
 
+def few(value: Any) -> Any:
+    """A list that has no more entries than a value has axes."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_AXES:
+        raise ShapeError(f"has {len(value):,} entries; a value has at most {MOST_AXES} axes")
+    return value
+
+
 def sizes(value: Any) -> tuple[int, ...]:
     """Integers, one an axis; -1 stands for the size that follows from the others."""
-    values = (value,) if _is_int(value) else value
+    values = (value,) if _is_int(value) else few(value)
     if not isinstance(values, (list, tuple)) or not all(_is_int(v) and (v == -1 or v > 0) for v in values):
         raise ShapeError(f"must be positive integers, one of them -1 at most, got {value!r}")
     if list(values).count(-1) > 1:
@@ -150,7 +157,7 @@ def image_shape(value: Any) -> tuple[int, ...]:
     """The shape of one sample, without the batch."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a tuple of positive integers without the batch axis, got {value!r}")
-    if any(v is None for v in value):
+    if any(v is None for v in few(value)):
         raise ShapeError(
             f"must be known on every axis but the batch, got {tuple(value)!r}; give each axis a size"
         )
@@ -183,6 +190,14 @@ def array_numbers(value: Array) -> tuple[float, ...]:
     return tuple(n for item in value for n in array_numbers(item)) if isinstance(value, tuple) else (value,)
 
 
+def listed(value: Any) -> Sequence[Any]:
+    """A list or a tuple with an entry for each axis."""
+    if not isinstance(value, (list, tuple)):
+        raise ShapeError(f"must be a list, got {value!r:.80}")
+    found: Sequence[Any] = few(value)
+    return found
+
+
 def open_shape(value: Any) -> tuple[int | None, ...]:
     """Sizes, None on axes left open."""
     if not isinstance(value, (list, tuple)):
@@ -192,7 +207,7 @@ def open_shape(value: Any) -> tuple[int | None, ...]:
 
 def axes(value: Any) -> tuple[int, ...]:
     """One axis or several."""
-    found = value if isinstance(value, (list, tuple)) else (value,)
+    found = few(value) if isinstance(value, (list, tuple)) else (value,)
     if not found:
         raise ShapeError("must name at least one axis, got none")
     return tuple(integer(v) for v in found)

@@ -14,7 +14,7 @@ from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
-from .budget import BUDGET
+from .budget import BUDGET, MOST_AXES
 from .symbolic import Call, SymbolicTensor
 from .written import Written
 
@@ -202,6 +202,8 @@ class Builder:
             kind = op.infer(*(self.type(name) for name in inputs))
         except ShapeError as error:
             raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
+        if kind.rank > MOST_AXES:
+            raise self._layer.fail(f"gives {kind.rank:,} axes; a value has at most {MOST_AXES}")
         BUDGET.get().value(kind, self._layer.label)
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)

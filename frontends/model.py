@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph import ops
-from ..graph.errors import ConvLoomError, ShapeError
+from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
 from ..graph.types import TensorType
 from .budget import BUDGET
 from .layers.base import Layer
 from .layers.core import InputLayer
+from .layers.masking import HANDS_ON, READS, Masking
 from .lowering import Block, Lowering, check_size, flatten_tensors
 from .names import check_name, next_name
+from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
 from .symbolic import Call, SymbolicTensor
@@ -40,6 +42,9 @@ class Model(Block):
 
     check_report: Any = None
     """What the self-check of `convloom.load(..., check=)` found."""
+
+    _masking: bool
+    """Whether a Masking layer is in it, or in a model inside."""
 
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
@@ -111,6 +116,35 @@ class Model(Block):
                     f"({type(first[block.name]).__name__} and "
                     f"{type(block).__name__}); give each layer its own name"
                 )
+        self._masking = any(
+            block._masking if isinstance(block, Model) else isinstance(block, Masking)
+            for block in self._blocks
+        )
+        if self._masking:
+            self.masked([])
+
+    def masked(self, inputs: Sequence[int]) -> list[int]:
+        """The outputs that have a mask, where the inputs at these places have one.
+
+        Raises UnsupportedLayerError where a layer would read it.
+        """
+        found = {self._inputs[place] for place in inputs}
+        for call in self._network:
+            block, kind = call.block, type(call.block).__name__
+            places = [i for i, tensor in enumerate(call.inputs) if tensor in found]
+            if isinstance(block, Model):
+                if places or block._masking:
+                    found |= {call.outputs[i] for i in block.masked(places)}
+            elif isinstance(block, Operation):
+                continue  # drops it
+            elif places and kind in READS:
+                raise UnsupportedLayerError(
+                    f"{self.label}: {block.label} comes after a Masking layer and would read its mask, which "
+                    f"ConvLoom does not do; {Masking.remedy}"
+                )
+            elif isinstance(block, Masking) or (places and kind in HANDS_ON):
+                found |= set(call.outputs)
+        return [i for i, tensor in enumerate(self._outputs) if tensor in found]
 
     # -- reading ---------------------------------------------------------------------------------------------
     @property
@@ -321,6 +355,11 @@ class Sequential(Model):
         self._chain.append(layer)
         self._reopen()
 
+    @property
+    def end(self) -> SymbolicTensor | None:
+        """What the chain gives so far; None before it has an input shape."""
+        return self._last
+
     def _after(self, tensor: SymbolicTensor, layer: Block) -> SymbolicTensor:
         result = layer(tensor)
         if not isinstance(result, SymbolicTensor):
@@ -337,7 +376,7 @@ class Sequential(Model):
         super().prepare(inputs)
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
-    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters")
+    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters", "_masking")
 
     def _reopen(self) -> None:
         for name in self._LAZY:

@@ -39,7 +39,7 @@ class SymbolicTensor:
     """A value of a network that is being described.
 
     node: the call it comes from; position: which of that call's outputs it is.
-    Arithmetic with tensors and numbers adds the layers Add, Subtract, Multiply and Rescaling.
+    Arithmetic, powers, abs and x[:, 1:3] make Keras's operations of it, with tensors, numbers and arrays.
     """
 
     __array_ufunc__ = None  # let `array + tensor` reach __radd__ rather than spread over the array's elements
@@ -68,65 +68,49 @@ class SymbolicTensor:
         raise ShapeError(f"{self!r} cannot be iterated over; it has no value yet")
 
     def __add__(self, other: Any) -> SymbolicTensor:
-        return combine("Add", self, other)
+        return operate("Add", self, other)
 
     def __radd__(self, other: Any) -> SymbolicTensor:
-        return combine("Add", other, self)
+        return operate("Add", other, self)
 
     def __sub__(self, other: Any) -> SymbolicTensor:
-        return combine("Subtract", self, other)
+        return operate("Subtract", self, other)
 
     def __rsub__(self, other: Any) -> SymbolicTensor:
-        return combine("Subtract", other, self)
+        return operate("Subtract", other, self)
 
     def __mul__(self, other: Any) -> SymbolicTensor:
-        return combine("Multiply", self, other)
+        return operate("Multiply", self, other)
 
     def __rmul__(self, other: Any) -> SymbolicTensor:
-        return combine("Multiply", other, self)
-
-    def __neg__(self) -> SymbolicTensor:
-        return combine("Multiply", self, -1.0)
+        return operate("Multiply", other, self)
 
     def __truediv__(self, other: Any) -> SymbolicTensor:
-        if not _is_number(other) or other == 0:
-            raise ShapeError(
-                f"{self!r} can be divided by a number other than 0 only, got {str(other)[:60]!r}"
-            )
-        return combine("Multiply", self, 1.0 / other)
+        return operate("TrueDivide", self, other)
+
+    def __rtruediv__(self, other: Any) -> SymbolicTensor:
+        return operate("TrueDivide", other, self)
+
+    def __pow__(self, other: Any) -> SymbolicTensor:
+        return operate("Power", self, other)
+
+    def __rpow__(self, other: Any) -> SymbolicTensor:
+        return operate("Power", other, self)
+
+    def __neg__(self) -> SymbolicTensor:
+        return operate("Negative", self)
+
+    def __abs__(self) -> SymbolicTensor:
+        return operate("Absolute", self)
+
+    def __getitem__(self, key: Any) -> SymbolicTensor:
+        return operate("GetItem", self, key)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def operate(name: str, *operands: Any) -> SymbolicTensor:
+    """Call the operation of that name. Raises ShapeError for what it does not take."""
+    from .operations import OPERATIONS  # the operations stand above this module
 
-
-def combine(merge: str, a: Any, b: Any, name: str = "") -> SymbolicTensor:
-    """a (merge) b for Add, Subtract, Multiply, with a number on one side at most; name: of the new layer."""
-    from . import layers  # the layers stand above this module
-
-    if isinstance(a, SymbolicTensor) and isinstance(b, SymbolicTensor):
-        merges = {"Add": layers.Add, "Subtract": layers.Subtract, "Multiply": layers.Multiply}
-        layer: layers.Layer = merges[merge](name=name)
-        operands: Any = [a, b]
-    else:
-        left = isinstance(a, SymbolicTensor)
-        operands, value = (a, b) if left else (b, a)
-        if not _is_number(value):
-            raise ShapeError(
-                f"{operands!r} combines with symbolic tensors and numbers, got {str(value)[:60]!r}"
-            )
-        factor, offset = _affine(merge, value, left)
-        layer = layers.Rescaling(factor, offset, name=name)
-    layer.operation = True
-    result = layer(operands)
+    result = OPERATIONS[name]()(*operands)
     assert isinstance(result, SymbolicTensor)
     return result
-
-
-def _affine(merge: str, value: float, tensor_is_left: bool) -> tuple[float, float]:
-    """x (merge) value, or value (merge) x, as the factor and offset of x."""
-    if merge == "Multiply":
-        return value, 0.0
-    if merge == "Add":
-        return 1.0, value
-    return (1.0, -value) if tensor_is_left else (-1.0, value)

@@ -378,7 +378,12 @@ def image(*shape: int) -> object:
             ShapeError,
             "shape must be known on every axis but the batch, got (None, None, 3)",
         ),
-        (lambda: image() + np.ones(3), ShapeError, "combines with symbolic tensors and numbers, got"),
+        (lambda: image() + "three", ShapeError, "Add 'add': combines with symbolic tensors and numbers, got"),
+            (lambda: image() + np.ones(4), ShapeError, "Add 'add': shapes float32[N,8,6,3] and"),
+            (lambda: image() + np.ones((2, 3)), ShapeError, "arrays along the last axis, got"),
+            (lambda: image()[1:], ShapeError, "the first index must be a whole slice"),
+            (lambda: image()[:, 28], ShapeError, "GetItem 'get_item': index 28 lies outside an axis of 8"),
+            (lambda: image() ** 0.3, ShapeError, "Power 'power': the exponent must be a multiple of 1/2"),
         (
             lambda: Sequential([L.Dense(3)]).summary(),
             ConvLoomError,

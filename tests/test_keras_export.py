@@ -1,9 +1,8 @@
-"""Files written for Keras: read back here, laid out as Keras lays them out, and opened by a live Keras."""
+"""Files written for Keras: read back here, and laid out as Keras lays them out."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 import os
 import stat
@@ -14,93 +13,24 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from convloom.frontends import layers as L
 from convloom.graph.errors import ConvLoomError, UnsupportedLayerError
-from helpers import evaluate
+from keras_networks import (
+    DATA,
+    NETWORKS,
+    Json,
+    chain,
+    images,
+    keras_2,
+    outputs,
+    randomised,
+    samples,
+    stored_items,
+    trained,
+)
 
 import convloom as cl
 from convloom.cli import main
-
-DATA = Path(__file__).parent / "data"
-Json = dict[str, Any]
-
-
-def outputs(model: cl.Model, *inputs: np.ndarray) -> list[np.ndarray]:
-    given = {tensor.node.block.name: x for tensor, x in zip(model.inputs, inputs, strict=True)}
-    return [y.numpy() for y in evaluate(model.to_graph(), model.parameters, given).values()]
-
-
-def images(*shape: int) -> np.ndarray:
-    return np.random.default_rng(3).normal(size=shape).astype(np.float32)
-
-
-def randomised(model: cl.Model) -> cl.Model:
-    """Weights that no default gives, variances positive."""
-    generator = torch.Generator().manual_seed(1)
-    for name, value in model.parameters.items():
-        model.parameters[name] = torch.rand(value.shape, generator=generator) + 0.1
-    return model
-
-
-# -- networks ------------------------------------------------------------------------------------------------
-def chain() -> cl.Model:
-    layers = [
-        L.Conv2D(5, (3, 2), strides=2, padding="same", activation="relu"),
-        L.LeakyReLU(0.2),
-        L.MaxPooling2D(2),
-        L.Dropout(0.25, seed=3),
-        L.Flatten(),
-        L.Dense(4, activation="softmax", kernel_initializer="he_normal"),
-    ]
-    return cl.Sequential([cl.Input((9, 8, 3)), *layers], name="chain")
-
-
-def residual() -> cl.Model:
-    """Two branches, arithmetic with tensors and numbers on either side, a layer that reads itself."""
-    x = cl.Input((8, 7, 3), name="image")
-    y = L.Conv2D(4, 3, padding="same", use_bias=False, name="stem/conv")(x)
-    y = L.BatchNormalization(scale=False, epsilon=1e-5)(y)
-    shared = L.Conv2D(4, 3, padding="same", activation="tanh", name="shared")
-    y = shared(shared(y))
-    z = L.Add()([y, L.Conv2D(4, 1, groups=2)(y)])
-    z = 2.0 - (z * 0.5 + 1.0)
-    z = z - y
-    z = L.Concatenate()([z * y, -y, z / 4.0 - 3.0])
-    pooled = L.GlobalAveragePooling2D(keepdims=True)(z)
-    return cl.Model(x, L.Dense(3)(L.Flatten()(z * pooled)))
-
-
-def nested() -> cl.Model:
-    """Models inside models, called twice, whose outputs are outputs; several inputs and outputs."""
-    inner = cl.Sequential([cl.Input((6, 6, 2)), L.Conv2D(2, 3, padding="same"), L.ReLU(max_value=6.0)])
-    a, b = cl.Input((6, 6, 2), name="a"), cl.Input((6, 6, 2), name="b")
-    p, q = cl.Input((6, 6, 2)), cl.Input((6, 6, 2))
-    pair = cl.Model([p, q], [L.Add()([L.Conv2D(2, 1)(p), q]), L.Subtract()([p, inner(q)])], name="pair")
-    first, second = pair([a, inner(b)])
-    third, fourth = pair([second, first])
-    return cl.Model([b, a], [third, inner(fourth), first])
-
-
-def twice() -> cl.Model:
-    """One layer in two models of the same network."""
-    shared = L.Conv2D(3, 3, padding="same", name="both")
-    first = cl.Sequential([cl.Input((5, 5, 3)), shared, L.ReLU()])
-    second = cl.Sequential([cl.Input((5, 5, 3)), shared, L.Softmax()])
-    x = cl.Input((5, 5, 3))
-    return cl.Model(x, L.Add()([first(x), second(x)]))
-
-
-def keyed() -> cl.Model:
-    left, right = cl.Input((4,), name="l"), cl.Input((4,), name="r")
-    return cl.Model({"z": left, "a": right}, {"sum": left + right, "more": L.Dense(2)(left)})
-
-
-NETWORKS = [chain, residual, nested, twice, keyed]
-
-
-def samples(model: cl.Model) -> list[np.ndarray]:
-    return [images(2, *tensor.type.size()[1:]) for tensor in model.inputs]
 
 
 # -- read back by ConvLoom -----------------------------------------------------------------------------------
@@ -187,29 +117,6 @@ def test_layers_of_a_file_in_a_new_model() -> None:
 
 
 # -- Keras 2 -------------------------------------------------------------------------------------------------
-def keras_2(policy: str = "float32") -> Json:
-    half = {"class_name": "Policy", "config": {"name": policy}}
-    shape = [None, 6, 6, 3]
-    kernel = {"class_name": "VarianceScaling", "config": {"scale": 2.0, "seed": 5, "dtype": "float32"}}
-    conv = {
-        "name": "block/conv", "trainable": False, "dtype": "float32", "batch_input_shape": shape,
-        "filters": 4, "kernel_size": [3, 3], "padding": "same", "activation": "relu",
-        "kernel_initializer": kernel, "kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.01}},
-        "bias_regularizer": None,
-    }  # fmt: skip
-    layers = [
-        {"class_name": "InputLayer", "config": {"batch_input_shape": shape, "dtype": "float32", "name": "x"}},
-        {"class_name": "Conv2D", "config": conv},
-        {"class_name": "BatchNormalization", "config": {"name": "bn", "axis": [3], "dtype": half}},
-        {"class_name": "LeakyReLU", "config": {"name": "leaky", "alpha": 0.25, "dtype": "float32"}},
-    ]
-    return {
-        "class_name": "Sequential",
-        "config": {"name": "old", "layers": layers},
-        "keras_version": "2.12.0",
-    }
-
-
 def test_keras_2_becomes_keras_3() -> None:
     written = json.loads(cl.loads(keras_2("mixed_float16")).to_json())
     assert (written["module"], written["class_name"], written["registered_name"]) == (
@@ -352,17 +259,6 @@ def test_others_may_read_the_file(tmp_path: Path) -> None:
 
 
 # -- training and the command line ---------------------------------------------------------------------------
-def trained() -> cl.Model:
-    x = cl.Input((6, 6, 2))
-    y = L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(x))
-    model = cl.Model(x, L.Dense(3, activation="softmax")(L.Flatten()(L.Dropout(0.1)(y))))
-    labels = np.arange(24) % 3
-    net = cl.compile(model, device="cpu", backend="aten")
-    data = (images(24, 6, 6, 2), labels)
-    cl.fit(net, data, "sparse_categorical_crossentropy", epochs=2, batch_size=8, verbose=0, seed=0)
-    return model
-
-
 def test_trained_weights_are_those_saved(tmp_path: Path) -> None:
     model = trained()
     assert any(value.any() for name, value in model.parameters.items() if name.endswith("moving_mean"))
@@ -387,17 +283,6 @@ def test_convert_writes_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found == {place: item for place, item in wanted.items() if not place.startswith("optimizer")}
 
 
-def stored_items(file: h5py.File) -> Json:
-    """Every group's attributes and every data set's bytes."""
-    found: Json = {}
-    file.visititems(
-        lambda place, item: found.update(
-            {place: (dict(item.attrs), item[()].tobytes() if isinstance(item, h5py.Dataset) else None)}
-        )
-    )
-    return found
-
-
 def test_train_saves_an_archive(tmp_path: Path) -> None:
     chain().save(tmp_path / "in.keras")
     np.savez(tmp_path / "d.npz", x=images(8, 9, 8, 3), y=np.arange(8) % 4)
@@ -409,179 +294,3 @@ def test_train_saves_an_archive(tmp_path: Path) -> None:
     assert list(before.parameters) == list(after.parameters)
     pairs = zip(before.get_weights(), after.get_weights(), strict=True)
     assert any(not np.array_equal(a, b) for a, b in pairs)
-
-
-# -- a live Keras --------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    import keras
-
-    return keras
-
-
-def keras_outputs(model: Any, inputs: list[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
-    given: Any = dict(zip(names, inputs, strict=True)) if names else inputs[0] if len(inputs) == 1 else inputs
-    result = model(given)
-    if isinstance(result, dict):
-        result = [result[key] for key in sorted(result)]
-    results = result if isinstance(result, list | tuple) else [result]
-    return [np.asarray(y.detach().cpu()) if hasattr(y, "detach") else np.asarray(y) for y in results]
-
-
-def assert_within(mine: Any, theirs: Any, place: str = "") -> None:
-    """Every key of ours stands in Keras's, with the same value; Keras adds its defaults."""
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key, value in mine.items():
-            assert key in theirs, f"{place}/{key}"
-            assert_within(value, theirs[key], f"{place}/{key}")
-    elif isinstance(mine, list) and isinstance(theirs, list):
-        assert len(mine) == len(theirs), place
-        for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-            assert_within(a, b, f"{place}[{i}]")
-    else:
-        assert mine == theirs, place
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_keras_opens_the_archive(keras: Any, network: Any, tmp_path: Path) -> None:
-    model = randomised(network())
-    model.save(tmp_path / "net.keras")
-    theirs = keras.models.load_model(tmp_path / "net.keras")
-    keys = sorted(model.structure[0]) if isinstance(model.structure[0], dict) else None
-    inputs = samples(model)
-    for mine, other in zip(outputs(model, *inputs), keras_outputs(theirs, inputs, keys), strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-5)
-    assert_within(json.loads(model.to_json()), json.loads(theirs.to_json()))
-
-
-IMAGE = (8, 6, 4)
-LAYERS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
-    ("Activation", {"activation": "hard_silu"}, IMAGE),
-    ("ActivityRegularization", {}, IMAGE),
-    ("AveragePooling2D", {"pool_size": 2, "strides": 1}, IMAGE),
-    ("BatchNormalization", {"axis": 1, "center": False, "momentum": 0.9}, IMAGE),
-    ("CenterCrop", {"height": 3, "width": 2}, IMAGE),
-    ("Conv2D", {"filters": 4, "kernel_size": (3, 1), "dilation_rate": 2, "groups": 2}, IMAGE),
-    ("Conv2DTranspose", {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same"}, IMAGE),
-    ("Conv2DTranspose", {"filters": 3, "kernel_size": 3, "strides": 2, "output_padding": 1}, IMAGE),
-    ("Cropping2D", {"cropping": ((1, 0), (0, 2))}, IMAGE),
-    ("Dense", {"units": 3, "activation": "gelu", "use_bias": False}, (5, 4)),
-    ("DepthwiseConv2D", {"kernel_size": 3, "depth_multiplier": 2, "strides": 2, "padding": "same"}, IMAGE),
-    ("ELU", {"alpha": 0.7}, IMAGE),
-    ("GlobalMaxPooling2D", {"keepdims": True}, IMAGE),
-    ("GroupNormalization", {"groups": 2}, IMAGE),
-    ("Identity", {}, IMAGE),
-    ("LayerNormalization", {"epsilon": 1e-6}, IMAGE),
-    ("LayerScale", {"init_values": 0.1, "projection_dim": 4}, IMAGE),
-    ("Normalization", {}, IMAGE),
-    ("Normalization", {"mean": (0.5, 1.0, 2.0, 3.0), "variance": (2.0, 1.0, 1.0, 4.0)}, IMAGE),
-    ("PReLU", {"shared_axes": (1, 2)}, IMAGE),
-    ("Permute", {"dims": (2, 1, 3)}, IMAGE),
-    ("ReLU", {"max_value": 6.0}, IMAGE),
-    ("RepeatVector", {"n": 3}, (5,)),
-    ("Rescaling", {"scale": 0.5, "offset": (1.0, 2.0, 3.0, 4.0)}, IMAGE),
-    ("Reshape", {"target_shape": (-1, 2)}, IMAGE),
-    ("SeparableConv2D", {"filters": 5, "kernel_size": 3, "activation": "silu"}, IMAGE),
-    ("Softmax", {"axis": 1}, IMAGE),
-    ("SpatialDropout2D", {"rate": 0.2}, IMAGE),
-    ("StochasticDepth", {"drop_path_rate": 0.2}, IMAGE),
-    ("UnitNormalization", {}, IMAGE),
-    ("UpSampling2D", {"size": (2, 3)}, IMAGE),
-    ("ZeroPadding2D", {"padding": (1, 2)}, IMAGE),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments", "shape"), LAYERS, ids=lambda value: str(value)[:40])
-def test_keras_opens_each_layer(
-    keras: Any, name: str, arguments: Json, shape: tuple[int, ...], tmp_path: Path
-) -> None:
-    model = randomised(cl.Sequential([cl.Input(shape), L.DECLARATIONS[name](**arguments)]))
-    model.save(tmp_path / "a.keras")
-    theirs = keras.models.load_model(tmp_path / "a.keras")
-    x = images(2, *shape)
-    expected = keras_outputs(theirs, [x])[0]
-    np.testing.assert_allclose(outputs(model, x)[0], expected, atol=1e-5, rtol=1e-5)
-    theirs.save(tmp_path / "b.keras")
-    cl.load(tmp_path / "b.keras").save(tmp_path / "c.keras")
-    assert description(tmp_path / "c.keras") == description(tmp_path / "b.keras")
-    assert contents(tmp_path / "c.keras") == contents(tmp_path / "b.keras")
-
-
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny"])
-def test_applications_pass_through(keras: Any, name: str, tmp_path: Path) -> None:
-    """Operators, a Normalization that counts in integers, nested chains and layers of the applications."""
-    first = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(64, 64, 3))
-    first.save(tmp_path / "a.keras")
-    cl.load(tmp_path / "a.keras").save(tmp_path / "b.keras")
-    assert description(tmp_path / "b.keras") == description(tmp_path / "a.keras")
-    assert contents(tmp_path / "b.keras") == contents(tmp_path / "a.keras")
-    second = keras.models.load_model(tmp_path / "b.keras")
-    assert json.loads(second.to_json()) == json.loads(first.to_json())
-
-
-@pytest.mark.parametrize("name", ["keras2_legacy", "keras3_legacy"])
-def test_keras_opens_what_legacy_files_became(keras: Any, name: str, tmp_path: Path) -> None:
-    cl.load(DATA / f"{name}.h5").save(tmp_path / "net.keras")
-    stored = np.load(DATA / f"{name}_io.npz")
-    found = keras_outputs(keras.models.load_model(tmp_path / "net.keras"), [stored["x"]])
-    wanted = [stored[key] for key in sorted(stored) if key.startswith("y")]
-    for mine, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5 * np.abs(theirs).max())
-
-
-@pytest.mark.parametrize("network", [chain, residual, nested])
-def test_keras_opens_description_and_weights(keras: Any, network: Any, tmp_path: Path) -> None:
-    model = randomised(network())
-    model.save_weights(tmp_path / "net.weights.h5")
-    theirs = keras.models.model_from_json(model.to_json())
-    theirs.load_weights(tmp_path / "net.weights.h5")
-    inputs = samples(model)
-    for mine, other in zip(outputs(model, *inputs), keras_outputs(theirs, inputs), strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_keras_to_convloom_to_keras(keras: Any, network: Any, tmp_path: Path) -> None:
-    """The JSON's meaning as Keras states it, and every byte of the weights file's data and names."""
-    randomised(network()).save(tmp_path / "a.keras")
-    first = keras.models.load_model(tmp_path / "a.keras")
-    for layer in first.layers:
-        if hasattr(layer, "kernel_regularizer"):
-            layer.kernel_regularizer = keras.regularizers.L1L2(0.1, 0.2)
-            layer.kernel_initializer = keras.initializers.Orthogonal(0.5, seed=4)
-    first.layers[-1].trainable = False
-    first.save(tmp_path / "b.keras")
-    cl.load(tmp_path / "b.keras").save(tmp_path / "c.keras")
-    assert description(tmp_path / "c.keras") == description(tmp_path / "b.keras")
-    before, after = (keras.models.load_model(tmp_path / f"{name}.keras") for name in "bc")
-    assert json.loads(after.to_json()) == json.loads(before.to_json())
-    assert contents(tmp_path / "c.keras") == contents(tmp_path / "b.keras")
-
-
-def description(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("config.json"))
-
-
-def contents(path: Path) -> Json:
-    with zipfile.ZipFile(path) as archive:
-        stored = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(stored) as file:
-        return stored_items(file)
-
-
-def test_keras_opens_what_convloom_trained(keras: Any, tmp_path: Path) -> None:
-    model = trained()
-    model.save(tmp_path / "net.keras")
-    x = images(5, 6, 6, 2)
-    theirs = keras.models.load_model(tmp_path / "net.keras")
-    np.testing.assert_allclose(outputs(model, x)[0], keras_outputs(theirs, [x])[0], atol=1e-5)
-
-
-def test_keras_opens_what_keras_2_wrote(keras: Any, tmp_path: Path) -> None:
-    model = randomised(cl.loads(keras_2()))
-    model.save(tmp_path / "net.keras")
-    x = images(2, 6, 6, 3)
-    theirs = keras.models.load_model(tmp_path / "net.keras")
-    np.testing.assert_allclose(outputs(model, x)[0], keras_outputs(theirs, [x])[0], atol=1e-5, rtol=1e-5)
-    assert_within(json.loads(model.to_json()), json.loads(theirs.to_json()))

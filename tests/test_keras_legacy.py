@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from convloom.frontends import Input, Model, Sequential, layers, load, loads
 from convloom.frontends.keras.dialect import written_by_keras_2
+from convloom.frontends.operations import Operation
 
 import convloom as cl
 from convloom import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
@@ -351,4 +352,5 @@ def test_an_operator_and_a_layer_of_one_name_are_told_apart() -> None:
     adds = [entry["config"]["name"] for entry in entries if entry["class_name"] == "Add"]
     assert not any("module" in entry for entry in entries)
     model = load(K3)
-    assert {name: model.get_layer(name).operation for name in adds} == {"add_1": True, "add": False}
+    found = {name: isinstance(model.get_layer(name), Operation) for name in adds}
+    assert found == {"add_1": True, "add": False}

@@ -20,6 +20,7 @@ from convloom.graph.verify import verify
 DATA = Path(__file__).parent / "data"
 LENET5 = Path(__file__).parents[1] / "examples" / "keras_lenet5"
 DESCRIPTIONS = (LENET5 / "lenet5.json", DATA / "lenet5_keras2.json", DATA / "tiny_resnet.json")
+OPERATIONS = DATA / "layer_cases" / "operations.npz"
 SMALL = Limits(parameters=10**7, tensor_elements=10**7, total_elements=10**8)
 """A mutated network may be large, and still be right; here it need not be."""
 
@@ -28,6 +29,8 @@ VALUES: tuple[Any, ...] = (
     *("", "relu", "softmax", "same", "channels_first", "x" * 300, "\x1b[31m", "[bold]", "../x", "a/b"),
     *([], [None], [1], [0, 0], [3, 3], [[1, 1], [2, 2]], [["stem", 0, 0]], {}, {"class_name": "x"}),
     *({"class_name": "__numpy__", "config": {"value": 3}}, {"class_name": "Dense", "config": {"units": 3}}),
+    *({"class_name": "__slice__", "config": {"start": 1, "stop": -1, "step": -2}},),
+    *({"class_name": "__ellipsis__", "config": {}}, "Mean", "GetItem", "Split", "Power", "Masking"),
     *("Dense", "Conv2D", "Flatten", "Add", "Concatenate", "InputLayer", "Functional", "Sequential"),
 )
 
@@ -98,6 +101,8 @@ def attempt(make: Callable[[], Model], what: str) -> bool:
 
 def mutated_descriptions(seed: int, count: int) -> None:
     sources = [json.loads(path.read_text()) for path in DESCRIPTIONS]
+    with np.load(OPERATIONS) as stored:
+        sources += [json.loads(stored[key].tobytes()) for key in stored.files if key.endswith("/json")]
     loaded = 0
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
@@ -196,7 +201,7 @@ def mutate_object(file: h5py.File, draw: random.Random) -> None:
 
 
 def test_mutated_descriptions_work_or_are_refused() -> None:
-    mutated_descriptions(1, 300)
+    mutated_descriptions(1, 1_000)
 
 
 def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
@@ -204,7 +209,7 @@ def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_mutated_weights_work_or_are_refused(tmp_path: Path) -> None:
-    mutated_weights(tmp_path, 1, 60)
+    mutated_weights(tmp_path, 1, 150)
 
 
 @pytest.mark.slow

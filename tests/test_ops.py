@@ -26,6 +26,8 @@ def not_differentiated(op: Op) -> set[str]:
         return {"x3", "x4"}
     if isinstance(op, ops.Resize):
         return {"x1", "x2"}
+    if isinstance(op, ops.Step):
+        return {"x0"}
     return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo)) else set()
 
 

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ...graph.errors import ConvLoomError, UnsafeModelError, UnsupportedLayerError
 from ..layers import InputLayer, Layer
 from ..lowering import Block
 from ..model import Model, Sequential
-from ..symbolic import SymbolicTensor, combine
+from ..operations import Operation
+from ..symbolic import SymbolicTensor
 from .budget import within
-from .catalogue import UNSAFE, arithmetic, declare, is_operation, refusal, sample_shape
+from .catalogue import UNSAFE, declare, is_operation, refusal
 from .keep import remember
 from .limits import DEFAULT, Limits
-from .spec import CallSpec, LayerSpec, ModelSpec, TensorRef
+from .order import Node, check_references, ordered
+from .shapes import Shape, Wanted, first_shape, input_layer, input_specs, is_open, wanted_shapes
+from .spec import CallSpec, LayerSpec, ModelSpec, TensorRef, with_references
 from .values import malformed, shown
-
-Node = tuple[str, int]
-"""A layer's name and which of its calls."""
 
 # Arguments of a call that only repeat the default.
 NEUTRAL_KWARGS: dict[str, tuple[Any, ...]] = {"mask": (None,), "training": (None,)}
 
 
-def assemble(spec: ModelSpec, limits: Limits = DEFAULT) -> Model:
-    """The model of a file. Raises one error for all unsupported layers together."""
+def assemble(spec: ModelSpec, limits: Limits = DEFAULT, input_shape: Wanted = None) -> Model:
+    """The model of a file. Raises one error for all unsupported layers together.
+
+    input_shape: of one sample, where the file leaves axes open or another size is wanted.
+    """
     check_layers(spec)
     with within(limits):
-        return _build(spec)
+        wanted = wanted_shapes(spec, input_shape)
+        return _Assembler(resizing=wanted is not None).build(spec, wanted)
 
 
 def check_layers(spec: ModelSpec) -> None:
@@ -46,10 +50,10 @@ def check_layers(spec: ModelSpec) -> None:
 
 
 def _declared(entry: LayerSpec) -> str | None:
-    """Give the entry its layer, or say why it has none."""
+    """Give the entry its layer, or say why it has none. An input gets its own with its shape."""
     if why := refusal(entry):
         return f"{entry.place}: {why}"
-    if not is_operation(entry):
+    if entry.class_name != "InputLayer":
         try:
             entry.layer = declare(entry)
             remember(entry.layer, entry.written)
@@ -72,84 +76,112 @@ def _entries(spec: ModelSpec) -> Iterator[LayerSpec]:
             yield from _entries(layer.model)
 
 
-def _build(spec: ModelSpec) -> Model:
-    model = _build_sequential(spec) if spec.sequential else _build_functional(spec)
-    model.written = spec.written
-    return model
+class _Assembler:
+    """Builds models inside models. resizing: whether the file's own input shapes are to be replaced."""
+
+    def __init__(self, resizing: bool) -> None:
+        self._resizing = resizing
+
+    def build(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Model:
+        """wanted: shapes of the inputs, in their order."""
+        model = self._sequential(spec, wanted) if spec.sequential else self._functional(spec, wanted)
+        model.written = spec.written
+        return model
+
+    def _sequential(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Sequential:
+        model = Sequential(name=spec.name)
+        if entry := first_shape(spec):
+            model.add(input_layer(entry, wanted[0] if wanted else None, self._resizing))
+        for layer in spec.layers[_begins_with_input(spec) :]:
+            with _Place(layer.place):
+                if is_operation(layer):
+                    malformed(layer.place, "an operation cannot stand in a Sequential")
+                before = [model.end] if model.end is not None else []
+                model.add(self._block(layer, before, wanted))
+        return model
+
+    def _block(
+        self, layer: LayerSpec, inputs: Sequence[SymbolicTensor], wanted: Sequence[Shape] | None = None
+    ) -> Block:
+        """A layer, or a model that takes open sizes from what it is called on."""
+        if layer.model is not None:
+            found = [tensor.type.size()[1:] for tensor in inputs] or wanted
+            return self.build(layer.model, found if self._resizing or is_open(layer.model) else None)
+        return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
+
+    def _functional(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Model:
+        layers = {layer.name: layer for layer in spec.layers}
+        check_references(spec, layers)
+        blocks: dict[str, Block] = {}
+        if wanted is not None and len(wanted) != len(spec.inputs):
+            malformed(spec.place, f"has {len(spec.inputs)} inputs, called with {len(wanted)}")
+        for position, entry in enumerate(input_specs(spec)):
+            if entry.name not in blocks:
+                blocks[entry.name] = input_layer(entry, wanted[position] if wanted else None, self._resizing)
+        values: dict[Node, list[SymbolicTensor]] = {}
+        for name, k in ordered(spec):
+            layer = layers[name]
+            if layer.class_name == "InputLayer":
+                if name not in blocks:  # not among the inputs, which the model will say
+                    blocks[name] = input_layer(layer, None)
+                values[name, k] = [_entry_tensor(blocks[name])]
+                continue
+            call = layer.calls[k]
+            with _Place(layer.place):
+                args, kwargs = with_references([call.args, call.kwargs], _lookup(values, call.place))
+                if name not in blocks:
+                    blocks[name] = self._block(layer, _tensors_in([args, kwargs]))
+                values[name, k] = _call(blocks[name], args, kwargs, call)
+            values[name, k][0].node.written = call.written
+        for name, layer in layers.items():
+            if name not in blocks:  # called by nothing
+                blocks[name] = self._block(layer, [])
+        inputs = [_tensor(ref, values, f"{spec.place}: input_layers") for ref in spec.inputs]
+        outputs = [_tensor(ref, values, f"{spec.place}: output_layers") for ref in spec.outputs]
+        order = [blocks[layer.name] for layer in spec.layers]
+        with _Place(spec.place):
+            return Model.in_order(inputs, outputs, spec.name, spec.class_name, order)
 
 
-def _build_sequential(spec: ModelSpec) -> Sequential:
-    model = Sequential(name=spec.name)
-    if spec.layers[0].class_name != "InputLayer" or spec.layers[0].model is not None:
-        first = spec.layers[0].config.get("batch_input_shape") or spec.input_shape
-        if first is not None:
-            model.add(InputLayer(sample_shape(first, spec.place)))
-    for layer in spec.layers:
-        with _Place(layer.place):
-            if is_operation(layer):
-                malformed(layer.place, "an operation cannot stand in a Sequential")
-            model.add(_block(layer))
-    return model
+def _lookup(
+    values: dict[Node, list[SymbolicTensor]], place: str
+) -> Callable[[TensorRef], SymbolicTensor]:
+    return lambda reference: _tensor(reference, values, place)
 
 
-def _block(layer: LayerSpec) -> Block:
-    block = _build(layer.model) if layer.model is not None else layer.layer
-    return block if block is not None else malformed(layer.place, "was not checked")
+def _begins_with_input(spec: ModelSpec) -> int:
+    return int(spec.layers[0].class_name == "InputLayer" and spec.layers[0].model is None)
 
 
-def _build_functional(spec: ModelSpec) -> Model:
-    layers = {layer.name: layer for layer in spec.layers}
-    _check_references(spec, layers)
-    blocks: dict[str, Block] = {layer.name: _block(layer) for layer in spec.layers if not is_operation(layer)}
-    values: dict[Node, list[SymbolicTensor]] = {}
-    for name, k in _ordered(spec):
-        block, layer = blocks.get(name), layers[name]
-        if isinstance(block, InputLayer):
-            values[name, k] = [block.tensor()]
-            continue
-        call = layer.calls[k]
-        with _Place(layer.place):
-            operands = [_value(x, values, call) for x in call.operands]
-            if block is None:
-                results = [_operate(layer, operands)]
-                blocks[name] = results[0].node.block
-                blocks[name].written = layer.written
-            else:
-                results = _call(block, operands, call)
-        results[0].node.written = call.written
-        values[name, k] = results
-    inputs = [_tensor(ref, values, f"{spec.place}: input_layers") for ref in spec.inputs]
-    outputs = [_tensor(ref, values, f"{spec.place}: output_layers") for ref in spec.outputs]
-    with _Place(spec.place):
-        return Model.in_order(
-            inputs, outputs, spec.name, spec.class_name, [blocks[x.name] for x in spec.layers]
-        )
+def _entry_tensor(block: Block) -> SymbolicTensor:
+    assert isinstance(block, InputLayer)
+    return block.tensor()
 
 
 # -- calls ---------------------------------------------------------------------------------------------------
-def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) -> list[SymbolicTensor]:
-    options = _options(block, call)
-    tensors = [x for x in operands if isinstance(x, SymbolicTensor)]
-    if len(tensors) < len(operands):
-        malformed(call.place, "a layer takes tensors, not numbers")
+def _call(block: Block, args: list[Any], kwargs: dict[str, Any], call: CallSpec) -> list[SymbolicTensor]:
+    if isinstance(block, Operation):
+        result = block(*args, **kwargs)
+        return result if isinstance(result, list) else [result]
     names = block.tensors if isinstance(block, Layer) else ()
-    if wrong := [key for key in call.keywords if key not in (names or ("inputs",))]:
+    named = {key: value for key, value in kwargs.items() if _tensors_in(value)}
+    if wrong := [key for key in named if key not in (names or ("inputs",))]:
         raise UnsupportedLayerError(f"{call.place}: called with a tensor as {wrong[0]}, which is unsupported")
-    if not names:
-        result = block(tensors, **options)
-    else:
-        if len(set(call.keywords)) < len(call.keywords):
-            malformed(call.place, f"gives {call.keywords[0]} several tensors, where the layer takes one")
-        count = len(tensors) - len(call.keywords)
-        named: dict[str, Any] = dict(zip(call.keywords, tensors[count:], strict=True))
-        result = block(*tensors[:count], **named, **options)
+    options = _options(block, {key: value for key, value in kwargs.items() if key not in named}, call)
+    given = args if names else [*args, *named.values()]
+    tensors = _tensors_in(given)
+    if len(tensors) < _leaves(given):
+        malformed(call.place, "a layer takes tensors, not numbers")
+    if several := [key for key, value in named.items() if names and not isinstance(value, SymbolicTensor)]:
+        malformed(call.place, f"gives {several[0]} several tensors, where the layer takes one")
+    result = block(*tensors, **named, **options) if names else block(tensors, **options)
     return result if isinstance(result, list) else [result]
 
 
-def _options(block: Block, call: CallSpec) -> dict[str, Any]:
+def _options(block: Block, kwargs: dict[str, Any], call: CallSpec) -> dict[str, Any]:
     """The keyword arguments that are options of the layer; others must say what is so anyway."""
     options: dict[str, Any] = {}
-    for key, value in call.kwargs.items():
+    for key, value in kwargs.items():
         if isinstance(block, Layer) and key in (*block.options, *block.tensors):
             options[key] = value
             continue
@@ -167,26 +199,20 @@ def _options(block: Block, call: CallSpec) -> dict[str, Any]:
     return options
 
 
-def _operate(layer: LayerSpec, operands: list[SymbolicTensor | float]) -> SymbolicTensor:
-    kind = arithmetic(layer)
-    if (
-        len(layer.calls) != 1
-        or len(operands) != 2
-        or not any(isinstance(x, SymbolicTensor) for x in operands)
-    ):
-        malformed(layer.place, f"an operation is called once with two operands, found {len(operands)}")
-    a, b = operands
-    if kind == "Divide":
-        if isinstance(b, SymbolicTensor) or b == 0:
-            raise UnsupportedLayerError(f"{layer.place}: division is supported by a number other than 0 only")
-        return combine("Multiply", a, 1.0 / b, layer.name)
-    return combine(str(kind), a, b, layer.name)
+def _tensors_in(value: Any) -> list[SymbolicTensor]:
+    """The tensors among arguments, in their order; those of a dictionary in the order of its keys."""
+    if isinstance(value, SymbolicTensor):
+        return [value]
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    return [tensor for item in value for tensor in _tensors_in(item)] if isinstance(value, list) else []
 
 
-def _value(
-    operand: TensorRef | float, values: dict[Node, list[SymbolicTensor]], call: CallSpec
-) -> SymbolicTensor | float:
-    return _tensor(operand, values, call.place) if isinstance(operand, TensorRef) else operand
+def _leaves(value: Any) -> int:
+    """How many single values there are among arguments."""
+    if isinstance(value, (list, dict)):
+        return sum(map(_leaves, value.values() if isinstance(value, dict) else value))
+    return 1
 
 
 def _tensor(reference: TensorRef, values: dict[Node, list[SymbolicTensor]], place: str) -> SymbolicTensor:
@@ -196,63 +222,6 @@ def _tensor(reference: TensorRef, values: dict[Node, list[SymbolicTensor]], plac
             place, f"refers to output {reference.tensor} of {reference.layer!r}, which has {len(results)}"
         )
     return results[reference.tensor]
-
-
-# -- order ---------------------------------------------------------------------------------------------------
-def _calls_of(layer: LayerSpec) -> int:
-    """How often a layer is called; an input is there once without being called."""
-    return 1 if layer.class_name == "InputLayer" else len(layer.calls)
-
-
-def _check_references(spec: ModelSpec, layers: dict[str, LayerSpec]) -> None:
-    """Every reference names a layer of this model and one of its calls."""
-    found = [(call.place, ref) for layer in spec.layers for call in layer.calls for ref in call.references]
-    found += [(f"{spec.place}: input_layers", ref) for ref in spec.inputs]
-    found += [(f"{spec.place}: output_layers", ref) for ref in spec.outputs]
-    for place, reference in found:
-        layer = layers.get(reference.layer)
-        if layer is None:
-            malformed(place, f"refers to a layer {reference.layer!r:.80}, which the model does not have")
-        if reference.node >= _calls_of(layer):
-            malformed(
-                place,
-                f"refers to call {reference.node} of {reference.layer!r:.80}, "
-                f"which has {_calls_of(layer)} call(s)",
-            )
-
-
-def _ordered(spec: ModelSpec) -> list[Node]:
-    """All calls, each after those it reads (Kahn 1962). By call, not by layer: A(B(A(x))) is legal."""
-    waiting: dict[Node, set[Node]] = {}
-    readers: dict[Node, list[Node]] = {}
-    for layer in spec.layers:
-        for k in range(_calls_of(layer)):
-            needs = {(r.layer, r.node) for r in layer.calls[k].references} if k < len(layer.calls) else set()
-            waiting[layer.name, k] = needs
-            for need in needs:
-                readers.setdefault(need, []).append((layer.name, k))
-    ready = [node for node, needs in waiting.items() if not needs]
-    order: list[Node] = []
-    for node in ready:  # grows while it is read
-        order.append(node)
-        for reader in readers.get(node, []):
-            waiting[reader].discard(node)
-            if not waiting[reader]:
-                ready.append(reader)
-    if len(order) < len(waiting):
-        malformed(spec.place, f"the layers form a cycle: {_cycle(waiting, set(order))}")
-    return order
-
-
-def _cycle(waiting: dict[Node, set[Node]], done: set[Node]) -> str:
-    """One cycle among the calls that never became ready, each of which needs another such call."""
-    node = next(node for node in waiting if node not in done)
-    path: list[Node] = []
-    while node not in path:
-        path.append(node)
-        node = next(need for need in sorted(waiting[node]) if need not in done)
-    names = [name for name, _ in [*path[path.index(node) :], node]]
-    return " <- ".join(map(repr, names if len(names) <= 12 else [*names[:10], "...", names[-1]]))
 
 
 class _Place:

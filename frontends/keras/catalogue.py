@@ -6,17 +6,22 @@ The table is `layers.DECLARATIONS`; a module or class that a file names is only 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
 from ..initializers import from_class_name
 from ..layers import DECLARATIONS, InputLayer, Layer
 from ..layers.wrapper import a_layer
+from ..operations import OPERATIONS
 from ..written import Written
+from .functions import CLASSES as FUNCTION_CLASSES
 from .keep import remember
 from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
+
+L = TypeVar("L", bound=Layer)
 
 UNSAFE = frozenset(
     {
@@ -25,21 +30,6 @@ UNSAFE = frozenset(
     }
 )
 """Layers that carry code, load other files, or wrap another framework's objects."""
-
-ARITHMETIC = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "TrueDivide": "Divide"}
-"""Operation nodes of Keras 3, from the module keras.src.ops.numpy."""
-
-KERAS_2_OPERATORS = {
-    "__operators__.add": "Add",
-    "math.add": "Add",
-    "__operators__.sub": "Subtract",
-    "math.subtract": "Subtract",
-    "__operators__.mul": "Multiply",
-    "math.multiply": "Multiply",
-    "__operators__.truediv": "Divide",
-    "math.truediv": "Divide",
-}
-"""Functions a TFOpLambda of Keras 2 may name."""
 
 # Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
 COMMON_KEYS = frozenset(
@@ -59,24 +49,17 @@ REGISTERED = "Custom>"
 
 
 def is_operation(spec: LayerSpec) -> bool:
-    """Whether the entry is arithmetic on tensors rather than a layer."""
-    return spec.class_name == "TFOpLambda" or ".ops." in f"{spec.module or ''}."
-
-
-def arithmetic(spec: LayerSpec) -> str | None:
-    """Add, Subtract, Multiply or Divide; None for an operation that is not supported."""
-    if spec.class_name == "TFOpLambda":
-        function = spec.config.get("function")
-        return KERAS_2_OPERATORS.get(function) if isinstance(function, str) else None
-    return ARITHMETIC.get(spec.class_name) if spec.module == "keras.src.ops.numpy" else None
+    """Whether the entry is an operation on tensors rather than a layer."""
+    return spec.class_name in FUNCTION_CLASSES or ".ops." in f"{spec.module or ''}."
 
 
 def refusal(spec: LayerSpec) -> str | None:
     """Why no declaration serves this entry, or None."""
     if is_operation(spec):
-        return (
-            None if arithmetic(spec) else f"operation {shown(spec.config.get('function', spec.class_name))}"
-        )
+        known = OPERATIONS.get(spec.class_name)
+        if known is not None and spec.module == known.module:
+            return None
+        return f"operation {shown(spec.config.get('function', spec.class_name))}"
     if _known(spec):
         return None
     where = (
@@ -108,31 +91,24 @@ def declare(spec: LayerSpec, depth: int = 0) -> Layer:
 
     Raises UnsupportedLayerError for a key or value without a meaning here, ModelFormatError for a wrong one.
     """
-    declaration = DECLARATIONS[_class_name(spec)]
-    arguments = _input_arguments(spec) if declaration is InputLayer else _arguments(spec, declaration, depth)
+    declaration = OPERATIONS[spec.class_name] if is_operation(spec) else DECLARATIONS[_class_name(spec)]
+    return _declared(spec, declaration, _arguments(spec, declaration, depth))
+
+
+def declare_input(spec: LayerSpec, shape: Sequence[int]) -> InputLayer:
+    """The input an entry describes, with this shape of one sample."""
+    _refuse_unknown(spec, InputLayer, {"shape", "dtype", "trainable"})
+    arguments = {"shape": list(shape), "dtype": spec.config.get("dtype") or "float32"}
+    return _declared(spec, InputLayer, arguments)
+
+
+def _declared(spec: LayerSpec, declaration: type[L], arguments: dict[str, Any]) -> L:
     try:
         return declaration(**arguments, name=spec.name)
     except UnsupportedLayerError as error:
         raise UnsupportedLayerError(f"{spec.place}: {error}") from None
     except ConvLoomError as error:
         raise ModelFormatError(f"{spec.place}: {error}") from None
-
-
-def _input_arguments(spec: LayerSpec) -> dict[str, Any]:
-    _refuse_unknown(spec, InputLayer, {"shape", "dtype", "trainable"})
-    shape = spec.config.get("batch_shape", spec.config.get("batch_input_shape"))
-    return {"shape": sample_shape(shape, spec.place), "dtype": spec.config.get("dtype") or "float32"}
-
-
-def sample_shape(batch_shape: Any, place: str) -> list[Any]:
-    """[null, 28, 28, 1] -> [28, 28, 1]."""
-    if not isinstance(batch_shape, list) or not batch_shape:
-        malformed(place, f"batch_shape must be a list such as [null, 28, 28, 1], found {shown(batch_shape)}")
-    if None in batch_shape[1:]:
-        raise UnsupportedLayerError(
-            f"{place}: the input's shape {batch_shape} leaves axes open; all but the batch must be known"
-        )
-    return batch_shape[1:]
 
 
 def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .functions import CLASSES, as_operation
 from .spec import ModelSpec
 
 MEANINGS = {"hard_sigmoid": "keras_2_hard_sigmoid"}
@@ -15,6 +16,16 @@ def translate(spec: ModelSpec, data: dict[str, Any]) -> ModelSpec:
     """Give the words of a file of Keras 2 the meaning they had there."""
     if written_by_keras_2(data):
         _translate(spec)
+    return spec
+
+
+def name_operations(spec: ModelSpec) -> ModelSpec:
+    """Turn the functions of TensorFlow that a file of Keras 2 calls into Keras 3's operations."""
+    for layer in spec.layers:
+        if layer.model is not None:
+            name_operations(layer.model)
+        elif layer.class_name in CLASSES:
+            as_operation(layer)
     return spec
 
 

@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...graph.errors import UnsupportedLayerError
-from ..layers import Layer, Rescaling
+from ..layers import InputLayer, Layer
 from ..lowering import Block
 from ..model import Model, Sequential
+from ..operations import Operation
 from ..symbolic import Call, SymbolicTensor
 from .export_layers import Json, batch_shape, layer_entry, object_entry
-
-OPERATIONS = ("Add", "Subtract", "Multiply")
-"""Layers that arithmetic on symbolic tensors makes, and Keras's operations of the same names."""
 
 
 def to_json(model: Model, indent: int | None = None) -> str:
@@ -47,9 +45,13 @@ def file_names(model: Model) -> dict[Block, str]:
 
 
 def blocks(model: Model) -> list[Block]:
-    """The layers as Keras lists them, where a Sequential begins with its input."""
-    entry = [model.inputs[0].node.block] if isinstance(model, Sequential) else []
-    return [*entry, *model.layers]
+    """The layers as Keras lists them, where a Sequential begins with its input unless its file did not."""
+    if not isinstance(model, Sequential):
+        return model.layers
+    written = model.written
+    said = written.config["layers"][0] if written is not None and written.keras_3 else {}
+    bare = bool(said) and said["class_name"] != "InputLayer"
+    return model.layers if bare else [model.inputs[0].node.block, *model.layers]
 
 
 def model_entry(model: Model, name: str) -> Json:
@@ -59,8 +61,8 @@ def model_entry(model: Model, name: str) -> Json:
     module = "keras" if sequential else "keras.src.models.functional"
     written = model.written if model.written is not None and model.written.keras_3 else None
     said: Json = dict(written.config) if written else {"trainable": True}
-    if sequential:
-        said.setdefault("build_input_shape", batch_shape(model.inputs[0].type))
+    if sequential and written is None:
+        said["build_input_shape"] = input_shape(model.inputs[0])
     config = {**said, "name": name, **(_chain(model) if sequential else _network(model))}
     entry = object_entry(module, class_name, {})
     if written:
@@ -69,6 +71,13 @@ def model_entry(model: Model, name: str) -> Json:
         entry["registered_name"] = "Functional"
     entry["config"] = config
     return entry
+
+
+def input_shape(tensor: SymbolicTensor) -> list[int | None]:
+    """Of an input: as its file had it, where it comes from one."""
+    source = tensor.node.block
+    saved = source.saved_shape if isinstance(source, InputLayer) else None
+    return list(saved) if saved is not None else batch_shape(tensor.type)
 
 
 def _entry(block: Block, name: str) -> Json:
@@ -104,8 +113,7 @@ def _network_as_written(model: Model) -> Json:
     }
     layers = []
     for said, (block, name) in zip(config["layers"], names.items(), strict=True):
-        operation = isinstance(block, Layer) and block.operation
-        entry = {**said, "config": {**said["config"], "name": name}} if operation else _entry(block, name)
+        entry = _entry(block, name)
         nodes = _renamed(said.get("inbound_nodes", []), ways)
         layers.append({**entry, "name": name, "inbound_nodes": nodes})
     ends = {key: _renamed_ends(config[key], ways) for key in ("input_layers", "output_layers")}
@@ -151,9 +159,8 @@ def _network_from_calls(model: Model) -> Json:
 
     layers = []
     for block, name in names.items():
-        operation = isinstance(block, Layer) and block.operation
         as_written = all(call.written is not None and call.written.keras_3 for call in uses[block])
-        entry = _operation(block, name, as_written) if operation else _entry(block, name)
+        entry = _entry(block, name)
         nodes = [
             _node(call, [tensor(x) for x in call.inputs], as_written) for call in uses[block] if call.inputs
         ]
@@ -183,8 +190,8 @@ def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
         node = _with_tensors(dict(call.written.data), iter(tensors))
         return {"args": node["args"], "kwargs": node.get("kwargs", {})}
     arguments: list[Any]
-    if isinstance(block, Layer) and block.operation:
-        arguments = _operands(block, tensors)
+    if isinstance(block, Operation):
+        arguments = [_encoded(value) for value in block.given_with(lambda operand: tensors[operand.index])]
     elif isinstance(block, Model) and isinstance(block.structure[0], Mapping):
         arguments = [dict(zip(sorted(block.structure[0]), tensors, strict=True))]
     elif len(tensors) == 1 and not (isinstance(block, Layer) and block.arity[1] != 1):
@@ -204,26 +211,15 @@ def _with_tensors(value: Any, tensors: Iterator[Json]) -> Any:
     return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
 
-# -- operations ----------------------------------------------------------------------------------------------
-def _operation(block: Block, name: str, as_written: bool) -> Json:
-    """Arithmetic on tensors, which is no layer in Keras."""
-    if as_written and block.written is not None:
-        return {**block.written.data, "config": {**block.written.config, "name": name}}
-    kind = _affine(block)[0] if isinstance(block, Rescaling) else type(block).__name__
-    if kind not in OPERATIONS:
-        raise UnsupportedLayerError(f"{block.label}: Keras has no operation for it")
-    return {**object_entry("keras.src.ops.numpy", kind, {"name": name}), "registered_name": kind}
-
-
-def _operands(block: Layer, tensors: list[Json]) -> list[Any]:
-    if not isinstance(block, Rescaling):
-        return tensors
-    kind, value = _affine(block)
-    return [value, *tensors] if kind == "Subtract" else [*tensors, value]
-
-
-def _affine(block: Rescaling) -> tuple[str, Any]:
-    """x * scale + offset, made by one operator with one number: the operator and the number."""
-    if not block.offset:
-        return "Multiply", block.scale
-    return ("Add", block.offset) if block.scale == 1 else ("Subtract", block.offset)
+def _encoded(value: Any) -> Any:
+    """A constant of an operation's call as Keras writes it."""
+    if isinstance(value, slice):
+        config = {"start": value.start, "stop": value.stop, "step": value.step}
+        return {"class_name": "__slice__", "config": config}
+    if value is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
+    if isinstance(value, list):
+        if value and all(isinstance(item, (int, float, list)) for item in value):
+            return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
+        return [_encoded(item) for item in value]
+    return value

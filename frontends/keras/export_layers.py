@@ -13,6 +13,7 @@ from typing import Any
 from ...graph.errors import UnsupportedLayerError
 from ...graph.types import BATCH, TensorType
 from ..layers import InputLayer, Layer
+from ..operations import Operation
 from ..written import Written
 from .catalogue import COMMON_ENDINGS
 from .dialect import MEANINGS
@@ -47,6 +48,11 @@ def layer_entry(layer: Layer, name: str) -> Json:
         entry["config"] = _config_as_written(layer, name, written)
         return entry
     class_name = type(layer).__name__
+    if isinstance(layer, Operation):
+        said = {field.name: _plain(layer, field.name, getattr(layer, field.name)) for field in fields(layer)}
+        config = {key: value for key, value in said.items() if key not in NOT_IN_CONFIG}
+        entry = object_entry(layer.module, class_name, {"name": name, **config})
+        return {**entry, "registered_name": class_name}
     entry = object_entry(HOMES.get(class_name, "keras.layers"), class_name, _config(layer, name))
     if class_name in HOMES:
         entry["registered_name"] = class_name
@@ -79,6 +85,8 @@ def _config_as_written(layer: Layer, name: str, written: Written) -> Json:
             continue
         config.pop(names.get(field.name, ""), None)
         config.update(_said(layer, field.name, value))
+    if isinstance(layer, InputLayer):  # whose size may have been given at load
+        config.update(_said(layer, "shape", layer.shape))
     return config
 
 
@@ -115,7 +123,9 @@ def _config(layer: Layer, name: str) -> Json:
 def _said(layer: Layer, field: str, value: Any) -> Json:
     """A field as Keras's key and value."""
     if isinstance(layer, InputLayer) and field == "shape":
-        return {"batch_shape": [None, *value]}
+        saved = layer.saved_shape or (None, *value)
+        kept = [None if said is None else size for said, size in zip(saved[1:], value, strict=True)]
+        return {"batch_shape": [saved[0], *kept]}
     if field == "padding" and not isinstance(value, str) and hasattr(layer, "strides"):
         raise UnsupportedLayerError(
             f"{layer.label}: Keras knows no explicit padding ({value}) here; "

@@ -20,7 +20,8 @@ class Limits:
     all values together.
     archive_members, archive_ratio: of a `.keras`: members, and how far a member may expand.
     archive_bytes: of its weights, which may also be no larger than the model and its optimizer need.
-    hdf5_bytes: of a weight file. hdf5_objects, hdf5_depth: entries looked at in it, and groups in groups.
+    hdf5_bytes: of a weight file, or of all that an index lists; weight_files: how many those may be.
+    hdf5_objects, hdf5_depth: entries looked at in one, and groups in groups.
     """
 
     json_bytes: int = 16 * 2**20
@@ -38,6 +39,7 @@ class Limits:
     archive_bytes: int = 32 * 2**30
     archive_ratio: int = 200
     hdf5_bytes: int = 64 * 2**30
+    weight_files: int = 1_000
     hdf5_objects: int = 100_000
     hdf5_depth: int = 64
 

@@ -3,28 +3,21 @@
 Keras 3:  {"args": [T or [T, T]], "kwargs": {...}}, T a "__keras_tensor__" with its keras_history
 Keras 2:  [["a", 0, 0, {kwargs}], ["b", 0, 0, {}]], one inner list an input
           [["a", 0, 0, {"value": ["b", 0, 0]}]], tensors given by name
-          ["a", 0, 0, {"y": ["b", 0, 0]}], flat, for an operator (TFOpLambda)
+          ["a", 0, 0, {"y": ["b", 0, 0]}], flat, for an operator (TFOpLambda, SlicingOpLambda)
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from .spec import CallSpec, Operand, TensorRef
+from ..operations import OPERATIONS
+from .spec import CallSpec, TensorRef
 from .values import get_dict, get_list, index, malformed, shown
 
 CONSTANT = "_CONSTANT_VALUE"
-
-# Operations by module; the ones in BOTH bear the name of a layer, which takes its tensors as one list.
-BOTH = frozenset({"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average"})
-OPERATIONS = {
-    "keras.src.ops.numpy": BOTH
-    | {"TrueDivide", "Divide", "Power", "Negative", "Absolute", "Sqrt", "Square", "Exp", "Log", "Tanh"}
-    | {"Clip", "Mean", "Max", "Sum", "Transpose", "ExpandDims", "Squeeze", "Pad", "GetItem", "Stack"},
-    "keras.src.ops.nn": frozenset(
-        {"Relu", "Relu6", "LeakyRelu", "Silu", "HardSilu", "HardSigmoid", "Gelu", "Sigmoid", "Softplus"}
-    ),
-}
+LISTED = frozenset({"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Average", "Concatenate", "Dot"})
+"""Layers that take their tensors as one list; the operations of these names take them one by one."""
 
 
 def read_calls(entry: dict[str, Any], place: str) -> list[CallSpec]:
@@ -39,100 +32,91 @@ def read_calls(entry: dict[str, Any], place: str) -> list[CallSpec]:
 def lost_module(entry: dict[str, Any], class_name: str) -> str | None:
     """The module of an operation in the `.h5` files of Keras 3, which have none; None for a layer."""
     config, nodes = entry.get("config"), entry.get("inbound_nodes")
-    if not isinstance(config, dict) or "trainable" in config or not isinstance(nodes, list) or not nodes:
+    operation = OPERATIONS.get(class_name)
+    if operation is None or not isinstance(config, dict) or not isinstance(nodes, list) or not nodes:
+        return None
+    if not config.keys() <= {field.name for field in fields(operation)} - {"trainable"}:
         return None
     for node in nodes:
         args = node.get("args") if isinstance(node, dict) else None
-        if not isinstance(args, list) or not args or (class_name in BOTH and isinstance(args[0], list)):
+        if not isinstance(args, list) or not args or (class_name in LISTED and isinstance(args[0], list)):
             return None
-    return next((module for module, classes in OPERATIONS.items() if class_name in classes), None)
+    return operation.module
 
 
 def _read_call(node: Any, place: str) -> CallSpec:
     if isinstance(node, dict):
-        operands: list[Operand] = []
-        _collect(get_list(node, "args", place), operands, place)
-        return _by_name(operands, dict(get_dict(node, "kwargs", place)) if "kwargs" in node else {}, place)
+        args = [_decoded(value, place) for value in get_list(node, "args", place)]
+        kwargs = get_dict(node, "kwargs", place) if "kwargs" in node else {}
+        return CallSpec(args, {key: _decoded(value, place) for key, value in kwargs.items()}, place)
     if isinstance(node, list) and node and isinstance(node[0], str):
-        return _read_flat(node, place)
+        first = _constant(node, place) if node[0] == CONSTANT else read_reference(node, place)
+        return CallSpec([first], _kwargs_2(node, place), place)
     if isinstance(node, list) and node:
-        kwargs: dict[str, Any] = {}
+        kwargs = {}
         operands = []
         for item in node:
             operands.append(read_reference(item, place))
-            kwargs.update(_kwargs(item, place))
-        return _by_name(operands, kwargs, place)
+            kwargs.update(_kwargs_2(item, place))
+        return CallSpec(operands if len(operands) == 1 else [operands], kwargs, place)
     malformed(
         place, f"must be an object with args, or a list of [layer, node, tensor, kwargs], found {shown(node)}"
     )
 
 
-def _by_name(operands: list[Operand], kwargs: dict[str, Any], place: str) -> CallSpec:
-    """A call whose keyword arguments may be tensors, or lists of them: those become operands too."""
-    keywords: list[str] = []
-    for key in [key for key, value in kwargs.items() if _is_tensor(value) or _are_tensors(value)]:
-        value = kwargs.pop(key)
-        for item in [value] if _is_tensor(value) else value:
-            if isinstance(item, list):
-                operands.append(read_reference(item, place))
-            else:
-                _collect(item, operands, place)
-            keywords.append(key)
-    return CallSpec(operands, kwargs, place, keywords=tuple(keywords))
-
-
-def _is_tensor(value: Any) -> bool:
-    """A tensor of Keras 3, or a reference ["layer", node, tensor] of Keras 2."""
+# -- Keras 3 -------------------------------------------------------------------------------------------------
+def _decoded(value: Any, place: str) -> Any:
+    """An argument of a call: a tensor, or a constant made of JSON's own values and a few of Keras's."""
     if isinstance(value, list):
-        return len(value) == 3 and isinstance(value[0], str) and all(type(v) is int for v in value[1:])
-    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+        return [_decoded(item, place) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match value.get("class_name"):
+        case "__keras_tensor__":
+            history = get_list(get_dict(value, "config", place), "keras_history", place)
+            return read_reference(history, place)
+        case "__numpy__" | "__tensor__":
+            return get_dict(value, "config", place).get("value")
+        case "__slice__":
+            config = get_dict(value, "config", place)
+            return slice(*(_end(config.get(key), place) for key in ("start", "stop", "step")))
+        case "__ellipsis__":
+            return Ellipsis
+        case None:
+            return {key: _decoded(item, place) for key, item in value.items()}
+    malformed(place, f"an argument must be a tensor or a plain value, found {shown(value)}")
 
 
-def _are_tensors(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_tensor, value))
+def _end(value: Any, place: str) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    malformed(place, f"a slice must have whole numbers, found {shown(value)}")
 
 
-def _read_flat(node: list[Any], place: str) -> CallSpec:
-    """An operator of Keras 2: the second operand is the keyword y."""
-    first: Operand = (
-        _number(node[2], place) if node[0] == CONSTANT and len(node) > 2 else read_reference(node, place)
-    )
-    kwargs = _kwargs(node, place)
-    kwargs.pop("name", None)
-    operands = [first]
-    if "y" in kwargs:
-        other = kwargs.pop("y")
-        operands.append(read_reference(other, place) if isinstance(other, list) else _number(other, place))
-    return CallSpec(operands, kwargs, place)
+# -- Keras 2 -------------------------------------------------------------------------------------------------
+def _constant(node: list[Any], place: str) -> Any:
+    if len(node) < 3:
+        malformed(place, f"must have a constant as its third value, found {shown(node)}")
+    return node[2]
 
 
-def _collect(value: Any, operands: list[Operand], place: str) -> None:
-    """Tensors and numbers of Keras 3's args, nested lists flattened."""
-    if isinstance(value, list):
-        for item in value:
-            _collect(item, operands, place)
-    elif isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        history = get_list(get_dict(value, "config", place), "keras_history", place)
-        operands.append(read_reference(history, place))
-    else:
-        operands.append(_number(value, place))
-
-
-def _number(value: Any, place: str) -> float:
-    if isinstance(value, dict) and value.get("class_name") in ("__numpy__", "__tensor__"):
-        value = get_dict(value, "config", place).get("value")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        malformed(place, f"an argument must be a tensor or a number, found {shown(value)}")
-    return float(value)
-
-
-def _kwargs(item: list[Any], place: str) -> dict[str, Any]:
+def _kwargs_2(item: list[Any], place: str) -> dict[str, Any]:
+    """The fourth value of a node, in which a tensor is a bare [layer, node, tensor]."""
     kwargs = item[3] if len(item) > 3 else {}
     if not isinstance(kwargs, dict):
         malformed(place, f"the fourth value of a node must be an object, found {shown(kwargs)}")
-    return dict(kwargs)
+    return {key: _tensors_2(value, place) for key, value in kwargs.items()}
 
 
+def _tensors_2(value: Any, place: str) -> Any:
+    if not isinstance(value, list):
+        return value
+    if len(value) == 3 and isinstance(value[0], str) and all(type(v) is int for v in value[1:]):
+        return read_reference(value, place)
+    return [_tensors_2(item, place) for item in value]
+
+
+# -- references ----------------------------------------------------------------------------------------------
 def read_reference(value: Any, place: str) -> TensorRef:
     """["layer", node, tensor] and perhaps kwargs."""
     if not isinstance(value, list) or not 3 <= len(value) <= 4 or not isinstance(value[0], str):

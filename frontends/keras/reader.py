@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from ...graph.errors import UnsupportedLayerError
-from .dialect import translate
+from .dialect import name_operations, translate
 from .keep import keep
 from .limits import DEFAULT, Limits
 from .nodes import lost_module, read_calls, read_references
-from .spec import LayerSpec, ModelSpec, TensorRef
+from .spec import LayerSpec, ModelSpec, TensorRef, with_references
 from .values import get_dict, get_list, get_text, malformed, optional_text, shown
 
 FUNCTIONAL = ("Functional", "Model")  # "Model" until Keras 2.3
@@ -30,7 +30,7 @@ def read_model(data: Any, limits: Limits = DEFAULT) -> ModelSpec:
         )
     config = get_dict({"config": config}, "config", "model")
     spec = _Reader(limits).read(class_name, config, data.get("build_config"), "", 1)
-    return translate(keep(spec, data), data)
+    return name_operations(translate(keep(spec, data), data))
 
 
 def is_model(class_name: str, config: Any) -> bool:
@@ -126,5 +126,6 @@ def _settle_indices(spec: ModelSpec, names: dict[str, LayerSpec], keras_2: bool)
 
     for layer in spec.layers:
         for call in layer.calls:
-            call.operands = [settle(x, False) if isinstance(x, TensorRef) else x for x in call.operands]
+            call.args = with_references(call.args, lambda reference: settle(reference, False))
+            call.kwargs = with_references(call.kwargs, lambda reference: settle(reference, False))
     spec.outputs = [settle(reference, True) for reference in spec.outputs]

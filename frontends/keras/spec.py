@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,14 @@ class TensorRef:
     tensor: int
 
 
-Operand = TensorRef | float
-
-
 @dataclass
 class CallSpec:
-    """One entry of inbound_nodes. operands: tensors, and numbers for arithmetic; kwargs: the rest, plain.
+    """One entry of inbound_nodes: the arguments of a call, with a `TensorRef` for each tensor.
 
-    keywords: the names under which the last operands were given; a list of tensors repeats its name.
+    Constants are numbers, text, None, slices, Ellipsis, and lists and dictionaries of all these.
     """
 
-    operands: list[Operand]
+    args: list[Any]
     kwargs: dict[str, Any]
     place: str
     written: Written | None = None
@@ -38,7 +36,25 @@ class CallSpec:
 
     @property
     def references(self) -> list[TensorRef]:
-        return [operand for operand in self.operands if isinstance(operand, TensorRef)]
+        return list(references_in([self.args, self.kwargs]))
+
+
+def references_in(value: Any) -> Iterator[TensorRef]:
+    """The tensors among arguments, in their order."""
+    if isinstance(value, TensorRef):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from references_in(item)
+
+
+def with_references(value: Any, replace: Callable[[TensorRef], Any]) -> Any:
+    """Arguments with something else in the place of each tensor."""
+    if isinstance(value, TensorRef):
+        return replace(value)
+    if isinstance(value, dict):
+        return {key: with_references(item, replace) for key, item in value.items()}
+    return [with_references(item, replace) for item in value] if isinstance(value, list) else value
 
 
 @dataclass

@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import h5py
@@ -24,9 +26,11 @@ from ...graph.op import snake_case
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
 from ..model import Model, Sequential
-from .hdf5 import check_storage, child, child_names, first_line, open_hdf5, read_array
+from ..operations import Operation
+from .hdf5 import check_storage, first_line, open_hdf5, read_array
 from .legacy import Found, legacy_root, read_legacy
 from .limits import DEFAULT, Limits
+from .shards import OneFile, Shards, Store
 from .values import shown
 
 KERAS_3 = "layers"
@@ -59,7 +63,9 @@ def load_weights(
     where: str | None = None,
     limits: Limits = DEFAULT,
 ) -> None:
-    """Give `model` the weights of a `.weights.h5` or an `.h5`; nothing changes where the file does not fit.
+    """Give `model` the weights of a `.weights.h5`, an `.h5`, or the files that a `.weights.json` lists.
+
+    Nothing changes where they do not fit.
 
     Raises ModelFormatError naming what is missing or has another shape, UnsafeModelError for links.
     """
@@ -67,9 +73,14 @@ def load_weights(
         os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "weights"
     )
     model.inputs  # noqa: B018  a Sequential without a shape says so here
-    with open_hdf5(source, label, limits) as file:
+    with ExitStack() as stack:
         try:
-            found = _read(model, file, label, limits)
+            if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".json"):
+                shards = Shards(Path(source), label, limits, stack)
+                found = _fitting(model, label, *_read_by_class(model, shards, label))
+            else:
+                file = stack.enter_context(open_hdf5(source, label, limits))
+                found = _read(model, file, label, limits)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
             raise ModelFormatError(f"{label}: damaged HDF5 file: {first_line(error)}") from None
     for layer, name, value in found:
@@ -81,16 +92,20 @@ def _read(model: Model, file: h5py.File, label: str, limits: Limits) -> Found:
     if root is not None:
         found, problems = read_legacy(model, root, label, limits)
     else:
-        found, problems = _read_by_class(model, file, label)
+        found, problems = _read_by_class(model, OneFile(file, label), label)
+    return _fitting(model, label, found, problems)
+
+
+def _fitting(model: Model, label: str, found: Found, problems: list[str]) -> Found:
     if problems:
         rest = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ModelFormatError(f"{label} does not fit {model.label}: {'; '.join(problems[:10])}{rest}")
     return found
 
 
-def _read_by_class(model: Model, file: h5py.File, label: str) -> tuple[Found, list[str]]:
-    root = KERAS_3 if child(file, KERAS_3, label) is not None else KERAS_2_12
-    if child(file, root, label) is None:
+def _read_by_class(model: Model, store: Store, label: str) -> tuple[Found, list[str]]:
+    root = KERAS_3 if store.has(KERAS_3) else KERAS_2_12
+    if not store.has(root):
         raise ModelFormatError(
             f"{label}: has no group 'layers'; it is neither a .weights.h5 as Keras 3 writes it, nor an .h5 "
             f"of Keras 2"
@@ -100,14 +115,14 @@ def _read_by_class(model: Model, file: h5py.File, label: str) -> tuple[Found, li
     found: Found = []
     for group in groups:
         if not group.again:
-            found += _read_layer(file, group, label, problems)
-    problems += _unexpected(file, root, {group.path for group in groups}, label)
+            found += _read_layer(store, group, label, problems)
+    problems += _unexpected(store, root, {group.path for group in groups})
     return found, problems
 
 
 def group_stem(model: Model, block: Block) -> str | None:
     """What the group of a block is called before it is numbered; None where it has no group."""
-    if isinstance(block, Layer) and block.operation:
+    if isinstance(block, Operation):
         return None
     if isinstance(model, Sequential) and isinstance(block, InputLayer):
         return None
@@ -149,17 +164,16 @@ def _built(block: Block) -> tuple[Any, ...]:
     return block.all_weights if isinstance(block, Layer) else ()
 
 
-def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) -> Found:
+def _read_layer(store: Store, group: Group, label: str, problems: list[str]) -> Found:
     """The weights of one layer; what does not fit goes to `problems`."""
     found: Found = []
     for home, weights in homes(group.layer).items():
-        path = _home(file, group, home, label)
-        stored = child(file, path, label)
-        if home.endswith("activation") and isinstance(stored, h5py.Group) and not len(stored):
+        path = _home(store, group, home)
+        if home.endswith("activation") and not store.count(path) and store.has_group(path):
             continue  # Keras makes these when the model first runs: it was saved before, and they start anew
         for position, weight in enumerate(weights):
             place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"
-            data = child(file, f"{path}/{position}", label)
+            data = store.find(f"{path}/{position}")
             if not isinstance(data, h5py.Dataset):
                 problems.append(f"{place} is missing, expected shape {weight.shape}")
                 continue
@@ -171,33 +185,31 @@ def _read_layer(file: h5py.File, group: Group, label: str, problems: list[str]) 
                 problems.append(str(error))
                 continue
             found.append((group.layer, weight.name, torch.from_numpy(values)))
-        if isinstance(stored, h5py.Group) and len(stored) > len(weights):
+        stored = store.count(path)
+        if stored > len(weights):
             problems.append(
-                f"{group.layer.label}: the file holds {len(stored)} variables ({path}), "
-                f"expected {len(weights)}"
+                f"{group.layer.label}: the file holds {stored} variables ({path}), expected {len(weights)}"
             )
     return found
 
 
-def _home(file: h5py.File, group: Group, home: str, label: str) -> str:
+def _home(store: Store, group: Group, home: str) -> str:
     """The group of a layer's part, which older versions of Keras name with a "_" before it."""
     if not home:
         return f"{group.path}/vars"
     paths = [f"{group.path}/{name}/vars" for name in (home, f"_{home}")]
-    return next((path for path in paths if child(file, path, label) is not None), paths[0])
+    return next((path for path in paths if store.count(path)), paths[0])
 
 
-def _unexpected(file: h5py.File, root: str, known: set[str], label: str) -> list[str]:
+def _unexpected(store: Store, root: str, known: set[str]) -> list[str]:
     """Layers of the file that hold variables and are none of the model's."""
     problems = []
-    group = child(file, root, label)
     # The groups at this level that are known, or hold known ones.
     expected = {path.removeprefix(f"{root}/").split("/")[0] for path in known}
-    for name in child_names(group, label) if isinstance(group, h5py.Group) else ():
-        path = f"{root}/{name}"
-        if name not in expected:
-            stored = child(file, f"{path}/vars", label)
-            if isinstance(stored, h5py.Group) and len(stored):
-                at = shown(f"{path}/vars")[1:-1]
-                problems.append(f"the file holds {len(stored)} variables at {at}, which no layer expects")
+    for name in store.groups(root):
+        path = f"{root}/{name}/vars"
+        if name not in expected and (stored := store.count(path)):
+            problems.append(
+                f"the file holds {stored} variables at {shown(path)[1:-1]}, which no layer expects"
+            )
     return problems

@@ -16,6 +16,7 @@ from .core import Dense, Dropout, Flatten, InputLayer, Permute, Rescaling, Resha
 from .dot import Dot
 from .einsum import EinsumDense
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
+from .masking import Masking
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
 from .normalization import BatchNormalization
@@ -95,6 +96,7 @@ __all__ = [
     "LayerNormalization",
     "LayerScale",
     "LeakyReLU",
+    "Masking",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",

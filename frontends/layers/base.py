@@ -94,6 +94,11 @@ class Layer(Block):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(eq=False, repr=False)(cls)
+        cls.declare()
+
+    @classmethod
+    def declare(cls) -> None:
+        """Enter the class in the list of those that files may name."""
         if not cls.__name__.startswith("_"):
             DECLARATIONS[cls.__name__] = cls
             if cls.inner_class:
@@ -136,7 +141,6 @@ class Layer(Block):
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
         self.values: dict[str, torch.Tensor] = {}
-        self.operation = False
         self._built_for: tuple[TensorType, ...] = ()
         self._activation_built: tuple[Weight, ...] = ()
         self._owner: Layer | None = None

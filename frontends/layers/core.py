@@ -29,6 +29,11 @@ class InputLayer(Layer):
     shape: Sequence[int] = f.option(f.image_shape)
     dtype: str = f.option(f.choice(*DTYPES), default="float32")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.saved_shape: tuple[int | None, ...] | None = None
+        """The shape its file gave, with the batch, open axes as None: what a file of it says again."""
+
     @property
     def type(self) -> TensorType:
         return TensorType((BATCH, *self.shape), self.dtype)

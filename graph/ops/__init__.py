@@ -32,7 +32,7 @@ from .contraction import (
     DenseWeightGrad,
     MatMul,
 )
-from .movement import Concat, Pad, Reshape, Slice, Transpose
+from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
 from .piecewise import (
     Clip,
     GeneralRelu,
@@ -62,6 +62,7 @@ from .pointwise import (
     RsqrtPlus,
     Scale,
     Square,
+    Step,
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
@@ -112,6 +113,7 @@ __all__ = [
     "Elu",
     "Exp",
     "ExtremumGrad",
+    "Flip",
     "Gelu",
     "GeneralRelu",
     "HardShrink",
@@ -161,6 +163,7 @@ __all__ = [
     "Sqrt",
     "Square",
     "Squareplus",
+    "Step",
     "Subtract",
     "Swish",
     "Tanh",

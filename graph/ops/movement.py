@@ -155,6 +155,24 @@ class Slice(_Movement):
 
 
 @dataclass(frozen=True)
+class Flip(_Movement):
+    """The other way round along `axes` (never the batch)."""
+
+    axes: tuple[int, ...] = ()
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        if any(not 1 <= axis < inputs[0].rank for axis in self.axes):
+            raise ShapeError(f"flip of {inputs[0]} along axes {self.axes}: use axes from 1 on")
+        return inputs[0]
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0].flip(self.axes)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [build.if_needed(build.operand(node, 0), self, dy)]
+
+
+@dataclass(frozen=True)
 class Transpose(_Movement):
     """Axes in another order. permutation: of all axes; the batch, where there is one, stays first."""
 

@@ -206,6 +206,19 @@ class Square(_Pointwise):
 
 
 @dataclass(frozen=True)
+class Step(_Pointwise):
+    """1 where x > 0, else 0; no gradient passes."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return (inputs[0] > 0).to(inputs[0].dtype)
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [None]
+
+
+@dataclass(frozen=True)
 class RsqrtPlus(_Pointwise):
     """1 / sqrt(x + epsilon), the scale of a normalisation."""
 
