@@ -189,7 +189,8 @@ def test_dropout_that_is_the_output_vanishes_too() -> None:
 
 def test_inference_only_vanishes_in_inference_and_refuses_training() -> None:
     b = Builder()
-    graph = b.finish(b.op(ops.Relu(), b.op(ops.InferenceOnly("no way"), b.input(5), name="mark"), name="relu"))
+    marked = b.op(ops.InferenceOnly("no way"), b.input(5), name="mark")
+    graph = b.finish(b.op(ops.Relu(), marked, name="relu"))
     assert op_names(applied(graph, INFERENCE_ONLY)) == ["relu"]
     with pytest.raises(CompileError, match=r"^mark cannot be trained: no way$"):
         refuse_training(graph)
