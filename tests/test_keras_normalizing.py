@@ -103,6 +103,13 @@ def test_a_changed_inner_layer_is_saved_as_it_is_now(tmp_path: Path) -> None:
     assert (third.power_iterations, third.layer.units, third.layer.name) == (5, 4, "inside")
 
 
+def test_statistics_may_have_all_axes_as_older_files_have_them() -> None:
+    mean, variance = [1.0, -2.0, 0.5], [1.0, 4.0, 0.25]
+    short = model(L.Normalization(mean=mean, variance=variance))
+    full = model(L.Normalization(mean=[[[mean]]], variance=[[[variance]]]))
+    assert (computed(short, samples()) == computed(full, samples())).all()
+
+
 # -- training ------------------------------------------------------------------------------------------------
 def trained(net: cl.Model, x: torch.Tensor, backend: str, dtype: str) -> list[torch.Tensor]:
     """Output, gradients of input and weights, moving statistics after one step in training mode."""

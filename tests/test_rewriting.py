@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from convloom.graph import ops
+from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph, Node
 from convloom.graph.op import Kind
 from convloom.graph.passes.batch_norm import FOLD
@@ -13,6 +14,7 @@ from convloom.graph.passes.cleanup import (
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
     STABLE_LOSSES,
+    refuse_training,
 )
 from convloom.graph.passes.gradient_rules import GRADIENT_RULES
 from convloom.graph.regions import Decision
@@ -30,7 +32,7 @@ from graphs import (
 
 FOLD_CONV, FOLD_DENSE = FOLD
 SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
-(DROPOUT,) = INFERENCE_IDENTITIES
+DROPOUT, INFERENCE_ONLY = INFERENCE_IDENTITIES
 (PAD,) = PAD_INTO_CONVOLUTION
 LOGITS, SIGMOID = STABLE_LOSSES
 AFTER_POOLING, BEFORE_VIEW = GRADIENT_RULES
@@ -183,6 +185,15 @@ def test_dropout_that_is_the_output_vanishes_too() -> None:
     b = Builder()
     graph = applied(b.finish(b.op(ops.Dropout(0.3), b.input(5))), DROPOUT)
     assert graph.outputs == {"out": "image"}
+
+
+def test_inference_only_vanishes_in_inference_and_refuses_training() -> None:
+    b = Builder()
+    marked = b.op(ops.InferenceOnly("no way"), b.input(5), name="mark")
+    graph = b.finish(b.op(ops.Relu(), marked, name="relu"))
+    assert op_names(applied(graph, INFERENCE_ONLY)) == ["relu"]
+    with pytest.raises(CompileError, match=r"^mark cannot be trained: no way$"):
+        refuse_training(graph)
 
 
 def test_dropout_draws_a_mask_in_training() -> None:

@@ -64,7 +64,7 @@ class Normalization(Layer):
     def _aligned(self, kind: TensorType) -> tuple[int, ...]:
         """The shape against x of the mean given: its last axes are the last of `axis`.
 
-        Keras before 3.13 wrote arrays with all axes of x, those without statistics with size 1.
+        Older files of Keras hold arrays with all axes of x, those without statistics of size 1.
         """
         given, axes = f.array_shape(self.mean), self._axes(kind)
         if len(given) > len(axes):

@@ -33,27 +33,31 @@ def _resize_grad(op: ResizeGrad) -> Form:
 
 # -- nearest ----------
 def _copied(op: Resize, x: torch.Tensor) -> torch.Tensor:
-    """Each axis in turn: repeated where it grows by a whole factor, else picked by index."""
-    for axis, size in zip(op.axes, op.sizes, strict=True):
-        if size % x.shape[axis] == 0:
-            times = size // x.shape[axis]
-            apart = x.unsqueeze(axis + 1)
-            x = apart.expand(*apart.shape[: axis + 1], times, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
-        else:
-            x = x.index_select(axis, _nearest(x.shape[axis], size, x.device))
+    """Repeated in one pass along all axes that grow by a whole factor, picked by index along others."""
+    shape, sizes = x.shape, dict(zip(op.axes, op.sizes, strict=True))
+    times = {axis: size // shape[axis] for axis, size in sizes.items() if size % shape[axis] == 0}
+    apart = [part for dim in shape for part in (dim, 1)]
+    spread = [part for axis, dim in enumerate(shape) for part in (dim, times.get(axis, 1))]
+    x = x.reshape(apart).expand(spread).reshape([dim * times.get(axis, 1) for axis, dim in enumerate(shape)])
+    for axis, size in sizes.items():
+        if axis not in times:
+            x = x.index_select(axis, _nearest(shape[axis], size, x.device))
     return x
 
 
 def _added(op: ResizeGrad, dy: torch.Tensor) -> torch.Tensor:
-    """Each axis in turn: the copies of a place are summed."""
+    """The copies of a place summed, in one pass along all axes where they are equally many."""
+    shape, sizes = dy.shape, dict(zip(op.axes, op.sizes, strict=True))
+    times = {axis: shape[axis] // size for axis, size in sizes.items() if shape[axis] % size == 0}
     total = dy.to(wide(dy.dtype))
-    for axis, size in zip(op.axes, op.sizes, strict=True):
-        if total.shape[axis] % size == 0:
-            shape = total.shape
-            total = total.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :]).sum(axis + 1)
-        else:
-            index = _nearest(size, total.shape[axis], dy.device)
+    if times:
+        parts = [(dim // times.get(axis, 1), times.get(axis, 1)) for axis, dim in enumerate(shape)]
+        total = total.reshape([part for pair in parts for part in pair])
+        total = total.sum([2 * axis + 1 for axis in range(len(shape))])
+    for axis, size in sizes.items():
+        if axis not in times:
             made = (*total.shape[:axis], size, *total.shape[axis + 1 :])
+            index = _nearest(size, shape[axis], dy.device)
             total = total.new_zeros(made).index_add_(axis, index, total)
     return total.to(dy.dtype)
 
