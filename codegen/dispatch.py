@@ -19,6 +19,8 @@ from ..graph.ops import (
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
+    Warp,
+    WarpGrad,
 )
 from ..graph.regions import Region
 from .convolution import emit_forward
@@ -33,6 +35,7 @@ from .reduction import emit_reduction
 from .schedules import Schedule
 from .softmax import emit_softmax
 from .source import POINTERS, KernelFile
+from .warp import emit_warp, emit_warp_grad
 from .weight_gradient import emit_weight_grad
 
 Emitter = Callable[[Region, Schedule | None], KernelFile]
@@ -45,6 +48,8 @@ _BY_OP: dict[type[Op], Emitter] = {
     BinaryCrossEntropy: emit_loss,
     MeanSquaredError: emit_loss,
     LossGrad: emit_loss_grad,
+    Warp: emit_warp,
+    WarpGrad: emit_warp_grad,
 }
 
 _BY_KIND: dict[Kind, Emitter] = {

@@ -12,15 +12,17 @@ from ..graph.ops import (
     BinaryCrossEntropy,
     Constant,
     Divide,
-    DropoutMask,
     Log,
     LossGrad,
     MaxUnpool2D,
     Normalize,
+    Random,
     RsqrtPlus,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
     Sqrt,
+    Warp,
+    WarpGrad,
 )
 from ..graph.regions import Region
 
@@ -38,8 +40,11 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     match op, operand:
         case _ if isinstance(node.op, Constant):
             value = f"torch.tensor({node.op.value!r}).expand({size}).contiguous()"
-        case _ if isinstance(node.op, DropoutMask):
-            value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
+        case _ if isinstance(node.op, Random) and node.op.distribution == "bernoulli":
+            probability, high = node.op.of
+            value = f"({uniform} < {probability!r}) * {high!r}"
+        case Warp() | WarpGrad(), "transform":
+            value = f"torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0]) + 0.01 * {normal}"
         case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):
             value = f"0.5 + {uniform}"
         case (Divide(), "b") | (ActivationGrad(activation=Log() | Sqrt()), "saved"):

@@ -22,7 +22,6 @@ from ..graph.ops import (
     BatchNormGrad,
     BroadcastTo,
     Divide,
-    Dropout,
     Elu,
     Exp,
     ExtremumGrad,
@@ -30,6 +29,7 @@ from ..graph.ops import (
     GeneralRelu,
     HardSigmoid,
     HardSwish,
+    InTraining,
     LeakyRelu,
     Log,
     Maximum,
@@ -228,11 +228,11 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Swish: lambda op, x: f"{x} * sigmoid({x})",
     Gelu: lambda op, x: f"gelu_tanh({x})" if op.approximate else f"gelu({x})",
     Elu: lambda op, x: f"tl.where({x} > 0, {x}, {number(op.alpha)} * expm1({x}))",
+    InTraining: lambda op, x, *y: x,
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) / tl.sqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
     Normalize: lambda op, x, mean, variance: f"({x} - {mean}) / tl.sqrt({variance} + {number(op.epsilon)})",
-    Dropout: lambda op, x: x,
     Divide: lambda op, a, b: f"{a} / {b}",
     Maximum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} > {b}, {a}, {b}))",
     Minimum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} < {b}, {a}, {b}))",

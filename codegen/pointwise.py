@@ -85,6 +85,10 @@ class FlatTile(Tile):
         text = f"{text} % {size}" if following == 1 and size < self.image else text
         return text if stride == 1 else f"({text}) * {stride}" if " " in text else f"{text} * {stride}"
 
+    def position(self, writer: Writer) -> tuple[str, str]:
+        """Texts of each element's place within its image, and of its image's number."""
+        return self._element(writer), self._image(writer)
+
     def _element(self, writer: Writer) -> str:
         """The element's position within its image, in 32 bits: divisions of 64 bits are slow."""
         if not self.batched:

@@ -31,7 +31,6 @@ from ..graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     Divide,
-    Dropout,
     Elu,
     Exp,
     ExtremumGrad,
@@ -39,6 +38,7 @@ from ..graph.ops import (
     GeneralRelu,
     HardSigmoid,
     HardSwish,
+    InTraining,
     LeakyRelu,
     Log,
     LogSoftmax,
@@ -75,6 +75,7 @@ from ..graph.ops import (
     Transpose,
 )
 from .expressions import number
+from .warp_references import WARPS
 from .writer import tuple_text
 
 Lines = list[str]
@@ -324,7 +325,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Scale: _scale,
     Square: lambda op, result, x: f"{x} * {x}",
     RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
-    Dropout: lambda op, result, x: x,
+    InTraining: lambda op, result, x, *y: x,
     BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
@@ -366,5 +367,6 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Pad: _pad,
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
+    **WARPS,
     **{cls: lambda op, result, x: _ACTIVATION[type(op)](op, x) for cls in _ACTIVATION},
 }

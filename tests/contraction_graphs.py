@@ -10,7 +10,7 @@ from convloom.codegen.kernel import Kernel
 from convloom.codegen.schedules import Schedule
 from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
-from convloom.graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, DropoutMask, Input, Parameter, Reduce
+from convloom.graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, Drawn, Input, Parameter, Reduce
 from convloom.graph.regions import Region
 from convloom.graph.types import TensorType
 from convloom.graph.windows import NO_PADDING, Padding, Pair, window_output
@@ -124,7 +124,7 @@ def check(
 
 def run_and_compare(kernel: Kernel, batch: int, terms: int, seed: int = 0) -> list[torch.Tensor]:
     region, generator = kernel.region, torch.Generator().manual_seed(seed)
-    sources = (Input, Parameter, DropoutMask)
+    sources = (Input, Parameter, Drawn)
     given = {
         node.name: random_value(node.type, batch, generator)
         for node in region.graph.nodes()

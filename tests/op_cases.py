@@ -198,7 +198,7 @@ CASES: list[Case] = [
     Case(ops.Normalize(), (IMAGE, (N, 7, 5, 1), (N, 7, 5, 1)), positive=(2,)),
     Case(ops.Normalize(), (IMAGE, (N, 1, 1, 3), (N, 1, 1, 3)), positive=(2,)),
     Case(ops.BatchNormGrad(0.01), (IMAGE, IMAGE, (3,), (3,), (3,), (3,), (3,)), positive=(4,)),
-    Case(ops.Dropout(0.4), (IMAGE,)),
+    Case(ops.InTraining(), (IMAGE, IMAGE)),
     # views and movement
     Case(ops.Reshape((5, 21)), (IMAGE,)),
     Case(ops.Reshape((105,)), (IMAGE,)),
@@ -209,6 +209,14 @@ CASES: list[Case] = [
     Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
     Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),
     Case(ops.Transpose((0, 3, 1, 2)), (IMAGE,)),
+    # images under transforms: every way to read, and to read outside
+    *(
+        Case(op(interpolation, fill_mode, 0.5, (6, 9)), ((N, 7, 5, 3), shape))
+        for shape, modes in (((N, 8), ("constant", "nearest", "reflect", "wrap")), ((8,), ("reflect",)))
+        for fill_mode in modes
+        for interpolation in ("bilinear", "nearest")
+        for op in (ops.Warp, ops.WarpGrad)
+    ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),
@@ -237,4 +245,7 @@ CASES: list[Case] = [
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
 ]
 
-SOURCES = (ops.Input, ops.Parameter, ops.Constant, ops.InterpolationMatrix, ops.DropoutMask)
+SOURCES = (
+    *(ops.Input, ops.Parameter, ops.Constant, ops.InterpolationMatrix),
+    *(ops.Random, ops.RandomBox, ops.RandomTransform),
+)

@@ -131,7 +131,7 @@ def _call(block: Block, operands: list[SymbolicTensor | float], call: CallSpec) 
     for key, value in call.kwargs.items():
         # A model of several inputs is called with as many masks.
         single = None if key == "mask" and isinstance(value, list) and not any(value) else value
-        # Keras calls its image preprocessing with training=True, whether or not that changes anything.
+        # Keras writes training=True of its image preprocessing, and follows the model's mode all the same.
         steady = key == "training" and value is True and isinstance(block, Layer) and block.steady
         if not steady and not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
             raise UnsupportedLayerError(

@@ -1,12 +1,29 @@
 """The layers, with Keras's names, arguments and defaults."""
 
+from .augmentation import (
+    RandomCrop,
+    RandomFlip,
+    RandomPerspective,
+    RandomRotation,
+    RandomShear,
+    RandomTranslation,
+    RandomZoom,
+)
 from .base import DECLARATIONS, Layer, Weight
+from .colour import (
+    RandomBrightness,
+    RandomColorDegeneration,
+    RandomContrast,
+    RandomErasing,
+    RandomGrayscale,
+    RandomInvert,
+    RandomSharpness,
+)
 from .conv import Conv2D
 from .core import (
     ELU,
     Activation,
     Dense,
-    Dropout,
     Flatten,
     InputLayer,
     LeakyReLU,
@@ -19,7 +36,17 @@ from .core import (
 )
 from .layer_normalization import GroupNormalization, LayerNormalization, Normalization, UnitNormalization
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
-from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
+from .noise import (
+    ActivityRegularization,
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    Identity,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from .normalization import BatchNormalization
 from .pooling import AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D
 from .resampling import CenterCrop, RepeatVector, UpSampling2D
@@ -27,6 +54,19 @@ from .scaling import CustomScaleLayer, LayerScale, StochasticDepth
 from .separable import DepthwiseConv2D, SeparableConv2D
 from .spatial import Cropping2D, ZeroPadding2D
 from .transposed import Conv2DTranspose
+from .untrained import (
+    AugMix,
+    CutMix,
+    MixUp,
+    RandAugment,
+    RandomColorJitter,
+    RandomElasticTransform,
+    RandomGaussianBlur,
+    RandomHue,
+    RandomPosterization,
+    RandomSaturation,
+    Solarization,
+)
 
 __all__ = [
     "DECLARATIONS",
@@ -34,6 +74,8 @@ __all__ = [
     "Activation",
     "ActivityRegularization",
     "Add",
+    "AlphaDropout",
+    "AugMix",
     "Average",
     "AveragePooling2D",
     "BatchNormalization",
@@ -43,10 +85,13 @@ __all__ = [
     "Conv2DTranspose",
     "Cropping2D",
     "CustomScaleLayer",
+    "CutMix",
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GlobalAveragePooling2D",
     "GlobalMaxPooling2D",
     "GroupNormalization",
@@ -59,18 +104,42 @@ __all__ = [
     "MaxPooling2D",
     "Maximum",
     "Minimum",
+    "MixUp",
     "Multiply",
     "Normalization",
     "PReLU",
     "Permute",
+    "RandAugment",
+    "RandomBrightness",
+    "RandomColorDegeneration",
+    "RandomColorJitter",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomElasticTransform",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterization",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "RepeatVector",
     "Rescaling",
     "Reshape",
     "SeparableConv2D",
     "Softmax",
+    "Solarization",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpatialDropout3D",
     "StochasticDepth",
     "Subtract",
     "UnitNormalization",

@@ -71,7 +71,8 @@ class Layer(Block):
     """Keys of files that are accepted only with one of these values."""
 
     steady: ClassVar[bool] = False
-    """Whether it does the same in training, so that a file's call may say training=True."""
+    """Whether a file's call may say training=True. Keras writes so of every call of its image preprocessing,
+    though the mode of the model decides there too."""
 
     name: str = field(default="", kw_only=True)
     trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from ..errors import CompileError
 from ..ir import Graph, Node
 from ..op import Kind
 from ..ops import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     Conv2D,
-    Dropout,
-    DropoutMask,
     Input,
-    Multiply,
+    InTraining,
     Pad,
     Reshape,
     Scale,
@@ -77,12 +76,12 @@ def _scale_refusal(graph: Graph, nodes: list[Node]) -> str | None:
     return None if (op.factor, op.offset) == (1.0, 0.0) else "it changes the values"
 
 
-def _draw_mask(graph: Graph, nodes: list[Node]) -> str:
+def _training_operand(graph: Graph, nodes: list[Node]) -> str:
     node = nodes[0]
-    assert isinstance(node.op, Dropout)
-    op = DropoutMask(node.type.shape, node.op.rate, node.type.dtype, node.op.shared)
-    mask = graph.add(op, (), f"{node.name}/mask", node.layer)
-    return graph.add(Multiply(), (node.inputs[0], mask), node.name, node.layer)
+    assert isinstance(node.op, InTraining)
+    if len(node.inputs) < 2:
+        raise CompileError(node.op.refusal)
+    return node.inputs[1]
 
 
 def _logits_loss(graph: Graph, nodes: list[Node]) -> str:
@@ -113,9 +112,13 @@ IDENTITIES: tuple[Rule, ...] = (
     Rule("scale(x, 1) -> x", pattern(Scale), _operand, _scale_refusal),
 )
 
-INFERENCE_IDENTITIES: tuple[Rule, ...] = (Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),)
+INFERENCE_IDENTITIES: tuple[Rule, ...] = (
+    Rule("in_training(x, y) -> x  (inference)", pattern(InTraining), _operand),
+)
 
-DRAW_DROPOUT: tuple[Rule, ...] = (Rule("dropout(x) -> x * mask  (training)", pattern(Dropout), _draw_mask),)
+TRAINING_BRANCHES: tuple[Rule, ...] = (
+    Rule("in_training(x, y) -> y  (training)", pattern(InTraining), _training_operand),
+)
 
 PAD_INTO_CONVOLUTION: tuple[Rule, ...] = (
     Rule(

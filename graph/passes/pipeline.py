@@ -11,11 +11,11 @@ from ..rewrite import Rule, apply_rules
 from ..verify import verify
 from .batch_norm import FOLD, use_batch_statistics
 from .cleanup import (
-    DRAW_DROPOUT,
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
     STABLE_LOSSES,
+    TRAINING_BRANCHES,
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
@@ -57,8 +57,8 @@ INFERENCE: tuple[Pass, ...] = (
 
 TRAINING: tuple[Pass, ...] = (
     DEAD_CODE,
+    _rules("what layers do in training", TRAINING_BRANCHES),
     _rules("remove identities", IDENTITIES),
-    _rules("draw dropout masks", DRAW_DROPOUT),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("stable losses", STABLE_LOSSES),
@@ -68,6 +68,7 @@ TRAINING: tuple[Pass, ...] = (
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    DEAD_CODE,
 )
 
 BACKWARD: tuple[Pass, ...] = (

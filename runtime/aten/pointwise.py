@@ -17,7 +17,6 @@ from ...graph.ops import (
     BatchNormGrad,
     Cast,
     Divide,
-    Dropout,
     Elu,
     Exp,
     ExtremumGrad,
@@ -25,6 +24,7 @@ from ...graph.ops import (
     GeneralRelu,
     HardSigmoid,
     HardSwish,
+    InTraining,
     LeakyRelu,
     Log,
     Maximum,
@@ -54,8 +54,8 @@ OWN_RESULT = (
     HardSigmoid, HardSwish, LeakyRelu, Log, Maximum, Minimum, Mish, Multiply, Normalize, Prelu, PreluGrad,
     Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, Softsign, Sqrt, Square, Subtract, Swish, Tanh,
 )  # fmt: skip
-"""Ops whose result is always new memory. The others (BroadcastTo, Cast, Dropout) may hand on their operand
-itself."""
+"""Ops whose result is always new memory. The others (BroadcastTo, Cast, InTraining) may hand on their
+operand itself."""
 
 
 def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
@@ -102,8 +102,8 @@ def _scale_in_place(op: Scale) -> Form:
     return lambda x: x.mul_(op.factor).add_(op.offset)
 
 
-@form(Cast, Dropout)
-def _as_defined(op: Cast | Dropout) -> Form:
+@form(Cast, InTraining)
+def _as_defined(op: Cast | InTraining) -> Form:
     return op.reference
 
 
