@@ -38,12 +38,19 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
     height, width, channels = source.type.size()[1:]
     tile = FlatTile(names, last.type.shape)
     operands = [*region.inputs, *region.outputs]
+    constants: dict[str, tuple[object, str]] = {
+        "IMAGE": (image_size(last), "elements of one image of the result"),
+        "H": (height, "rows of an image"),
+        "W": (width, "columns of an image"),
+        "C": (channels, "channels"),
+        "Q": (op.size[1], "columns of the result"),
+        "BLOCK": (used.block_m, "elements a program looks up"),
+    }
     jit = JitFunction(
         f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
         ["batch"],
-        {"IMAGE": image_size(last), "H": height, "W": width, "C": channels, "Q": op.size[1]}
-        | {"BLOCK": used.block_m},
+        {name: value for name, (value, _) in constants.items()},
         doc="Each program looks up BLOCK neighbouring elements.",
         warps=used.warps,
     )
@@ -80,14 +87,7 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
             *_meaning(names, op, transform),
         ],
         plan=[f"each program looks up {used.block_m} neighbouring elements with {used.warps} warps."],
-        constants={
-            "IMAGE": (image_size(last), "elements of one image of the result"),
-            "H": (height, "rows of an image"),
-            "W": (width, "columns of an image"),
-            "C": (channels, "channels"),
-            "Q": (op.size[1], "columns of the result"),
-            "BLOCK": (used.block_m, "elements a program looks up"),
-        },
+        constants=constants,
         functions=[jit],
         launch=launch,
         schedule=used,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...graph import ops
-from ...graph.types import BATCH
+from ...graph.types import BATCH, Dim
 from ..lowering import Builder
 
 
@@ -39,7 +39,7 @@ def per_element(
 def per_sample(b: Builder, x: str, distribution: str, of: tuple[float, float], suffix: str = "factor") -> str:
     """A draw for each sample of x, of the shape (N, 1, ..., 1)."""
     kind = b.type(x)
-    shape = (BATCH, *(1 for _ in kind.shape[1:]))
+    shape: tuple[Dim, ...] = (BATCH, *(1 for _ in kind.shape[1:]))
     return b.add(ops.Random(shape, distribution, of, dtype=kind.dtype), suffix=suffix)
 
 

@@ -270,4 +270,5 @@ def homography(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         torch.stack([x, y, one, zero, zero, zero, -to_x * x, -to_x * y], -1),
         torch.stack([zero, zero, zero, x, y, one, -to_y * x, -to_y * y], -1),
     ]
-    return torch.linalg.solve(torch.cat(rows, 1), torch.cat([to_x, to_y], 1))
+    found: torch.Tensor = torch.linalg.solve(torch.cat(rows, 1), torch.cat([to_x, to_y], 1))
+    return found

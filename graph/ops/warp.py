@@ -55,22 +55,29 @@ class _Warp(Op):
                 f"found {image} and {transform}"
             )
 
-    def taps(self, transform: torch.Tensor, batch: int, size: Pair, image: Pair) -> Iterator[Tap]:
-        """What each pixel of a result of `size` reads of an image: one tap, or four."""
+    def places(
+        self, transform: torch.Tensor, batch: int, size: Pair, image: Pair
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and column at which each pixel of a result of `size` lies in an image, (batch, *size) each."""
         a0, a1, a2, b0, b1, b2, c0, c1 = transform.expand(batch, 8)[..., None, None].unbind(1)
         y = torch.arange(size[0], dtype=transform.dtype, device=transform.device)[:, None]
         x = torch.arange(size[1], dtype=transform.dtype, device=transform.device)
         k = c0 * x + c1 * y + 1
-        rows = self._along(((b0 * x + b1 * y + b2) / k), image[0])
-        columns = list(self._along(((a0 * x + a1 * y + a2) / k), image[1]))
-        for i, of_row, row_inside in rows:
+        down, across = (b0 * x + b1 * y + b2) / k, (a0 * x + a1 * y + a2) / k
+        if self.fill_mode in ("constant", "nearest"):  # farther out there is nothing else
+            return down.clamp(-2, image[0] + 1), across.clamp(-2, image[1] + 1)
+        return down, across
+
+    def taps(self, transform: torch.Tensor, batch: int, size: Pair, image: Pair) -> Iterator[Tap]:
+        """What each pixel of a result of `size` reads of an image: one tap, or four."""
+        down, across = self.places(transform, batch, size, image)
+        columns = list(self._along(across, image[1]))
+        for i, of_row, row_inside in self._along(down, image[0]):
             for j, of_column, column_inside in columns:
                 yield i * image[1] + j, of_row * of_column, row_inside & column_inside
 
     def _along(self, place: torch.Tensor, size: int) -> Iterator[Tap]:
         """The taps along one axis."""
-        if self.fill_mode in ("constant", "nearest"):  # farther out there is nothing else
-            place = place.clamp(-2, size + 1)
         if self.interpolation == "nearest":
             below = (place.abs() + 0.5).floor() * place.sign()
             weights = [torch.ones_like(place)]
