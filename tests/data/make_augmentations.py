@@ -3,8 +3,8 @@
     KERAS_BACKEND=jax python tests/data/make_augmentations.py
 
 A range such as (0.2, 0.2) fixes the number that is drawn. For a case ``c`` of ``augmentations.npz``:
-``c/json`` (bytes of the model's JSON), ``c/x`` and ``c/y``. Beside them
-``warp.<interpolation>.<fill mode>/y``: images under given transforms, and ``perspective.<interpolation>/y``: under given movements of their corners.
+``c/json`` (bytes of the model's JSON), ``c/x`` and ``c/y``. Beside them images under given transforms
+(``warp.<interpolation>.<fill mode>/y``) and movements of their corners (``perspective.<interpolation>/y``).
 Keras's torch backend has neither "reflect" nor "wrap".
 """
 
