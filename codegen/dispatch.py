@@ -24,6 +24,8 @@ from ..graph.ops import (
     SoftmaxGrad,
     Sparsemax,
     SparsemaxGrad,
+    Warp,
+    WarpGrad,
 )
 from ..graph.regions import Region
 from .convolution import emit_forward
@@ -40,6 +42,7 @@ from .resize import emit_resize
 from .schedules import Schedule
 from .softmax import emit_softmax
 from .source import POINTERS, KernelFile
+from .warp import emit_warp, emit_warp_grad
 from .weight_gradient import emit_weight_grad
 
 Emitter = Callable[[Region, Schedule | None], KernelFile]
@@ -56,6 +59,8 @@ _BY_OP: dict[type[Op], Emitter] = {
     LossGrad: emit_loss_grad,
     Resize: emit_resize,
     ResizeGrad: emit_resize,
+    Warp: emit_warp,
+    WarpGrad: emit_warp_grad,
 }
 
 _BY_KIND: dict[Kind, Emitter] = {

@@ -13,13 +13,13 @@ from ..graph.ops import (
     BinaryCrossEntropy,
     Constant,
     Divide,
-    DropoutMask,
     InterpolationMatrix,
     Log,
     LogSigmoid,
     LossGrad,
     MaxUnpool2D,
     Normalize,
+    Random,
     RsqrtPlus,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -27,6 +27,8 @@ from ..graph.ops import (
     SparsePlus,
     Sqrt,
     Squareplus,
+    Warp,
+    WarpGrad,
 )
 from ..graph.regions import Region
 
@@ -48,8 +50,11 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             return _interpolation_lines(node.op, name)
         case _ if isinstance(node.op, AttentionMask):
             value = f"torch.triu(torch.full({size}, -1e9), 1)"
-        case _ if isinstance(node.op, DropoutMask):
-            value = f"({uniform} >= {node.op.rate}) / {1 - node.op.rate!r}"
+        case _ if isinstance(node.op, Random) and node.op.distribution == "bernoulli":
+            probability, high = node.op.of
+            value = f"({uniform} < {probability!r}) * {high!r}"
+        case Warp() | WarpGrad(), "transform":
+            value = f"torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0]) + 0.01 * {normal}"
         case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):
             value = f"0.5 + {uniform}"
         case (Divide(), "b") | (ActivationGrad(activation=Log() | Sqrt()), "saved"):

@@ -15,9 +15,8 @@ from ..graph.ops import (
     BatchNormGrad,
     BroadcastTo,
     Divide,
-    Dropout,
     ExtremumGrad,
-    InferenceOnly,
+    InTraining,
     Maximum,
     Minimum,
     Multiply,
@@ -48,8 +47,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     BroadcastTo: lambda op, x, *like: f"{_factor(x)} / repeats" if op.mean else x,
     Prelu: lambda op, x, alpha: f"({x} where {x} > 0, else {_factor(alpha)} * {_factor(x)})",
     PreluGrad: lambda op, dy, x, alpha: f"({dy} where {x} > 0, else {_factor(alpha)} * {_factor(dy)})",
-    Dropout: lambda op, x: x,
-    InferenceOnly: lambda op, x: x,
+    InTraining: lambda op, x, *y: x,
     BatchNorm: lambda op, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) / sqrt({variance} + {op.epsilon:g}) * {gamma} + {beta}"
     ),

@@ -12,7 +12,6 @@ import re
 
 from ..graph.errors import CompileError
 from ..graph.ir import Node
-from ..graph.op import Kind
 from ..graph.ops import (
     Activation,
     ActivationGrad,
@@ -26,7 +25,6 @@ from ..graph.ops import (
     Conv2DWeightGrad,
     DenseWeightGrad,
     Divide,
-    DropoutMask,
     ExtremumGrad,
     Maximum,
     MaxPoolIndex2D,
@@ -36,6 +34,7 @@ from ..graph.ops import (
     Normalize,
     Prelu,
     PreluGrad,
+    Random,
     Reduce,
     RsqrtPlus,
     Scale,
@@ -61,6 +60,8 @@ RESERVED = frozenset(
         "candidate", "pooled", "pooled_ok", "windows", "largest", "broken", "average", "real", "power",
         "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",
         "matrix", "k0", "k_ok", "a_tile", "b_tile",
+        "a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "i0", "i1", "j0", "j1", "down", "across", "owned",
+        "share", "weights", "weight", "index", "found",
     ]
 )  # fmt: skip
 """Words that no operand and no value is called: Python's, the file's own, and the kernels' variables."""
@@ -143,16 +144,19 @@ def _second_kind(region: Region, node: Node) -> str | None:
 
 def _input_role(region: Region, node: Node) -> str:
     """What an operand is to the first member that reads it."""
-    if isinstance(node.op, DropoutMask | AttentionMask):
+    if isinstance(node.op, AttentionMask):
         return "mask"
+    if isinstance(node.op, Random):
+        return "mask" if node.op.distribution == "bernoulli" else "noise"
     reader = next(member for member in region.nodes if node.name in member.inputs)
     place = reader.inputs.index(node.name)
     if isinstance(reader.op, Add | Multiply | Subtract):
         return _arithmetic_role(region, reader, node, place)
-    if reader.op.kind is Kind.MOVEMENT and len(reader.inputs) > 1:
-        return f"x{place}"
     names = reader.op.operands
-    return names[min(place, len(names) - 1)].rstrip("?*")
+    name = names[min(place, len(names) - 1)]
+    if name.endswith("*") and len(reader.inputs) > 1:
+        return f"x{place}"
+    return name.rstrip("?*")
 
 
 def _arithmetic_role(region: Region, reader: Node, node: Node, place: int) -> str:

@@ -31,10 +31,9 @@ from ..graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     Divide,
-    Dropout,
     ExtremumGrad,
     Flip,
-    InferenceOnly,
+    InTraining,
     LogSoftmax,
     LossGrad,
     MatMul,
@@ -66,6 +65,7 @@ from ..graph.ops import (
     Transpose,
 )
 from .activations import row_of
+from .warp_references import WARPS
 from .writer import number, tuple_text
 
 Lines = list[str]
@@ -330,8 +330,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Square: lambda op, result, x: f"{x} * {x}",
     RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
-    Dropout: lambda op, result, x: x,
-    InferenceOnly: lambda op, result, x: x,
+    InTraining: lambda op, result, x, *y: x,
     BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
         f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
     ),
@@ -379,4 +378,5 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Flip: lambda op, result, x: f"{x}.flip({op.axes})",
     Slice: _slice,
     Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
+    **WARPS,
 }

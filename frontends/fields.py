@@ -31,9 +31,9 @@ AXES = {1: ("steps",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 TUPLES = {1: "tuple of one", 2: "pair", 3: "triple"}
 
 
-def option(check: Check | PerAxis, *, default: Any = dataclasses.MISSING) -> Any:
-    """A field of a declaration, with Keras's default where there is one."""
-    return dataclasses.field(default=default, metadata={"check": check})
+def option(check: Check | PerAxis, *, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
+    """A field of a declaration, with Keras's default where there is one. kw_only: given by name alone."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"check": check})
 
 
 # -- numbers -------------------------------------------------------------------------------------------------
@@ -84,6 +84,18 @@ def at_least_zero(value: Any) -> float:
     if result < 0:
         raise ShapeError(f"must not be negative, got {value!r}")
     return result
+
+
+def within(least: float, most: float) -> Check:
+    """A number from `least` to `most`."""
+
+    def check(value: Any) -> float:
+        result = number(value)
+        if not least <= result <= most:
+            raise ShapeError(f"must lie in [{least:g}, {most:g}], got {value!r}")
+        return result
+
+    return check
 
 
 def fraction(value: Any) -> float:
@@ -246,6 +258,60 @@ def some_axes(value: Any) -> tuple[int, ...] | None:
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
 
 
+# -- ranges of random factors --------------------------------------------------------------------------------
+Range = tuple[float, float]
+
+
+def factor(least: float, most: float, *, every: bool = False, above: bool = False) -> Check:
+    """(lower, upper), or a number for both ways as far as the bounds allow -> (lower, upper).
+
+    every: each number must lie within the bounds; otherwise, as in Keras, only some of the range. above: and
+    above the lower one.
+    """
+    bounds = f"{'(' if above else '['}{least:g}, {most:g}]"
+
+    def inside(value: float) -> bool:
+        return least <= value <= most and not (above and value == least)
+
+    def check(value: Any) -> Range:
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            lower, upper = sorted(map(number, value))
+            if (inside(lower) and inside(upper)) if every else (lower <= most and upper >= least):
+                return lower, upper
+        elif not isinstance(value, (list, tuple)) and inside(number(value)):
+            return max(-abs(number(value)), least), abs(number(value))
+        raise ShapeError(f"must be a number in {bounds} or a pair of them, got {value!r}")
+
+    return check
+
+
+def shear(value: Any) -> float | Range:
+    """A number from 0 to 1 for both ways, or a pair of them. Keras writes the number 0.1 as [-0.1, 0.1]."""
+    if isinstance(value, (list, tuple)) and len(value) == 2 and number(value[0]) == -number(value[1]) <= 0:
+        value = value[1]
+    found: Range = factor(0, 1, every=True)(value)
+    return found if isinstance(value, (list, tuple)) else found[1]
+
+
+def ends(value: float | Sequence[float]) -> Range:
+    """A factor in its normal form as (lower, upper)."""
+    lower, upper = value if isinstance(value, Sequence) else (-value, value)
+    return lower, upper
+
+
+def mean(value: float | Sequence[float]) -> float:
+    """The chance of what happens with a probability that is itself drawn evenly from a factor."""
+    return sum(ends(value)) / 2
+
+
+def value_range(value: Any) -> Range:
+    """The least and the largest value of an image, in either order."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ShapeError(f"must be two numbers, got {value!r}")
+    lower, upper = sorted(map(number, value))
+    return lower, upper
+
+
 # -- padding -------------------------------------------------------------------------------------------------
 _BORDERS = {
     1: "n or (before, after)",
@@ -333,6 +399,14 @@ def activation(value: Any) -> str | Block:
             f"such as LeakyReLU(0.1)"
         )
     return value
+
+
+def plain(value: Any) -> Any:
+    """A value that is kept as it is: a number, a string, or a list of numbers."""
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    if not all(v is None or isinstance(v, (bool, int, float, str)) for v in items):
+        raise ShapeError(f"must be a number, a string or a list of numbers, got {value!r:.80}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def initializer(value: Any) -> str:

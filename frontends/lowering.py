@@ -190,11 +190,11 @@ class Builder:
     def add(self, op: Op, *inputs: str, suffix: str = "") -> str:
         """Append a node; its name is the layer's, or "<layer>/<suffix>".
 
-        Where nothing is to change in training, what is random becomes its first operand, and a batch norm
+        Where nothing is to change in training, what is random hands on its first operand, and a batch norm
         keeps to its stored statistics.
         """
         graph = self._into.graph
-        if self._into.frozen and isinstance(op, ops.Dropout):
+        if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
         if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
             op = replace(op, frozen=True)

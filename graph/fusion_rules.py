@@ -28,6 +28,7 @@ from .ops import (
     Resize,
     ResizeGrad,
     Softmax,
+    Warp,
 )
 from .types import broadcast_kind
 
@@ -89,7 +90,7 @@ def _epilogue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
     # One pass over the elements, which finds any operand's place.
-    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad)
+    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad | Warp)
     for operand in () if flat else graph.operands(node):
         if operand.name != producer.name and operand.name not in group.names:
             kind = broadcast_kind(operand.type.shape, node.type.shape)
@@ -268,6 +269,11 @@ RULES: tuple[FusionRule, ...] = (
             and group.kind is Kind.WINDOW
             and not isinstance(group.anchor.op, MaxPoolIndex2D)
         ),
+        _epilogue,
+    ),
+    FusionRule(
+        "pointwise(warp(x)) -> one kernel",
+        lambda node, group: node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, Warp),
         _epilogue,
     ),
     FusionRule(

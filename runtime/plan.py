@@ -14,8 +14,8 @@ import torch
 
 from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
-from ..graph.ir import Graph, Node
-from ..graph.ops import KNOWN, DropoutMask, Input, Parameter, Reshape
+from ..graph.ir import Graph
+from ..graph.ops import KNOWN, Drawn, Input, Parameter, Reshape
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
@@ -26,7 +26,9 @@ Lowering = Callable[[Region], Call]
 
 @dataclass(frozen=True)
 class Mode:
-    """training: batch statistics and dropout. backward: build gradients; wrt_inputs: of the inputs too."""
+    """training: batch statistics, dropout, noise, augmentation. backward: build gradients; wrt_inputs: of the
+    inputs too.
+    """
 
     training: bool = False
     backward: bool = False
@@ -108,7 +110,7 @@ class Plan:
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
         self.prelude = Prelude(self.graph, device)
         self.inputs = [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
-        self.masks = [n for n in self.graph.nodes() if isinstance(n.op, DropoutMask)]
+        self.drawn = [(n.name, n.op) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
         self.slots: dict[str, int] = {}
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
@@ -129,7 +131,7 @@ class Plan:
     def _plan_lifetimes(self) -> None:
         """Find what backward reads of the forward pass, and free every other value after its last reader."""
         held = self.graph.parameter_only()
-        sources = [n.name for n in (*self.inputs, *self.masks)]
+        sources = [*(node.name for node in self.inputs), *(name for name, _ in self.drawn)]
         made = {slot for step in self.forward_steps for slot in step.writes}
         made.update(self._slot(name) for name in sources)
         needed = {slot for step in self.backward_steps for slot in step.reads}
@@ -153,8 +155,8 @@ class Plan:
         batch = inputs[0].shape[0] if inputs else 1
         for slot, value in zip(self._input_slots, inputs, strict=True):
             slots[slot] = value
-        for node in self.masks:
-            slots[self._slot(node.name)] = _draw(node, batch, self.device)
+        for name, source in self.drawn:
+            slots[self._slot(name)] = source.draw(batch, self.device)
         run_steps(self.forward_steps, slots)
         if self.graph.updates:
             self._write_back(slots, parameters)
@@ -274,15 +276,3 @@ def _view(region: Region) -> Call:
     if not isinstance(op, Reshape):
         raise NotImplementedError(f"view {op}")
     return lambda values: (op.reference(values[0]),)
-
-
-def _draw(node: Node, batch: int, device: torch.device) -> torch.Tensor:
-    op = node.op
-    if not isinstance(op, DropoutMask):
-        raise NotImplementedError(f"random source {op}")
-    keep = 1.0 - op.rate
-    size = node.type.size(batch)
-    drawn = [1 if axis in op.shared else d for axis, d in enumerate(size)]
-    mask = torch.empty(drawn, dtype=node.type.torch_dtype, device=device)
-    mask = mask.bernoulli_(keep).div_(keep) if keep > 0 else mask.zero_()
-    return mask.expand(size).contiguous() if op.shared else mask

@@ -15,7 +15,7 @@ from convloom.graph.ops import (
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
-    DropoutMask,
+    Drawn,
     Input,
     Parameter,
     Reduce,
@@ -133,7 +133,7 @@ def check(
 
 def run_and_compare(kernel: Kernel, batch: int, terms: int, seed: int = 0) -> list[torch.Tensor]:
     region, generator = kernel.region, torch.Generator().manual_seed(seed)
-    sources = (Input, Parameter, DropoutMask)
+    sources = (Input, Parameter, Drawn)
     given = {
         node.name: random_value(node.type, batch, generator)
         for node in region.graph.nodes()

@@ -76,6 +76,14 @@ class Builder:
         ]
         return self.op(ops.BatchNorm(), x, *trained, *moving, name=name)
 
+    def dropout(self, x: str, rate: float, name: str = "drop") -> str:
+        name = self.graph.unique_name(name)
+        source = ops.Random(self.graph[x].type.shape, "bernoulli", (1 - rate, 1 / (1 - rate)))
+        mask = self.op(source, name=f"{name}/mask")
+        return self.op(
+            ops.InTraining(), x, self.op(ops.Multiply(), x, mask, name=f"{name}/dropped"), name=name
+        )
+
     def flatten(self, x: str) -> str:
         return self.op(ops.Reshape((self.graph[x].type.elements(),)), x, name="flatten")
 
@@ -284,5 +292,7 @@ def _layer(draw: st.DrawFn, b: Builder, made: list[str]) -> str:
         return b.conv(wide, b.channels(x), (2, 2), padding="valid")
     if kind == "scale":
         return b.op(ops.Scale(draw(st.sampled_from((1.0, 0.5)))), x)
-    simple: dict[str, Op] = {"relu": ops.Relu(), "tanh": ops.Tanh(), "dropout": ops.Dropout(0.25)}
+    if kind == "dropout":
+        return b.dropout(x, 0.25)
+    simple: dict[str, Op] = {"relu": ops.Relu(), "tanh": ops.Tanh()}
     return b.op(simple[kind], x)

@@ -20,12 +20,14 @@ def evaluate(
 ) -> dict[str, torch.Tensor]:
     """The outputs of a graph by each op's own `reference`: slow, and right by definition.
 
-    inputs: input (or dropout mask) name -> tensor or array, the batch first.
+    inputs: name -> tensor or array, the batch first; of drawn values too, where they are not to be drawn.
     dtype: to convert all floating values to.
     """
     values: dict[str, torch.Tensor] = {}
     for node in graph.nodes():
-        if isinstance(node.op, ops.Input | ops.Parameter | ops.DropoutMask):
+        if isinstance(node.op, ops.Drawn) and node.name not in inputs:
+            value = node.op.draw(len(next(iter(inputs.values()))), torch.device("cpu"))  # type: ignore[arg-type]
+        elif isinstance(node.op, ops.Input | ops.Parameter | ops.Drawn):
             given = (parameters if isinstance(node.op, ops.Parameter) else inputs)[node.name]
             value = torch.as_tensor(np.asarray(given) if not isinstance(given, torch.Tensor) else given)
         else:

@@ -234,8 +234,7 @@ CASES: list[Case] = [
     Case(ops.Normalize(), (IMAGE, (N, 7, 5, 1), (N, 7, 5, 1)), positive=(2,)),
     Case(ops.Normalize(), (IMAGE, (N, 1, 1, 3), (N, 1, 1, 3)), positive=(2,)),
     Case(ops.BatchNormGrad(0.01), (IMAGE, IMAGE, (3,), (3,), (3,), (3,), (3,)), positive=(4,)),
-    Case(ops.Dropout(0.4), (IMAGE,)),
-    Case(ops.InferenceOnly("for reasons"), (IMAGE,)),
+    Case(ops.InTraining(), (IMAGE, IMAGE)),
     # resizing: growing, shrinking, one axis and several, with matrices and by copies
     Case(ops.Resize((1, 2), (14, 3)), (IMAGE, (7, 14), (5, 3))),
     Case(ops.Resize((2,), (9,), "lanczos3"), (IMAGE, (5, 9))),
@@ -259,6 +258,14 @@ CASES: list[Case] = [
     Case(ops.Transpose((1, 2, 0, 4, 3)), ((3, 2, 5, 4, 17),)),
     Case(ops.Transpose((2, 0, 1)), ((1, 65, 1),)),
     Case(ops.Transpose((2, 0, 3, 1)), ((3, 2, 5, 4),)),
+    # images under transforms: every way to read, and to read outside
+    *(
+        Case(op(interpolation, fill_mode, 0.5, (6, 9)), ((N, 7, 5, 3), shape))
+        for shape, modes in (((N, 8), ("constant", "nearest", "reflect", "wrap")), ((8,), ("reflect",)))
+        for fill_mode in modes
+        for interpolation in ("bilinear", "nearest")
+        for op in (ops.Warp, ops.WarpGrad)
+    ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),
@@ -290,4 +297,4 @@ CASES: list[Case] = [
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
 ]
 
-SOURCES = (ops.Input, ops.Parameter, *ops.KNOWN, ops.DropoutMask)
+SOURCES = (ops.Input, ops.Parameter, *ops.KNOWN, ops.Random, ops.RandomBox, ops.RandomTransform)

@@ -64,12 +64,13 @@ def test_every_op_has_been_run() -> None:
         seen |= {node.op.op_name() for node in training(with_dtype(build(), "bfloat16")).nodes()}
     elsewhere = {a.op_name() for a in (
         ops.Relu6, ops.LeakyRelu, ops.Sigmoid, ops.Gelu, ops.Elu, ops.MeanSquaredError, ops.Multiply,
-        ops.BinaryCrossEntropy, ops.CategoricalCrossEntropy, ops.Dropout, ops.DropoutMask, ops.Constant,
+        ops.BinaryCrossEntropy, ops.CategoricalCrossEntropy, ops.Constant,
+        ops.InTraining, ops.Random, ops.RandomBox, ops.RandomTransform,
         ops.InterpolationMatrix,
         ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
         ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
-        ops.LogSoftmax, ops.InferenceOnly, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
+        ops.LogSoftmax, ops.Warp, ops.WarpGrad, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
         ops.Step, ops.Flip, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold, ops.SparsePlus,
         ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
     )}  # fmt: skip
@@ -90,7 +91,7 @@ def test_a_value_read_again_is_not_overwritten() -> None:
 def test_identities_do_not_pass_inputs_on_for_overwriting() -> None:
     s = Sketch.empty()
     x = s.image(5, 4, 3)
-    h = s.then(ops.Relu(), s.then(ops.Cast("float32"), s.then(ops.Dropout(0.5), x)))
+    h = s.then(ops.Relu(), s.then(ops.Cast("float32"), s.then(ops.InTraining(), x)))
     check_partition(fuse(s.done(h)), 2, inference=True)
 
 

@@ -28,7 +28,7 @@ def not_differentiated(op: Op) -> set[str]:
         return {"x1", "x2"}
     if isinstance(op, ops.Step):
         return {"x0"}
-    return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo)) else set()
+    return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo, ops.InTraining, ops.Warp)) else set()
 
 
 def has_gradient(op: type[Op]) -> bool:
@@ -157,7 +157,7 @@ def test_sources() -> None:
     constant = ops.Constant((2, 3), 0.25, "float64")
     assert torch.equal(constant.reference(), torch.full((2, 3), 0.25, dtype=torch.float64))
     assert constant.infer() == TensorType((2, 3), "float64")
-    for op in (ops.Input((N, 4)), ops.Parameter((4,)), ops.DropoutMask((N, 4))):
+    for op in (ops.Input((N, 4)), ops.Parameter((4,)), ops.Random((N, 4))):
         assert op.infer() == TensorType(op.shape)
         assert op.cost((), op.infer(), 3).flops == 0
         with pytest.raises(CompileError, match=f"{op.op_name()} is bound by the runtime"):

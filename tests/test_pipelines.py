@@ -121,7 +121,7 @@ def test_training_follows_its_masks_and_statistics(graph: Graph) -> None:
     twin = graph.copy()
     run_pipeline(twin, TRAINING)
     given = {**values(graph), **values(twin)}
-    for node in twin.sources(ops.DropoutMask):
+    for node in twin.sources(ops.Random):
         given[node.name] = torch.ones_like(given[node.name])
     found = all_values(twin, given)
     for moving, (batch, _) in twin.updates.items():

@@ -9,12 +9,12 @@ from convloom.graph.ir import Graph, Node
 from convloom.graph.op import Kind
 from convloom.graph.passes.batch_norm import FOLD
 from convloom.graph.passes.cleanup import (
-    DRAW_DROPOUT,
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
     STABLE_LOSSES,
-    refuse_training,
+    TRAINING_BRANCHES,
+    remove_dead_code,
 )
 from convloom.graph.passes.gradient_rules import GRADIENT_RULES
 from convloom.graph.regions import Decision
@@ -32,7 +32,7 @@ from graphs import (
 
 FOLD_CONV, FOLD_DENSE = FOLD
 SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
-DROPOUT, INFERENCE_ONLY = INFERENCE_IDENTITIES
+(DROPOUT,) = INFERENCE_IDENTITIES
 (PAD,) = PAD_INTO_CONVOLUTION
 LOGITS, SIGMOID = STABLE_LOSSES
 AFTER_POOLING, BEFORE_VIEW = GRADIENT_RULES
@@ -177,33 +177,35 @@ def test_padding_with_two_readers_stays() -> None:
 # -- identities ----------
 def test_dropout_vanishes_in_inference() -> None:
     b = Builder()
-    graph = b.finish(b.op(ops.Relu(), b.op(ops.Dropout(0.3), b.input(5), name="drop"), name="relu"))
-    assert op_names(applied(graph, DROPOUT)) == ["relu"]
+    graph = b.finish(b.op(ops.Relu(), b.dropout(b.input(5), 0.3), name="relu"))
+    graph = applied(graph, DROPOUT)
+    assert op_names(graph) == ["relu"]
+    remove_dead_code(graph)
+    assert [node.name for node in graph.nodes()] == ["image", "relu"]  # nor is the mask drawn
 
 
 def test_dropout_that_is_the_output_vanishes_too() -> None:
     b = Builder()
-    graph = applied(b.finish(b.op(ops.Dropout(0.3), b.input(5))), DROPOUT)
+    graph = applied(b.finish(b.dropout(b.input(5), 0.3)), DROPOUT)
     assert graph.outputs == {"out": "image"}
 
 
-def test_inference_only_vanishes_in_inference_and_refuses_training() -> None:
+def test_dropout_takes_its_other_branch_in_training() -> None:
     b = Builder()
-    marked = b.op(ops.InferenceOnly("no way"), b.input(5), name="mark")
-    graph = b.finish(b.op(ops.Relu(), marked, name="relu"))
-    assert op_names(applied(graph, INFERENCE_ONLY)) == ["relu"]
-    with pytest.raises(CompileError, match=r"^mark cannot be trained: no way$"):
-        refuse_training(graph)
-
-
-def test_dropout_draws_a_mask_in_training() -> None:
-    b = Builder()
-    x = b.op(ops.Dropout(0.25), b.input(4, 3), name="drop")
-    graph, decisions = rewrite(b.finish(b.op(ops.Relu(), x, name="relu")), DRAW_DROPOUT[0])
+    graph = b.finish(b.op(ops.Relu(), b.dropout(b.input(4, 3), 0.25), name="relu"))
+    graph, decisions = rewrite(graph, TRAINING_BRANCHES[0])
     assert [d.applied for d in decisions] == [True]
     assert op_names(graph) == ["multiply", "relu"]
-    assert graph["drop/mask"].op == ops.DropoutMask((BATCH, 4, 3), 0.25)
-    assert graph["drop"].inputs == ("image", "drop/mask")
+    assert graph["drop/mask"].op == ops.Random((BATCH, 4, 3), "bernoulli", (0.75, 1 / 0.75))
+    assert graph["drop/dropped"].inputs == ("image", "drop/mask")
+
+
+def test_a_layer_without_training_refuses_it() -> None:
+    b = Builder()
+    graph = b.finish(b.op(ops.InTraining("Blur 'blur': not in training"), b.input(4), name="blur"))
+    assert applied(graph, DROPOUT).outputs == {"out": "image"}
+    with pytest.raises(CompileError, match=r"^Blur 'blur': not in training$"):
+        apply_rules(graph, TRAINING_BRANCHES)
 
 
 def test_reshapes_merge() -> None:

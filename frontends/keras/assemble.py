@@ -190,7 +190,7 @@ def _options(block: Block, kwargs: dict[str, Any], call: CallSpec) -> dict[str, 
             continue
         # A model of several inputs is called with as many masks.
         single = None if key == "mask" and isinstance(value, list) and not any(value) else value
-        # Keras calls its image preprocessing with training=True, whether or not that changes anything.
+        # Keras writes training=True of its image preprocessing, and follows the model's mode all the same.
         steady = key == "training" and value is True and isinstance(block, Layer) and block.steady
         if not steady and not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
             raise UnsupportedLayerError(

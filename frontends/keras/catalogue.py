@@ -157,6 +157,8 @@ def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:
     if depth > MOST_NESTED:
         raise UnsupportedLayerError(f"{place}: more than {MOST_NESTED} layers stand in one another")
     why = refusal(inner) or ("an operation" if is_operation(inner) else None)
+    if why is None and class_name == InputLayer.__name__:
+        why = f"class {class_name!r}"
     if key == "activation" and (why or not DECLARATIONS[_class_name(inner)].activates):
         able = ", ".join(cls.__name__ for cls in DECLARATIONS.values() if cls.activates)
         why = f"{why or f'class {class_name!r:.80}'} cannot stand there; a name can, and {able}"

@@ -10,15 +10,43 @@ from .adaptive import (
     AdaptiveMaxPooling3D,
 )
 from .attention import GroupQueryAttention, MultiHeadAttention
+from .augmentation import (
+    RandomCrop,
+    RandomFlip,
+    RandomPerspective,
+    RandomRotation,
+    RandomShear,
+    RandomTranslation,
+    RandomZoom,
+)
 from .base import DECLARATIONS, Layer, Weight
+from .colour import (
+    RandomBrightness,
+    RandomColorDegeneration,
+    RandomContrast,
+    RandomErasing,
+    RandomGrayscale,
+    RandomInvert,
+    RandomSharpness,
+)
 from .conv import Conv1D, Conv2D, Conv3D
-from .core import Dense, Dropout, Flatten, InputLayer, Permute, Rescaling, Reshape
+from .core import Dense, Flatten, InputLayer, Permute, Rescaling, Reshape
 from .dot import Dot
 from .einsum import EinsumDense
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
 from .masking import Masking
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
-from .noise import ActivityRegularization, Identity, SpatialDropout1D, SpatialDropout2D
+from .noise import (
+    ActivityRegularization,
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    Identity,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from .normalization import BatchNormalization
 from .pooling import (
     AveragePooling1D,
@@ -43,6 +71,19 @@ from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadd
 from .spectral import SpectralNormalization
 from .standardization import Normalization
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
+from .untrained import (
+    AugMix,
+    CutMix,
+    MixUp,
+    RandAugment,
+    RandomColorJitter,
+    RandomElasticTransform,
+    RandomGaussianBlur,
+    RandomHue,
+    RandomPosterization,
+    RandomSaturation,
+    Solarization,
+)
 
 __all__ = [
     "DECLARATIONS",
@@ -57,7 +98,9 @@ __all__ = [
     "AdaptiveMaxPooling3D",
     "Add",
     "AdditiveAttention",
+    "AlphaDropout",
     "Attention",
+    "AugMix",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -75,6 +118,7 @@ __all__ = [
     "Cropping2D",
     "Cropping3D",
     "CustomScaleLayer",
+    "CutMix",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
@@ -82,6 +126,8 @@ __all__ = [
     "Dropout",
     "EinsumDense",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
@@ -102,12 +148,34 @@ __all__ = [
     "MaxPooling3D",
     "Maximum",
     "Minimum",
+    "MixUp",
     "MultiHeadAttention",
     "Multiply",
     "Normalization",
     "PReLU",
     "Permute",
     "RMSNormalization",
+    "RandAugment",
+    "RandomBrightness",
+    "RandomColorDegeneration",
+    "RandomColorJitter",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomElasticTransform",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterization",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "RepeatVector",
     "Rescaling",
@@ -116,8 +184,10 @@ __all__ = [
     "SeparableConv1D",
     "SeparableConv2D",
     "Softmax",
+    "Solarization",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpatialDropout3D",
     "SpectralNormalization",
     "StochasticDepth",
     "Subtract",

@@ -11,6 +11,7 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
+from .drawn import dropped
 from .parts import ordered
 
 CALL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -79,7 +80,7 @@ class _Attention(Layer):
             mask = b.add(ops.AttentionMask(places, keys, causal, window), suffix="mask")
             scores = b.add(ops.Add(), scores, mask, suffix="masked")
         shares = b.add(ops.Softmax(), scores, suffix="softmax")
-        kept = b.add(ops.Dropout(dropout), shares, suffix="dropout") if dropout else shares
+        kept = dropped(b.within("dropout"), shares, dropout)
         mixed = b.add(ops.MatMul(split_b=True, split_y=True), kept, value, suffix="mixed")
         return mixed, shares
 

@@ -83,7 +83,8 @@ class Layer(Block):
     """The name by which Keras counts layers and groups weights, where most of its files call it otherwise."""
 
     steady: ClassVar[bool] = False
-    """Whether it does the same in training, so that a file's call may say training=True."""
+    """Whether a file's call may say training=True. Keras writes so of every call of its image preprocessing,
+    though the mode of the model decides there too."""
 
     name: str = field(default="", kw_only=True)
     trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})

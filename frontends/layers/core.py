@@ -110,30 +110,6 @@ class Permute(Layer):
         return b.add(ops.Transpose((0, *self.dims)), inputs[0])
 
 
-class Dropout(Layer):
-    """In training a value is 0 with probability `rate`, else times 1 / (1 - rate); otherwise the identity.
-
-    noise_shape: size 1 on the axes along which all values share one draw.
-    """
-
-    ignored: ClassVar[frozenset[str]] = frozenset({"seed"})
-
-    rate: float = f.option(f.fraction)
-    noise_shape: Sequence[int | None] | None = f.option(f.maybe(f.open_shape), default=None)
-    seed: int | None = f.option(f.maybe(f.integer), default=None)
-
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        noise, x = self.noise_shape, inputs[0]
-        if noise is not None and (
-            len(noise) != x.rank or any(n not in (None, 1, d) for n, d in zip(noise, x.shape, strict=True))
-        ):
-            raise self.fail(f"noise_shape {noise} must have 1, null or the size on each axis of {x}")
-
-    def build(self, b: Builder, *inputs: str) -> str:
-        size = b.type(inputs[0]).shape
-        noise = self.noise_shape or (None,) * len(size)
-        shared = tuple(i for i, (n, d) in enumerate(zip(noise, size, strict=True)) if n == 1 != d)
-        return b.add(ops.Dropout(self.rate, shared), inputs[0])
 
 
 class Rescaling(Layer):

@@ -10,34 +10,123 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer
+from .drawn import dropped, in_training, per_element
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+"""Of the activation selu (Klambauer et al. 2017)."""
 
 
-class SpatialDropout2D(Layer):
+class _NoisyShape(Layer):
+    """Base of the layers whose draws may be shared along axes.
+
+    noise_shape: size 1 on the axes along which all values share one draw.
+    """
+
+    rate: float = f.option(f.fraction)
+    noise_shape: Sequence[int | None] | None = f.option(f.maybe(f.open_shape), default=None)
+    seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        noise, x = self.noise_shape, inputs[0]
+        if noise is not None and (
+            len(noise) != x.rank or any(n not in (None, 1, d) for n, d in zip(noise, x.shape, strict=True))
+        ):
+            raise self.fail(f"noise_shape {noise} must have 1, null or the size on each axis of {x}")
+
+    def shared(self, x: TensorType) -> tuple[int, ...]:
+        """The axes along which one draw holds."""
+        noise = self.noise_shape or (None,) * x.rank
+        return tuple(i for i, (n, d) in enumerate(zip(noise, x.shape, strict=True)) if n == 1 != d)
+
+
+class Dropout(_NoisyShape):
+    """In training a value is 0 with probability `rate`, else times 1 / (1 - rate); otherwise the identity."""
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        return dropped(b, inputs[0], self.rate, self.shared(b.type(inputs[0])))
+
+
+class AlphaDropout(_NoisyShape):
+    """Dropout that keeps mean 0 and variance 1, for networks of selu (Klambauer et al. 2017).
+
+    In training a value is selu's -scale * alpha with probability `rate`, and all are then scaled and shifted.
+    """
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        x, rate = inputs[0], self.rate
+        if rate == 0:
+            return x
+        least = -SELU_SCALE * SELU_ALPHA
+        scale = ((1 - rate) * (1 + rate * least**2)) ** -0.5
+        kept = per_element(b, x, "bernoulli", (1 - rate, 1.0), self.shared(b.type(x)), suffix="mask")
+        above = b.add(ops.Scale(1.0, -least), x, suffix="above")
+        above = b.add(ops.Multiply(), above, kept, suffix="kept")
+        return in_training(b, x, b.add(ops.Scale(scale, scale * least * (1 - rate)), above, suffix="dropped"))
+
+
+class GaussianNoise(Layer):
+    """In training, plus a normal number of mean 0 and this standard deviation for each value."""
+
+    stddev: float = f.option(f.within(0, 1))
+    seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        x = inputs[0]
+        if self.stddev == 0:
+            return x
+        noise = per_element(b, x, "normal", (0.0, self.stddev))
+        return in_training(b, x, b.add(ops.Add(), x, noise, suffix="noisy"))
+
+
+class GaussianDropout(Layer):
+    """In training, times a normal number of mean 1 and variance rate / (1 - rate) for each value."""
+
+    rate: float = f.option(f.fraction)
+    seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        x = inputs[0]
+        if self.rate == 0:
+            return x
+        noise = per_element(b, x, "normal", (1.0, (self.rate / (1 - self.rate)) ** 0.5))
+        return in_training(b, x, b.add(ops.Multiply(), x, noise, suffix="noisy"))
+
+
+class SpatialDropout1D(Layer):
+    """Dropout of whole channels of a sequence (N, steps, channels)."""
+
+    rank = 3
+
+    rate: float = f.option(f.fraction)
+    seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    def build(self, b: Builder, *inputs: str) -> str:
+        return dropped(b, inputs[0], self.rate, (1,))
+
+
+class _SpatialDropout(Layer):
     """Dropout of whole channels (Tompson et al. 2015)."""
-
-    rank = 4
 
     rate: float = f.option(f.fraction)
     data_format: str | None = f.option(f.data_format, default=None)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def build(self, b: Builder, *inputs: str) -> str:
-        shared = (2, 3) if self.data_format == "channels_first" else (1, 2)
-        return b.add(ops.Dropout(self.rate, shared), inputs[0])
+        first = 2 if self.data_format == "channels_first" else 1
+        places = tuple(range(first, first + b.type(inputs[0]).rank - 2))
+        return dropped(b, inputs[0], self.rate, places)
 
 
-class SpatialDropout1D(Layer):
-    """Dropout of whole channels of a sequence (N, steps, channels)."""
+class SpatialDropout2D(_SpatialDropout):
+    """Dropout of whole channels of an image (Tompson et al. 2015)."""
 
-    rate: float = f.option(f.fraction)
-    seed: int | None = f.option(f.maybe(f.integer), default=None)
+    rank = 4
 
-    def check(self, inputs: Sequence[TensorType]) -> None:
-        if inputs[0].rank != 3:
-            raise self.fail(f"takes (N, steps, channels), found {inputs[0]}")
 
-    def build(self, b: Builder, *inputs: str) -> str:
-        return b.add(ops.Dropout(self.rate, (1,)), inputs[0])
+class SpatialDropout3D(_SpatialDropout):
+    """Dropout of whole channels of a volume (N, depth, height, width, channels)."""
+
+    rank = 5
 
 
 class _Pass(Layer):

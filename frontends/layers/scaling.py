@@ -9,6 +9,7 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
+from .drawn import dropped
 
 
 class LayerScale(Layer):
@@ -47,4 +48,4 @@ class StochasticDepth(Layer):
 
     def build(self, b: Builder, *inputs: str) -> str:
         shared = tuple(range(1, b.type(inputs[0]).rank))
-        return b.add(ops.Dropout(self.drop_path_rate, shared), inputs[0])
+        return dropped(b, inputs[0], self.drop_path_rate, shared)

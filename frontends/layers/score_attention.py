@@ -10,6 +10,7 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
+from .drawn import dropped
 
 
 class _ScoreAttention(Layer):
@@ -49,7 +50,7 @@ class _ScoreAttention(Layer):
             mask = b.add(ops.AttentionMask(places, keys), suffix="mask")
             scores = b.add(ops.Add(), scores, mask, suffix="masked")
         shares = b.add(ops.Softmax(), scores, suffix="softmax")
-        kept = b.add(ops.Dropout(self.dropout), shares, suffix="dropout") if self.dropout else shares
+        kept = dropped(b.within("dropout"), shares, self.dropout)
         y = b.add(ops.MatMul(), kept, value)
         return [y, shares] if b.options.get("return_attention_scores") else y
 

@@ -39,9 +39,10 @@ class SpectralNormalization(_Wrapper):
         return [kernel, vector, *inner]
 
     def build(self, b: Builder, *inputs: str) -> str:
-        reason = (
-            "training divides its kernel by a singular value that it estimates anew in every step, which "
-            "ConvLoom does not do; run it in eval() mode, or train the layer without the wrapper"
+        refusal = (
+            f"{self.label} cannot be trained: training divides its kernel by a singular value that it "
+            f"estimates anew in every step, which ConvLoom does not do; run it in eval() mode, or train the "
+            f"layer without the wrapper"
         )
-        marked = b.add(ops.InferenceOnly(reason), inputs[0], suffix="input")
+        marked = b.add(ops.InTraining(refusal), inputs[0], suffix="input")
         return self.layer.build(b.inside("layer"), marked)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...graph.errors import UnsupportedLayerError
+from ...graph.errors import ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from .. import fields as f
 from .base import Layer, Weight
@@ -29,7 +29,10 @@ class _Wrapper(Layer):
     layer: Layer = f.option(a_layer)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        self.layer.prepare(inputs)
+        try:
+            self.layer.prepare(inputs)
+        except ShapeError as error:
+            raise self.fail(f"layer: {error}") from None
 
     def inner_weights(self) -> list[Weight]:
         """The weights of the layer inside, once it is prepared."""

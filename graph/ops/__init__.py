@@ -52,9 +52,7 @@ from .pointwise import (
     BroadcastTo,
     Cast,
     Divide,
-    Dropout,
     ExtremumGrad,
-    InferenceOnly,
     Maximum,
     Minimum,
     Multiply,
@@ -66,6 +64,7 @@ from .pointwise import (
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
+from .random import Drawn, InTraining, Random, RandomBox, RandomTransform
 from .reduction import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
@@ -80,7 +79,8 @@ from .reduction import (
     SparsemaxGrad,
 )
 from .resize import Resize, ResizeGrad, Taps
-from .source import KNOWN, AttentionMask, Constant, DropoutMask, Input, InterpolationMatrix, Parameter
+from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
+from .warp import Warp, WarpGrad
 
 __all__ = [
     "KNOWN",
@@ -108,8 +108,7 @@ __all__ = [
     "DenseDataGrad",
     "DenseWeightGrad",
     "Divide",
-    "Dropout",
-    "DropoutMask",
+    "Drawn",
     "Elu",
     "Exp",
     "ExtremumGrad",
@@ -119,7 +118,7 @@ __all__ = [
     "HardShrink",
     "HardSigmoid",
     "HardSwish",
-    "InferenceOnly",
+    "InTraining",
     "Input",
     "InterpolationMatrix",
     "LeakyRelu",
@@ -141,6 +140,9 @@ __all__ = [
     "Parameter",
     "Prelu",
     "PreluGrad",
+    "Random",
+    "RandomBox",
+    "RandomTransform",
     "Reduce",
     "Relu",
     "Relu6",
@@ -171,4 +173,6 @@ __all__ = [
     "Taps",
     "Threshold",
     "Transpose",
+    "Warp",
+    "WarpGrad",
 ]

@@ -173,23 +173,6 @@ class Cast(_Pointwise):
 
 
 @dataclass(frozen=True)
-class InferenceOnly(_Pointwise):
-    """The identity, where training means something that is not done here. reason: what training would do."""
-
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-    reason: str = ""
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 0
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0]
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [dy]
-
-
-@dataclass(frozen=True)
 class Square(_Pointwise):
     """x * x."""
 
@@ -367,21 +350,3 @@ class BatchNormGrad(_Pointwise):
         count = x.numel() / x.shape[-1]
         rstd = torch.rsqrt(variance + self.epsilon)
         return gamma * rstd * (dy - d_beta / count - (x - mean) * rstd * d_gamma / count)
-
-
-@dataclass(frozen=True)
-class Dropout(_Pointwise):
-    """Inverted dropout: the identity in inference, x * dropout_mask in training.
-
-    shared: axes along which one draw holds for all places (the whole channel, the whole sample).
-    """
-
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-    rate: float = 0.5
-    shared: tuple[int, ...] = ()
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0]
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [dy]

@@ -1,4 +1,4 @@
-"""Sources: values that come from outside or are drawn, and cost no kernel."""
+"""Sources: values that come from outside or are known beforehand, and cost no kernel."""
 
 from __future__ import annotations
 
@@ -144,20 +144,3 @@ class AttentionMask(_Source):
 
 KNOWN = (Constant, InterpolationMatrix, AttentionMask)
 """Sources whose value is known when a network is compiled."""
-
-
-@dataclass(frozen=True)
-class DropoutMask(_Source):
-    """Inverted dropout's mask: 0 with probability `rate`, else 1 / (1 - rate); drawn anew for every batch.
-
-    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", in the
-    inverted form Keras uses, so that inference needs no scaling. shared: axes along which one draw holds.
-    """
-
-    shape: tuple[Dim, ...] = (BATCH,)
-    rate: float = 0.5
-    dtype: str = "float32"
-    shared: tuple[int, ...] = ()
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return TensorType(self.shape, self.dtype)

@@ -9,11 +9,8 @@ from ..ops import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     Conv2D,
-    Dropout,
-    DropoutMask,
-    InferenceOnly,
     Input,
-    Multiply,
+    InTraining,
     Pad,
     Reshape,
     Scale,
@@ -41,14 +38,6 @@ def remove_dead_code(graph: Graph) -> list[Decision]:
     return [
         Decision("unread(x) -> nothing", node.name, True) for node in dead if node.op.kind is not Kind.SOURCE
     ]
-
-
-def refuse_training(graph: Graph) -> list[Decision]:
-    """Raise CompileError, with the reason, for a network that holds what only inference is written for."""
-    for node in graph.nodes():
-        if isinstance(node.op, InferenceOnly):
-            raise CompileError(f"{node.layer or node.name} cannot be trained: {node.op.reason}")
-    return []
 
 
 def _operand(graph: Graph, nodes: list[Node]) -> str:
@@ -87,12 +76,12 @@ def _scale_refusal(graph: Graph, nodes: list[Node]) -> str | None:
     return None if (op.factor, op.offset) == (1.0, 0.0) else "it changes the values"
 
 
-def _draw_mask(graph: Graph, nodes: list[Node]) -> str:
+def _training_operand(graph: Graph, nodes: list[Node]) -> str:
     node = nodes[0]
-    assert isinstance(node.op, Dropout)
-    op = DropoutMask(node.type.shape, node.op.rate, node.type.dtype, node.op.shared)
-    mask = graph.add(op, (), f"{node.name}/mask", node.layer)
-    return graph.add(Multiply(), (node.inputs[0], mask), node.name, node.layer)
+    assert isinstance(node.op, InTraining)
+    if len(node.inputs) < 2:
+        raise CompileError(node.op.refusal)
+    return node.inputs[1]
 
 
 def _logits_loss(graph: Graph, nodes: list[Node]) -> str:
@@ -124,11 +113,12 @@ IDENTITIES: tuple[Rule, ...] = (
 )
 
 INFERENCE_IDENTITIES: tuple[Rule, ...] = (
-    Rule("dropout(x) -> x  (inference)", pattern(Dropout), _operand),
-    Rule("inference_only(x) -> x  (inference)", pattern(InferenceOnly), _operand),
+    Rule("in_training(x, y) -> x  (inference)", pattern(InTraining), _operand),
 )
 
-DRAW_DROPOUT: tuple[Rule, ...] = (Rule("dropout(x) -> x * mask  (training)", pattern(Dropout), _draw_mask),)
+TRAINING_BRANCHES: tuple[Rule, ...] = (
+    Rule("in_training(x, y) -> y  (training)", pattern(InTraining), _training_operand),
+)
 
 PAD_INTO_CONVOLUTION: tuple[Rule, ...] = (
     Rule(

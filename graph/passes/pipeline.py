@@ -11,12 +11,11 @@ from ..rewrite import Rule, apply_rules
 from ..verify import verify
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
-    DRAW_DROPOUT,
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
     STABLE_LOSSES,
-    refuse_training,
+    TRAINING_BRANCHES,
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
@@ -60,9 +59,8 @@ INFERENCE: tuple[Pass, ...] = (
 
 TRAINING: tuple[Pass, ...] = (
     DEAD_CODE,
-    Pass("refuse what cannot be trained", refuse_training),
+    _rules("what layers do in training", TRAINING_BRANCHES),
     _rules("remove identities", IDENTITIES),
-    _rules("draw dropout masks", DRAW_DROPOUT),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
@@ -74,6 +72,7 @@ TRAINING: tuple[Pass, ...] = (
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    DEAD_CODE,
 )
 
 BACKWARD: tuple[Pass, ...] = (

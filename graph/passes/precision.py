@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir import Graph, Node
-from ..ops import KNOWN, Cast, Conv2D, Conv2DTranspose, Dense, DropoutMask, Input, Parameter
+from ..ops import (
+    KNOWN,
+    Cast,
+    Conv2D,
+    Conv2DTranspose,
+    Dense,
+    Input,
+    Parameter,
+    Random,
+    RandomBox,
+    RandomTransform,
+)
 
 
 def with_dtype(graph: Graph, dtype: str) -> Graph:
@@ -31,7 +42,7 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
 
 
 def _follows(node: Node, half: bool) -> bool:
-    """Whether a source takes the network's dtype; weights do not follow it below float32."""
-    if isinstance(node.op, Input | DropoutMask):
+    """Whether a source takes the network's dtype; weights and places do not follow it below float32."""
+    if isinstance(node.op, Input | Random | RandomBox):
         return node.type.is_floating
-    return isinstance(node.op, (Parameter, *KNOWN)) and not half
+    return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not half

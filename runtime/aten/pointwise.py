@@ -18,7 +18,6 @@ from ...graph.ops import (
     Cast,
     Clip,
     Divide,
-    Dropout,
     Elu,
     Exp,
     ExtremumGrad,
@@ -27,6 +26,7 @@ from ...graph.ops import (
     HardShrink,
     HardSigmoid,
     HardSwish,
+    InTraining,
     LeakyRelu,
     Log,
     LogSigmoid,
@@ -63,8 +63,8 @@ OWN_RESULT = (
     Multiply, Normalize, Prelu, PreluGrad, Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, SoftShrink,
     Softsign, SparsePlus, Sqrt, Square, Squareplus, Subtract, Swish, Tanh, TanhShrink, Threshold,
 )  # fmt: skip
-"""Ops whose result is always new memory. The others (BroadcastTo, Cast, Dropout) may hand on their operand
-itself."""
+"""Ops whose result is always new memory. The others (BroadcastTo, Cast, InTraining) may hand on their
+operand itself."""
 
 
 def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
@@ -111,8 +111,8 @@ def _scale_in_place(op: Scale) -> Form:
     return lambda x: x.mul_(op.factor).add_(op.offset)
 
 
-@form(Cast, Dropout)
-def _as_defined(op: Cast | Dropout) -> Form:
+@form(Cast, InTraining)
+def _as_defined(op: Cast | InTraining) -> Form:
     return op.reference
 
 

@@ -1,0 +1,502 @@
+"""Image augmentations: against Keras where chance is fixed, as distributions, in training, and in files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from convloom.graph import ops
+from convloom.graph.errors import ShapeError
+from convloom.graph.ops.random import homography
+
+import convloom as cl
+from convloom import layers as L
+
+FILE = Path(__file__).resolve().parent / "data" / "augmentations.npz"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, np.ndarray]:
+    with np.load(FILE) as file:
+        return dict(file)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(3)
+
+
+with np.load(FILE) as file:
+    CASES = sorted({key.split("/")[0] for key in file.files if key.endswith("/json")})
+
+
+def in_training(layer: L.Layer, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    net = cl.compile(cl.Sequential([cl.Input(tuple(x.shape[1:])), layer]), device="cpu", **options).train()
+    with torch.no_grad():
+        result: torch.Tensor = net(x)
+    return result
+
+
+# -- the same as Keras where nothing is left to chance ----------
+@pytest.mark.parametrize("options", [{"backend": "aten"}, {"backend": "triton"}], ids=["aten", "triton"])
+@pytest.mark.parametrize("case", CASES)
+def test_training_is_keras_s(case: str, options: dict[str, Any], stored: dict[str, np.ndarray]) -> None:
+    net = cl.compile(cl.loads(stored[f"{case}/json"].tobytes()), device="cpu", **options)
+    x = torch.from_numpy(stored[f"{case}/x"])
+    assert torch.equal(net(x), x)
+    net.train()
+    found = net(x).detach().numpy()
+    # Coordinates of up to 7 have 3 digits less than a pixel's value; an interpolation passes them on.
+    np.testing.assert_allclose(found, stored[f"{case}/y"], rtol=0, atol=64 * 2**-23 * 4)
+
+
+WAYS = list(itertools.product(("nearest", "bilinear"), ("constant", "nearest", "reflect", "wrap")))
+
+
+@pytest.mark.parametrize(("interpolation", "mode"), WAYS)
+def test_warp_is_keras_s_affine_transform(
+    interpolation: str, mode: str, stored: dict[str, np.ndarray]
+) -> None:
+    x, transforms = (torch.from_numpy(stored[f"warp/{k}"]).double() for k in ("x", "transforms"))
+    found = ops.Warp(interpolation, mode, 0.5, (6, 7)).reference(x, transforms)
+    expected = stored[f"warp.{interpolation}.{mode}/y"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_perspective_is_keras_s(interpolation: str, stored: dict[str, np.ndarray]) -> None:
+    start, end = (torch.from_numpy(stored[f"perspective/{k}"]).double() for k in ("start", "end"))
+    found = ops.Warp(interpolation, "constant", 0.5, (6, 7)).reference(
+        torch.from_numpy(stored["warp/x"]).double(), homography(start, end)
+    )
+    expected = stored[f"perspective.{interpolation}/y"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-4)
+
+
+# -- what is drawn ----------
+def test_flips_are_fair_and_exact() -> None:
+    x = torch.rand(4000, 3, 4, 2)
+    for mode, axes in (("horizontal", (2,)), ("vertical", (1,)), ("horizontal_and_vertical", (1, 2))):
+        y = in_training(L.RandomFlip(mode), x)
+        same = (y == x).flatten(1).all(1)
+        flipped = (y == x.flip(axes)).flatten(1).all(1)
+        assert (same ^ flipped).all()
+        assert abs(flipped.float().mean() - 0.5) < 5 * 0.5 / 4000**0.5
+
+
+def transforms(kind: str, of: tuple[float, ...], size: tuple[int, int] = (9, 17)) -> torch.Tensor:
+    return ops.RandomTransform(size, kind, of, "float64").draw(20_000, CPU)
+
+
+def uniform(values: torch.Tensor, low: float, high: float) -> None:
+    """Within the range, with its mean and spread to five standard errors."""
+    error = 5 * (high - low) / 12**0.5 / len(values) ** 0.5
+    assert low <= values.min() < values.max() <= high
+    assert abs(values.mean() - (low + high) / 2) < error
+    assert abs(values.std() - (high - low) / 12**0.5) < error
+
+
+def test_transforms_are_spread_evenly() -> None:
+    moved = transforms("translation", (-0.1, 0.2, -0.5, 0.5))
+    uniform(-moved[:, 5] / 9, -0.1, 0.2)
+    uniform(-moved[:, 2] / 17, -0.5, 0.5)
+    turned = transforms("rotation", (-0.25, 0.125))
+    uniform(torch.atan2(turned[:, 3], turned[:, 0]) / (2 * torch.pi), -0.25, 0.125)
+    middle = torch.tensor([8.0, 4.0, 1.0], dtype=torch.float64)  # x, y: it stays where it is
+    for found in (turned, transforms("zoom", (-0.3, 0.5, -0.2, 0.1))):
+        torch.testing.assert_close(found[:, :6].reshape(-1, 2, 3) @ middle, middle[:2].expand(20_000, 2))
+    zoomed = transforms("zoom", (-0.3, 0.5, -0.2, 0.1))
+    uniform(zoomed[:, 4], 0.7, 1.5)
+    uniform(zoomed[:, 0], 0.8, 1.1)
+    both = transforms("zoom", (-0.3, 0.5))
+    assert torch.equal(both[:, 0], both[:, 4])
+    sheared = transforms("shear", (0.1, 0.2, 0.3, 0.4))
+    uniform(sheared[:, 1].abs(), 0.1, 0.2)
+    uniform(sheared[:, 3].abs(), 0.3, 0.4)
+    assert torch.equal(sheared[:, 1].sign(), sheared[:, 3].sign())
+    assert abs(sheared[:, 1].sign().mean()) < 5 / 20_000**0.5
+
+
+def test_perspective_moves_some() -> None:
+    found = transforms("perspective", (0.3, 0.4), (6, 7))
+    still = (found - torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0])).abs().amax(1) < 1e-9
+    assert abs((~still).double().mean() - 0.3) < 5 * 0.21**0.5 / 20_000**0.5
+    assert torch.isfinite(found).all()
+
+
+def test_crops_are_windows_the_same_for_a_batch() -> None:
+    x = torch.arange(3 * 8 * 6, dtype=torch.float32).reshape(3, 8, 6, 1)
+    net = cl.compile(cl.Sequential([cl.Input((8, 6, 1)), L.RandomCrop(5, 4)]), device="cpu").train()
+    places = set()
+    for _ in range(200):
+        y = net(x)
+        top, left = divmod(int(y[0, 0, 0, 0]), 6)
+        assert torch.equal(y, x[:, top : top + 5, left : left + 4])
+        places.add((top, left))
+    assert places == set(itertools.product(range(4), range(3)))
+
+
+def test_a_crop_in_inference_is_the_middle_resized() -> None:
+    x = torch.rand(2, 8, 6, 3)
+    crop = cl.compile(cl.Sequential([cl.Input((8, 6, 3)), L.RandomCrop(4, 4)]), device="cpu")
+    expected = torch.nn.functional.interpolate(x[:, 1:7].permute(0, 3, 1, 2), (4, 4), mode="bilinear")
+    torch.testing.assert_close(crop(x), expected.permute(0, 2, 3, 1))
+    first = L.RandomCrop(4, 4, data_format="channels_first")
+    turned = cl.compile(cl.Sequential([cl.Input((3, 8, 6)), first]), device="cpu")
+    torch.testing.assert_close(turned(x.permute(0, 3, 1, 2).contiguous()), expected)
+    same = cl.compile(cl.Sequential([cl.Input((8, 6, 3)), L.RandomCrop(8, 6)]), device="cpu")
+    assert torch.equal(same(x), x)
+    assert torch.equal(same.train()(x), x)
+    larger = cl.compile(cl.Sequential([cl.Input((8, 6, 3)), L.RandomCrop(12, 6)]), device="cpu")
+    assert torch.equal(larger(x), larger.train()(x))
+
+
+def test_contrast_scales_about_each_channels_mean() -> None:
+    x = torch.rand(500, 4, 5, 3)
+    y = in_training(L.RandomContrast((0.2, 0.6), value_range=(-9, 9)), x)
+    mean = x.mean((1, 2), keepdim=True)
+    factors = ((y - mean) / (x - mean)).flatten(1).double()
+    uniform(factors.median(1).values, 0.8, 1.6)
+    torch.testing.assert_close(mean + factors.median(1).values[:, None, None, None] * (x - mean), y.double())
+    assert in_training(L.RandomContrast(1.0, value_range=(0.2, 0.7)), x).aminmax() == (
+        pytest.approx(0.2),
+        pytest.approx(0.7),
+    )
+
+
+def test_chances_that_are_drawn_themselves() -> None:
+    x = torch.rand(4000, 2, 2, 3)
+    for layer in (L.RandomInvert((0.2, 0.4)), L.RandomGrayscale(0.3)):
+        changed = (in_training(layer, x) != x).flatten(1).any(1).double()
+        assert abs(changed.mean() - 0.3) < 5 * 0.21**0.5 / 4000**0.5
+    levels = (in_training(L.RandomBrightness(0.1, value_range=(-9, 9)), x) - x).flatten(1)
+    uniform(levels.mean(1).double(), -1.8, 1.8)
+    torch.testing.assert_close(levels, levels[:, :1].expand_as(levels), rtol=0, atol=1e-5)
+
+
+def test_erased_boxes() -> None:
+    x = torch.full((2000, 20, 10, 3), -1.0)
+    y = in_training(L.RandomErasing(0.5, scale=(0.16, 0.36), fill_value=1.0), x)
+    erased = (y == 1).all(-1)
+    assert (y[~erased] == -1).all()
+    sides = erased.any(2).sum(1), erased.any(1).sum(1)
+    assert torch.equal(erased.sum((1, 2)), sides[0] * sides[1])  # boxes without holes
+    there = sides[0] > 0
+    assert abs(there.double().mean() - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5
+    assert 7 <= sides[0][there].min() <= 9
+    assert 11 <= sides[0].max() <= 13  # 20 * sqrt(0.16) and 20 * sqrt(0.36)
+    assert sides[1][there].min() >= 3
+    assert sides[1].max() <= 7
+    noise = in_training(L.RandomErasing((1, 1), (1.0, 1.0), value_range=(0, 2)), x[:50])
+    assert noise.aminmax() == (0.0, 2.0)
+    assert 0.3 < ((noise > 0) & (noise < 2)).double().mean() < 0.38  # of normal numbers within one deviation
+
+
+# -- in training ----------
+def augmented(*layers: L.Layer) -> cl.Model:
+    image = cl.Input((8, 8, 3))
+    h = image
+    for layer in layers:
+        h = layer(h)
+    h = L.Conv2D(4, 3, activation="relu")(L.Rescaling(1 / 255)(h))
+    return cl.Model(image, L.Dense(2)(L.GlobalAveragePooling2D()(h)))
+
+
+def test_every_epoch_sees_other_images_and_inference_none_of_it() -> None:
+    net = cl.compile(augmented(L.RandomFlip(), L.RandomRotation(0.2), L.RandomZoom(0.2)), device="cpu")
+    plain = cl.compile(augmented(), device="cpu")
+    x = torch.rand(4, 8, 8, 3)
+    with torch.no_grad():
+        for mine, other in zip(plain.parameters(), net.parameters(), strict=True):
+            mine.copy_(other)
+        first, second = net.train()(x), net(x)
+        assert not torch.equal(first, second)
+        assert torch.equal(net.eval()(x), plain(x))
+    assert len(net.kernels) == len(plain.kernels)
+    targets, histories = torch.rand(4, 2), []
+    for _ in range(2):
+        model = augmented(L.RandomTranslation(0.2, 0.2), L.RandomContrast(0.3))
+        model.set_weights([np.full_like(w, 0.1) for w in map(np.asarray, model.get_weights())])
+        net = cl.compile(model, device="cpu")
+        fitted = cl.fit(net, (x, targets), loss="mse", optimizer="sgd", epochs=3, seed=4)
+        histories.append(fitted.history["loss"])
+    assert histories[0] == histories[1]
+
+
+def test_kernels() -> None:
+    """One a movement, colours beside each other in one, what follows a movement within it."""
+
+    def forward(*layers: L.Layer) -> list[str]:
+        net = cl.compile(augmented(*layers), device="cpu").train()
+        return [str(region.name) for region in net.plan.regions if region.phase == "forward"]
+
+    plain = len(forward())
+    flipped = forward(L.RandomFlip())
+    assert flipped[0] == "warp_scale"  # the rescaling rides in the flip's kernel
+    assert len(flipped) == plain
+    assert len(forward(L.RandomFlip(), L.RandomTranslation(0.1, 0.1), L.RandomRotation(0.1))) == plain + 2
+    assert len(forward(L.RandomBrightness(0.1), L.GaussianNoise(0.1), L.RandomBrightness(0.1))) == plain
+    assert len(forward(L.RandomInvert(0.5))) == plain
+    assert len(forward(L.RandomFlip(), L.RandomBrightness(0.1))) == plain
+    assert len(forward(L.RandomContrast(0.1))) == plain + 1
+    assert len(forward(L.RandomGrayscale(0.1))) == plain + 1
+
+
+CHAIN: tuple[Callable[[], L.Layer], ...] = (
+    lambda: L.RandomFlip("horizontal"),
+    lambda: L.RandomTranslation(0.2, 0.1),
+    lambda: L.RandomRotation(0.2, "constant", fill_value=0.3),
+    lambda: L.RandomZoom(0.2, 0.1, "wrap"),
+    lambda: L.RandomShear(0.2, 0.1, fill_mode="nearest"),
+    lambda: L.RandomPerspective(1.0, 0.3),
+    lambda: L.RandomCrop(5, 4),
+)
+
+
+def test_gradients_flow_back_through_movements() -> None:
+    """Where weights lie before: against finite differences, with the same draws every time."""
+    image = cl.Input((6, 5, 2))
+    h = L.Conv2D(2, 2, padding="same")(image)
+    for make in CHAIN:
+        h = make()(h)
+    net = cl.compile(cl.Model(image, h), device="cpu", dtype="float64").train()
+
+    def run(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        result: torch.Tensor = net(x)
+        return result
+
+    x = torch.randn(2, 6, 5, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (x, *net.parameters()), fast_mode=True)
+
+
+def test_emitted_kernels_train_as_torch_s_operators_do() -> None:
+    x, y = torch.rand(3, 6, 5, 3), torch.rand(3, 2)
+
+    def gradients(**options: Any) -> list[torch.Tensor]:
+        image = cl.Input((6, 5, 3))
+        h = L.Conv2D(3, 2, padding="same")(image)
+        colours = (L.RandomContrast(0.3, (-9, 9)), L.RandomColorDegeneration(0.5, (-9, 9)))
+        more = (L.RandomErasing(1.0, fill_value=0.1), L.RandomSharpness(0.9, (-9, 9)))
+        for layer in (*colours, *more, *(make() for make in CHAIN)):
+            h = layer(h)
+        model = cl.Model(image, L.Dense(2)(L.Flatten()(h)))
+        model.set_weights(
+            [
+                np.cos(np.arange(w.size, dtype=np.float32)).reshape(w.shape)
+                for w in map(np.asarray, model.get_weights())
+            ]
+        )
+        net = cl.compile(model, device="cpu", **options).train()
+        torch.manual_seed(8)
+        loss, _ = net.with_loss("mse")(x, y)
+        loss.backward()
+        return [p.grad for p in net.parameters() if p.grad is not None]
+
+    expected = gradients(backend="aten", fuse=False)
+    assert min(float(g.abs().max()) for g in expected) > 1e-3
+    for options in ({"backend": "aten"}, {"backend": "triton"}):
+        for found, wanted in zip(gradients(**options), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+# -- in files ----------
+LAYERS: list[Callable[[], L.Layer]] = [
+    *CHAIN[:6],
+    lambda: L.RandomZoom((-0.2, 0.1)),
+    lambda: L.RandomRotation((-0.1, 0.3), data_format="channels_last"),
+    lambda: L.RandomBrightness(0.2, (0, 1), seed=3),
+    lambda: L.RandomContrast((0.1, 0.2)),
+    lambda: L.RandomGrayscale(0.2),
+    lambda: L.RandomColorDegeneration(0.2),
+    lambda: L.RandomInvert(0.2),
+    lambda: L.RandomSharpness(0.2),
+    lambda: L.RandomErasing(0.2, 0.3, 0.5),
+    lambda: L.RandomPosterization(3),
+    lambda: L.RandomSaturation(0.2),
+    lambda: L.RandomHue((0.1, 0.2)),
+    lambda: L.RandomColorJitter(contrast_factor=0.2),
+    lambda: L.RandomGaussianBlur(sigma=0.5),
+    lambda: L.RandomElasticTransform(),
+    lambda: L.Solarization(0.1, 0.2),
+    lambda: L.MixUp(),
+    lambda: L.CutMix(),
+    lambda: L.RandAugment(),
+    lambda: L.AugMix(),
+    lambda: L.GaussianNoise(0.2),
+    lambda: L.GaussianDropout(0.2),
+    lambda: L.AlphaDropout(0.2, (None, 1, 5, 3)),
+    lambda: L.SpatialDropout2D(0.2),
+]
+
+
+def test_keras_opens_what_we_save(tmp_path: Path) -> None:
+    import keras
+
+    image = cl.Input((6, 5, 3))
+    h = image
+    for make in LAYERS:
+        h = make()(h)
+    model = cl.Model(image, L.Conv2D(2, 3)(h))
+    model.save(tmp_path / "a.keras")
+    theirs = keras.models.load_model(tmp_path / "a.keras")
+    x = torch.rand(3, 6, 5, 3)
+    expected = theirs(x.numpy(), training=False).detach().numpy()
+    np.testing.assert_allclose(cl.compile(model, device="cpu")(x).detach().numpy(), expected, atol=1e-6)
+    again = cl.load(tmp_path / "a.keras")
+    assert json.loads(again.to_json()) == json.loads(model.to_json())
+    for mine, other in zip(again.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(np.asarray(mine), np.asarray(other))
+    reread = cl.loads(theirs.to_json())  # with training=True at every call, as Keras writes it
+    assert [type(layer) for layer in reread.layers] == [
+        type(layer) for layer in model.layers
+    ]
+
+
+def test_training_true_is_accepted_of_image_layers_only() -> None:
+    def loaded(class_name: str, config: dict[str, Any]) -> cl.Model:
+        tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4, 4, 3], "dtype": "float32"}}
+        tensor["config"]["keras_history"] = ["x", 0, 0]  # type: ignore[index]
+        layer = {
+            "class_name": class_name,
+            "module": "keras.layers",
+            "name": "r",
+            "config": {"name": "r", **config},
+            "inbound_nodes": [{"args": [tensor], "kwargs": {"training": True}}],
+        }
+        first = {"class_name": "InputLayer", "name": "x", "inbound_nodes": []}
+        first |= {"module": "keras.layers", "config": {"name": "x", "batch_shape": [None, 4, 4, 3]}}
+        config = {"name": "m", "layers": [first, layer]}
+        ends = {"input_layers": [["x", 0, 0]], "output_layers": [["r", 0, 0]]}
+        return cl.loads({"class_name": "Functional", "module": "keras", "config": {**config, **ends}})
+
+    net = cl.compile(loaded("RandomFlip", {}), device="cpu")
+    x = torch.rand(1, 4, 4, 3)
+    assert torch.equal(net(x), x)
+    for name, config in (("Dropout", {"rate": 0.1}), ("GaussianNoise", {"stddev": 0.1})):
+        with pytest.raises(
+            cl.UnsupportedLayerError, match="called with training=True, which is not supported"
+        ):
+            loaded(name, config)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: L.RandomFlip("diagonal"),
+            "RandomFlip 'r': mode must be 'horizontal' or 'vertical' or 'horizontal_and_vertical', "
+            "got 'diagonal'",
+        ),
+        (
+            lambda: L.RandomTranslation(1.5, 0.1),
+            "RandomTranslation 'r': height_factor must be a number in [-1, 1] or a pair of them, got 1.5",
+        ),
+        (
+            lambda: L.RandomZoom(-1.0),
+            "RandomZoom 'r': height_factor must be a number in (-1, 1] or a pair of them, got -1.0",
+        ),
+        (
+            lambda: L.RandomShear((-0.1, 0.2)),
+            "RandomShear 'r': x_factor must be a number in [0, 1] or a pair of them, got (-0.1, 0.2)",
+        ),
+        (
+            lambda: L.RandomRotation(0.1, "mirror"),
+            "RandomRotation 'r': fill_mode must be 'constant' or 'nearest' or 'reflect' or 'wrap', "
+            "got 'mirror'",
+        ),
+        (
+            lambda: L.RandomContrast(2.0),
+            "RandomContrast 'r': factor must be a number in [0, 1] or a pair of them, got 2.0",
+        ),
+        (
+            lambda: L.RandomBrightness(0.1, 255),
+            "RandomBrightness 'r': value_range must be two numbers, got 255",
+        ),
+        (
+            lambda: L.RandomGrayscale(0.1)(cl.Input((4, 4, 2))),
+            "RandomGrayscale 'r': takes images of 1 or 3 channels, found 2",
+        ),
+        (
+            lambda: L.RandomErasing(fill_value=(1, 2, 3))(cl.Input((4, 4, 2))),
+            "RandomErasing 'r': fill_value has 3 values for 2 channels",
+        ),
+        (
+            lambda: L.RandomFlip()(cl.Input((4, 4))),
+            "RandomFlip 'r': takes an image (N, height, width, channels), found float32[N,4,4] of rank 3; "
+            "Reshape it to an image first",
+        ),
+        (
+            lambda: L.RandomPerspective()(cl.Input((1, 4, 2))),
+            "RandomPerspective 'r': takes images of at least 2x2, found float32[N,1,4,2]",
+        ),
+    ],
+)
+def test_error_texts(make: Callable[[], object], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convloom.frontends.layers.base.next_name", lambda kind: "r")
+    with pytest.raises(cl.ConvLoomError) as caught:
+        make()
+    assert str(caught.value) == text
+
+
+def test_warp_refuses_what_it_cannot_read() -> None:
+    image = ops.Input(("N", 4, 4, 2)).infer()
+    for op, shape, text in (
+        (ops.Warp("cubic"), ("N", 8), "interpolation must be one of ('nearest', 'bilinear'), got 'cubic'"),
+        (ops.Warp("nearest", "mirror"), ("N", 8), "got 'mirror'"),
+        (ops.Warp(), ("N", 6), "found float32[N,4,4,2] and float32[N,6]"),
+    ):
+        with pytest.raises(ShapeError) as caught:
+            op.infer(image, ops.Input(shape).infer())
+        assert text in str(caught.value)
+
+
+# -- what it is for ----------
+def test_digits(tmp_path: Path) -> None:
+    """Handwritten digits, shifted, turned and zoomed: learned, saved, and opened by Keras."""
+    import keras
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    x = data.images[order, ..., None].astype(np.float32) / 16
+    y = np.eye(10, dtype=np.float32)[data.target[order]]
+    torch.manual_seed(0)
+    model = cl.Sequential(
+        [
+            cl.Input((8, 8, 1)),
+            L.RandomTranslation(0.1, 0.1, fill_mode="constant"),
+            L.RandomRotation(0.03, fill_mode="constant"),
+            L.RandomZoom(0.1, fill_mode="constant"),
+            L.Conv2D(16, 3, activation="relu", padding="same"),
+            L.MaxPooling2D(2),
+            L.Conv2D(32, 3, activation="relu", padding="same"),
+            L.Flatten(),
+            L.Dense(10, activation="softmax"),
+        ]
+    )
+    net = cl.compile(model, device="cpu")
+    history = cl.fit(
+        net,
+        (x[:1400], y[:1400]),
+        loss="categorical_crossentropy",
+        optimizer=torch.optim.Adam(net.parameters(), 1e-2),
+        metrics=["accuracy"],
+        epochs=5,
+        batch_size=64,
+        validation_data=(x[1400:], y[1400:]),
+        seed=1,
+    ).history
+    assert history["val_accuracy"][-1] > 0.9
+    assert history["loss"][-1] < history["loss"][0] / 4
+    model.save(tmp_path / "digits.keras")
+    theirs = keras.models.load_model(tmp_path / "digits.keras")
+    expected = theirs.predict(x[1400:1500], verbose=0)
+    np.testing.assert_allclose(net.eval()(x[1400:1500]).numpy(force=True), expected, atol=1e-5)
