@@ -12,7 +12,6 @@ from typing import Any
 from ..graph.ir import Node
 from ..graph.ops import Warp, WarpGrad
 from ..graph.regions import Region
-from .expressions import number
 from .formulas import compose
 from .names import Names
 from .pointwise import BLOCK, FlatTile
@@ -20,7 +19,7 @@ from .schedules import Schedule
 from .source import JitFunction, KernelFile, image_size
 from .tile import rounded
 from .titles import title
-from .writer import Writer
+from .writer import Writer, number
 
 Tap = tuple[str, str, str]
 """Texts of a pixel's number in its image, of its weight, and of the test for being inside; "" for always."""

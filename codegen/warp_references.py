@@ -7,7 +7,7 @@ from typing import Any
 
 from ..graph.op import Op
 from ..graph.ops import Warp, WarpGrad
-from .expressions import number
+from .writer import number
 
 Lines = list[str]
 

@@ -10,6 +10,9 @@ from contextvars import ContextVar
 
 from ..graph.types import TensorType
 
+MOST_PARTS = 1_000
+"""Pieces that one layer may cut its input into, or copies it may make."""
+
 MOST_AXES = 32
 """Of one value; a list of a million sizes would multiply to a number of a million digits."""
 

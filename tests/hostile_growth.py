@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from convloom.frontends.layers import DECLARATIONS
 from hostile_cases import describe
 from keras_files import (
     Json,
@@ -69,12 +68,49 @@ describe(
     r"ZeroPadding2D 'l\d+': .*elements",
     doubling(lambda name, last: layer("ZeroPadding2D", name, called(last), padding=10**6), entry(4, 4, 1)),
 )
-if "UpSampling2D" in DECLARATIONS:
+describe(
+    "doubling by upsampling",
+    "ModelFormatError",
+    r"UpSampling2D 'l\d+': .*elements",
+    doubling(lambda name, last: layer("UpSampling2D", name, called(last), size=[2, 2]), entry(4, 4, 1)),
+)
+
+LARGE = 2**31 - 1
+VECTOR, STEPS, IMAGE, VOLUME = (3,), (4, 3), (4, 4, 3), (4, 4, 4, 3)
+for shape, class_name, config in (
+    (VECTOR, "RepeatVector", {"n": LARGE}),
+    (VECTOR, "Dense", {"units": LARGE}),
+    (STEPS, "UpSampling1D", {"size": LARGE}),
+    (IMAGE, "UpSampling2D", {"size": [LARGE, 1]}),
+    (IMAGE, "UpSampling2D", {"size": [LARGE, 1], "interpolation": "bilinear"}),
+    (VOLUME, "UpSampling3D", {"size": [1, LARGE, 1]}),
+    (STEPS, "ZeroPadding1D", {"padding": [LARGE, LARGE]}),
+    (VOLUME, "ZeroPadding3D", {"padding": [[0, LARGE], [0, 0], [0, 0]]}),
+    (IMAGE, "Resizing", {"height": LARGE, "width": 2}),
+    (IMAGE, "Resizing", {"height": LARGE, "width": 2, "interpolation": "nearest"}),
+    (IMAGE, "CenterCrop", {"height": LARGE, "width": LARGE}),
+    (IMAGE, "RandomCrop", {"height": LARGE, "width": LARGE}),
+    (IMAGE, "AdaptiveMaxPooling2D", {"output_size": [LARGE, 1]}),
+    (VOLUME, "AdaptiveAveragePooling3D", {"output_size": [3, LARGE, 1]}),
+    (STEPS, "Conv1D", {"filters": LARGE, "kernel_size": [1]}),
+    (VOLUME, "Conv3D", {"filters": 1, "kernel_size": [LARGE, 1, 1], "padding": "same"}),
+    (VOLUME, "Conv3DTranspose", {"filters": 1, "kernel_size": [LARGE, 1, 1]}),
+    (VOLUME, "Conv3D", {"filters": 1, "kernel_size": [10**6, 1, 1], "padding": "same"}),
+    (VOLUME, "Conv3DTranspose", {"filters": 1, "kernel_size": [10**6, 1, 1]}),
+    (VOLUME, "Conv3DTranspose", {"filters": 1, "kernel_size": [1, 1, 1], "strides": [LARGE, 1, 1]}),
+    (IMAGE, "DepthwiseConv2D", {"kernel_size": [1, 1], "depth_multiplier": LARGE}),
+    (STEPS, "EinsumDense", {"equation": "abc,cd->abd", "output_shape": [None, LARGE]}),
+    (STEPS, "MultiHeadAttention", {"num_heads": LARGE, "key_dim": LARGE}),
+    (STEPS, "GroupQueryAttention",
+     {"head_dim": LARGE, "num_query_heads": LARGE, "num_key_value_heads": 1}),
+):  # fmt: skip
+    twice = class_name.endswith("Attention")
+    node = {"args": [tensor("x")] * (1 + twice), "kwargs": {}}
     describe(
-        "doubling by upsampling",
-        "ModelFormatError",
-        r"UpSampling2D 'l\d+': .*elements",
-        doubling(lambda name, last: layer("UpSampling2D", name, called(last), size=[2, 2]), entry(4, 4, 1)),
+        f"growth by {class_name} with {', '.join(f'{key}={value}' for key, value in config.items())}",
+        "ModelFormatError|ShapeError",
+        rf"{class_name} 'l'",
+        functional(entry(*shape), layer(class_name, "l", node, **config)),
     )
 
 

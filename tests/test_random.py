@@ -80,9 +80,9 @@ def test_unknown_distributions_and_transforms() -> None:
 
 def test_half_precision_keeps_places() -> None:
     image = cl.Input((6, 6, 1))
-    net = cl.compile(
-        cl.Model(image, L.GaussianNoise(0.1)(L.RandomRotation(0.1, name="turn")(image))), dtype="bfloat16", device="cpu"
-    ).train()
+    turned = L.RandomRotation(0.1, name="turn")(image)
+    model = cl.Model(image, L.GaussianNoise(0.1)(turned))
+    net = cl.compile(model, dtype="bfloat16", device="cpu").train()
     kinds = {type(node.op): node.type.dtype for node in net.graph.nodes() if isinstance(node.op, ops.Drawn)}
     assert kinds == {ops.RandomTransform: "float32", ops.Random: "bfloat16"}
     assert net(torch.rand(2, 6, 6, 1)).dtype == torch.bfloat16

@@ -172,9 +172,12 @@ def _call(block: Block, args: list[Any], kwargs: dict[str, Any], call: CallSpec)
     tensors = _tensors_in(given)
     if len(tensors) < _leaves(given):
         malformed(call.place, "a layer takes tensors, not numbers")
-    if several := [key for key, value in named.items() if names and not isinstance(value, SymbolicTensor)]:
-        malformed(call.place, f"gives {several[0]} several tensors, where the layer takes one")
-    result = block(*tensors, **named, **options) if names else block(tensors, **options)
+    if isinstance(block, Layer) and names:
+        if several := [key for key, value in named.items() if not isinstance(value, SymbolicTensor)]:
+            malformed(call.place, f"gives {several[0]} several tensors, where the layer takes one")
+        result = block(*tensors, **named, **options)
+    else:
+        result = block(tensors, **options)
     return result if isinstance(result, list) else [result]
 
 

@@ -6,12 +6,14 @@ ceil((i + 1) * n / size).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, ClassVar
 
 from ...graph import ops
+from ...graph.types import TensorType
 from .. import fields as f
+from ..budget import MOST_PARTS
 from ..lowering import Builder
 from .axes import Axis
 from .base import Layer
@@ -32,6 +34,12 @@ class _AdaptivePooling(Layer):
 
     output_size: f.PairLike = f.option(SIZES)
     data_format: str | None = f.option(f.data_format, default=None)
+
+    def check(self, inputs: Sequence[TensorType]) -> None:
+        wanted: Any = self.output_size
+        for n, size in zip(spatial(inputs[0], self.data_format), wanted, strict=True):
+            if n % size and size > MOST_PARTS:
+                raise self.fail(f"makes {size:,} windows of {n:,} positions; at most {MOST_PARTS:,} are made")
 
     def build(self, b: Builder, *inputs: str) -> str:
         return in_layout(b, inputs[0], self.data_format, lambda x: self._pool(b, x))

@@ -167,6 +167,12 @@ class Layer(Block):
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
 
+    def build_one(self, b: Builder, *inputs: str) -> str:
+        """`build` of a layer with one result, as a part of another."""
+        result = self.build(b, *inputs)
+        assert isinstance(result, str)
+        return result
+
     @property
     def spatial_rank(self) -> int:
         """Axes between batch and channels of the inputs, for the checks that ask for a number for each."""

@@ -151,7 +151,8 @@ class RandomErasing(_Augmentation):
 
     def augment(self, b: Builder, x: str) -> str:
         """x + inside * (filling - x)."""
-        source = ops.RandomBox(spatial(b.type(x)), f.ends(self.scale), f.mean(self.factor), b.type(x).dtype)
+        height, width = spatial(b.type(x))
+        source = ops.RandomBox((height, width), f.ends(self.scale), f.mean(self.factor), b.type(x).dtype)
         change = b.add(ops.Subtract(), x, self._filling(b, x), suffix="change")
         change = b.add(ops.Multiply(), change, b.add(source, suffix="inside"), suffix="changed")
         return b.add(ops.Subtract(), x, change, suffix="erased")

@@ -18,7 +18,7 @@ from .base import Layer
 def activate(b: Builder, x: str, activation: ActivationLike, alone: bool = False) -> str:
     """x through an activation; its node is "<layer>/<activation>", or the layer's own if alone."""
     if isinstance(activation, Layer):
-        return activation.build(b if alone else b.within(activation.name), x)
+        return activation.build_one(b if alone else b.within(activation.name), x)
     name = str(activation or "linear")
     known = ACTIVATIONS[name]
     if known is None:

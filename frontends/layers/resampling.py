@@ -71,4 +71,4 @@ class RepeatVector(Layer):
 
     def build(self, b: Builder, *inputs: str) -> str:
         row = b.add(ops.Reshape((1, b.type(inputs[0]).channels)), inputs[0], suffix="row")
-        return b.add(ops.Concat(1), *(row,) * self.n)
+        return resized(b, row, (1,), (self.n,), "nearest")

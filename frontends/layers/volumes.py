@@ -14,6 +14,7 @@ from math import prod
 
 from ...graph import ops
 from ...graph.windows import Pair, extent
+from ..budget import MOST_PARTS
 from ..lowering import Builder
 from .axes import Axes, Axis
 
@@ -80,6 +81,7 @@ def _taps_side_by_side(b: Builder, x: str, depth: Axis, around: Pair, groups: in
 
     around: rows added above and below each slab. The channels of a group stay together.
     """
+    _few_taps(b, depth.size)
     s, outputs = depth.stride, depth.outputs
     offsets = [tap * depth.dilation for tap in range(depth.size)]
     steps = max(-(-(depth.padding[0] + depth.n) // s), offsets[-1] // s + outputs)
@@ -95,6 +97,12 @@ def _taps_side_by_side(b: Builder, x: str, depth: Axis, around: Pair, groups: in
     ]
     x = b.add(ops.Concat(-1), *taps, suffix="taps") if len(taps) > 1 else taps[0]
     return b.add(ops.Reshape((outputs * height, width, len(taps) * taken)), x, suffix="stacked")
+
+
+def _few_taps(b: Builder, count: int) -> None:
+    """Raise ShapeError for more taps along the depth than copies may be made."""
+    if count > MOST_PARTS:
+        raise b.fail(f"has a kernel of {count:,} steps in depth; at most {MOST_PARTS:,} are computed")
 
 
 def _taps_as_channels(b: Builder, kernel: str) -> str:
@@ -145,6 +153,7 @@ def spread_volume(b: Builder, x: str, kernel: str, axes: tuple[Spread, ...]) -> 
     front; where taps along the depth overlap, each step's share of them is copied twice and added.
     """
     depth, rows, columns = axes
+    _few_taps(b, depth.size)
     taken = b.type(x).channels
     x = _pad(b, x, (NONE, (0, rows.steps - rows.n), NONE, NONE), "spaced")
     x = b.add(ops.Reshape((depth.n * rows.steps, columns.n, taken)), x, suffix="stacked")

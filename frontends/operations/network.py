@@ -188,7 +188,7 @@ class _Pool(Operation):
             self.pool_size, self.strides, self.padding, self.data_format, name=self.name
         )
         pooling.prepare([b.type(x)])
-        return pooling.build(b, x)
+        return pooling.build_one(b, x)
 
 
 class MaxPool(_Pool):

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..budget import MOST_PARTS
 from ..lowering import Builder
 from .base import Operation
 
 NUMPY = "keras.src.ops.numpy"
-MOST_PARTS = 1_000
-"""Parts of one split, and copies of one repeat: each is a value of its own, however small."""
 
 
 # -- joining and cutting -------------------------------------------------------------------------------------
