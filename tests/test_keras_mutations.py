@@ -20,7 +20,7 @@ from convloom.graph.verify import verify
 DATA = Path(__file__).parent / "data"
 LENET5 = Path(__file__).parents[1] / "examples" / "keras_lenet5"
 DESCRIPTIONS = (LENET5 / "lenet5.json", DATA / "lenet5_keras2.json", DATA / "tiny_resnet.json")
-OPERATIONS = DATA / "layer_cases" / "operations.npz"
+CASES = DATA / "layer_cases"
 SMALL = Limits(parameters=10**7, tensor_elements=10**7, total_elements=10**8)
 """A mutated network may be large, and still be right; here it need not be."""
 
@@ -101,8 +101,9 @@ def attempt(make: Callable[[], Model], what: str) -> bool:
 
 def mutated_descriptions(seed: int, count: int) -> None:
     sources = [json.loads(path.read_text()) for path in DESCRIPTIONS]
-    with np.load(OPERATIONS) as stored:
-        sources += [json.loads(stored[key].tobytes()) for key in stored.files if key.endswith("/json")]
+    for path in sorted(CASES.glob("*.npz")):
+        with np.load(path) as stored:
+            sources += [json.loads(stored[key].tobytes()) for key in stored.files if key.endswith("/json")]
     loaded = 0
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
@@ -201,7 +202,7 @@ def mutate_object(file: h5py.File, draw: random.Random) -> None:
 
 
 def test_mutated_descriptions_work_or_are_refused() -> None:
-    mutated_descriptions(1, 1_000)
+    mutated_descriptions(1, 2_500)
 
 
 def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_mutated_bytes_work_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_mutated_weights_work_or_are_refused(tmp_path: Path) -> None:
-    mutated_weights(tmp_path, 1, 150)
+    mutated_weights(tmp_path, 1, 100)
 
 
 @pytest.mark.slow
