@@ -214,7 +214,7 @@ def open_shape(value: Any) -> tuple[int | None, ...]:
     """Sizes, None on axes left open."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a list of sizes, got {value!r}")
-    return tuple(None if v is None else count(v) for v in value)
+    return tuple(None if v is None else count(v) for v in few(value))
 
 
 def axes(value: Any) -> tuple[int, ...]:
@@ -236,7 +236,7 @@ def axis_or_pair(value: Any) -> int | tuple[int, int]:
 
 def some_counts(value: Any) -> tuple[int, ...]:
     """Positive integers, or one alone."""
-    found = value if isinstance(value, (list, tuple)) else (value,)
+    found = few(value) if isinstance(value, (list, tuple)) else (value,)
     if not found:
         raise ShapeError("must be at least one positive integer, got none")
     return tuple(count(v) for v in found)

@@ -56,7 +56,7 @@ class Split(Operation):
     module = NUMPY
 
     indices_or_sections: int | Sequence[int] = f.option(
-        lambda value: f.count(value) if isinstance(value, int) else f.axes(value)
+        lambda value: tuple(map(f.integer, value)) if isinstance(value, (list, tuple)) else f.count(value)
     )
     axis: int = f.option(f.axis, default=0)
 
@@ -69,9 +69,10 @@ class Split(Operation):
 
     def _edges(self, size: int) -> list[int]:
         wanted = self.indices_or_sections
+        parts = wanted if isinstance(wanted, int) else len(wanted) + 1
+        if parts > MOST_PARTS:
+            raise self.fail(f"makes {parts:,} parts; at most {MOST_PARTS:,} are made")
         if isinstance(wanted, int):
-            if wanted > MOST_PARTS:
-                raise self.fail(f"makes {wanted:,} parts; at most {MOST_PARTS:,} are made")
             if wanted > size or size % wanted:
                 raise self.fail(f"cannot cut {size} into {wanted} equal parts")
             return list(range(0, size + 1, size // wanted))
