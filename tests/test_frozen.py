@@ -135,3 +135,15 @@ def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
 def test_training_true_is_refused() -> None:
     with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': can be called with training=F"):
         L.Dropout(0.5, name="d")(cl.Input((3,)), training=True)
+
+
+def test_keras_freezes_the_slopes_of_a_frozen_layer(tmp_path: Path) -> None:
+    import keras
+
+    x = cl.Input((3,))
+    model = cl.Model(x, L.Dense(2, activation=L.PReLU(name="slope"), trainable=False, name="d")(x))
+    model.save(tmp_path / "net.keras")
+    assert not any(slot.trainable for slot in cl.load(tmp_path / "net.keras").slots())
+    theirs = keras.models.load_model(tmp_path / "net.keras")
+    theirs(np.zeros((1, 3), np.float32))
+    assert [v.path for v in theirs.trainable_variables] == []

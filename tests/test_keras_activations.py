@@ -292,10 +292,11 @@ def test_a_file_from_before_the_first_run(keras: Any, tmp_path: Path) -> None:
     """Keras makes the slopes when the model runs; before, its file holds none, and they start as declared."""
     K = keras.layers
     model = keras.Sequential([keras.Input(IMAGE), K.Conv2D(4, 3, activation=K.PReLU("ones"), name="conv")])
-    model.save(tmp_path / "new.keras")
-    mine = cl.load(tmp_path / "new.keras")
-    assert [tuple(w.shape) for w in mine.get_weights()] == [(3, 3, 3, 4), (4,), (4, 3, 4)]
-    assert (mine.parameters["conv/alpha"] == 1).all()
+    for name in ("new.keras", "new.h5"):
+        model.save(tmp_path / name)
+        mine = cl.load(tmp_path / name)
+        assert [tuple(w.shape) for w in mine.get_weights()] == [(3, 3, 3, 4), (4,), (4, 3, 4)]
+        assert (mine.parameters["conv/alpha"] == 1).all()
     x = batch(mine)
     close(ours(mine, x), theirs(model, x))
     mine.save(tmp_path / "mine.keras")
@@ -480,6 +481,8 @@ def test_weights_of_an_activation_are_not_shared() -> None:
     called_alone(image)
     with pytest.raises(ShapeError, match=text):
         L.Conv2D(3, 1, activation=called_alone, name="two")(image)
+    with pytest.raises(ShapeError, match=r"^PReLU 'slope': has weights, which Conv2D 'conv2d.*' keeps"):
+        slope(image)
     leaky = L.LeakyReLU(0.1)  # without weights it may stand anywhere
     assert L.Conv2D(3, 1, activation=leaky)(leaky(L.Conv2D(3, 1, activation=leaky)(image))).shape[1] == 6
 
