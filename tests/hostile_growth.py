@@ -139,8 +139,8 @@ describe(
 )
 describe(
     "two billion copies",
-    "ShapeError",
-    r"Repeat 'r': repeats 2,147,483,647 times; at most 1,000",
+    "ModelFormatError",
+    r"Repeat 'r': 8,589,934,588 elements in one sample of a value; at most",
     functional(entry(4), operation("Repeat", "r", "x", repeats=2**31 - 1, axis=1)),
 )
 describe(

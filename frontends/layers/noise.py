@@ -8,13 +8,10 @@ from typing import ClassVar
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..activations import SELU_ALPHA, SELU_SCALE
 from ..lowering import Builder
 from .base import Layer
 from .drawn import dropped, in_training, per_element
-
-SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-"""Of the activation selu (Klambauer et al. 2017)."""
-
 
 class _NoisyShape(Layer):
     """Base of the layers whose draws may be shared along axes.

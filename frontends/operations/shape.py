@@ -11,6 +11,7 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..budget import MOST_PARTS
+from ..layers.parts import resized
 from ..lowering import Builder
 from .base import Operation
 
@@ -300,17 +301,10 @@ class Repeat(Operation):
 
     def compute(self, b: Builder, *given: Any) -> str:
         x = self.tensor(given[0])
-        if self.repeats > MOST_PARTS:
-            raise self.fail(f"repeats {self.repeats:,} times; at most {MOST_PARTS:,} times")
         if self.axis is None or self.repeats < 1:
             raise self.fail("needs an axis, and repeats of at least 1: without an axis the batch goes too")
         axis = self.axis_of(self.axis, b.type(x).rank)
-        sizes = b.type(x).size()[1:]
-        before, size, after = sizes[: axis - 1], sizes[axis - 1], sizes[axis:]
-        x = b.add(ops.Reshape((prod((*before, size)), prod(after))), x, suffix="apart")
-        if self.repeats > 1:
-            x = b.add(ops.Concat(2), *(x,) * self.repeats, suffix="repeated")
-        return b.add(ops.Reshape((*before, size * self.repeats, *after)), x, suffix="reshape")
+        return resized(b, x, (axis,), (int(b.type(x).shape[axis]) * self.repeats,), "nearest")
 
 
 BEFORE_AFTER = f.border(1)
