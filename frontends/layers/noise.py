@@ -13,6 +13,7 @@ from ..lowering import Builder
 from .base import Layer
 from .drawn import dropped, in_training, per_element
 
+
 class _NoisyShape(Layer):
     """Base of the layers whose draws may be shared along axes.
 

@@ -36,6 +36,18 @@ def is_pointwise(activation: ActivationLike) -> bool:
     return known is None or isinstance(known, ops.Activation)
 
 
+def sample_axes(layer: Layer, axes: int | Sequence[int], kind: TensorType) -> tuple[int, ...]:
+    """A layer's argument `axis` as axes from 1 on, in their order.
+
+    Raises ShapeError for the batch, axes that are not there, and axes named twice.
+    """
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    found = tuple(sorted(axis + kind.rank if axis < 0 else axis for axis in given))
+    if len(set(found)) < len(found) or not all(1 <= axis < kind.rank for axis in found):
+        raise layer.fail(f"axis must name axes 1 to {kind.rank - 1} of {kind} once each, got {given}")
+    return found
+
+
 def known(b: Builder, value: Array, suffix: str) -> str:
     """Numbers known now, as a value that broadcasts as NumPy does."""
     shape, numbers = array_shape(value), array_numbers(value)
