@@ -13,8 +13,9 @@ from typing import Any
 from ...graph.errors import UnsupportedLayerError
 from ..layers import InputLayer, Layer
 from ..lowering import Block
-from ..model import Model, Sequential
+from ..model import Model
 from ..operations import Operation
+from ..sequential import Sequential
 from ..symbolic import Call, SymbolicTensor
 from .export_layers import Json, batch_shape, layer_entry, object_entry
 

@@ -25,8 +25,9 @@ from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
-from ..model import Model, Sequential
+from ..model import Model
 from ..operations import Operation
+from ..sequential import Sequential
 from .hdf5 import check_storage, first_line, open_hdf5, read_array
 from .legacy import ACTIVATION, Found, legacy_root, read_legacy
 from .limits import DEFAULT, Limits
