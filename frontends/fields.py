@@ -131,6 +131,8 @@ def integers(dims: int, least: int = 1) -> Check:
 
 pair = integers(2)
 """Positive integers for height and width; one integer counts for both."""
+triple = integers(3)
+"""The same for depth, height and width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +140,6 @@ class PerAxis:
     """A check that depends on how many spatial axes a layer has; `Layer` takes the one for its own."""
 
     of: Callable[[int], Check]
-
-
-def triple(value: Any) -> tuple[int, int, int]:
-    """Positive integers for depth, height and width; one integer counts for all."""
-    values = (value,) * 3 if _is_int(value) else value
-    if not isinstance(values, (list, tuple)) or len(values) != 3:
-        raise ShapeError(f"must be an integer or a triple (depth, height, width), got {value!r}")
-    return count(values[0]), count(values[1]), count(values[2])
 
 
 def few(value: Any) -> Any:
@@ -256,60 +250,6 @@ def axis_or_axes(value: Any) -> int | tuple[int, ...]:
 def some_axes(value: Any) -> tuple[int, ...] | None:
     """Axes, or None where there are none: files have an empty list for it."""
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
-
-
-# -- ranges of random factors --------------------------------------------------------------------------------
-Range = tuple[float, float]
-
-
-def factor(least: float, most: float, *, every: bool = False, above: bool = False) -> Check:
-    """(lower, upper), or a number for both ways as far as the bounds allow -> (lower, upper).
-
-    every: each number must lie within the bounds; otherwise, as in Keras, only some of the range. above: and
-    above the lower one.
-    """
-    bounds = f"{'(' if above else '['}{least:g}, {most:g}]"
-
-    def inside(value: float) -> bool:
-        return least <= value <= most and not (above and value == least)
-
-    def check(value: Any) -> Range:
-        if isinstance(value, (list, tuple)) and len(value) == 2:
-            lower, upper = sorted(map(number, value))
-            if (inside(lower) and inside(upper)) if every else (lower <= most and upper >= least):
-                return lower, upper
-        elif not isinstance(value, (list, tuple)) and inside(number(value)):
-            return max(-abs(number(value)), least), abs(number(value))
-        raise ShapeError(f"must be a number in {bounds} or a pair of them, got {value!r}")
-
-    return check
-
-
-def shear(value: Any) -> float | Range:
-    """A number from 0 to 1 for both ways, or a pair of them. Keras writes the number 0.1 as [-0.1, 0.1]."""
-    if isinstance(value, (list, tuple)) and len(value) == 2 and number(value[0]) == -number(value[1]) <= 0:
-        value = value[1]
-    found: Range = factor(0, 1, every=True)(value)
-    return found if isinstance(value, (list, tuple)) else found[1]
-
-
-def ends(value: float | Sequence[float]) -> Range:
-    """A factor in its normal form as (lower, upper)."""
-    lower, upper = value if isinstance(value, Sequence) else (-value, value)
-    return lower, upper
-
-
-def mean(value: float | Sequence[float]) -> float:
-    """The chance of what happens with a probability that is itself drawn evenly from a factor."""
-    return sum(ends(value)) / 2
-
-
-def value_range(value: Any) -> Range:
-    """The least and the largest value of an image, in either order."""
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ShapeError(f"must be two numbers, got {value!r}")
-    lower, upper = sorted(map(number, value))
-    return lower, upper
 
 
 # -- padding -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..activations import SELU_ALPHA, SELU_SCALE
 from ..lowering import Builder
 from .base import Layer
 from .drawn import dropped, in_training, per_element
+from .parts import spatial_axes
 
 
 class _NoisyShape(Layer):
@@ -110,9 +111,7 @@ class _SpatialDropout(Layer):
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def build(self, b: Builder, *inputs: str) -> str:
-        first = 2 if self.data_format == "channels_first" else 1
-        places = tuple(range(first, first + b.type(inputs[0]).rank - 2))
-        return dropped(b, inputs[0], self.rate, places)
+        return dropped(b, inputs[0], self.rate, spatial_axes(b.type(inputs[0]), self.data_format))
 
 
 class SpatialDropout2D(_SpatialDropout):

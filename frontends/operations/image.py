@@ -27,8 +27,10 @@ class Resize(Operation):
     data_format: str | None = f.option(f.data_format, default=None)
 
     def compute(self, b: Builder, *given: Any) -> str:
+        height, width = f.pair(self.size)
         layer = Resizing(
-            *f.pair(self.size),
+            height,
+            width,
             self.interpolation,
             self.crop_to_aspect_ratio,
             self.pad_to_aspect_ratio,

@@ -11,7 +11,7 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..budget import MOST_PARTS
-from ..layers.parts import resized
+from ..layers.parts import cut, resized
 from ..lowering import Builder
 from .base import Operation
 
@@ -88,7 +88,7 @@ def _cut(b: Builder, x: str, axis: int, start: int, stop: int) -> str:
     sizes = b.type(x).size()[1:]
     starts = tuple(start if i == axis else 0 for i in range(1, len(sizes) + 1))
     stops = tuple(stop if i == axis else n for i, n in enumerate(sizes, start=1))
-    return b.add(ops.Slice(starts, stops), x)
+    return cut(b, x, starts, stops)
 
 
 class GetItem(Operation):
