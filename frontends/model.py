@@ -199,12 +199,13 @@ class Model(Block):
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer is; setting it freezes or frees all layers, those of nested models included.
+        """Whether any layer with weights is; setting it freezes or frees all layers, nested models included.
 
         A frozen batch norm keeps its statistics and normalises with them in training too, as in Keras. Takes
         effect when the model is compiled.
         """
-        return any(block.trainable for block in self._blocks if isinstance(block, Model | Layer))
+        found = [slot.layer.trainable for slot in self.slots()]
+        return any(found) or not found
 
     @trainable.setter
     def trainable(self, value: bool) -> None:

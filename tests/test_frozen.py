@@ -147,3 +147,16 @@ def test_keras_freezes_the_slopes_of_a_frozen_layer(tmp_path: Path) -> None:
     theirs = keras.models.load_model(tmp_path / "net.keras")
     theirs(np.zeros((1, 3), np.float32))
     assert [v.path for v in theirs.trainable_variables] == []
+
+
+def test_a_model_read_as_frozen_is_saved_as_free_once_it_is(tmp_path: Path) -> None:
+    import keras
+
+    x = keras.Input((3,))
+    frozen = keras.Model(x, keras.layers.Dense(2)(x))
+    frozen.trainable = False
+    model = cl.loads(frozen.to_json())
+    assert json.loads(model.to_json())["config"]["trainable"] is False
+    model.trainable = True
+    assert json.loads(model.to_json())["config"]["trainable"] is True
+    assert len(keras.models.model_from_json(model.to_json()).trainable_variables) == 2
