@@ -17,6 +17,7 @@ from .activations import ACTIVATIONS
 from .budget import MOST_AXES
 from .initializers import INITIALIZERS
 from .lowering import Block
+from .names import is_printable
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -49,6 +50,7 @@ def count(value: Any) -> int:
 
 
 def integer(value: Any) -> int:
+    """A whole number that fits 32 bits, of either sign."""
     if not _is_int(value) or abs(value) > LARGEST:
         raise ShapeError(f"must be an integer, got {value!r}")
     return int(value)
@@ -73,6 +75,7 @@ def number(value: Any) -> float:
 
 
 def positive(value: Any) -> float:
+    """A finite number above 0."""
     result = number(value)
     if result <= 0:
         raise ShapeError(f"must be a positive number, got {value!r}")
@@ -80,6 +83,7 @@ def positive(value: Any) -> float:
 
 
 def at_least_zero(value: Any) -> float:
+    """A finite number, 0 or above."""
     result = number(value)
     if result < 0:
         raise ShapeError(f"must not be negative, got {value!r}")
@@ -107,6 +111,7 @@ def fraction(value: Any) -> float:
 
 
 def flag(value: Any) -> bool:
+    """True or False, and no number in their place."""
     if not isinstance(value, bool):
         raise ShapeError(f"must be True or False, got {value!r}")
     return value
@@ -299,6 +304,7 @@ def window_padding(dims: int, *modes: str) -> Check:
 
 # -- names ---------------------------------------------------------------------------------------------------
 def choice(*allowed: str) -> Check:
+    """One of these words; another is unsupported rather than wrong."""
     def check(value: Any) -> str:
         if value not in allowed:
             raise UnsupportedLayerError(f"must be {' or '.join(map(repr, allowed))}, got {value!r}")
@@ -308,15 +314,17 @@ def choice(*allowed: str) -> Check:
 
 
 def text(value: Any) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable():
+    """Printable text of 256 characters at most."""
+    if not is_printable(value):
         raise ShapeError(f"must be printable text of 256 characters at most, got {value!r:.80}")
-    return value
+    return str(value)
 
 
 _LAYOUT = choice("channels_last", "channels_first")
 
 
 def data_format(value: Any) -> str:
+    """"channels_last", which None stands for too, or "channels_first"."""
     return str(_LAYOUT("channels_last" if value is None else value))
 
 
@@ -350,6 +358,7 @@ def plain(value: Any) -> Any:
 
 
 def initializer(value: Any) -> str:
+    """A name of the table of initializers."""
     if not isinstance(value, str) or value not in INITIALIZERS:
         raise UnsupportedLayerError(
             f"{value!r} is not a known initializer; use one of {', '.join(INITIALIZERS)}"
