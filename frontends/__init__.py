@@ -2,7 +2,8 @@
 
 from . import layers, names
 from .keras import Limits, load, loads
-from .model import Input, Model, Sequential
+from .model import Input, Model
+from .sequential import Sequential
 from .symbolic import SymbolicTensor
 
 __all__ = ["Input", "Limits", "Model", "Sequential", "SymbolicTensor", "layers", "load", "loads", "names"]

@@ -27,6 +27,9 @@ def _gated_linear(b: Builder, x: str) -> str:
     return b.add(ops.Multiply(), value, b.add(ops.Sigmoid(), gate, suffix="open"))
 
 
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+"""With which a network's values keep mean 0 and variance 1 (Klambauer et al. 2017)."""
+
 ACTIVATIONS: dict[str, Op | Composed | None] = {
     "linear": None,
     "relu": ops.Relu(),
@@ -44,7 +47,7 @@ ACTIVATIONS: dict[str, Op | Composed | None] = {
     "gelu": ops.Gelu(),  # the exact form, with erf; so has Keras's name
     "elu": ops.Elu(),
     "celu": ops.Elu(),  # the name has alpha = 1, where the two are one function
-    "selu": ops.Elu(1.6732632423543772, scale=1.0507009873554805),
+    "selu": ops.Elu(SELU_ALPHA, scale=SELU_SCALE),
     "softmax": ops.Softmax(),
     "log_softmax": ops.LogSoftmax(),
     "sparsemax": ops.Sparsemax(),  # Keras up to 3.15.1 takes another threshold: its issue 23425

@@ -17,6 +17,7 @@ from .activations import ACTIVATIONS
 from .budget import MOST_AXES
 from .initializers import INITIALIZERS
 from .lowering import Block
+from .names import is_printable
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -49,6 +50,7 @@ def count(value: Any) -> int:
 
 
 def integer(value: Any) -> int:
+    """A whole number that fits 32 bits, of either sign."""
     if not _is_int(value) or abs(value) > LARGEST:
         raise ShapeError(f"must be an integer, got {value!r}")
     return int(value)
@@ -73,6 +75,7 @@ def number(value: Any) -> float:
 
 
 def positive(value: Any) -> float:
+    """A finite number above 0."""
     result = number(value)
     if result <= 0:
         raise ShapeError(f"must be a positive number, got {value!r}")
@@ -80,6 +83,7 @@ def positive(value: Any) -> float:
 
 
 def at_least_zero(value: Any) -> float:
+    """A finite number, 0 or above."""
     result = number(value)
     if result < 0:
         raise ShapeError(f"must not be negative, got {value!r}")
@@ -107,6 +111,7 @@ def fraction(value: Any) -> float:
 
 
 def flag(value: Any) -> bool:
+    """True or False, and no number in their place."""
     if not isinstance(value, bool):
         raise ShapeError(f"must be True or False, got {value!r}")
     return value
@@ -131,6 +136,8 @@ def integers(dims: int, least: int = 1) -> Check:
 
 pair = integers(2)
 """Positive integers for height and width; one integer counts for both."""
+triple = integers(3)
+"""The same for depth, height and width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +145,6 @@ class PerAxis:
     """A check that depends on how many spatial axes a layer has; `Layer` takes the one for its own."""
 
     of: Callable[[int], Check]
-
-
-def triple(value: Any) -> tuple[int, int, int]:
-    """Positive integers for depth, height and width; one integer counts for all."""
-    values = (value,) * 3 if _is_int(value) else value
-    if not isinstance(values, (list, tuple)) or len(values) != 3:
-        raise ShapeError(f"must be an integer or a triple (depth, height, width), got {value!r}")
-    return count(values[0]), count(values[1]), count(values[2])
 
 
 def few(value: Any) -> Any:
@@ -214,7 +213,7 @@ def open_shape(value: Any) -> tuple[int | None, ...]:
     """Sizes, None on axes left open."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a list of sizes, got {value!r}")
-    return tuple(None if v is None else count(v) for v in value)
+    return tuple(None if v is None else count(v) for v in few(value))
 
 
 def axes(value: Any) -> tuple[int, ...]:
@@ -236,7 +235,7 @@ def axis_or_pair(value: Any) -> int | tuple[int, int]:
 
 def some_counts(value: Any) -> tuple[int, ...]:
     """Positive integers, or one alone."""
-    found = value if isinstance(value, (list, tuple)) else (value,)
+    found = few(value) if isinstance(value, (list, tuple)) else (value,)
     if not found:
         raise ShapeError("must be at least one positive integer, got none")
     return tuple(count(v) for v in found)
@@ -256,60 +255,6 @@ def axis_or_axes(value: Any) -> int | tuple[int, ...]:
 def some_axes(value: Any) -> tuple[int, ...] | None:
     """Axes, or None where there are none: files have an empty list for it."""
     return None if value is None or (isinstance(value, (list, tuple)) and not value) else axes(value)
-
-
-# -- ranges of random factors --------------------------------------------------------------------------------
-Range = tuple[float, float]
-
-
-def factor(least: float, most: float, *, every: bool = False, above: bool = False) -> Check:
-    """(lower, upper), or a number for both ways as far as the bounds allow -> (lower, upper).
-
-    every: each number must lie within the bounds; otherwise, as in Keras, only some of the range. above: and
-    above the lower one.
-    """
-    bounds = f"{'(' if above else '['}{least:g}, {most:g}]"
-
-    def inside(value: float) -> bool:
-        return least <= value <= most and not (above and value == least)
-
-    def check(value: Any) -> Range:
-        if isinstance(value, (list, tuple)) and len(value) == 2:
-            lower, upper = sorted(map(number, value))
-            if (inside(lower) and inside(upper)) if every else (lower <= most and upper >= least):
-                return lower, upper
-        elif not isinstance(value, (list, tuple)) and inside(number(value)):
-            return max(-abs(number(value)), least), abs(number(value))
-        raise ShapeError(f"must be a number in {bounds} or a pair of them, got {value!r}")
-
-    return check
-
-
-def shear(value: Any) -> float | Range:
-    """A number from 0 to 1 for both ways, or a pair of them. Keras writes the number 0.1 as [-0.1, 0.1]."""
-    if isinstance(value, (list, tuple)) and len(value) == 2 and number(value[0]) == -number(value[1]) <= 0:
-        value = value[1]
-    found: Range = factor(0, 1, every=True)(value)
-    return found if isinstance(value, (list, tuple)) else found[1]
-
-
-def ends(value: float | Sequence[float]) -> Range:
-    """A factor in its normal form as (lower, upper)."""
-    lower, upper = value if isinstance(value, Sequence) else (-value, value)
-    return lower, upper
-
-
-def mean(value: float | Sequence[float]) -> float:
-    """The chance of what happens with a probability that is itself drawn evenly from a factor."""
-    return sum(ends(value)) / 2
-
-
-def value_range(value: Any) -> Range:
-    """The least and the largest value of an image, in either order."""
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ShapeError(f"must be two numbers, got {value!r}")
-    lower, upper = sorted(map(number, value))
-    return lower, upper
 
 
 # -- padding -------------------------------------------------------------------------------------------------
@@ -359,6 +304,7 @@ def window_padding(dims: int, *modes: str) -> Check:
 
 # -- names ---------------------------------------------------------------------------------------------------
 def choice(*allowed: str) -> Check:
+    """One of these words; another is unsupported rather than wrong."""
     def check(value: Any) -> str:
         if value not in allowed:
             raise UnsupportedLayerError(f"must be {' or '.join(map(repr, allowed))}, got {value!r}")
@@ -368,15 +314,17 @@ def choice(*allowed: str) -> Check:
 
 
 def text(value: Any) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable():
+    """Printable text of 256 characters at most."""
+    if not is_printable(value):
         raise ShapeError(f"must be printable text of 256 characters at most, got {value!r:.80}")
-    return value
+    return str(value)
 
 
 _LAYOUT = choice("channels_last", "channels_first")
 
 
 def data_format(value: Any) -> str:
+    """"channels_last", which None stands for too, or "channels_first"."""
     return str(_LAYOUT("channels_last" if value is None else value))
 
 
@@ -410,6 +358,7 @@ def plain(value: Any) -> Any:
 
 
 def initializer(value: Any) -> str:
+    """A name of the table of initializers."""
     if not isinstance(value, str) or value not in INITIALIZERS:
         raise UnsupportedLayerError(
             f"{value!r} is not a known initializer; use one of {', '.join(INITIALIZERS)}"

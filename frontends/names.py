@@ -20,11 +20,16 @@ def next_name(class_name: str) -> str:
 
 def check_name(name: object, kind: str) -> str:
     """Names come from files too, and reach terminals, comments and pages: no control characters in them."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 256 or not name.isprintable():
+    if not is_printable(name):
         raise UnsupportedLayerError(
             f"{kind}: a layer's name is printable text of 256 characters at most, got {name!r:.80}"
         )
-    return name
+    return str(name)
+
+
+def is_printable(value: object) -> bool:
+    """Whether it is text of 1 to 256 printable characters."""
+    return isinstance(value, str) and 1 <= len(value) <= 256 and value.isprintable()
 
 
 def reset() -> None:

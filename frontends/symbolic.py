@@ -97,6 +97,9 @@ class SymbolicTensor:
     def __rpow__(self, other: Any) -> SymbolicTensor:
         return operate("Power", other, self)
 
+    def __matmul__(self, other: Any) -> SymbolicTensor:
+        return operate("Matmul", self, other)
+
     def __neg__(self) -> SymbolicTensor:
         return operate("Negative", self)
 

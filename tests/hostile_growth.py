@@ -139,8 +139,8 @@ describe(
 )
 describe(
     "two billion copies",
-    "ShapeError",
-    r"Repeat 'r': repeats 2,147,483,647 times; at most 1,000",
+    "ModelFormatError",
+    r"Repeat 'r': 8,589,934,588 elements in one sample of a value; at most",
     functional(entry(4), operation("Repeat", "r", "x", repeats=2**31 - 1, axis=1)),
 )
 describe(
@@ -163,6 +163,19 @@ describe(
     "100,000 axes of a reshape", "ShapeError|ModelFormatError", "has 100,00[01] entries",
     functional(entry(4), layer("Reshape", "r", called("x"), target_shape=[3] * 100_000)),
 )
+describe(
+    "100,000 indices", "ShapeError", r"Split 's': makes 100,001 parts; at most 1,000",
+    functional(entry(4), operation("Split", "s", "x", indices_or_sections=[3] * 100_000, axis=1)),
+)
+for kind, config in (
+    ("Dropout", {"rate": 0.5, "noise_shape": [3] * 100_000}),
+    ("EinsumDense", {"equation": "ab,bc->ac", "output_shape": [3] * 100_000}),
+    ("MultiHeadAttention", {"num_heads": 1, "key_dim": 1, "output_shape": [2**31 - 1] * 100_000}),
+):
+    describe(
+        f"100,000 axes of {kind}", "ModelFormatError", "has 100,000 entries",
+        functional(entry(4), layer(kind, "r", called("x"), **config)),
+    )
 describe(
     "100,000 new axes",
     "ShapeError",

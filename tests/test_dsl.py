@@ -365,7 +365,7 @@ def image(*shape: int) -> object:
         (
             lambda: L.BatchNormalization(axis=4)(image()),
             ShapeError,
-            "axis must be one of 1 to 3 of float32[N,8,6,3], got 4",
+            "axis must name axes 1 to 3 of float32[N,8,6,3] once each, got (4,)",
         ),
         (lambda: L.ReLU(max_value=-5.0)(image()), ShapeError, "ReLU 're_lu': max_value must not be negative"),
         (

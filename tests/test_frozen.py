@@ -135,3 +135,28 @@ def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
 def test_training_true_is_refused() -> None:
     with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': can be called with training=F"):
         L.Dropout(0.5, name="d")(cl.Input((3,)), training=True)
+
+
+def test_keras_freezes_the_slopes_of_a_frozen_layer(tmp_path: Path) -> None:
+    import keras
+
+    x = cl.Input((3,))
+    model = cl.Model(x, L.Dense(2, activation=L.PReLU(name="slope"), trainable=False, name="d")(x))
+    model.save(tmp_path / "net.keras")
+    assert not any(slot.trainable for slot in cl.load(tmp_path / "net.keras").slots())
+    theirs = keras.models.load_model(tmp_path / "net.keras")
+    theirs(np.zeros((1, 3), np.float32))
+    assert [v.path for v in theirs.trainable_variables] == []
+
+
+def test_a_model_read_as_frozen_is_saved_as_free_once_it_is(tmp_path: Path) -> None:
+    import keras
+
+    x = keras.Input((3,))
+    frozen = keras.Model(x, keras.layers.Dense(2)(x))
+    frozen.trainable = False
+    model = cl.loads(frozen.to_json())
+    assert json.loads(model.to_json())["config"]["trainable"] is False
+    model.trainable = True
+    assert json.loads(model.to_json())["config"]["trainable"] is True
+    assert len(keras.models.model_from_json(model.to_json()).trainable_variables) == 2

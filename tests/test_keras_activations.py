@@ -292,10 +292,11 @@ def test_a_file_from_before_the_first_run(keras: Any, tmp_path: Path) -> None:
     """Keras makes the slopes when the model runs; before, its file holds none, and they start as declared."""
     K = keras.layers
     model = keras.Sequential([keras.Input(IMAGE), K.Conv2D(4, 3, activation=K.PReLU("ones"), name="conv")])
-    model.save(tmp_path / "new.keras")
-    mine = cl.load(tmp_path / "new.keras")
-    assert [tuple(w.shape) for w in mine.get_weights()] == [(3, 3, 3, 4), (4,), (4, 3, 4)]
-    assert (mine.parameters["conv/alpha"] == 1).all()
+    for name in ("new.keras", "new.h5"):
+        model.save(tmp_path / name)
+        mine = cl.load(tmp_path / name)
+        assert [tuple(w.shape) for w in mine.get_weights()] == [(3, 3, 3, 4), (4,), (4, 3, 4)]
+        assert (mine.parameters["conv/alpha"] == 1).all()
     x = batch(mine)
     close(ours(mine, x), theirs(model, x))
     mine.save(tmp_path / "mine.keras")
@@ -450,12 +451,12 @@ def test_objects_that_may_not_stand_there() -> None:
         (lambda: L.ReLU(threshold=-1.0), "threshold must not be negative, got -1.0"),
         (lambda: L.ReLU(max_value=True), "max_value must be a finite number, got True"),
         (lambda: L.ELU(-1.0), "alpha must not be negative, got -1.0"),
-        (lambda: L.Softmax(axis=[1, -2])(cl.Input((4, 3))), "axis names one axis of float32[N,4,3] twice"),
-        (lambda: L.Softmax(axis=[0, 1])(cl.Input((4, 3))), "axis must be of 1 to 2 of float32[N,4,3]"),
+        (lambda: L.Softmax(axis=[1, -2])(cl.Input((4, 3))), "once each, got (1, -2)"),
+        (lambda: L.Softmax(axis=[0, 1])(cl.Input((4, 3))), "axis must name axes 1 to 2 of float32[N,4,3]"),
         (lambda: L.Softmax(axis=[])(cl.Input((4, 3))), "axis must name at least one axis, got none"),
         (
             lambda: L.Conv2D(2, 1, name="c", activation=L.Softmax(axis=4))(cl.Input(IMAGE)),
-            "Conv2D 'c': activation: Softmax 'softmax': axis must be of 1 to 3 of float32[N,6,5,2], got 4",
+            "Conv2D 'c': activation: Softmax 'softmax': axis must name axes 1 to 3 of float32[N,6,5,2]",
         ),
         (
             lambda: L.Dense(2, name="d", activation=L.PReLU(shared_axes=[2]))(cl.Input((3,))),
@@ -480,6 +481,8 @@ def test_weights_of_an_activation_are_not_shared() -> None:
     called_alone(image)
     with pytest.raises(ShapeError, match=text):
         L.Conv2D(3, 1, activation=called_alone, name="two")(image)
+    with pytest.raises(ShapeError, match=r"^PReLU 'slope': has weights, which Conv2D 'conv2d.*' keeps"):
+        slope(image)
     leaky = L.LeakyReLU(0.1)  # without weights it may stand anywhere
     assert L.Conv2D(3, 1, activation=leaky)(leaky(L.Conv2D(3, 1, activation=leaky)(image))).shape[1] == 6
 

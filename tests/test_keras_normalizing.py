@@ -225,6 +225,54 @@ def test_spectral_normalization_is_the_layer_inside_and_refuses_to_train() -> No
 def test_a_frozen_layer_stays_frozen_inside() -> None:
     net = model(L.SpectralNormalization(L.Dense(2, trainable=False)), (6,))
     assert [slot.trainable for slot in net.slots()] == [False, False, False]
+    late = L.Dense(2, activation=L.PReLU())
+    wrapper = L.SpectralNormalization(late)
+    net = model(wrapper, (6,))
+    assert [slot.trainable for slot in net.slots()] == [True, False, True, True]
+    assert isinstance(late.activation, L.PReLU)
+    late.activation.trainable = False
+    assert [slot.trainable for slot in net.slots()] == [True, False, True, False]
+    late.trainable = False
+    assert [slot.trainable for slot in net.slots()] == [False, False, False, False]
+    assert wrapper(cl.Input((6,))).shape == (None, 2)  # it still fits the weights it has
+
+
+def test_a_layer_works_in_one_place() -> None:
+    inner, x = L.Dense(2, name="inside"), cl.Input((6,))
+    first, second = (L.SpectralNormalization(inner, name=name) for name in ("first", "second"))
+    first(x)
+    with pytest.raises(ShapeError, match=r"'second': its layer Dense 'inside' has weights and works elsewhe"):
+        second(x)
+    with pytest.raises(ShapeError, match=r"Dense 'inside': has weights, which SpectralNormalization 'first'"):
+        inner(x)
+
+
+def test_weights_of_a_layer_inside_count_once() -> None:
+    text = spectral(class_name="Dense", config={"name": "inside", "units": 2})
+    assert cl.loads(text, limits=cl.Limits(parameters=12 + 2 + 2)).count_params() == 16
+    with pytest.raises(ModelFormatError, match=r"'outer': 16 weights so far; at most 15"):
+        cl.loads(text, limits=cl.Limits(parameters=15))
+
+
+def test_h5_files_name_weights_after_the_layer_inside(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+
+    def parts(x: Any, name: str) -> Any:
+        slope = keras.layers.PReLU(name="slope")
+        inner = keras.layers.Conv2D(2, 3, activation=slope, name="inside")
+        return keras.layers.SpectralNormalization(inner, name=name)(x)
+
+    x, y = keras.Input(IMAGE), keras.Input(IMAGE)
+    theirs = keras.Model(x, parts(x, "outer") + keras.Model(y, parts(y, "outer"), name="block")(x))
+    data = samples().numpy()
+    theirs(data)  # Keras makes the slopes now
+    generator = np.random.default_rng(3)
+    for variable in theirs.weights:
+        variable.assign(generator.random(tuple(variable.shape)) + 0.3)
+    theirs.save(tmp_path / "theirs.h5")
+    expected = torch.as_tensor(keras.ops.convert_to_numpy(theirs(data, training=False)))
+    found = computed(cl.load(tmp_path / "theirs.h5"), samples())
+    assert (found - expected).abs().max() <= 64 * EPS * expected.abs().max()
 
 
 def spectral(**inner: Any) -> dict[str, Any]:

@@ -43,6 +43,7 @@ EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
     "power": lambda x, y: x**2 - abs(y) ** 1.5 + (abs(x) + 1) ** -2,
     "power_of_number": lambda x, y: 2.0**x,
     "negative": lambda x, y: -x,
+    "matmul": lambda x, y: x[:, :, :3] @ y[:, :, :3],
     "slices": lambda x, y: x[:, 1:3] + y[:, -2:],
     "indices": lambda x, y: x[:, 0, ..., 2],
     "new_axis": lambda x, y: x[:, None, 1:, ..., :2],
@@ -143,6 +144,10 @@ def test_unknown_operations_are_refused_by_name_all_together() -> None:
         assert f"operation {name}" in found
 
 
+def image_resize(name: str, **config: Any) -> Json:
+    return operation("Resize", "m", name, module="image", **config)
+
+
 @pytest.mark.parametrize(
     ("entry_", "text"),
     [
@@ -160,6 +165,16 @@ def test_unknown_operations_are_refused_by_name_all_together() -> None:
         (operation("Power", "m", "x", 1e9), "the exponent must be a multiple of 1/2"),
         (operation("Power", "m", -1.0, "x"), "the base must be a tensor or a positive number"),
         (operation("TrueDivide", "m", "x", 0), "can be divided by a number other than 0 only"),
+        (operation("Matmul", "m", "x", 2.0), "Matmul 'm': takes a symbolic tensor, got '2.0'"),
+        (operation("Matmul", "m", "x", "y"), "Matmul 'm': takes two values (N, ..., rows, columns) of one"),
+        (operation("Matmul", "m", "x", "x"), "Matmul 'm': a product of float32[N,4,6,3] and float32[N,4,6,3"),
+        (image_resize("y", size=[2, 2]), "Resize 'm': takes an image (N, height, width, channels), found"),
+        (image_resize("x", size=[2]), "size must be an integer or a pair (height, width), got [2]"),
+        (image_resize("x", size=2, interpolation="area"), "interpolation must be 'nearest' or 'bilinear'"),
+        (
+            image_resize("x", size=2, crop_to_aspect_ratio=True, pad_to_aspect_ratio=True),
+            "Resize 'm': takes crop_to_aspect_ratio or pad_to_aspect_ratio, not both",
+        ),
         (operation("Reshape", "m", "x", newshape=[-1, 7]), "72 elements a sample, the shape (-1, 7)"),
         (operation("Reshape", "m", "x", newshape=[2, 36]), "the first axis must be the batch, -1"),
         (operation("Transpose", "m", "x", axes=None), "leave the batch first, got (3, 2, 1, 0)"),
@@ -240,6 +255,10 @@ OLDER: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "math.softplus": ({}, torch.nn.functional.softplus),
     "nn.softmax": ({"axis": -1}, lambda x: torch.softmax(x, -1)),
     "nn.log_softmax": ({"axis": -1}, lambda x: torch.log_softmax(x, -1)),
+    "image.resize": (
+        {"size": [7, 5], "method": "bilinear"},
+        lambda x: torch.nn.functional.interpolate(x.movedim(-1, 1), (7, 5), mode="bilinear").movedim(1, -1),
+    ),
     "math.l2_normalize": ({"axis": -1}, lambda x: x / x.norm(dim=-1, keepdim=True)),
 }
 

@@ -421,3 +421,9 @@ def test_dilation_beside_strides_is_for_depthwise_layers() -> None:
         warnings.simplefilter("error")
         for layer in (L.DepthwiseConv1D(2, 2, dilation_rate=2), L.SeparableConv1D(3, 2, 2, dilation_rate=2)):
             assert layer(cl.Input((9, 3))).type.size()[1] == 4
+
+
+def test_windows_that_divide_an_axis_are_counted_without_listing_them() -> None:
+    """The other axis does not divide, so that each is pooled by itself."""
+    y = L.AdaptiveMaxPooling2D((2**28, 2))(cl.Input((2**29, 3, 1)))
+    assert y.shape == (None, 2**28, 2, 1)

@@ -8,8 +8,9 @@ from typing import Any
 from ...graph.errors import ConvLoomError, UnsafeModelError, UnsupportedLayerError
 from ..layers import InputLayer, Layer
 from ..lowering import Block
-from ..model import Model, Sequential
+from ..model import Model
 from ..operations import Operation
+from ..sequential import Sequential
 from ..symbolic import SymbolicTensor
 from .budget import within
 from .catalogue import UNSAFE, declare, is_operation, refusal

@@ -13,8 +13,9 @@ from typing import Any
 from ...graph.errors import UnsupportedLayerError
 from ..layers import InputLayer, Layer
 from ..lowering import Block
-from ..model import Model, Sequential
+from ..model import Model
 from ..operations import Operation
+from ..sequential import Sequential
 from ..symbolic import Call, SymbolicTensor
 from .export_layers import Json, batch_shape, layer_entry, object_entry
 
@@ -63,6 +64,8 @@ def model_entry(model: Model, name: str) -> Json:
     said: Json = dict(written.config) if written else {"trainable": True}
     if sequential and written is None:
         said["build_input_shape"] = input_shape(model.inputs[0])
+    if said.get("trainable") is False and model.trainable:  # freed since it was read
+        said["trainable"] = True
     config = {**said, "name": name, **(_chain(model) if sequential else _network(model))}
     entry = object_entry(module, class_name, {})
     if written:

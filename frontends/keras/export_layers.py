@@ -56,7 +56,7 @@ def layer_entry(layer: Layer, name: str) -> Json:
     entry = object_entry(HOMES.get(class_name, "keras.layers"), class_name, _config(layer, name))
     if class_name in HOMES:
         entry["registered_name"] = class_name
-    if layer.built and len(layer.built_for) == 1:
+    if layer.all_weights and len(layer.built_for) == 1:
         entry["build_config"] = {"input_shape": batch_shape(layer.built_for[0])}
     return entry
 
@@ -96,7 +96,7 @@ def _config(layer: Layer, name: str) -> Json:
     if isinstance(layer, InputLayer):
         return {**_said(layer, "shape", layer.shape), "dtype": layer.dtype, "name": name}
     config: Json = {"name": name, "dtype": _policy(said.get("dtype"))}
-    if layer.built:  # some of Keras's layers without weights refuse it
+    if layer.all_weights:  # some of Keras's layers without weights refuse it
         config["trainable"] = layer.trainable
     for field in fields(layer):
         if field.name in NOT_IN_CONFIG:
@@ -144,7 +144,7 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
 def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
     if isinstance(value, Layer):
-        return _inner_entry(value)
+        return _inner_entry(value, layer.trainable)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -156,10 +156,15 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     )
 
 
-def _inner_entry(layer: Layer) -> Json:
-    """A layer that is an argument of another, and what it was built for: Keras makes weights only then."""
+def _inner_entry(layer: Layer, trained: bool) -> Json:
+    """A layer that is an argument of another, and what it was built for: Keras makes weights only then.
+
+    trained: whether the other is; Keras does not ask that of the weights inside it.
+    """
     entry = layer_entry(layer, layer.name.replace("/", "_"))
-    if layer.built:
+    if layer.all_weights and not trained:
+        entry["config"]["trainable"] = False
+    if layer.all_weights:
         entry.setdefault("build_config", {"input_shape": batch_shape(layer.built_for[0])})
     return entry
 

@@ -85,6 +85,7 @@ FUNCTIONS: dict[str, Function] = {
     "repeat": Function("Repeat"),
     "reverse": Function("Flip"),
     "__operators__.getitem": Function("GetItem", {"slice_spec": "key"}, {"key": _key}),
+    "image.resize": Function("Resize", {"method": "interpolation"}),
     "nn.relu": Function("Relu"),
     "nn.relu6": Function("Relu6"),
     "nn.leaky_relu": Function("LeakyRelu", {"alpha": "negative_slope"}),

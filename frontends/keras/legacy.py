@@ -45,6 +45,9 @@ KERAS_2_NAMES = {
 }
 """Weights that Keras 3 names otherwise."""
 
+ACTIVATION = "activation"
+"""The part of a layer that keeps the weights of its activation."""
+
 Found = list[tuple[Layer, str, torch.Tensor]]
 
 
@@ -97,6 +100,8 @@ def read_legacy(
             weight = slot.weight
             path = group.find(slot) or (_renamed(group, slot, names) if block is slot.layer else None)
             place = f"{slot.layer.label}: weight {weight.name!r}"
+            if path is None and weight.home.endswith(ACTIVATION):
+                continue  # Keras makes these when the model first runs: it was saved before
             if path is None:
                 problems.append(f"{place} is missing below {shown(name)}, expected shape {weight.shape}")
             elif (other := used.setdefault(path, slot)) is not slot and other.layer is not slot.layer:
@@ -218,9 +223,9 @@ def _renamed(group: _Group, slot: Slot, names: list[str]) -> str | None:
 
 def _names(slot: Slot) -> list[str]:
     """What a weight may be called in a file."""
-    name = slot.weight.name
+    name, path = slot.weight.name, slot.weight.path
     old = KERAS_2_NAMES.get((type(slot.layer).__name__, name))
-    return [name, old] if old else [name]
+    return [found for found in (name, path, old) if found]
 
 
 def _plain(path: str) -> str:

@@ -34,6 +34,7 @@ def read_model(data: Any, limits: Limits = DEFAULT) -> ModelSpec:
 
 
 def is_model(class_name: str, config: Any) -> bool:
+    """Whether an entry is a model rather than a layer."""
     return class_name in (*FUNCTIONAL, "Sequential") and isinstance(config, dict)
 
 

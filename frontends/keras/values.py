@@ -8,6 +8,7 @@ from ...graph.errors import ModelFormatError
 
 
 def malformed(place: str, text: str) -> NoReturn:
+    """Raise ModelFormatError for what stands at `place`."""
     raise ModelFormatError(f"{place}: {text}")
 
 
@@ -18,6 +19,7 @@ def shown(value: Any) -> str:
 
 
 def get_dict(parent: dict[str, Any], key: str, place: str) -> dict[str, Any]:
+    """The object under a key; raises ModelFormatError for anything else."""
     value = parent.get(key)
     if not isinstance(value, dict):
         malformed(place, f"{key} must be an object, found {'nothing' if value is None else shown(value)}")
@@ -25,6 +27,7 @@ def get_dict(parent: dict[str, Any], key: str, place: str) -> dict[str, Any]:
 
 
 def get_list(parent: dict[str, Any], key: str, place: str) -> list[Any]:
+    """The list under a key; raises ModelFormatError for anything else."""
     value = parent.get(key)
     if not isinstance(value, (list, tuple)):
         malformed(place, f"{key} must be a list, found {'nothing' if value is None else shown(value)}")
@@ -32,6 +35,7 @@ def get_list(parent: dict[str, Any], key: str, place: str) -> list[Any]:
 
 
 def get_text(parent: dict[str, Any], key: str, place: str) -> str:
+    """The text under a key, which is not empty; raises ModelFormatError for anything else."""
     value = parent.get(key)
     if not isinstance(value, str) or not value:
         malformed(place, f"{key} must be text, found {'nothing' if value is None else shown(value)}")
@@ -39,6 +43,7 @@ def get_text(parent: dict[str, Any], key: str, place: str) -> str:
 
 
 def optional_text(parent: dict[str, Any], key: str, place: str) -> str | None:
+    """The text under a key, or None where there is none."""
     return None if parent.get(key) is None else get_text(parent, key, place)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import h5py
 import torch
@@ -25,10 +25,11 @@ from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
-from ..model import Model, Sequential
+from ..model import Model
 from ..operations import Operation
+from ..sequential import Sequential
 from .hdf5 import check_storage, first_line, open_hdf5, read_array
-from .legacy import Found, legacy_root, read_legacy
+from .legacy import ACTIVATION, Found, legacy_root, read_legacy
 from .limits import DEFAULT, Limits
 from .shards import OneFile, Shards, Store
 from .values import shown
@@ -149,7 +150,9 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
             continue
         count = counters[stem]
         has_weights = (
-            next(block.slots(), None) is not None if isinstance(block, Model) else bool(_built(block))
+            next(block.slots(), None) is not None
+            if isinstance(block, Model)
+            else isinstance(block, Layer) and bool(block.all_weights)
         )
         counters[stem] += 2 if root == KERAS_2_12 and has_weights else 1
         path = f"{prefix}{root}/{stem}_{count}" if count else f"{prefix}{root}/{stem}"
@@ -160,16 +163,12 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
         seen.add(block)
 
 
-def _built(block: Block) -> tuple[Any, ...]:
-    return block.all_weights if isinstance(block, Layer) else ()
-
-
 def _read_layer(store: Store, group: Group, label: str, problems: list[str]) -> Found:
     """The weights of one layer; what does not fit goes to `problems`."""
     found: Found = []
     for home, weights in homes(group.layer).items():
         path = _home(store, group, home)
-        if home.endswith("activation") and not store.count(path) and store.has_group(path):
+        if home.endswith(ACTIVATION) and not store.count(path) and store.has_group(path):
             continue  # Keras makes these when the model first runs: it was saved before, and they start anew
         for position, weight in enumerate(weights):
             place = f"{group.layer.label}: weight {weight.name!r} ({path}/{position})"

@@ -10,7 +10,7 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import activate, is_pointwise, on_last_axis
+from .parts import activate, is_pointwise, on_last_axis, sample_axes
 
 
 class _ActivationLayer(Layer):
@@ -105,13 +105,8 @@ class Softmax(_ActivationLayer):
     axis: int | Sequence[int] = f.option(f.axis_or_axes, default=-1)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        rank = inputs[0].rank
-        found = f.axes(self.axis)
-        if any(not -rank <= axis < rank or axis % rank == 0 for axis in found):
-            raise self.fail(f"axis must be of 1 to {rank - 1} of {inputs[0]}, got {self.axis}")
-        if len({axis % rank for axis in found}) < len(found):
-            raise self.fail(f"axis names one axis of {inputs[0]} twice, got {self.axis}")
+        sample_axes(self, self.axis, inputs[0])
 
     def build(self, b: Builder, *inputs: str) -> str:
-        axes = [axis % b.type(inputs[0]).rank for axis in f.axes(self.axis)]
+        axes = sample_axes(self, self.axis, b.type(inputs[0]))
         return on_last_axis(b, inputs[0], axes, lambda x: b.add(ops.Softmax(), x))

@@ -72,6 +72,9 @@ class _AdaptivePooling(Layer):
 
 def _runs(n: int, size: int) -> Iterator[tuple[int, int, int, int]]:
     """The windows of an axis as runs of equal ones at equal steps: (start, stop, window, step)."""
+    if n % size == 0:  # any number of them
+        yield 0, n, n // size, n // size
+        return
     starts = [i * n // size for i in range(size)]
     lengths = [-(-(i + 1) * n // size) - start for i, start in enumerate(starts)]
     first = 0

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, TypedDict
 
-from ...graph import ops
-from ...graph.errors import ShapeError
 from ...graph.ops.warp import FILL_MODES, INTERPOLATIONS
 from .. import fields as f
+from .. import ranges as r
 from ..lowering import Builder
 from .base import Layer
 from .drawn import in_training, moved
-from .parts import in_layout, spatial
+from .parts import in_layout, largest_window, middle, resized, spatial
 
 Factor = float | Sequence[float]
 
@@ -81,44 +80,44 @@ class RandomTranslation(_Augmentation):
     A factor is (lower, upper), or one number for both ways, each at most 1.
     """
 
-    height_factor: Factor = f.option(f.factor(-1, 1, every=True))
-    width_factor: Factor = f.option(f.factor(-1, 1, every=True))
+    height_factor: Factor = f.option(r.factor(-1, 1, every=True))
+    width_factor: Factor = f.option(r.factor(-1, 1, every=True))
     fill_mode: str = f.option(_FILL_MODE, default="reflect")
     interpolation: str = f.option(_INTERPOLATION, default="bilinear")
     seed: int | None = f.option(f.maybe(f.integer), default=None)
     fill_value: float = f.option(f.number, default=0.0)
 
     def augment(self, b: Builder, x: str) -> str:
-        of = (*f.ends(self.height_factor), *f.ends(self.width_factor))
+        of = (*r.ends(self.height_factor), *r.ends(self.width_factor))
         return moved(b, x, "translation", of, **_filled(self))
 
 
 class RandomRotation(_Augmentation):
     """Turned about the middle by parts of a full turn, positive being counter-clockwise."""
 
-    factor: Factor = f.option(f.factor(-1, 1))
+    factor: Factor = f.option(r.factor(-1, 1))
     fill_mode: str = f.option(_FILL_MODE, default="reflect")
     interpolation: str = f.option(_INTERPOLATION, default="bilinear")
     seed: int | None = f.option(f.maybe(f.integer), default=None)
     fill_value: float = f.option(f.number, default=0.0)
 
     def augment(self, b: Builder, x: str) -> str:
-        return moved(b, x, "rotation", f.ends(self.factor), **_filled(self))
+        return moved(b, x, "rotation", r.ends(self.factor), **_filled(self))
 
 
 class RandomZoom(_Augmentation):
     """Zoomed about the middle, positive being away. Without width_factor the sides keep their ratio."""
 
-    height_factor: Factor = f.option(f.factor(-1, 1, every=True, above=True))
-    width_factor: Factor | None = f.option(f.maybe(f.factor(-1, 1, every=True, above=True)), default=None)
+    height_factor: Factor = f.option(r.factor(-1, 1, every=True, above=True))
+    width_factor: Factor | None = f.option(f.maybe(r.factor(-1, 1, every=True, above=True)), default=None)
     fill_mode: str = f.option(_FILL_MODE, default="reflect")
     interpolation: str = f.option(_INTERPOLATION, default="bilinear")
     seed: int | None = f.option(f.maybe(f.integer), default=None)
     fill_value: float = f.option(f.number, default=0.0)
 
     def augment(self, b: Builder, x: str) -> str:
-        width = () if self.width_factor is None else f.ends(self.width_factor)
-        return moved(b, x, "zoom", (*f.ends(self.height_factor), *width), **_filled(self))
+        width = () if self.width_factor is None else r.ends(self.width_factor)
+        return moved(b, x, "zoom", (*r.ends(self.height_factor), *width), **_filled(self))
 
 
 class RandomShear(_Augmentation):
@@ -127,15 +126,15 @@ class RandomShear(_Augmentation):
     A factor is one number from 0 to 1 for both ways, or (lower, upper) of those.
     """
 
-    x_factor: Factor = f.option(f.shear, default=0.0)
-    y_factor: Factor = f.option(f.shear, default=0.0)
+    x_factor: Factor = f.option(r.shear, default=0.0)
+    y_factor: Factor = f.option(r.shear, default=0.0)
     interpolation: str = f.option(_INTERPOLATION, default="bilinear")
     fill_mode: str = f.option(_FILL_MODE, default="reflect")
     fill_value: float = f.option(f.number, default=0.0)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
-        return moved(b, x, "shear", (*f.ends(self.x_factor), *f.ends(self.y_factor)), **_filled(self))
+        return moved(b, x, "shear", (*r.ends(self.x_factor), *r.ends(self.y_factor)), **_filled(self))
 
 
 class RandomPerspective(_Augmentation):
@@ -144,7 +143,7 @@ class RandomPerspective(_Augmentation):
     The corners move by up to half of `scale` times their distance from the upper left one.
     """
 
-    factor: Factor = f.option(f.factor(0, 1), default=1.0)
+    factor: Factor = f.option(r.factor(0, 1), default=1.0)
     scale: float = f.option(f.within(0, 1), default=1.0)
     interpolation: str = f.option(_INTERPOLATION, default="bilinear")
     fill_value: float = f.option(f.number, default=0.0)
@@ -152,12 +151,12 @@ class RandomPerspective(_Augmentation):
 
     def augment(self, b: Builder, x: str) -> str:
         if min(spatial(b.type(x))) < 2:
-            raise ShapeError(f"{self.label}: takes images of at least 2x2, found {b.type(x)}")
+            raise self.fail(f"takes images of at least 2x2, found {b.type(x)}")
         return moved(
             b,
             x,
             "perspective",
-            (f.mean(self.factor), self.scale),
+            (r.mean(self.factor), self.scale),
             interpolation=self.interpolation,
             fill_mode="constant",
             fill_value=self.fill_value,
@@ -180,26 +179,17 @@ class RandomCrop(_Augmentation):
 
     def _window(self, b: Builder, x: str) -> str:
         height, width = spatial(b.type(x))
-        middle = self._middle(b, x)
+        steady = self._middle(b, x)
         if height <= self.height or width <= self.width:
-            return middle
+            return steady
         size = (self.height, self.width)
         drawn = moved(
             b, x, "crop", tuple(map(float, size)), interpolation="nearest", fill_mode="nearest", size=size
         )
-        return in_training(b, middle, drawn)
+        return in_training(b, steady, drawn)
 
     def _middle(self, b: Builder, x: str) -> str:
-        height, width, channels = b.type(x).size()[1:]
-        rows = max(min(height, int(width * self.height / self.width)), 1)
-        columns = max(min(width, int(height * self.width / self.height)), 1)
-        top, left = (height - rows) // 2, (width - columns) // 2
-        if (rows, columns) != (height, width):
-            x = b.add(ops.Slice((top, left, 0), (top + rows, left + columns, channels)), x, suffix="middle")
-        if (rows, columns) == (self.height, self.width):
-            return x
-        down, across = rows / self.height, columns / self.width
-        # Half-pixel centres: the result's pixel i lies at (i + 1/2) * ratio - 1/2.
-        at = (across, 0.0, across / 2 - 0.5, 0.0, down, down / 2 - 0.5, 0.0, 0.0)
-        op = ops.Warp("bilinear", "nearest", 0.0, (self.height, self.width))
-        return b.add(op, x, b.add(ops.Constant((8,), at), suffix="resizing"), suffix="resized")
+        height, width = spatial(b.type(x))
+        target = self.height, self.width
+        x = middle(b, x, (1, 2), largest_window((height, width), target))
+        return resized(b, x, (1, 2), target, "bilinear")

@@ -42,6 +42,7 @@ class Weight:
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     matrix: shape of the matrix it stands for, which an initializer scales by, where it has another.
+    path: its name in `.h5` files, which name the layers inside the layer that keep it ("dense/kernel").
     """
 
     name: str
@@ -52,6 +53,17 @@ class Weight:
     home: str = ""
     also_in: tuple[str, ...] = ()
     matrix: tuple[int, ...] = ()
+    path: str = ""
+
+    def of_part(self, part: Layer, home: str, name: str) -> Weight:
+        """As a weight, `name`, of the layer that has `part` inside it and keeps it there as `home`."""
+        return replace(
+            self,
+            name=name,
+            home=f"{home}/{self.home}".rstrip("/"),
+            trainable=self.trainable and part.trainable,
+            path=f"{part.name}/{self.path or self.name}",
+        )
 
 
 @dataclass_transform(field_specifiers=(option,), eq_default=False)
@@ -143,7 +155,6 @@ class Layer(Block):
         self.built: tuple[Weight, ...] = ()
         self.values: dict[str, torch.Tensor] = {}
         self._built_for: tuple[TensorType, ...] = ()
-        self._activation_built: tuple[Weight, ...] = ()
         self._owner: Layer | None = None
 
     def _checked_name(self, name: Any) -> str:
@@ -183,6 +194,8 @@ class Layer(Block):
         """Symbolic tensors in, as the layer takes them: one, a list, or one by one, by place or by name; one
         symbolic tensor, or a list where there are several, out. The layer's `options` may be named too.
         """
+        if self._owner is not None and self.all_weights:
+            raise self.fail(f"has weights, which {self._owner.label} keeps; make another layer")
         tensors, options = call_arguments(self, inputs, named)
         return self._call(tensors, training, options)
 
@@ -200,44 +213,40 @@ class Layer(Block):
                 raise self.fail(f"takes {wanted}, found {kind} of rank {kind.rank}; {remedy}")
         self.check(inputs)
         weights = tuple(self.weights(inputs))
-        if self._built_for and weights != self.built:
+        if self._built_for and _forms(weights) != _forms(self.built):
             raise self.fail(
                 f"is shared: its weights were made for {', '.join(map(str, self._built_for))} and do not fit "
                 f"{', '.join(map(str, inputs))}; use a second layer or inputs with equal channels"
             )
         if not self._built_for:
-            BUDGET.get().weights(sum(prod(weight.shape) for weight in weights), self.label)
+            BUDGET.get().weights(sum(prod(weight.shape) for weight in self.own(weights)), self.label)
             self.built, self._built_for = weights, tuple(inputs)
-        self._activation_built = self._activation_weights(inputs)
+        if (activation := self._inner_activation) is not None:
+            linear = replace(self, activation=None)  # type: ignore[call-arg]
+            linear.built = self.built
+            activation.stand_in(self, "activation", linear.results(inputs))
 
-    def _activation_weights(self, inputs: Sequence[TensorType]) -> tuple[Weight, ...]:
-        """The weights of the layer that stands as this one's activation: Keras keeps them in that part."""
+    def own(self, weights: Sequence[Weight]) -> Sequence[Weight]:
+        """Those of its weights that no layer inside it has counted already."""
+        return weights
+
+    @property
+    def _inner_activation(self) -> Layer | None:
+        """The layer that stands as this one's activation."""
         activation = getattr(self, "activation", None)
-        if not isinstance(activation, Layer):
-            return ()
-        linear = replace(self, activation=None)  # type: ignore[call-arg]
-        linear.built = self.built
-        activation.stand_in(self, linear.results(inputs))
-        return tuple(
-            replace(
-                weight,
-                home=f"activation/{weight.home}".rstrip("/"),
-                trainable=weight.trainable and activation.trainable,
-            )
-            for weight in activation.all_weights
-        )
+        return activation if isinstance(activation, Layer) else None
 
-    def stand_in(self, owner: Layer, inputs: Sequence[TensorType]) -> None:
-        """Prepare it as the activation of `owner`, which keeps its weights.
+    def stand_in(self, owner: Layer, role: str, inputs: Sequence[TensorType]) -> None:
+        """Prepare it as the part `role` of `owner`, which keeps its weights.
 
         Raises ShapeError where inputs do not fit, and where it has weights and works elsewhere too.
         """
         try:
             self.prepare(inputs)
         except ShapeError as error:
-            raise owner.fail(f"activation: {error}") from None
+            raise owner.fail(f"{role}: {error}") from None
         if self.all_weights and (self._calls or self._owner not in (None, owner)):
-            raise owner.fail(f"its activation {self.label} has weights and works elsewhere too; make two")
+            raise owner.fail(f"its {role} {self.label} has weights and works elsewhere too; make two")
         self._owner = owner
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
@@ -252,7 +261,10 @@ class Layer(Block):
     @property
     def all_weights(self) -> tuple[Weight, ...]:
         """`built`, its own weights, then those of the layer that stands as its activation."""
-        return (*self.built, *self._activation_built)
+        if (activation := self._inner_activation) is None:
+            return self.built
+        inner = (weight.of_part(activation, "activation", weight.name) for weight in activation.all_weights)
+        return (*self.built, *inner)
 
     def count_params(self) -> int:
         """Numbers in the layer's weights; 0 before it is first called."""
@@ -260,6 +272,10 @@ class Layer(Block):
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
+
+
+def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(weight.name, weight.shape) for weight in weights]
 
 
 def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:

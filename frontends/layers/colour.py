@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ...graph import ops
 from .. import fields as f
+from .. import ranges as r
 from ..lowering import Builder
 from .augmentation import Factor, _Augmentation
 from .drawn import clipped, per_element, per_sample
@@ -21,13 +22,13 @@ GREY = (0.2989, 0.5870, 0.1140)
 class RandomBrightness(_Augmentation):
     """Plus a part of the range of values, drawn from `factor`."""
 
-    factor: Factor = f.option(f.factor(-1, 1))
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    factor: Factor = f.option(r.factor(-1, 1))
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
-        low, high = f.value_range(self.value_range)
-        lower, upper = f.ends(self.factor)
+        low, high = r.value_range(self.value_range)
+        lower, upper = r.ends(self.factor)
         added = per_sample(b, x, "uniform", (lower * (high - low), upper * (high - low)))
         return clipped(b, b.add(ops.Add(), x, added, suffix="brighter"), (low, high))
 
@@ -38,17 +39,17 @@ class RandomContrast(_Augmentation):
     One number stands for (0, number), as in Keras, so that contrast only grows.
     """
 
-    factor: Factor = f.option(f.factor(0, 1))
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    factor: Factor = f.option(r.factor(0, 1))
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
-        lower, upper = f.ends(self.factor)
+        lower, upper = r.ends(self.factor)
         mean = b.add(ops.Reduce((1, 2), mean=True, keepdims=True), x, suffix="mean")
         away = b.add(ops.Subtract(), x, mean, suffix="away")
         factor = per_sample(b, x, "uniform", (1 - lower, 1 + upper))
         scaled = b.add(ops.Multiply(), away, factor, suffix="scaled")
-        return clipped(b, b.add(ops.Add(), scaled, mean, suffix="contrast"), f.value_range(self.value_range))
+        return clipped(b, b.add(ops.Add(), scaled, mean, suffix="contrast"), r.value_range(self.value_range))
 
 
 def _towards_grey(b: Builder, x: str, factor: str) -> str:
@@ -88,29 +89,29 @@ class RandomGrayscale(_Grey):
 class RandomColorDegeneration(_Grey):
     """Moved towards grey by a part drawn from `factor`, 1 being grey and below 0 more colour."""
 
-    factor: Factor = f.option(f.factor(-1, 1))
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    factor: Factor = f.option(r.factor(-1, 1))
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def grey(self, b: Builder, x: str) -> str:
-        return clipped(b, x, f.value_range(self.value_range))
+        return clipped(b, x, r.value_range(self.value_range))
 
     def greyer(self, b: Builder, x: str) -> str:
-        factor = per_sample(b, x, "uniform", f.ends(self.factor))
-        return clipped(b, _towards_grey(b, x, factor), f.value_range(self.value_range))
+        factor = per_sample(b, x, "uniform", r.ends(self.factor))
+        return clipped(b, _towards_grey(b, x, factor), r.value_range(self.value_range))
 
 
 class RandomInvert(_Augmentation):
     """The largest value minus the image, with the probability `factor` or one drawn from it."""
 
-    factor: Factor = f.option(f.factor(0, 1), default=1.0)
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    factor: Factor = f.option(r.factor(0, 1), default=1.0)
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
         """x - chosen * (2 x - largest)."""
-        chosen = per_sample(b, x, "bernoulli", (f.mean(self.factor), 1.0), suffix="chosen")
-        change = b.add(ops.Scale(2.0, -f.value_range(self.value_range)[1]), x, suffix="change")
+        chosen = per_sample(b, x, "bernoulli", (r.mean(self.factor), 1.0), suffix="chosen")
+        change = b.add(ops.Scale(2.0, -r.value_range(self.value_range)[1]), x, suffix="change")
         change = b.add(ops.Multiply(), change, chosen, suffix="changed")
         return b.add(ops.Subtract(), x, change, suffix="inverted")
 
@@ -121,19 +122,19 @@ class RandomSharpness(_Augmentation):
     Smoothed is the mean of 3x3 pixels with the middle one five times, zeros lying outside, as in PIL.
     """
 
-    factor: Factor = f.option(f.factor(0, 1))
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    factor: Factor = f.option(r.factor(0, 1))
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
         """x + (1 - 2 factor) (smoothed - x), where smoothed - x is 9/13 (mean - x)."""
-        lower, upper = f.ends(self.factor)
+        lower, upper = r.ends(self.factor)
         padded = b.add(ops.Pad(((1, 1), (1, 1), (0, 0))), x, suffix="padded")
         mean = b.add(ops.AveragePool2D((3, 3), (1, 1)), padded, suffix="mean")
         away = b.add(ops.Subtract(), mean, x, suffix="away")
         part = per_sample(b, x, "uniform", ((1 - 2 * upper) * 9 / 13, (1 - 2 * lower) * 9 / 13))
         change = b.add(ops.Multiply(), away, part, suffix="change")
-        return clipped(b, b.add(ops.Add(), x, change, suffix="sharper"), f.value_range(self.value_range))
+        return clipped(b, b.add(ops.Add(), x, change, suffix="sharper"), r.value_range(self.value_range))
 
 
 class RandomErasing(_Augmentation):
@@ -143,22 +144,22 @@ class RandomErasing(_Augmentation):
     each of three channels, or None for normal noise as large as the largest value.
     """
 
-    factor: Factor = f.option(f.factor(0, 1), default=1.0)
-    scale: Factor = f.option(f.factor(0, 1), default=(0.02, 0.33))
+    factor: Factor = f.option(r.factor(0, 1), default=1.0)
+    scale: Factor = f.option(r.factor(0, 1), default=(0.02, 0.33))
     fill_value: f.Array | None = f.option(f.maybe(f.array), default=None)
-    value_range: Sequence[float] = f.option(f.value_range, default=(0, 255))
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def augment(self, b: Builder, x: str) -> str:
         """x + inside * (filling - x)."""
         height, width = spatial(b.type(x))
-        source = ops.RandomBox((height, width), f.ends(self.scale), f.mean(self.factor), b.type(x).dtype)
+        source = ops.RandomBox((height, width), r.ends(self.scale), r.mean(self.factor), b.type(x).dtype)
         change = b.add(ops.Subtract(), x, self._filling(b, x), suffix="change")
         change = b.add(ops.Multiply(), change, b.add(source, suffix="inside"), suffix="changed")
         return b.add(ops.Subtract(), x, change, suffix="erased")
 
     def _filling(self, b: Builder, x: str) -> str:
-        low, high = f.value_range(self.value_range)
+        low, high = r.value_range(self.value_range)
         if self.fill_value is None:
             return clipped(b, per_element(b, x, "normal", (0.0, abs(high))), (low, high))
         count, fill = b.type(x).channels, f.array(self.fill_value)

@@ -110,8 +110,6 @@ class Permute(Layer):
         return b.add(ops.Transpose((0, *self.dims)), inputs[0])
 
 
-
-
 class Rescaling(Layer):
     """x * scale + offset, each a number, or numbers that broadcast against x as NumPy does."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from ...graph import ops
-from ...graph.errors import ShapeError
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import fits_in, on_last_axis, unit_length
+from .parts import fits_in, on_last_axis, sample_axes, unit_length
 
 
 def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
@@ -42,17 +42,15 @@ def _mean(b: Builder, x: str, axes: tuple[int, ...], suffix: str) -> str:
     return b.add(ops.Reduce(axes, mean=True, keepdims=True), x, suffix=suffix)
 
 
-def sample_axes(axes: Sequence[int], kind: TensorType) -> tuple[int, ...]:
-    """Axes from 0 on, in order; raises ShapeError for the batch, axes twice, or axes that are not there."""
-    found = tuple(sorted(axis + kind.rank if axis < 0 else axis for axis in axes))
-    if len(set(found)) < len(found) or not all(1 <= axis < kind.rank for axis in found):
-        raise ShapeError(f"axis must name axes 1 to {kind.rank - 1} of {kind} once each, got {tuple(axes)}")
-    return found
-
-
 def weight_shape(axes: int | Sequence[int], kind: TensorType) -> tuple[int, ...]:
     """Sizes of axes in the order of the numbers as they are given, as Keras has it: -1 comes before 1."""
     return tuple(int(kind.shape[axis]) for axis in sorted(f.axes(axes)))
+
+
+def gamma_and_beta(layer: Any, shape: tuple[int, ...], scale: bool, center: bool) -> list[Weight]:
+    """The weights gamma and beta of a normalisation, those that it has."""
+    gamma = [Weight("gamma", shape, layer.gamma_initializer)] if scale else []
+    return [*gamma, Weight("beta", shape, layer.beta_initializer)] if center else gamma
 
 
 class LayerNormalization(Layer):
@@ -71,18 +69,11 @@ class LayerNormalization(Layer):
     rms_scaling: bool = f.option(f.flag, default=False)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        try:
-            self._axes(inputs[0])
-        except ShapeError as error:
-            raise self.fail(str(error)) from None
-
-    def _axes(self, kind: TensorType) -> tuple[int, ...]:
-        return sample_axes(f.axes(self.axis), kind)
+        sample_axes(self, self.axis, inputs[0])
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         shape = weight_shape(self.axis, inputs[0])
-        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self._scales else []
-        return [*gamma, Weight("beta", shape, self.beta_initializer)][: len(gamma) + self._shifts]
+        return gamma_and_beta(self, shape, self._scales, self._shifts)
 
     @property
     def _scales(self) -> bool:
@@ -93,40 +84,23 @@ class LayerNormalization(Layer):
         return self.center and not self.rms_scaling
 
     def build(self, b: Builder, *inputs: str) -> str:
-        kind = b.type(inputs[0])
-        axes = self._axes(kind)
-        rest = tuple(axis for axis in range(kind.rank) if axis not in axes)
-        order = (*rest, *axes)
-        return _in_order(b, inputs[0], order, lambda x: self._over_last(b, x, len(axes)))
+        axes = sample_axes(self, self.axis, b.type(inputs[0]))
+        return on_last_axis(b, inputs[0], axes, lambda x: self._over_last(b, x))
 
-    def _over_last(self, b: Builder, x: str, count: int) -> str:
-        """The layer over the last `count` axes, taken as one."""
-        shape = b.type(x).size()[1:]
-        size = prod(shape[-count:])
-        if count > 1:
-            x = b.add(ops.Reshape((*shape[:-count], size)), x, suffix="flat")
-        over = (b.type(x).rank - 1,)
+    def _over_last(self, b: Builder, x: str) -> str:
+        over, size = (b.type(x).rank - 1,), b.type(x).channels
         x = (over_deviation if self.rms_scaling else own_statistics)(b, x, over, self.epsilon)
         if self._scales:
             x = b.add(ops.Multiply(), x, self._vector(b, "gamma", size), suffix="scaled")
         if self._shifts:
             x = b.add(ops.Add(), x, self._vector(b, "beta", size), suffix="shifted")
-        return b.add(ops.Reshape(shape), x, suffix="shaped") if count > 1 else x
+        return x
 
     def _vector(self, b: Builder, name: str, size: int) -> str:
         weight = b.weight(name)
         if b.type(weight).rank == 1:
             return weight
         return b.add(ops.Reshape((size,), batched=False), weight, suffix=f"flat_{name}")
-
-
-def _in_order(b: Builder, x: str, order: tuple[int, ...], body: Callable[[str], str]) -> str:
-    """body(x) with the axes in `order`, and back."""
-    if order == tuple(range(len(order))):
-        return body(x)
-    inverse = tuple(order.index(i) for i in range(len(order)))
-    result = body(b.add(ops.Transpose(order), x, suffix="to_last_axes"))
-    return b.add(ops.Transpose(inverse), result, suffix="from_last_axes")
 
 
 class GroupNormalization(Layer):
@@ -144,18 +118,14 @@ class GroupNormalization(Layer):
     gamma_initializer: str = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        try:
-            (axis,) = sample_axes([self.axis], inputs[0])
-        except ShapeError as error:
-            raise self.fail(str(error)) from None
+        (axis,) = sample_axes(self, self.axis, inputs[0])
         size = int(inputs[0].shape[axis])
         if self.groups != -1 and (self.groups < 1 or size % self.groups):
             raise self.fail(f"groups={self.groups} must divide the {size} channels of {inputs[0]}, or be -1")
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         shape = (int(inputs[0].shape[self.axis]),)
-        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self.scale else []
-        return [*gamma, Weight("beta", shape, self.beta_initializer)][: len(gamma) + self.center]
+        return gamma_and_beta(self, shape, self.scale, self.center)
 
     def build(self, b: Builder, *inputs: str) -> str:
         axis = self.axis % b.type(inputs[0]).rank
@@ -190,23 +160,16 @@ class RMSNormalization(Layer):
     epsilon: float = f.option(f.positive, default=1e-6)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        try:
-            shape = self._shape(inputs[0])
-        except ShapeError as error:
-            raise self.fail(str(error)) from None
-        fits_in(self, f"scale along axis {self.axis}", shape, inputs[0])
-
-    def _shape(self, kind: TensorType) -> tuple[int, ...]:
-        sample_axes(f.axes(self.axis), kind)
-        return weight_shape(self.axis, kind)
+        sample_axes(self, self.axis, inputs[0])
+        fits_in(self, f"scale along axis {self.axis}", weight_shape(self.axis, inputs[0]), inputs[0])
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
-        return [Weight("scale", self._shape(inputs[0]), "ones")]
+        return [Weight("scale", weight_shape(self.axis, inputs[0]), "ones")]
 
     def build(self, b: Builder, *inputs: str) -> str:
         x = inputs[0]
         squared = b.add(ops.Square(), x, suffix="squared")
-        power = _mean(b, squared, sample_axes(f.axes(self.axis), b.type(x)), "power")
+        power = _mean(b, squared, sample_axes(self, self.axis, b.type(x)), "power")
         return b.add(ops.Multiply(), _over_root(b, x, power, self.epsilon), b.weight("scale"))
 
 
@@ -216,10 +179,7 @@ class UnitNormalization(Layer):
     axis: int | Sequence[int] = f.option(f.axes, default=-1)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        try:
-            sample_axes(f.axes(self.axis), inputs[0])
-        except ShapeError as error:
-            raise self.fail(str(error)) from None
+        sample_axes(self, self.axis, inputs[0])
 
     def build(self, b: Builder, *inputs: str) -> str:
-        return unit_length(b, inputs[0], sample_axes(f.axes(self.axis), b.type(inputs[0])), 1e-12)
+        return unit_length(b, inputs[0], sample_axes(self, self.axis, b.type(inputs[0])), 1e-12)

@@ -23,7 +23,7 @@ READS = frozenset(
 HANDS_ON = frozenset(
     {
         *("Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average", "Concatenate", "Dense"),
-        *("Dot", "Dropout", "ELU", "EinsumDense", "GaussianDropout", "GaussianNoise", "GroupNormalization"),
+        *("Dot", "Dropout", "ELU", "GaussianDropout", "GaussianNoise", "GroupNormalization"),
         *("Identity", "LayerNormalization", "LeakyReLU", "Masking", "Maximum", "Minimum", "Multiply"),
         *("Normalization", "PReLU", "ReLU", "Rescaling", "SpatialDropout1D"),
         *("SpatialDropout2D", "SpatialDropout3D", "Subtract", "UnitNormalization"),

@@ -8,12 +8,11 @@ from typing import ClassVar
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..activations import SELU_ALPHA, SELU_SCALE
 from ..lowering import Builder
 from .base import Layer
 from .drawn import dropped, in_training, per_element
-
-SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-"""Of the activation selu (Klambauer et al. 2017)."""
+from .parts import spatial_axes
 
 
 class _NoisyShape(Layer):
@@ -112,9 +111,7 @@ class _SpatialDropout(Layer):
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
     def build(self, b: Builder, *inputs: str) -> str:
-        first = 2 if self.data_format == "channels_first" else 1
-        places = tuple(range(first, first + b.type(inputs[0]).rank - 2))
-        return dropped(b, inputs[0], self.rate, places)
+        return dropped(b, inputs[0], self.rate, spatial_axes(b.type(inputs[0]), self.data_format))
 
 
 class SpatialDropout2D(_SpatialDropout):

@@ -10,7 +10,8 @@ from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .parts import on_last_axis
+from .layer_normalization import gamma_and_beta
+from .parts import on_last_axis, sample_axes
 
 
 class BatchNormalization(Layer):
@@ -40,17 +41,12 @@ class BatchNormalization(Layer):
     moving_variance_initializer: str = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        rank = inputs[0].rank
-        if not -rank <= self.axis < rank or self.axis % rank == 0:
-            raise self.fail(f"axis must be one of 1 to {rank - 1} of {inputs[0]}, got {self.axis}")
+        sample_axes(self, self.axis, inputs[0])
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         shape = (int(inputs[0].shape[self.axis]),)
-        gamma = [Weight("gamma", shape, self.gamma_initializer)] if self.scale else []
-        beta = [Weight("beta", shape, self.beta_initializer)] if self.center else []
         return [
-            *gamma,
-            *beta,
+            *gamma_and_beta(self, shape, self.scale, self.center),
             Weight("moving_mean", shape, self.moving_mean_initializer, trainable=False),
             Weight("moving_variance", shape, self.moving_variance_initializer, trainable=False),
         ]
@@ -63,4 +59,4 @@ class BatchNormalization(Layer):
             statistics = b.weight("moving_mean"), b.weight("moving_variance")
             return b.add(ops.BatchNorm(self.epsilon, momentum=self.momentum), x, gamma, beta, *statistics)
 
-        return on_last_axis(b, inputs[0], self.axis % b.type(inputs[0]).rank, normalize)
+        return on_last_axis(b, inputs[0], sample_axes(self, self.axis, b.type(inputs[0])), normalize)

@@ -9,6 +9,7 @@ from ...graph import ops
 from ...graph.errors import ShapeError
 from ...graph.op import Op
 from ...graph.types import TensorType, broadcast
+from ...graph.windows import Pair
 from ..activations import ACTIVATIONS
 from ..fields import ActivationLike, Array, array_numbers, array_shape
 from ..lowering import Builder
@@ -34,6 +35,18 @@ def is_pointwise(activation: ActivationLike) -> bool:
         return activation.pointwise()
     known = ACTIVATIONS[str(activation or "linear")]
     return known is None or isinstance(known, ops.Activation)
+
+
+def sample_axes(layer: Layer, axes: int | Sequence[int], kind: TensorType) -> tuple[int, ...]:
+    """A layer's argument `axis` as axes from 1 on, in their order.
+
+    Raises ShapeError for the batch, axes that are not there, and axes named twice.
+    """
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    found = tuple(sorted(axis + kind.rank if axis < 0 else axis for axis in given))
+    if len(set(found)) < len(found) or not all(1 <= axis < kind.rank for axis in found):
+        raise layer.fail(f"axis must name axes 1 to {kind.rank - 1} of {kind} once each, got {given}")
+    return found
 
 
 def known(b: Builder, value: Array, suffix: str) -> str:
@@ -170,6 +183,30 @@ def ordered(b: Builder, x: str, order: Sequence[int], suffix: str) -> str:
     if list(order) == list(range(len(order))):
         return x
     return b.add(ops.Transpose(tuple(order)), x, suffix=suffix)
+
+
+def cut(b: Builder, x: str, starts: Sequence[int], stops: Sequence[int], suffix: str = "") -> str:
+    """The part of x from `starts` to `stops`, along all its axes but the batch, or all of x as it is."""
+    if not any(starts) and tuple(stops) == b.type(x).size()[1:]:
+        return x
+    return b.add(ops.Slice(tuple(starts), tuple(stops)), x, suffix=suffix)
+
+
+def largest_window(sizes: Pair, target: Pair) -> Pair:
+    """Height and width of the largest part of an image that has the target's shape, in whole pixels."""
+    height, width = sizes
+    wanted = int(width * target[0] / target[1]), int(height * target[1] / target[0])
+    return max(min(height, wanted[0]), 1), max(min(width, wanted[1]), 1)
+
+
+def middle(b: Builder, x: str, axes: Sequence[int], window: Pair) -> str:
+    """The window in the middle of an image, a pixel nearer to the start where it cannot be quite there."""
+    shape = b.type(x).size()[1:]
+    starts, stops = [0] * len(shape), list(shape)
+    for axis, size in zip(axes, window, strict=True):
+        starts[axis - 1] = (shape[axis - 1] - size) // 2
+        stops[axis - 1] = starts[axis - 1] + size
+    return cut(b, x, starts, stops, "middle")
 
 
 def unit_length(b: Builder, x: str, axes: tuple[int, ...], least: float, prefix: str = "") -> str:

@@ -11,7 +11,7 @@ from ...graph.windows import Pair
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer
-from .parts import resized, spatial_axes
+from .parts import largest_window, middle, resized, spatial_axes
 
 
 class Resizing(Layer):
@@ -45,7 +45,7 @@ class Resizing(Layer):
         x, target = inputs[0], (self.height, self.width)
         axes = spatial_axes(b.type(x), self.data_format)
         if self.crop_to_aspect_ratio:
-            x = _cut(b, x, axes, _largest_window(_sizes(b, x, axes), target))
+            x = middle(b, x, axes, largest_window(_sizes(b, x, axes), target))
         elif self.pad_to_aspect_ratio:
             x = self._padded(b, x, axes)
         return resized(b, x, axes, target, self.interpolation, self.antialias)
@@ -81,29 +81,10 @@ class CenterCrop(Layer):
         axes = spatial_axes(b.type(x), self.data_format)
         sizes = _sizes(b, x, axes)
         if self.height <= sizes[0] and self.width <= sizes[1]:
-            return _cut(b, x, axes, target)
-        return resized(b, _cut(b, x, axes, _largest_window(sizes, target)), axes, target, "bilinear")
+            return middle(b, x, axes, target)
+        return resized(b, middle(b, x, axes, largest_window(sizes, target)), axes, target, "bilinear")
 
 
 def _sizes(b: Builder, x: str, axes: Sequence[int]) -> Pair:
     height, width = (int(b.type(x).shape[axis]) for axis in axes)
     return height, width
-
-
-def _largest_window(sizes: Pair, target: Pair) -> Pair:
-    """Height and width of the largest part of an image that has the target's shape, in whole pixels."""
-    height, width = sizes
-    wanted = int(width * target[0] / target[1]), int(height * target[1] / target[0])
-    return max(min(height, wanted[0]), 1), max(min(width, wanted[1]), 1)
-
-
-def _cut(b: Builder, x: str, axes: Sequence[int], window: Pair) -> str:
-    """The window in the middle, a pixel nearer to the start where it cannot be quite there."""
-    shape = b.type(x).size()[1:]
-    starts, stops = [0] * len(shape), list(shape)
-    for axis, size in zip(axes, window, strict=True):
-        starts[axis - 1] = (shape[axis - 1] - size) // 2
-        stops[axis - 1] = starts[axis - 1] + size
-    if tuple(stops) == shape and not any(starts):
-        return x
-    return b.add(ops.Slice(tuple(starts), tuple(stops)), x, suffix="middle")

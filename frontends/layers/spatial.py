@@ -12,6 +12,7 @@ from .. import fields as f
 from ..lowering import Builder
 from .axes import as_image
 from .base import Layer
+from .parts import cut
 
 BORDER = f.PerAxis(f.border)
 
@@ -67,7 +68,7 @@ def _check_cropping(layer: Layer, cropping: Any, data_format: str | None, kind: 
 def _crop(b: Builder, x: str, borders: tuple[Pair, ...]) -> str:
     starts = tuple(before for before, _ in borders)
     stops = tuple(size - after for size, (_, after) in zip(b.type(x).size()[1:], borders, strict=True))
-    return b.add(ops.Slice(starts, stops), x)
+    return cut(b, x, starts, stops)
 
 
 class Cropping1D(Layer):

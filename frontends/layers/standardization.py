@@ -7,13 +7,11 @@ from math import sqrt
 from typing import Any
 
 from ...graph import ops
-from ...graph.errors import ShapeError
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
-from .layer_normalization import sample_axes
-from .parts import affine, fits_in, known
+from .parts import affine, fits_in, known, sample_axes
 
 LEAST_DEVIATION = 1e-7
 """A standard deviation below this counts as this: Keras's epsilon."""
@@ -35,10 +33,7 @@ class Normalization(Layer):
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         kind = inputs[0]
-        try:
-            axes = self._axes(kind)
-        except ShapeError as error:
-            raise self.fail(str(error)) from None
+        axes = self._axes(kind)
         if (self.mean is None) != (self.variance is None):
             raise self.fail("needs both mean and variance, or neither")
         if self.mean is None:
@@ -54,7 +49,7 @@ class Normalization(Layer):
         fits_in(self, f"mean along axis {axes}", self._aligned(kind), whole)
 
     def _axes(self, kind: TensorType) -> tuple[int, ...]:
-        return sample_axes(f.axes(self.axis), kind) if self.axis is not None else ()
+        return sample_axes(self, self.axis, kind) if self.axis is not None else ()
 
     def _broadcast(self, kind: TensorType) -> tuple[int, ...]:
         """The shape against x of statistics for every place of the axes."""

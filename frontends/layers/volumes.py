@@ -17,6 +17,7 @@ from ...graph.windows import Pair, extent
 from ..budget import MOST_PARTS
 from ..lowering import Builder
 from .axes import Axes, Axis
+from .parts import cut
 
 NONE: Pair = (0, 0)
 
@@ -51,7 +52,7 @@ def convolve_volume(
     made = height // rows.stride
     y = b.add(ops.Reshape((depth.outputs, made, columns.outputs, filters)), y, suffix="slabs")
     stops = (depth.outputs, rows.outputs, columns.outputs, filters)
-    return _slice(b, y, (0, 0, 0, 0), stops, "without_rows_between")
+    return cut(b, y, (0, 0, 0, 0), stops, "without_rows_between")
 
 
 def _whole(size: int, step: int) -> int:
@@ -62,13 +63,6 @@ def _whole(size: int, step: int) -> int:
 def _covered(axis: Axis) -> int:
     """Positions that the windows reach, padding included."""
     return (axis.outputs - 1) * axis.stride + axis.reach
-
-
-def _slice(b: Builder, x: str, starts: tuple[int, ...], stops: tuple[int, ...], suffix: str) -> str:
-    """The part of x, or x itself where that is all of it."""
-    if starts == (0,) * len(starts) and stops == b.type(x).size()[1:]:
-        return x
-    return b.add(ops.Slice(starts, stops), x, suffix=suffix)
 
 
 def _pad(b: Builder, x: str, padding: tuple[Pair, ...], suffix: str) -> str:
@@ -92,7 +86,7 @@ def _taps_side_by_side(b: Builder, x: str, depth: Axis, around: Pair, groups: in
     pixels = (height * width * groups, taken // groups)
     x = b.add(ops.Reshape((steps, s, *pixels)), x, suffix="by_step")
     taps = [
-        _slice(b, x, (offset // s, offset % s, 0, 0), (offset // s + outputs, offset % s + 1, *pixels), "tap")
+        cut(b, x, (offset // s, offset % s, 0, 0), (offset // s + outputs, offset % s + 1, *pixels), "tap")
         for offset in offsets
     ]
     x = b.add(ops.Concat(-1), *taps, suffix="taps") if len(taps) > 1 else taps[0]
@@ -189,13 +183,13 @@ def _taps_to_depth(b: Builder, y: str, depth: Spread, rows: Spread, columns: Spr
     total = ""
     for block in range(blocks):
         starts = (0, block, 0, rows.before, 0, 0)
-        part = _slice(b, y, starts, (n, block + 1, s, rows.before + rows.outputs, width, made), "block")
+        part = cut(b, y, starts, (n, block + 1, s, rows.before + rows.outputs, width, made), "block")
         part = b.add(ops.Reshape((n, s * prod(slab))), part, suffix="block")
         step = block * depth.dilation
         part = _pad(b, part, ((step, steps - step - n), NONE), "block_in_place")
         total = b.add(ops.Add(), total, part, suffix="blocks") if total else part
     y = b.add(ops.Reshape((steps * s, *slab)), total, suffix="depth")
-    return _slice(b, y, (depth.before, 0, 0, 0), (depth.before + depth.outputs, *slab), "cut")
+    return cut(b, y, (depth.before, 0, 0, 0), (depth.before + depth.outputs, *slab), "cut")
 
 
 # -- pooling -------------------------------------------------------------------------------------------------

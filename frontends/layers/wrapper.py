@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from ...graph.errors import ShapeError, UnsupportedLayerError
+from ...graph.errors import UnsupportedLayerError
 from ...graph.types import TensorType
 from .. import fields as f
 from .base import Layer, Weight
@@ -29,19 +28,16 @@ class _Wrapper(Layer):
     layer: Layer = f.option(a_layer)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
-        try:
-            self.layer.prepare(inputs)
-        except ShapeError as error:
-            raise self.fail(f"layer: {error}") from None
+        self.layer.stand_in(self, "layer", inputs)
 
     def inner_weights(self) -> list[Weight]:
         """The weights of the layer inside, once it is prepared."""
-        return [
-            replace(
-                weight,
-                name=f"layer/{weight.name}",
-                home=f"layer/{weight.home}".rstrip("/"),
-                trainable=weight.trainable and self.layer.trainable,
-            )
-            for weight in self.layer.all_weights
-        ]
+        return [w.of_part(self.layer, "layer", f"layer/{w.name}") for w in self.layer.all_weights]
+
+    def own(self, weights: Sequence[Weight]) -> Sequence[Weight]:
+        return [weight for weight in weights if not weight.name.startswith("layer/")]
+
+    @property
+    def all_weights(self) -> tuple[Weight, ...]:
+        """As they are now: the layer inside may have been frozen since."""
+        return tuple(self.weights(self.built_for)) if self.built_for else ()

@@ -158,6 +158,19 @@ class Power(Operation):
         return result if exponent > 0 else _reciprocal(b, result)
 
 
+class Matmul(Operation):
+    """Products of the matrices of two tensors, (N, ..., M, K) and (N, ..., K, P), alike on all other axes.
+
+    (N, ..., M, P) comes of it. Raises ShapeError for tensors of different ranks, or of a rank below 3.
+    """
+
+    module = NUMPY
+    operands = ("x1", "x2")
+
+    def compute(self, b: Builder, *given: Any) -> str:
+        return b.add(ops.MatMul(), *map(self.tensor, given))
+
+
 def _reciprocal(b: Builder, x: str) -> str:
     return b.add(ops.Divide(), b.add(ops.Constant((1,), 1.0), suffix="one"), x)
 

@@ -143,6 +143,14 @@ class Operation(Layer):
             raise self.fail(f"takes a symbolic tensor, got {str(value)[:60]!r}")
         return value
 
+    def as_layer(self, layer: Layer, b: Builder, x: str) -> str:
+        """What a layer without weights makes of x; its errors come in the operation's name."""
+        try:
+            layer.prepare([b.type(x)])
+        except ShapeError as error:
+            raise ShapeError(str(error).replace(layer.label, self.label, 1)) from None
+        return layer.build_one(b, x)
+
     def tensor_list(self, value: Any) -> list[str]:
         """Its list of tensors."""
         values = value if isinstance(value, list) else [value]

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from ...graph import ops
 from .. import fields as f
-from ..layers import AveragePooling2D, Layer, MaxPooling2D
-from ..layers.parts import activate, on_last_axis
+from ..layers import AveragePooling2D, MaxPooling2D
+from ..layers.parts import activate, on_last_axis, unit_length
 from ..lowering import Builder
 from .base import Operation
 
@@ -102,14 +102,11 @@ class Elu(Operation):
         return b.add(ops.Elu(self.alpha), self.tensor(given[0]))
 
 
-class Selu(Operation):
+class Selu(_Activation):
     """scale * elu(x, alpha) with the two constants of Klambauer et al. 2017."""
 
     module = NN
-
-    def compute(self, b: Builder, *given: Any) -> str:
-        curve = b.add(ops.Elu(1.6732632423543772), self.tensor(given[0]), suffix="elu")
-        return b.add(ops.Scale(1.0507009873554805), curve)
+    activation = "selu"
 
 
 class Gelu(Operation):
@@ -156,18 +153,13 @@ class Normalize(Operation):
         if self.order > 2:
             raise self.fail(f"order must be 1 or 2, got {self.order}")
         x = self.tensor(given[0])
-        axis = self.axis_of(self.axis, b.type(x).rank)
-        return on_last_axis(b, x, axis, lambda x: self._normalize(b, x))
-
-    def _normalize(self, b: Builder, x: str) -> str:
+        axes = (self.axis_of(self.axis, b.type(x).rank),)
         least = self.epsilon if self.epsilon is not None else 1e-7  # Keras's own epsilon
-        size = b.add(ops.Square() if self.order == 2 else ops.Abs(), x, suffix="sizes")
-        total = b.add(ops.Reduce((b.type(x).rank - 1,), keepdims=True), size, suffix="total")
-        bound = b.add(ops.Constant((1,), least**self.order), suffix="least")
-        total = b.add(ops.Maximum(), total, bound, suffix="bounded")
-        if self.order == 1:
-            return b.add(ops.Divide(), x, total)
-        return b.add(ops.Multiply(), x, b.add(ops.RsqrtPlus(0.0), total, suffix="factor"))
+        if self.order == 2:
+            return unit_length(b, x, axes, least**2)
+        total = b.add(ops.Reduce(axes, keepdims=True), b.add(ops.Abs(), x, suffix="sizes"), suffix="total")
+        bound = b.add(ops.Constant((1,), least), suffix="least")
+        return b.add(ops.Divide(), x, b.add(ops.Maximum(), total, bound, suffix="bounded"))
 
 
 # -- pooling -------------------------------------------------------------------------------------------------
@@ -183,12 +175,8 @@ class _Pool(Operation):
     data_format: str | None = f.option(f.data_format, default=None)
 
     def compute(self, b: Builder, *given: Any) -> str:
-        x = self.tensor(given[0])
-        pooling: Layer = self.layer(
-            self.pool_size, self.strides, self.padding, self.data_format, name=self.name
-        )
-        pooling.prepare([b.type(x)])
-        return pooling.build_one(b, x)
+        layer = self.layer(self.pool_size, self.strides, self.padding, self.data_format, name=self.name)
+        return self.as_layer(layer, b, self.tensor(given[0]))
 
 
 class MaxPool(_Pool):

@@ -11,6 +11,7 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..budget import MOST_PARTS
+from ..layers.parts import cut, resized
 from ..lowering import Builder
 from .base import Operation
 
@@ -56,7 +57,7 @@ class Split(Operation):
     module = NUMPY
 
     indices_or_sections: int | Sequence[int] = f.option(
-        lambda value: f.count(value) if isinstance(value, int) else f.axes(value)
+        lambda value: tuple(map(f.integer, value)) if isinstance(value, (list, tuple)) else f.count(value)
     )
     axis: int = f.option(f.axis, default=0)
 
@@ -69,9 +70,10 @@ class Split(Operation):
 
     def _edges(self, size: int) -> list[int]:
         wanted = self.indices_or_sections
+        parts = wanted if isinstance(wanted, int) else len(wanted) + 1
+        if parts > MOST_PARTS:
+            raise self.fail(f"makes {parts:,} parts; at most {MOST_PARTS:,} are made")
         if isinstance(wanted, int):
-            if wanted > MOST_PARTS:
-                raise self.fail(f"makes {wanted:,} parts; at most {MOST_PARTS:,} are made")
             if wanted > size or size % wanted:
                 raise self.fail(f"cannot cut {size} into {wanted} equal parts")
             return list(range(0, size + 1, size // wanted))
@@ -86,7 +88,7 @@ def _cut(b: Builder, x: str, axis: int, start: int, stop: int) -> str:
     sizes = b.type(x).size()[1:]
     starts = tuple(start if i == axis else 0 for i in range(1, len(sizes) + 1))
     stops = tuple(stop if i == axis else n for i, n in enumerate(sizes, start=1))
-    return b.add(ops.Slice(starts, stops), x)
+    return cut(b, x, starts, stops)
 
 
 class GetItem(Operation):
@@ -299,17 +301,10 @@ class Repeat(Operation):
 
     def compute(self, b: Builder, *given: Any) -> str:
         x = self.tensor(given[0])
-        if self.repeats > MOST_PARTS:
-            raise self.fail(f"repeats {self.repeats:,} times; at most {MOST_PARTS:,} times")
         if self.axis is None or self.repeats < 1:
             raise self.fail("needs an axis, and repeats of at least 1: without an axis the batch goes too")
         axis = self.axis_of(self.axis, b.type(x).rank)
-        sizes = b.type(x).size()[1:]
-        before, size, after = sizes[: axis - 1], sizes[axis - 1], sizes[axis:]
-        x = b.add(ops.Reshape((prod((*before, size)), prod(after))), x, suffix="apart")
-        if self.repeats > 1:
-            x = b.add(ops.Concat(2), *(x,) * self.repeats, suffix="repeated")
-        return b.add(ops.Reshape((*before, size * self.repeats, *after)), x, suffix="reshape")
+        return resized(b, x, (axis,), (int(b.type(x).shape[axis]) * self.repeats,), "nearest")
 
 
 BEFORE_AFTER = f.border(1)

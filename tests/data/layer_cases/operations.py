@@ -57,6 +57,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "leaky_relu_slope": (lambda x: ops.leaky_relu(x, 0.1), IMAGE),
     "gelu_exact": (lambda x: ops.gelu(x, approximate=False), IMAGE),
     "clip": (lambda x: ops.clip(x, -0.5, 0.75), IMAGE),
+    "matmul": (lambda xs: ops.matmul(xs[0], xs[1]), [(5, 7), (7, 3)]),
+    "matmul_of_rank_4": (lambda xs: xs[0] @ xs[1], [(3, 5, 17), (3, 17, 2)]),
     # reductions
     **{
         f"{name}_{'_'.join(map(str, np.atleast_1d(axis)))}_{keep}": (
@@ -124,4 +126,11 @@ CASES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "max_pool_same": (lambda x: ops.max_pool(x, 3, 2, "same"), (5, 6, 3)),
     "max_pool_channels_first": (lambda x: ops.max_pool(x, 2, data_format="channels_first"), (3, 4, 6)),
     "average_pool": (lambda x: ops.average_pool(x, (2, 3), 1), IMAGE),
+    # images
+    "resize": (lambda x: ops.image.resize(x, (7, 5)), IMAGE),
+    "resize_nearest": (lambda x: ops.image.resize(x, (3, 9), "nearest"), IMAGE),
+    "resize_antialias": (lambda x: ops.image.resize(x, (2, 3), antialias=True), (9, 7, 3)),
+    "resize_crop": (lambda x: ops.image.resize(x, (5, 5), crop_to_aspect_ratio=True), IMAGE),
+    "resize_pad": (lambda x: ops.image.resize(x, (5, 5), pad_to_aspect_ratio=True, fill_value=0.5), IMAGE),
+    "resize_channels_first": (lambda x: ops.image.resize(x, (6, 7), data_format="channels_first"), (3, 4, 6)),
 }

@@ -1,0 +1,95 @@
+"""Sequential: a network as layers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..graph.errors import ConvLoomError
+from ..graph.types import TensorType
+from .layers.base import Layer
+from .layers.core import InputLayer
+from .lowering import Block
+from .model import Model
+from .symbolic import SymbolicTensor
+
+
+class Sequential(Model):
+    """Layers one after another.
+
+    layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more.
+    """
+
+    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
+        self._configure(name, seed, "Sequential")
+        self._chain: list[Block] = []
+        self._names: dict[str, Block] = {}
+        self._entry: SymbolicTensor | None = None
+        self._last: SymbolicTensor | None = None
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Any) -> None:
+        """Append a layer or a model; raises ConvLoomError where it does not fit what is there."""
+        if isinstance(layer, SymbolicTensor) and isinstance(layer.node.block, InputLayer):
+            layer = layer.node.block
+        if not isinstance(layer, Block):
+            raise ConvLoomError(f"{self.label}: takes layers, got {type(layer).__name__} {str(layer)[:60]!r}")
+        if isinstance(layer, InputLayer):
+            if self._chain or self._entry is not None:
+                raise ConvLoomError(f"{self.label}: {layer.label} must come first")
+            self._entry = self._last = layer.tensor()
+            return
+        if self._names.setdefault(layer.name, layer) is not layer:
+            raise ConvLoomError(f"{self.label}: two layers are named {layer.name!r}; give each its own name")
+        if not self._chain and self._entry is None and (shape := _sample_shape(layer)) is not None:
+            self._entry = self._last = InputLayer(shape).tensor()
+        if self._last is not None:
+            self._last = self._after(self._last, layer)
+        self._chain.append(layer)
+        self._reopen()
+
+    @property
+    def end(self) -> SymbolicTensor | None:
+        """What the chain gives so far; None before it has an input shape."""
+        return self._last
+
+    def _after(self, tensor: SymbolicTensor, layer: Block) -> SymbolicTensor:
+        result = layer(tensor)
+        if not isinstance(result, SymbolicTensor):
+            raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
+        return result
+
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        """A chain without an input shape takes that of its first call."""
+        if self._entry is None and len(inputs) == 1:
+            self._entry = self._last = InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()
+            for layer in self._chain:
+                self._last = self._after(self._last, layer)
+            self._reopen()
+        super().prepare(inputs)
+
+    # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
+    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters", "_masking")
+
+    def _reopen(self) -> None:
+        for name in self._LAZY:
+            self.__dict__.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._LAZY:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if self._entry is None or self._last is None or not self._chain:
+            lacks = "input shape" if self._entry is None else "layers"
+            raise ConvLoomError(f"{self.label}: has no {lacks} yet; start with Input(shape) and add layers")
+        self._connect([self._entry], [self._last], order=list(dict.fromkeys(self._chain)))
+        return self.__dict__[name]
+
+
+def _sample_shape(block: Block) -> Sequence[int] | None:
+    """Shape of one sample that a first layer takes, where it says so."""
+    if isinstance(block, Layer):
+        return block.input_shape
+    if isinstance(block, Sequential) and block._entry is None:
+        return None
+    return block.inputs[0].type.size()[1:] if isinstance(block, Model) and len(block.inputs) == 1 else None
