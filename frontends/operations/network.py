@@ -156,7 +156,7 @@ class Normalize(Operation):
         axes = (self.axis_of(self.axis, b.type(x).rank),)
         least = self.epsilon if self.epsilon is not None else 1e-7  # Keras's own epsilon
         if self.order == 2:
-            return unit_length(b, x, axes, least**2)
+            return unit_length(b, x, axes, least * least)  # a file may say 1e200
         total = b.add(ops.Reduce(axes, keepdims=True), b.add(ops.Abs(), x, suffix="sizes"), suffix="total")
         bound = b.add(ops.Constant((1,), least), suffix="least")
         return b.add(ops.Divide(), x, b.add(ops.Maximum(), total, bound, suffix="bounded"))
