@@ -280,6 +280,28 @@ def test_wrong_options_are_refused(options: dict[str, str], text: str) -> None:
         compile(small_lenet(), **options)  # type: ignore[arg-type]
 
 
+def test_weights_in_another_memory_format_are_read_right() -> None:
+    net = compile(randomised(small_lenet()), backend="triton", device="cpu")
+    x = batch(small_lenet())
+    with torch.no_grad():
+        expected = net(x)
+        net.to(memory_format=torch.channels_last)
+        assert not all(p.is_contiguous() for p in net.parameters())
+        torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"), [("meta", "for cpu; .* another device"), (torch.half, "for float32; .* another dtype")]
+)
+def test_a_network_stays_where_and_what_it_was_compiled_for(target: str | torch.dtype, text: str) -> None:
+    model = small_lenet()
+    model.trainable = False
+    for network in (compile(small_lenet(), device="cpu"), compile(model, device="cpu")):
+        with pytest.raises(CompileError, match=text):
+            network.to(target)
+        assert network(batch(model)).dtype is torch.float32  # nothing was moved
+
+
 def test_a_model_is_needed() -> None:
     with pytest.raises(ConvLoomError, match="compile takes a Model"):
         compile(object())  # type: ignore[arg-type]
