@@ -86,7 +86,9 @@ class CompiledNetwork(torch.nn.Module):
 
     def _own(self, value: torch.Tensor) -> torch.Tensor:
         dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
-        return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
+        # A tensor made in inference mode counts no writes and cannot be trained.
+        with torch.inference_mode(False):
+            return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
 
     # -- calling ----------
     def forward(self, *inputs: Any) -> Any:
@@ -112,7 +114,7 @@ class CompiledNetwork(torch.nn.Module):
             return None
 
         def fresh(plan: Plan) -> Plan:
-            # A write through `.data` leaves no trace in a parameter's version, and who trains may well write so.
+            # A write through `.data` leaves no trace in a version, and who trains may well write so.
             plan.prelude.forget(trained)
             return plan
 
@@ -169,13 +171,15 @@ class CompiledNetwork(torch.nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
-        """What `to`, `half` and their like end in; refused before a weight is touched where it does not fit."""
+        """What `to`, `half` and their like end in. Another device or dtype is refused before a weight moves."""
         have = self._own(torch.empty(0))
         made = fn(have)
         for what, old, new in (("device", have.device, made.device), ("dtype", have.dtype, made.dtype)):
             if old != new:
                 known = str(old).removeprefix("torch.")
-                raise CompileError(f"{self.name} is compiled for {known}; compile it again for another {what}")
+                raise CompileError(
+                    f"{self.name} is compiled for {known}; compile it again for another {what}"
+                )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

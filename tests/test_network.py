@@ -280,6 +280,18 @@ def test_wrong_options_are_refused(options: dict[str, str], text: str) -> None:
         compile(small_lenet(), **options)  # type: ignore[arg-type]
 
 
+def test_a_network_compiled_in_inference_mode_follows_its_weights_and_trains() -> None:
+    x = batch(small_lenet())
+    with torch.inference_mode():
+        net = compile(randomised(small_lenet()), device="cpu")
+        before = net(x)
+        for p in net.parameters():
+            p.mul_(1.1)
+        assert (net(x) - before).abs().max() > 1e-3
+    net.train()(x).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
 def test_weights_in_another_memory_format_are_read_right() -> None:
     net = compile(randomised(small_lenet()), backend="triton", device="cpu")
     x = batch(small_lenet())
@@ -291,7 +303,8 @@ def test_weights_in_another_memory_format_are_read_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "text"), [("meta", "for cpu; .* another device"), (torch.half, "for float32; .* another dtype")]
+    ("target", "text"),
+    [("meta", "for cpu; .* another device"), (torch.half, "for float32; .* another dtype")],
 )
 def test_a_network_stays_where_and_what_it_was_compiled_for(target: str | torch.dtype, text: str) -> None:
     model = small_lenet()
