@@ -171,7 +171,7 @@ class CompiledNetwork(torch.nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
-        """What `to`, `half` and their like end in. Another device or dtype is refused before a weight moves."""
+        """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
         have = self._own(torch.empty(0))
         made = fn(have)
         for what, old, new in (("device", have.device, made.device), ("dtype", have.dtype, made.dtype)):
