@@ -235,6 +235,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",
 }
 
+
 def _batch_norm_grad(op: BatchNormGrad, operands: Sequence[str], count: str) -> str:
     dy, x, gamma, mean, variance, d_gamma, d_beta = operands
     if not count:

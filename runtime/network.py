@@ -86,7 +86,9 @@ class CompiledNetwork(torch.nn.Module):
 
     def _own(self, value: torch.Tensor) -> torch.Tensor:
         dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
-        return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
+        # A tensor made in inference mode counts no writes and cannot be trained.
+        with torch.inference_mode(False):
+            return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
 
     # -- calling ----------
     def forward(self, *inputs: Any) -> Any:
@@ -111,12 +113,15 @@ class CompiledNetwork(torch.nn.Module):
         if not (wrt_inputs or trained):
             return None
 
-        def backward_plan() -> Plan:
-            return self._plan(backward=True, wrt_inputs=wrt_inputs)
+        def fresh(plan: Plan) -> Plan:
+            # A write through `.data` leaves no trace in a version, and who trains may well write so.
+            plan.prelude.forget(trained)
+            return plan
 
-        plan = backward_plan() if self.training else self._plan()
-        # A write through `.data` leaves no trace in a parameter's version, and who trains may well write so.
-        plan.prelude.forget(trained)
+        def backward_plan() -> Plan:
+            return fresh(self._plan(backward=True, wrt_inputs=wrt_inputs))
+
+        plan = backward_plan() if self.training else fresh(self._plan())
         others = {name: value for name, value in weights.items() if name not in trained}
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
             plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
@@ -159,18 +164,23 @@ class CompiledNetwork(torch.nn.Module):
         They also follow every write that autograd or an optimizer makes. Only a write through `p.data` goes
         unseen: call `eval()` after one.
         """
-        for plan in self._plans.values():
-            plan.prelude.forget(self._keys)
+        for network in (self, *self._twins.values()):
+            for plan in network._plans.values():
+                plan.prelude.forget(self._keys)
         super().train(mode)
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
-        before = {key: p.device for key, p in self.named_parameters()}
+        """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
+        have = self._own(torch.empty(0))
+        made = fn(have)
+        for what, old, new in (("device", have.device, made.device), ("dtype", have.dtype, made.dtype)):
+            if old != new:
+                known = str(old).removeprefix("torch.")
+                raise CompileError(
+                    f"{self.name} is compiled for {known}; compile it again for another {what}"
+                )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if any(p.device != before[key] for key, p in self.named_parameters()):
-            raise CompileError(
-                f"{self.name} is compiled for {self.options.device}; compile it again for another device"
-            )
         return self
 
     # -- losses ----------

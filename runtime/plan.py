@@ -58,23 +58,27 @@ class Prelude:
         """The parameters that each node follows."""
         for node in self.nodes:
             self.behind[node.name] = frozenset().union(*(self.behind.get(x, {x}) for x in node.inputs))
-        self.key: tuple[tuple[int, int], ...] = ()
+        self.seen: dict[str, tuple[int, int]] = {}
+        """Where each parameter lay, and its version."""
         self.stale: set[str] = set()
         self.values: dict[str, torch.Tensor] = {}
 
     def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
-        key = tuple([(p.data_ptr(), p._version) for p in parameters.values()])
-        if key != self.key or self.stale or not self.values:
-            same = {n for n, old, new in zip(parameters, self.key, key, strict=False) if old == new}
-            self.values = self._compute(parameters, (parameters.keys() - same) | self.stale)
-            self.key, self.stale = key, set()
+        seen = {name: (p.data_ptr(), p._version) for name, p in parameters.items()}
+        if seen != self.seen or self.stale or not self.values:
+            changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
+            self.values = self._compute(parameters, changed | self.stale)
+            self.seen, self.stale = seen, set()
         return self.values
 
     def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
         """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
         # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
-        values = {n: p.detach() if n in changed else self.values[n] for n, p in parameters.items()}
+        # Kernels read row-major data; `to(memory_format=torch.channels_last)` lays a kernel out otherwise.
+        values = {
+            n: p.detach().contiguous() if n in changed else self.values[n] for n, p in parameters.items()
+        }
         values.update(self.constants)
         with torch.no_grad():
             for node in self.nodes:

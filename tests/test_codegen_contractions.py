@@ -57,7 +57,7 @@ SHAPES: list[tuple[Any, ...]] = [
     ((7, 5), 1, 6, (5, 5), (1, 1), ((2, 2), (2, 2))),
     ((8, 10), 3, 17, (3, 3), (2, 2), UNEVEN),
     ((8, 6), 17, 20, (3, 3), (2, 2), UNEVEN),
-    ((5, 4), 17, 65, (3, 3), (1, 1), SAME3),
+    ((4, 3), 17, 65, (3, 3), (1, 1), SAME3),
     ((6, 5), 65, 17, (1, 1)),
     ((6, 5), 20, 3, (1, 1), (2, 3)),
     ((5, 4), 18, 17, (1, 1), (1, 1), ((1, 0), (0, 2))),
@@ -268,16 +268,15 @@ def test_data_gradient_with_stride_and_dilation(strides: Any, dilation: Any) -> 
 
 
 def test_data_gradient_in_bfloat16() -> None:
-    for shape in (SHAPES[2], SHAPES[3]):
-        graph, dx = data_gradient(*shape, dtype="bfloat16")
-        check(only_region(graph, dx=dx), SMALL, terms=terms_of(shape, shape[2]))
+    graph, dx = data_gradient(*SHAPES[2], dtype="bfloat16")
+    check(only_region(graph, dx=dx), SMALL, terms=terms_of(SHAPES[2], SHAPES[2][2]))
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_activation_gradient_and_residual_ride_on_a_data_gradient(strides: tuple[int, int]) -> None:
-    graph, dx = data_gradient((6, 5), 18, 17, (3, 3), strides, SAME3)
-    saved = graph.add(Input(("N", 6, 5, 18)), name="activation")
-    other = graph.add(Input(("N", 6, 5, 18)), name="other")
+    graph, dx = data_gradient((4, 5), 18, 17, (3, 3), strides, SAME3)
+    saved = graph.add(Input(("N", 4, 5, 18)), name="activation")
+    other = graph.add(Input(("N", 4, 5, 18)), name="other")
     dx = graph.add(ActivationGrad(Relu()), [graph.add(Add(), [dx, other]), saved])
     check(only_region(graph, dx=dx), SMALL, batch=3, terms=153)
 
@@ -293,13 +292,13 @@ def test_batch_norm_gradient_counts_the_values_of_the_batch() -> None:
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize(("strides", "window"), [((1, 1), (2, 2)), ((2, 1), (2, 2)), ((1, 1), (1, 3))])
 def test_unpooling_in_the_epilogue(average: bool, strides: Any, window: Any) -> None:
-    graph, dx = data_gradient((6, 5), 18, 17, (3, 3), strides, SAME3)
-    whole = (6 * window[0], 5 * window[1])
+    graph, dx = data_gradient((4, 3), 18, 17, (3, 3), strides, SAME3)
+    whole = (4 * window[0], 3 * window[1])
     geometry = (window, window, ((0, 0), (0, 0)), whole)
     if average:
         dx = graph.add(AverageUnpool2D(*geometry), [dx])
     else:
-        index = graph.add(Input(("N", 6, 5, 18), "uint8"), name="position")
+        index = graph.add(Input(("N", 4, 3, 18), "uint8"), name="position")
         dx = graph.add(MaxUnpool2D(*geometry), [dx, index])
     saved = graph.add(Input(("N", *whole, 18)), name="activation")
     check(only_region(graph, dx=graph.add(ActivationGrad(Relu()), [dx, saved])), SMALL, batch=3, terms=153)

@@ -106,6 +106,32 @@ def test_frozen_base_is_folded_in_training_too() -> None:
         assert not torch.allclose(net(x), before)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loss_step_follows_frozen_weights_written_through_data(training: bool) -> None:
+    """`train()` and `eval()` say so to the network with the loss too, where the mode stays the same."""
+    net = cl.compile(transfer(training=False, trainable=False), device="cpu", backend="aten").train(training)
+    loss_step, x, target = net.with_loss("mse"), torch.randn(4, 6, 5, 3), torch.randn(4, 2)
+    with torch.no_grad():
+        loss_step(x, target)
+        net.weights()["base/conv/kernel"].data.mul_(2.0)
+        net.train(training)
+        torch.testing.assert_close(loss_step(x, target)[1], net(x))
+
+
+def test_gradients_in_eval_mode_follow_weights_written_through_data() -> None:
+    model = transfer(training=False)
+    net, fresh = (cl.compile(model, device="cpu", backend="aten") for _ in range(2))
+    x = torch.randn(4, 6, 5, 3)
+    net(x).sum().backward()
+    net.zero_grad()
+    for both in (net, fresh):
+        for p in both.parameters():
+            p.data.mul_(1.5)
+        both(x).sum().backward()
+    for found, expected in zip(net.parameters(), fresh.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
 def test_trained_weights_are_not_folded_in_training() -> None:
     net = cl.compile(transfer(training=False), device="cpu", backend="aten").train()
     net(torch.randn(2, 6, 5, 3))

@@ -188,8 +188,9 @@ NETWORKS: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["aten", "triton"])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    ("kind", "backend"), [*((kind, "aten") for kind in NETWORKS), ("layers", "triton"), ("pieces", "triton")]
+)
 def test_gradients_are_autograd_s(kind: str, backend: str) -> None:
     model = bent(NETWORKS[kind]())
     x = torch.from_numpy(batch(model, 2))

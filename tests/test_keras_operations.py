@@ -13,7 +13,7 @@ import torch
 from convloom.frontends.keras.functions import FUNCTIONS
 from convloom.frontends.operations import OPERATIONS
 from keras_files import Json, entry, functional, layer, tensor
-from test_layer_cases import CASES, RELATIVE, STORED, numbered
+from test_layer_cases import CASES, RELATIVE, numbered
 
 import convloom as cl
 from convloom import layers as L
@@ -96,7 +96,7 @@ def test_operations_are_called_like_layers() -> None:
 # -- files of Keras 3 ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("case", OPERATION_CASES)
 def test_a_file_is_written_as_it_was_read(case: str) -> None:
-    text = STORED[f"{case}/json"].tobytes()
+    text = CASES[case]["json"].tobytes()
     model = cl.loads(text)
     assert json.loads(model.to_json()) == json.loads(text)
 
@@ -106,7 +106,7 @@ def test_keras_reads_nodes_written_anew(case: str) -> None:
     """Without what the file said, every node is made from the operation itself."""
     import keras
 
-    model = cl.loads(STORED[f"{case}/json"].tobytes())
+    model = cl.loads(CASES[case]["json"].tobytes())
     model.written = None
     for call in model.network:
         call.written = call.block.written = None
@@ -320,8 +320,7 @@ def by_torch(x: torch.Tensor, *weights: torch.Tensor) -> Any:
     return h.flatten(1) @ w + b
 
 
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
-@pytest.mark.parametrize("backend", ["aten", "triton"])
+@pytest.mark.parametrize(("backend", "fuse"), [("aten", True), ("aten", False), ("triton", True)])
 def test_gradients_are_those_of_torch(backend: str, fuse: bool) -> None:
     model = trained()
     net = cl.compile(model, device="cpu", backend=backend, fuse=fuse).train()

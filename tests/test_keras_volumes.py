@@ -214,11 +214,11 @@ def test_gradcheck_in_float64(network: Callable[[], cl.Model], training: bool) -
     assert torch.autograd.gradcheck(run, (x, *chosen), eps=1e-6, atol=1e-6, fast_mode=True)
 
 
-def gradients(net: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(net: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     y = net(x)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
     (y * weight.to(y.dtype)).sum().backward()
-    return {name: p.grad.double() for name, p in net.named_parameters() if p.grad is not None}
+    return y, {name: p.grad.double() for name, p in net.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(("network", "training"), [(sequence, True), (volume, True), (first, False)])
@@ -228,10 +228,11 @@ def test_kernels_agree_with_float64(network: Callable[[], cl.Model], training: b
     exact = cl.compile(model, device="cpu", dtype="float64", fuse=False).train(training)
     net = cl.compile(model, device="cpu", backend="triton").train(training)
     x = batch(model)
+    expected, wanted = gradients(exact, x)
+    y, found = gradients(net, x)
     # float32 sums of at most a few hundred terms through at most a dozen layers
-    torch.testing.assert_close(net(x).double(), exact(x), rtol=2e-4, atol=2e-5)
-    found = gradients(net, x)
-    for key, value in gradients(exact, x).items():
+    torch.testing.assert_close(y.double(), expected, rtol=2e-4, atol=2e-5)
+    for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=5e-4, atol=5e-5 * float(value.abs().max() + 1))
 
 
@@ -257,7 +258,7 @@ def test_gradients_of_a_volume_are_those_of_torch() -> None:
     model = randomised(cl.Sequential([cl.Input((7, 4, 7, 2)), *layers]))
     net = cl.compile(model, device="cpu", dtype="float64")
     x = batch(model).double()
-    mine = gradients(net, x)
+    _, mine = gradients(net, x)
     twin = {name: value.double().requires_grad_() for name, value in model.parameters.items()}
     h = F.conv3d(
         x.permute(0, 4, 1, 2, 3), twin["a/kernel"].permute(4, 3, 0, 1, 2), twin["a/bias"], (2, 1, 2), groups=2

@@ -65,17 +65,24 @@ def batch(model: Model, size: int = 3, seed: int = 1) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gradients(net: torch.nn.Module, x: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    net.zero_grad()
+def gradients(net: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The output, and the gradients of a weighted sum of it, of one pass forward and one back."""
     torch.manual_seed(3)
-    (net(x) * weight.to(net(x).dtype)).sum().backward()
-    return {name: p.grad.double() for name, p in net.named_parameters() if p.grad is not None}
+    y = net(x)
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    (y * weight.to(y.dtype)).sum().backward()
+    return y, {name: p.grad.double() for name, p in net.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+WAYS = [
+    *(("aten", fuse, name) for fuse in (True, False) for name in NETWORKS),
+    *(("triton", True, name) for name in NETWORKS),
+    ("triton", False, "residual"),  # one: unfused, a kernel holds one op, as in tests/test_layer_cases.py
+]
+
+
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
-@pytest.mark.parametrize("backend", ["aten", "triton"])
+@pytest.mark.parametrize(("backend", "fuse", "name"), WAYS)
 def test_backends_agree_with_float64(name: str, training: bool, fuse: bool, backend: str) -> None:
     model = randomised(NETWORKS[name]())
     exact = compile(model, dtype="float64", fuse=False)
@@ -83,14 +90,11 @@ def test_backends_agree_with_float64(name: str, training: bool, fuse: bool, back
     x = batch(model, 2)
     for network in (exact, net):
         network.train(training)
-    torch.manual_seed(3)
-    expected = exact(x)
-    torch.manual_seed(3)
+    expected, wanted = gradients(exact, x)
+    y, found = gradients(net, x)
     # float32 sums of at most a few hundred terms through at most a dozen layers
-    torch.testing.assert_close(net(x).double(), expected, rtol=2e-4, atol=2e-5)
-    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
-    found = gradients(net, x, weight)
-    for key, value in gradients(exact, x, weight).items():
+    torch.testing.assert_close(y.double(), expected, rtol=2e-4, atol=2e-5)
+    for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=5e-4, atol=5e-5 * float(value.abs().max() + 1))
 
 
@@ -102,14 +106,13 @@ def test_half_precision_is_close(dtype: str, backend: str) -> None:
     exact = compile(model, dtype="float64")
     net = compile(model, backend=backend, device="cpu", dtype=dtype)
     x = batch(model)
-    y = net(x)
+    expected, wanted = gradients(exact, x)
+    y, found = gradients(net, x)
     assert y.dtype == getattr(torch, dtype)
     epsilon = torch.finfo(y.dtype).eps
-    assert (y.double() - exact(x)).abs().max() < 8 * epsilon  # probabilities, four roundings deep
-    weight = torch.randn(3, 5)
-    expected = gradients(exact, x, weight)
-    for key, value in gradients(net, x, weight).items():
-        assert (value - expected[key]).abs().max() <= 16 * epsilon * (expected[key].abs().max() + 1)
+    assert (y.double() - expected).abs().max() < 8 * epsilon  # probabilities, four roundings deep
+    for key, value in found.items():
+        assert (value - wanted[key]).abs().max() <= 16 * epsilon * (wanted[key].abs().max() + 1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -278,6 +281,41 @@ def test_wrong_inputs_are_refused(value: object, text: str) -> None:
 def test_wrong_options_are_refused(options: dict[str, str], text: str) -> None:
     with pytest.raises(CompileError, match=text):
         compile(small_lenet(), **options)  # type: ignore[arg-type]
+
+
+def test_a_network_compiled_in_inference_mode_follows_its_weights_and_trains() -> None:
+    x = batch(small_lenet())
+    with torch.inference_mode():
+        net = compile(randomised(small_lenet()), device="cpu")
+        before = net(x)
+        for p in net.parameters():
+            p.mul_(1.1)
+        assert (net(x) - before).abs().max() > 1e-3
+    net.train()(x).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_weights_in_another_memory_format_are_read_right() -> None:
+    net = compile(randomised(small_lenet()), backend="triton", device="cpu")
+    x = batch(small_lenet())
+    with torch.no_grad():
+        expected = net(x)
+        net.to(memory_format=torch.channels_last)
+        assert not all(p.is_contiguous() for p in net.parameters())
+        torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [("meta", "for cpu; .* another device"), (torch.half, "for float32; .* another dtype")],
+)
+def test_a_network_stays_where_and_what_it_was_compiled_for(target: str | torch.dtype, text: str) -> None:
+    model = small_lenet()
+    model.trainable = False
+    for network in (compile(small_lenet(), device="cpu"), compile(model, device="cpu")):
+        with pytest.raises(CompileError, match=text):
+            network.to(target)
+        assert network(batch(model)).dtype is torch.float32  # nothing was moved
 
 
 def test_a_model_is_needed() -> None:
