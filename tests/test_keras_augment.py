@@ -247,6 +247,15 @@ def test_colours_in_half_precision(dtype: str) -> None:
         assert y.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("factor", "chance"), [((0.5, 3), 0.95), ((-1, 0.5), 1 / 12), ((-1, 2), 0.5), ((0, 0), 0)]
+)
+def test_chances_beyond_0_and_1(factor: tuple[float, float], chance: float) -> None:
+    x = torch.rand(4000, 2, 2, 1)
+    changed = (in_training(L.RandomInvert(factor), x) != x).flatten(1).any(1).double()
+    assert abs(changed.mean() - chance) <= 5 * (chance * (1 - chance) / 4000) ** 0.5
+
+
 def test_posterization_draws_bits_below_the_upper_end() -> None:
     x = torch.arange(256.0).reshape(1, 16, 16, 1).expand(300, 16, 16, 1).contiguous()
     levels = [len(y.unique()) for y in in_training(L.RandomPosterization((2, 5)), x)]
@@ -482,9 +491,7 @@ def test_keras_opens_what_we_save(tmp_path: Path) -> None:
     for mine, other in zip(again.get_weights(), model.get_weights(), strict=True):
         assert np.array_equal(np.asarray(mine), np.asarray(other))
     reread = cl.loads(theirs.to_json())  # with training=True at every call, as Keras writes it
-    assert [type(layer) for layer in reread.layers] == [
-        type(layer) for layer in model.layers
-    ]
+    assert [type(layer) for layer in reread.layers] == [type(layer) for layer in model.layers]
 
 
 def test_training_true_is_accepted_of_image_layers_only() -> None:
@@ -564,8 +571,12 @@ def test_training_true_is_accepted_of_image_layers_only() -> None:
             "RandomPosterization 'r': value_range (1.0, 1.0) holds no two values",
         ),
         (
+            lambda: L.RandomGaussianBlur(1.0, 99999),
+            "RandomGaussianBlur 'r': kernel_size must be odd and at most 255, got 99999",
+        ),
+        (
             lambda: L.RandomGaussianBlur(1.0, (3, 4)),
-            "RandomGaussianBlur 'r': kernel_size must be odd, got (3, 4)",
+            "RandomGaussianBlur 'r': kernel_size must be odd and at most 255, got (3, 4)",
         ),
         (
             lambda: L.RandomColorJitter(hue_factor=0.1)(cl.Input((4, 4, 1))),

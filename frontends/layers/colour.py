@@ -138,11 +138,14 @@ class RandomSharpness(_Augmentation):
         return clipped(b, b.add(ops.Add(), x, change, suffix="sharper"), f.value_range(self.value_range))
 
 
+WIDEST_BLUR = 255
+
+
 def _odd(value: Any) -> tuple[int, int]:
     """An odd number, or two -> two."""
     size: tuple[int, int] = f.pair(value)
-    if not size[0] % 2 == size[1] % 2 == 1:
-        raise ShapeError(f"must be odd, got {value!r}")
+    if any(n % 2 == 0 or n > WIDEST_BLUR for n in size):
+        raise ShapeError(f"must be odd and at most {WIDEST_BLUR}, got {value!r}")
     return size
 
 

@@ -57,8 +57,8 @@ class RandomPosterization(_Augmentation):
 class Solarization(_Augmentation):
     """Values plus a drawn number, clipped, and inverted where they are not below a drawn threshold.
 
-    Both numbers are drawn for each image, evenly between lower / 255 and upper, as parts of the range of
-    values: Keras takes the lower ends for values of 0 to 255. One factor stands for (0, factor).
+    Both are drawn for each image from the parts of the range between lower / 255 and upper, since Keras
+    multiplies the upper end alone by 255. One factor stands for (0, factor).
     """
 
     addition_factor: Factor = f.option(f.factor(0, 1, every=True), default=0.0)
