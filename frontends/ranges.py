@@ -52,8 +52,15 @@ def ends(value: float | Sequence[float]) -> Range:
 
 
 def mean(value: float | Sequence[float]) -> float:
-    """The chance of what happens with a probability that is itself drawn evenly from a factor."""
-    return sum(ends(value)) / 2
+    """The chance of what happens with a probability that is itself drawn evenly from a factor.
+
+    A factor may reach beyond 0 and 1, as in Keras: below is never, above is always.
+    """
+    lower, upper = ends(value)
+    if lower == upper:
+        return min(max(lower, 0.0), 1.0)
+    inside = min(max(lower, 0.0), 1.0), min(max(upper, 0.0), 1.0)
+    return ((inside[1] ** 2 - inside[0] ** 2) / 2 + max(upper, 1.0) - max(lower, 1.0)) / (upper - lower)
 
 
 def value_range(value: Any) -> Range:

@@ -251,6 +251,7 @@ CASES: list[Case] = [
     Case(ops.Concat(-2), (IMAGE, (N, 7, 1, 3))),
     Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
     Case(ops.Step(), (IMAGE,)),
+    Case(ops.Floor(), (IMAGE,), scale=4.0),
     Case(ops.Flip((1, 3)), (IMAGE,)),
     Case(ops.Flip((2,)), ((N, 5, 7),)),
     Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),
@@ -297,4 +298,5 @@ CASES: list[Case] = [
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
 ]
 
-SOURCES = (ops.Input, ops.Parameter, *ops.KNOWN, ops.Random, ops.RandomBox, ops.RandomTransform)
+DRAWN = (ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform)
+SOURCES = (ops.Input, ops.Parameter, *ops.KNOWN, *DRAWN)

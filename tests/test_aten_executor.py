@@ -65,14 +65,14 @@ def test_every_op_has_been_run() -> None:
     elsewhere = {a.op_name() for a in (
         ops.Relu6, ops.LeakyRelu, ops.Sigmoid, ops.Gelu, ops.Elu, ops.MeanSquaredError, ops.Multiply,
         ops.BinaryCrossEntropy, ops.CategoricalCrossEntropy, ops.Constant,
-        ops.InTraining, ops.Random, ops.RandomBox, ops.RandomTransform,
+        ops.InTraining, ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform,
         ops.InterpolationMatrix,
         ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
         ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
         ops.LogSoftmax, ops.Warp, ops.WarpGrad, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
-        ops.Step, ops.Flip, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold, ops.SparsePlus,
-        ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
+        ops.Step, ops.Floor, ops.Flip, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold,
+        ops.SparsePlus, ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
     )}  # fmt: skip
     concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
     assert concrete - seen - elsewhere - {"activation"} == set()

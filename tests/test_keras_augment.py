@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import itertools
 import json
 from collections.abc import Callable
@@ -55,6 +56,22 @@ def test_training_is_keras_s(case: str, options: dict[str, Any], stored: dict[st
     found = net(x).detach().numpy()
     # Coordinates of up to 7 have 3 digits less than a pixel's value; an interpolation passes them on.
     np.testing.assert_allclose(found, stored[f"{case}/y"], rtol=0, atol=64 * 2**-23 * 4)
+
+
+DRAWN = ("hue", "saturation", "posterization", "solarization")
+
+
+@pytest.mark.parametrize("options", [{"backend": "aten"}, {"backend": "triton"}], ids=["aten", "triton"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_training_is_keras_s_for_what_each_image_draws(
+    name: str, options: dict[str, Any], stored: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter(torch.from_numpy(stored[f"drawn.{name}/draws"]))
+    monkeypatch.setattr(ops.Random, "draw", lambda *_: next(draws)[:, None, None, None].contiguous())
+    net = cl.compile(cl.loads(stored[f"drawn.{name}/model"].tobytes()), device="cpu", **options).train()
+    found = net(torch.from_numpy(stored[f"drawn.{name}/x"])).detach().numpy()
+    np.testing.assert_allclose(found, stored[f"drawn.{name}/y"], rtol=0, atol=64 * 2**-23 * 4)
+    assert next(draws, None) is None
 
 
 WAYS = list(itertools.product(("nearest", "bilinear"), ("constant", "nearest", "reflect", "wrap")))
@@ -199,6 +216,80 @@ def test_erased_boxes() -> None:
     assert 0.3 < ((noise > 0) & (noise < 2)).double().mean() < 0.38  # of normal numbers within one deviation
 
 
+def colours_of_pixels() -> torch.Tensor:
+    """Every order of a pixel's colours, with and without equal ones, grey and black."""
+    grid = torch.tensor(list(itertools.product((0.0, 0.25, 0.7, 1.0), repeat=3)))
+    return grid.reshape(1, 8, 8, 3)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 0.5, 0.9])
+def test_saturation_and_hue_are_colorsys_s(factor: float) -> None:
+    x = colours_of_pixels()
+    saturated = in_training(L.RandomSaturation((factor, factor), (0, 1)), x)
+    turned = in_training(L.RandomHue((factor, factor), (0, 1)), x.expand(20, 8, 8, 3).contiguous())
+    either_way = []
+    for pixel, mine in zip(x.reshape(-1, 3).tolist(), saturated.reshape(-1, 3).tolist(), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*pixel)
+        assert mine == pytest.approx(colorsys.hsv_to_rgb(h, min(s * factor / (1 - factor), 1), v), abs=1e-6)
+        either_way.append([colorsys.hsv_to_rgb((h + turn) % 1, s, v) for turn in (factor / 2, -factor / 2)])
+    expected = torch.tensor(either_way).permute(1, 0, 2).reshape(2, 1, 8, 8, 3)
+    far = (turned - expected).abs().amax((2, 3, 4))  # (way, image)
+    assert far.amin(0).max() < 1e-6
+    assert (far.amin(1) < 1e-6).all()  # both ways occur
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_colours_in_half_precision(dtype: str) -> None:
+    x = colours_of_pixels()
+    for layer in (L.RandomSaturation((1.0, 1.0), (0, 1)), L.RandomHue(1.0, (0, 1)), L.AutoContrast((0, 1))):
+        y = in_training(layer, x, dtype=dtype)
+        assert 0 <= y.min() < y.max() <= 1
+        assert y.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("factor", "chance"), [((0.5, 3), 0.95), ((-1, 0.5), 1 / 12), ((-1, 2), 0.5), ((0, 0), 0)]
+)
+def test_chances_beyond_0_and_1(factor: tuple[float, float], chance: float) -> None:
+    x = torch.rand(4000, 2, 2, 1)
+    changed = (in_training(L.RandomInvert(factor), x) != x).flatten(1).any(1).double()
+    assert abs(changed.mean() - chance) <= 5 * (chance * (1 - chance) / 4000) ** 0.5
+
+
+def test_posterization_draws_bits_below_the_upper_end() -> None:
+    x = torch.arange(256.0).reshape(1, 16, 16, 1).expand(300, 16, 16, 1).contiguous()
+    levels = [len(y.unique()) for y in in_training(L.RandomPosterization((2, 5)), x)]
+    assert set(levels) == {4, 8, 16}
+    assert {len(y.unique()) for y in in_training(L.RandomPosterization(3), x)} == {2, 4}
+    assert torch.equal(in_training(L.RandomPosterization((8, 8)), x), x)
+
+
+def test_solarization_draws_two_numbers_an_image() -> None:
+    x = torch.linspace(0, 1, 999).reshape(1, 27, 37, 1).expand(2000, 27, 37, 1).contiguous()
+    y = in_training(L.Solarization(0.0, 0.6, value_range=(0, 1)), x).flatten(1)
+    kept = (y - x.flatten(1)).abs() < 1e-6
+    uniform(kept.double().mean(1), 0, 0.602)
+    torch.testing.assert_close(y[~kept], 1 - x.flatten(1)[~kept])
+    added = in_training(L.Solarization(0.4, 0.0, value_range=(0, 1)), x).flatten(1)
+    uniform(1 - added[:, 0].double(), 0, 0.4)
+
+
+def test_blur_chooses_some_images() -> None:
+    x = torch.rand(4000, 3, 4, 2)
+    changed = (in_training(L.RandomGaussianBlur((0.2, 0.4), sigma=(0.5, 1)), x) != x).flatten(1).any(1)
+    assert abs(changed.double().mean() - 0.3) < 5 * 0.21**0.5 / 4000**0.5
+
+
+def test_auto_contrast_leaves_a_flat_channel() -> None:
+    x = torch.rand(2, 5, 4, 3) * 90 + 7
+    x[1, ..., 2] = 41
+    net = cl.compile(cl.Sequential([cl.Input((5, 4, 3)), L.AutoContrast()]), device="cpu")
+    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+    expected = torch.where(high > low, (x - low) / (high - low) * 255, x)
+    torch.testing.assert_close(net(x), expected)
+    torch.testing.assert_close(net.train()(x), expected)
+
+
 # -- in training ----------
 def augmented(*layers: L.Layer) -> cl.Model:
     image = cl.Input((8, 8, 3))
@@ -247,6 +338,12 @@ def test_kernels() -> None:
     assert len(forward(L.RandomFlip(), L.RandomBrightness(0.1))) == plain
     assert len(forward(L.RandomContrast(0.1))) == plain + 1
     assert len(forward(L.RandomGrayscale(0.1))) == plain + 1
+    assert len(forward(L.RandomPosterization(3))) == plain
+    assert len(forward(L.Solarization(0.1, 0.2))) == plain + 1
+    assert len(forward(L.RandomGaussianBlur())) == plain + 1
+    # Colours apart in three, their extremes in two; the last step carries the rescaling.
+    assert len(forward(L.RandomSaturation(0.2))) == plain + 5
+    assert len(forward(L.RandomHue(0.2))) == plain + 7
 
 
 CHAIN: tuple[Callable[[], L.Layer], ...] = (
@@ -277,6 +374,43 @@ def test_gradients_flow_back_through_movements() -> None:
     assert torch.autograd.gradcheck(run, (x, *net.parameters()), fast_mode=True)
 
 
+STEEP: tuple[Callable[[], L.Layer], ...] = (
+    lambda: L.RandomSaturation(0.7, (0, 9)),
+    lambda: L.RandomSaturation(0.7, (-9, 9)),
+    lambda: L.RandomHue(0.7, (-9, 9)),
+    lambda: L.RandomColorJitter((-9, 9), 0.1, 0.2, (0.2, 0.7), 0.3),
+    lambda: L.Solarization(0.3, 0.5, (-9, 9)),
+    lambda: L.RandomGaussianBlur((0.5, 1), (3, 1), value_range=(-9, 9)),
+    lambda: L.AutoContrast((-9, 9)),
+)
+
+
+@pytest.mark.parametrize("make", STEEP)
+def test_gradients_flow_back_through_colours(make: Callable[[], L.Layer]) -> None:
+    image = cl.Input((4, 3, 2))
+    h = make()(L.Conv2D(3, 2, padding="same")(image))
+    net = cl.compile(cl.Model(image, h), device="cpu", dtype="float64").train()
+
+    def run(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        result: torch.Tensor = net(x)
+        return result
+
+    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (x, *net.parameters()), fast_mode=True)
+
+
+def test_nothing_before_a_posterization_learns() -> None:
+    image = cl.Input((4, 3, 2))
+    h = L.Conv2D(3, 2, name="before")(image)
+    model = cl.Model(image, L.Conv2D(1, 1)(L.RandomPosterization(3, (-9, 9))(h)))
+    net = cl.compile(model, device="cpu").train()
+    net(torch.rand(2, 4, 3, 2)).sum().backward()
+    moved = {name for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert moved
+    assert not any("before" in name for name in moved)
+
+
 def test_emitted_kernels_train_as_torch_s_operators_do() -> None:
     x, y = torch.rand(3, 6, 5, 3), torch.rand(3, 2)
 
@@ -285,7 +419,8 @@ def test_emitted_kernels_train_as_torch_s_operators_do() -> None:
         h = L.Conv2D(3, 2, padding="same")(image)
         colours = (L.RandomContrast(0.3, (-9, 9)), L.RandomColorDegeneration(0.5, (-9, 9)))
         more = (L.RandomErasing(1.0, fill_value=0.1), L.RandomSharpness(0.9, (-9, 9)))
-        for layer in (*colours, *more, *(make() for make in CHAIN)):
+        steep = (STEEP[i]() for i in (3, 4, 5))
+        for layer in (*colours, *more, *steep, *(make() for make in CHAIN)):
             h = layer(h)
         model = cl.Model(image, L.Dense(2)(L.Flatten()(h)))
         model.set_weights(
@@ -323,6 +458,7 @@ LAYERS: list[Callable[[], L.Layer]] = [
     lambda: L.RandomSaturation(0.2),
     lambda: L.RandomHue((0.1, 0.2)),
     lambda: L.RandomColorJitter(contrast_factor=0.2),
+    lambda: L.AutoContrast((0, 1)),
     lambda: L.RandomGaussianBlur(sigma=0.5),
     lambda: L.RandomElasticTransform(),
     lambda: L.Solarization(0.1, 0.2),
@@ -355,9 +491,7 @@ def test_keras_opens_what_we_save(tmp_path: Path) -> None:
     for mine, other in zip(again.get_weights(), model.get_weights(), strict=True):
         assert np.array_equal(np.asarray(mine), np.asarray(other))
     reread = cl.loads(theirs.to_json())  # with training=True at every call, as Keras writes it
-    assert [type(layer) for layer in reread.layers] == [
-        type(layer) for layer in model.layers
-    ]
+    assert [type(layer) for layer in reread.layers] == [type(layer) for layer in model.layers]
 
 
 def test_training_true_is_accepted_of_image_layers_only() -> None:
@@ -427,6 +561,30 @@ def test_training_true_is_accepted_of_image_layers_only() -> None:
         (
             lambda: L.RandomErasing(fill_value=(1, 2, 3))(cl.Input((4, 4, 2))),
             "RandomErasing 'r': fill_value has 3 values for 2 channels",
+        ),
+        (
+            lambda: L.RandomPosterization(2.5),
+            "RandomPosterization 'r': factor must be a whole number from 1 to 8 or a pair of them, got 2.5",
+        ),
+        (
+            lambda: L.RandomPosterization(3, (1, 1))(cl.Input((4, 4, 3))),
+            "RandomPosterization 'r': value_range (1.0, 1.0) holds no two values",
+        ),
+        (
+            lambda: L.RandomGaussianBlur(1.0, 99999),
+            "RandomGaussianBlur 'r': kernel_size must be odd and at most 255, got 99999",
+        ),
+        (
+            lambda: L.RandomGaussianBlur(1.0, (3, 4)),
+            "RandomGaussianBlur 'r': kernel_size must be odd and at most 255, got (3, 4)",
+        ),
+        (
+            lambda: L.RandomColorJitter(hue_factor=0.1)(cl.Input((4, 4, 1))),
+            "RandomColorJitter 'r': takes images of 3 channels, found 1",
+        ),
+        (
+            lambda: L.Solarization(0.1, (0.2, 1.5)),
+            "Solarization 'r': threshold_factor must be a number in [0, 1] or a pair of them, got (0.2, 1.5)",
         ),
         (
             lambda: L.RandomFlip()(cl.Input((4, 4))),

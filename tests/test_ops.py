@@ -26,7 +26,7 @@ def not_differentiated(op: Op) -> set[str]:
         return {"x3", "x4"}
     if isinstance(op, ops.Resize):
         return {"x1", "x2"}
-    if isinstance(op, ops.Step):
+    if isinstance(op, ops.Step | ops.Floor):
         return {"x0"}
     return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo, ops.InTraining, ops.Warp)) else set()
 

@@ -50,6 +50,42 @@ def test_moments(distribution: str, of: tuple[float, float], mean: float, deviat
     near(first[1:] * first[:-1], 0.0, deviation**2)  # and so are samples
 
 
+def test_odds_signs_and_powers() -> None:
+    odds = ops.Random((N,), "odds", (-0.2, 0.8), dtype="float64").draw(MANY, CPU)
+    near(odds / (1 + odds), 0.3, 1 / math.sqrt(12))
+    assert -1 / 6 <= odds.min() < -0.16
+    assert 3.9 < odds.max() <= 4
+    for dtype in ("float32", "float16", "bfloat16"):
+        assert ops.Random((N,), "odds", (1.0, 1.0), dtype=dtype).draw(9, CPU).isfinite().all()
+    turned = ops.Random((N,), "uniform either way", (1.0, 3.0)).draw(MANY, CPU)
+    near(turned.sign(), 0.0, 1.0)
+    near(turned.abs(), 2.0, 2 / math.sqrt(12))
+    values, counts = ops.Random((N,), "power of two", (1.0, 3.0)).draw(MANY, CPU).unique(return_counts=True)
+    assert values.tolist() == [2, 4, 8]
+    assert (counts / MANY - 1 / 3).abs().max() < 5 * math.sqrt(2 / 9 / MANY)
+
+
+def test_blurs_are_normal_densities() -> None:
+    """The ratio of neighbouring weights tells the deviation of each axis."""
+    source = ops.RandomBlur((5, 7), 2, (0.5, 0.9), "float64")
+    deviations = []
+    for _ in range(400):
+        kernel = source.draw(3, CPU)
+        assert torch.equal(kernel[..., 0], kernel[..., 1])
+        assert kernel[..., 0].sum().item() == pytest.approx(1)
+        weights = kernel[:, :, 0, 0]
+        torch.testing.assert_close(weights, weights.sum(1, keepdim=True) * weights.sum(0))
+        drop = (weights[2, 3] / torch.stack([weights[1, 3], weights[2, 2]])).log()
+        deviations.append((0.5 / drop).sqrt())
+    found = torch.stack(deviations)
+    assert 0.5 <= found.min() < 0.51
+    assert 0.89 < found.max() <= 0.9 + 1e-5
+    near(found[:, 0], 0.7, 0.4 / math.sqrt(12))
+    near((found[:, 0] - 0.7) * (found[:, 1] - 0.7), 0.0, 0.16 / 12)
+    still = ops.RandomBlur((3, 3), 1, (0.0, 0.0)).draw(1, CPU)
+    assert still.flatten().tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
 def test_shared_axes_have_one_draw() -> None:
     drawn = ops.Random((N, 3, 4, 5), "normal", (0.0, 1.0), (1, 2), "float64").draw(2, CPU)
     assert drawn.dtype == torch.float64
@@ -60,7 +96,7 @@ def test_shared_axes_have_one_draw() -> None:
 
 def test_a_seed_makes_draws_repeatable() -> None:
     turned = ops.RandomTransform((5, 6), "rotation", (-0.1, 0.1))
-    sources = (ops.Random((N, 4)), ops.RandomBox((5, 6)), turned)
+    sources = (ops.Random((N, 4)), ops.RandomBox((5, 6)), ops.RandomBlur((5, 6), 4), turned)
     for source in sources:
         torch.manual_seed(0)
         first, other = source.draw(8, CPU), source.draw(8, CPU)
@@ -230,13 +266,13 @@ def test_gradients_flow_through_the_noise_that_was_drawn() -> None:
 
 def test_a_training_that_is_refused_is_refused_at_the_first_step() -> None:
     image = cl.Input((4, 4, 3))
-    net = cl.compile(cl.Model(image, L.RandomHue(0.2, name="hue")(image)), device="cpu")
+    net = cl.compile(cl.Model(image, L.RandomElasticTransform(name="bent")(image)), device="cpu")
     x = torch.rand(1, 4, 4, 3)
     assert torch.equal(net(x), x)
     net.train()
     with pytest.raises(CompileError) as caught:
         net(x)
     assert str(caught.value) == (
-        "RandomHue 'hue': augments images in training, which ConvLoom does not do; leave the layer out to "
-        "train, or augment the data before. In inference it hands images on"
+        "RandomElasticTransform 'bent': augments images in training, which ConvLoom does not do; leave the "
+        "layer out to train, or augment the data before. In inference it hands images on"
     )

@@ -25,6 +25,7 @@ from .colour import (
     RandomColorDegeneration,
     RandomContrast,
     RandomErasing,
+    RandomGaussianBlur,
     RandomGrayscale,
     RandomInvert,
     RandomSharpness,
@@ -33,7 +34,9 @@ from .conv import Conv1D, Conv2D, Conv3D
 from .core import Dense, Flatten, InputLayer, Permute, Rescaling, Reshape
 from .dot import Dot
 from .einsum import EinsumDense
+from .hue import RandomColorJitter, RandomHue, RandomSaturation
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
+from .levels import AutoContrast, RandomPosterization, Solarization
 from .masking import Masking
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .noise import (
@@ -71,19 +74,7 @@ from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadd
 from .spectral import SpectralNormalization
 from .standardization import Normalization
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
-from .untrained import (
-    AugMix,
-    CutMix,
-    MixUp,
-    RandAugment,
-    RandomColorJitter,
-    RandomElasticTransform,
-    RandomGaussianBlur,
-    RandomHue,
-    RandomPosterization,
-    RandomSaturation,
-    Solarization,
-)
+from .untrained import AugMix, CutMix, MixUp, RandAugment, RandomElasticTransform
 
 __all__ = [
     "DECLARATIONS",
@@ -101,6 +92,7 @@ __all__ = [
     "AlphaDropout",
     "Attention",
     "AugMix",
+    "AutoContrast",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",

@@ -6,8 +6,10 @@ value_range: the least and the largest value that the images have; results are c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...graph import ops
+from ...graph.errors import ShapeError
 from .. import fields as f
 from .. import ranges as r
 from ..lowering import Builder
@@ -135,6 +137,43 @@ class RandomSharpness(_Augmentation):
         part = per_sample(b, x, "uniform", ((1 - 2 * upper) * 9 / 13, (1 - 2 * lower) * 9 / 13))
         change = b.add(ops.Multiply(), away, part, suffix="change")
         return clipped(b, b.add(ops.Add(), x, change, suffix="sharper"), r.value_range(self.value_range))
+
+
+WIDEST_BLUR = 255
+
+
+def _odd(value: Any) -> tuple[int, int]:
+    """An odd number, or two -> two."""
+    size: tuple[int, int] = f.pair(value)
+    if any(n % 2 == 0 or n > WIDEST_BLUR for n in size):
+        raise ShapeError(f"must be odd and at most {WIDEST_BLUR}, got {value!r}")
+    return size
+
+
+class RandomGaussianBlur(_Augmentation):
+    """Blurred, with the probability `factor` or one drawn from it; zeros lie outside.
+
+    kernel_size: an odd number of pixels, or (across, down). sigma: standard deviations of the weights across
+    and down, drawn for each batch; one number stands for (0, number).
+    """
+
+    factor: Factor = f.option(r.factor(0, 1), default=1.0)
+    kernel_size: int | tuple[int, int] = f.option(_odd, default=3)
+    sigma: Factor = f.option(r.factor(0, 1), default=1.0)
+    value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))
+    seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    def augment(self, b: Builder, x: str) -> str:
+        """x + chosen * (blurred - x)."""
+        kind, (columns, rows) = b.type(x), _odd(self.kernel_size)
+        source = ops.RandomBlur((rows, columns), kind.channels, r.ends(self.sigma), kind.dtype)
+        down, across = rows // 2, columns // 2
+        op = ops.Conv2D(padding=((down, down), (across, across)), groups=kind.channels)
+        blurred = b.add(op, x, b.add(source, suffix="kernel"), suffix="blurred")
+        change = b.add(ops.Subtract(), blurred, x, suffix="change")
+        chosen = per_sample(b, x, "bernoulli", (r.mean(self.factor), 1.0), suffix="chosen")
+        change = b.add(ops.Multiply(), change, chosen, suffix="changed")
+        return clipped(b, b.add(ops.Add(), x, change, suffix="softer"), r.value_range(self.value_range))
 
 
 class RandomErasing(_Augmentation):

@@ -6,6 +6,9 @@ from ...graph import ops
 from ...graph.types import BATCH, Dim
 from ..lowering import Builder
 
+LEAST = 1e-7
+"""What stands for a difference of 0 where something is divided by it."""
+
 
 def in_training(b: Builder, x: str, trained: str) -> str:
     """x in inference, `trained` in training; the node is called after the layer."""

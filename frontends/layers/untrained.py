@@ -5,9 +5,6 @@ each would need:
 
 | layer | needs |
 |---|---|
-| RandomPosterization, Solarization | rounding and comparison in kernels |
-| RandomSaturation, RandomHue, RandomColorJitter | colours as hue, saturation and value |
-| RandomGaussianBlur | a convolution with a drawn kernel |
 | RandomElasticTransform | a field of shifts |
 | MixUp, CutMix | other images of the batch, and their labels |
 | RandAugment, AugMix | the above, in a drawn order |
@@ -36,60 +33,6 @@ class _Untrained(_Augmentation):
 
 def _as_is(default: Any) -> Any:
     return f.option(f.plain, default=default)
-
-
-class RandomPosterization(_Untrained):
-    """Fewer bits a colour."""
-
-    factor: Any = f.option(f.plain)
-    value_range: Any = _as_is((0, 255))
-    seed: Any = _as_is(None)
-
-
-class RandomSaturation(_Untrained):
-    """More or less colour."""
-
-    factor: Any = f.option(f.plain)
-    value_range: Any = _as_is((0, 255))
-    seed: Any = _as_is(None)
-
-
-class RandomHue(_Untrained):
-    """Other colours."""
-
-    factor: Any = f.option(f.plain)
-    value_range: Any = _as_is((0, 255))
-    seed: Any = _as_is(None)
-
-
-class RandomColorJitter(_Untrained):
-    """Brightness, contrast, saturation and hue one after another."""
-
-    value_range: Any = _as_is((0, 255))
-    brightness_factor: Any = _as_is(None)
-    contrast_factor: Any = _as_is(None)
-    saturation_factor: Any = _as_is(None)
-    hue_factor: Any = _as_is(None)
-    seed: Any = _as_is(None)
-
-
-class Solarization(_Untrained):
-    """Values above a threshold inverted."""
-
-    addition_factor: Any = _as_is(0.0)
-    threshold_factor: Any = _as_is(0.0)
-    value_range: Any = _as_is((0, 255))
-    seed: Any = _as_is(None)
-
-
-class RandomGaussianBlur(_Untrained):
-    """Blurred."""
-
-    factor: Any = _as_is(1.0)
-    kernel_size: Any = _as_is(3)
-    sigma: Any = _as_is(1.0)
-    value_range: Any = _as_is((0, 255))
-    seed: Any = _as_is(None)
 
 
 class RandomElasticTransform(_Untrained):

@@ -53,6 +53,7 @@ from .pointwise import (
     Cast,
     Divide,
     ExtremumGrad,
+    Floor,
     Maximum,
     Minimum,
     Multiply,
@@ -64,7 +65,7 @@ from .pointwise import (
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
-from .random import Drawn, InTraining, Random, RandomBox, RandomTransform
+from .random import Drawn, InTraining, Random, RandomBlur, RandomBox, RandomTransform
 from .reduction import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
@@ -113,6 +114,7 @@ __all__ = [
     "Exp",
     "ExtremumGrad",
     "Flip",
+    "Floor",
     "Gelu",
     "GeneralRelu",
     "HardShrink",
@@ -141,6 +143,7 @@ __all__ = [
     "Prelu",
     "PreluGrad",
     "Random",
+    "RandomBlur",
     "RandomBox",
     "RandomTransform",
     "Reduce",

@@ -202,6 +202,19 @@ class Step(_Pointwise):
 
 
 @dataclass(frozen=True)
+class Floor(_Pointwise):
+    """The largest whole number that is not above x; no gradient passes."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.floor(inputs[0])
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [None]
+
+
+@dataclass(frozen=True)
 class RsqrtPlus(_Pointwise):
     """1 / sqrt(x + epsilon), the scale of a normalisation."""
 

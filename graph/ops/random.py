@@ -65,10 +65,28 @@ def _two_values(x: torch.Tensor, probability: float, value: float) -> None:
     x.bernoulli_(probability).mul_(value)
 
 
+def _odds(x: torch.Tensor, low: float, high: float) -> None:
+    """Odds u / (1 - u) of uniform numbers u; those of 1 are large, but finite."""
+    u = torch.empty_like(x, dtype=torch.float64).uniform_(low, high)
+    x.copy_((u / (1 - u + 1e-7)).clamp_(max=torch.finfo(x.dtype).max))
+
+
+def _power_of_two(x: torch.Tensor, low: float, high: float) -> None:
+    """2 to the power of a whole number, each from low to high as likely."""
+    x.random_(int(low), int(high) + 1).exp2_()
+
+
+def _either_way(x: torch.Tensor, low: float, high: float) -> None:
+    x.uniform_(low, high).mul_(torch.empty_like(x).bernoulli_(0.5).mul_(2).sub_(1))
+
+
 DISTRIBUTIONS: dict[str, Callable[..., object]] = {
     "bernoulli": _two_values,
     "normal": torch.Tensor.normal_,
+    "odds": _odds,
+    "power of two": _power_of_two,
     "uniform": torch.Tensor.uniform_,
+    "uniform either way": _either_way,
 }
 """Name -> what fills a tensor with independent draws, given the two numbers of `Random.of`."""
 
@@ -78,7 +96,8 @@ class Random(Drawn):
     """Independent numbers.
 
     of: bernoulli (probability, value): `value` with that probability, else 0; normal (mean, standard
-    deviation); uniform (low, high). shared: axes along which one draw holds for all places.
+    deviation); uniform (low, high), either way: times 1 or -1; odds u / (1 - u) of a uniform u; a power of
+    two with a whole exponent from low to high. shared: axes along which one draw holds for all places.
     """
 
     shape: tuple[Dim, ...] = (BATCH,)
@@ -99,6 +118,33 @@ class Random(Drawn):
         values = torch.empty(drawn, dtype=DTYPES[self.dtype], device=device)
         DISTRIBUTIONS[self.distribution](values, *self.of)
         return values.expand(size).contiguous()
+
+
+@dataclass(frozen=True)
+class RandomBlur(Drawn):
+    """The kernel (height, width, 1, channels) of a depthwise convolution that blurs, one for the batch.
+
+    A product of normal densities along both axes, its sum 1. sigma: range of their standard deviations, each
+    drawn for itself.
+    """
+
+    size: Pair = (3, 3)
+    channels: int = 1
+    sigma: tuple[float, float] = (0.0, 1.0)
+    dtype: str = "float32"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return TensorType((*self.size, 1, self.channels), self.dtype)
+
+    def draw(self, batch: int, device: torch.device) -> torch.Tensor:
+        rows, columns = (self._density(n, device) for n in self.size)
+        kernel = (rows[:, None] * columns).to(DTYPES[self.dtype])
+        return kernel[..., None, None].expand(self.infer().size()).contiguous()
+
+    def _density(self, count: int, device: torch.device) -> torch.Tensor:
+        """Along one axis, in float64."""
+        place = torch.arange(count, dtype=torch.float64, device=device) - (count - 1) / 2
+        return torch.softmax(-0.5 * (place / (uniform(place[:1], *self.sigma) + 1e-6)) ** 2, 0)
 
 
 @dataclass(frozen=True)

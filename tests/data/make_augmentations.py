@@ -5,7 +5,8 @@
 A range such as (0.2, 0.2) fixes the number that is drawn. For a case ``c`` of ``augmentations.npz``:
 ``c/json`` (bytes of the model's JSON), ``c/x`` and ``c/y``. Beside them images under given transforms
 (``warp.<interpolation>.<fill mode>/y``) and movements of their corners (``perspective.<interpolation>/y``).
-Keras's torch backend has neither "reflect" nor "wrap".
+What is drawn for each image is given in ``DRAWN``: ``drawn.<c>/x``, ``/y``, and ``/draws``, the numbers that
+ConvLoom would draw, in the order of its sources. Keras's torch backend has neither "reflect" nor "wrap".
 """
 
 from __future__ import annotations
@@ -48,7 +49,43 @@ CASES: dict[str, Any] = {
     "sharpness": L.RandomSharpness((0.9, 0.9), value_range=(-2, 2)),
     "sharpness.less": L.RandomSharpness((0.1, 0.1), value_range=(-2, 2), data_format="channels_first"),
     "erasing": L.RandomErasing((1.0, 1.0), scale=(1.0, 1.0), fill_value=7.0, value_range=(0, 1)),
+    "saturation": L.RandomSaturation((0.7, 0.7), value_range=(0, 1)),
+    "saturation.255": L.RandomSaturation((0.6, 0.6)),
+    "saturation.grey": L.RandomSaturation((-0.3, -0.3), value_range=(0, 1)),
+    "saturation.inverse": L.RandomSaturation((-0.3, -0.3), value_range=(-1, 1)),
+    "saturation.first": L.RandomSaturation((0.3, 0.3), value_range=(-1, 1), data_format="channels_first"),
+    "hue.none": L.RandomHue((0.0, 0.0), value_range=(-2, 2)),
+    "hue.half": L.RandomHue((1.0, 1.0), value_range=(0, 1)),
+    "hue.first": L.RandomHue((1.0, 1.0), value_range=(-3, 3), data_format="channels_first"),
+    "jitter": L.RandomColorJitter((-2, 2), (0.1, 0.1), (-0.3, 0.3), (0.4, 0.4), (1.0, 1.0)),
+    "posterization": L.RandomPosterization((3, 3), value_range=(-2, 2)),
+    "posterization.one": L.RandomPosterization(1, value_range=(0, 1)),
+    "solarization": L.Solarization(value_range=(-2, 2)),
+    "blur": L.RandomGaussianBlur((1.0, 1.0), (3, 5), (0.7, 0.7), (-2, 2)),
+    "blur.first": L.RandomGaussianBlur((1.0, 1.0), 3, (0.4, 0.4), (-2, 2), data_format="channels_first"),
+    "blur.never": L.RandomGaussianBlur((0.0, 0.0), value_range=(-9, 9)),
 }
+FIRST = np.array([0.13, 0.5, 0.86], np.float32)
+SECOND = np.array([0.4, 0.35, 0.1], np.float32)
+DRAWN: dict[str, Any] = {
+    "hue": (
+        L.RandomHue(1.0, value_range=(-2, 2)),
+        {"factor": FIRST * [0.5, -0.5, -0.5]},
+        [FIRST * [3, -3, -3]],
+    ),
+    "saturation": (L.RandomSaturation((0.0, 1.0), value_range=(-2, 2)), {"factor": FIRST}, [FIRST]),
+    "posterization": (
+        L.RandomPosterization(8, value_range=(-2, 2)),
+        {"shift_factor": np.array([1, 4, 7], np.uint8)},
+        [[2.0, 16.0, 128.0]],
+    ),
+    "solarization": (
+        L.Solarization(0.5, 0.9, value_range=(-2, 2)),
+        {"additions": 255 * SECOND[:, None, None, None], "thresholds": 255 * FIRST[:, None, None, None]},
+        [4 * SECOND, 4 * FIRST - 2],
+    ),
+}
+"""Name -> layer, what Keras draws, and the same as ConvLoom draws it."""
 SHAPES = {"first": (3, 6, 7), "less": (3, 6, 7)}
 
 
@@ -61,6 +98,15 @@ def main() -> None:
         stored[f"{name}/json"] = np.frombuffer(model.to_json().encode(), np.uint8)
         stored[f"{name}/x"] = random.standard_normal((2, *image.shape[1:]), np.float32)
         stored[f"{name}/y"] = np.asarray(model(stored[f"{name}/x"], training=True))
+    for name, (layer, drawn, draws) in DRAWN.items():
+        random = np.random.default_rng(zlib.crc32(name.encode()))
+        image = keras.Input((6, 7, 3))
+        stored[f"drawn.{name}/model"] = np.frombuffer(
+            keras.Model(image, layer(image)).to_json().encode(), np.uint8
+        )
+        stored[f"drawn.{name}/x"] = random.standard_normal((3, 6, 7, 3), np.float32)
+        stored[f"drawn.{name}/y"] = np.asarray(layer.transform_images(stored[f"drawn.{name}/x"], drawn))
+        stored[f"drawn.{name}/draws"] = np.array(draws, np.float32)
     random = np.random.default_rng(7)
     x = random.standard_normal((4, 6, 7, 2), np.float32)
     spread = np.array([0.6, 0.5, 4, 0.5, 0.6, 4, 0, 0])

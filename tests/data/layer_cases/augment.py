@@ -1,4 +1,4 @@
-"""Layers that are random in training: in inference they are the identity, whatever their arguments."""
+"""Augmentations and noise: in inference the identity, whatever their arguments, but for AutoContrast."""
 
 from __future__ import annotations
 
@@ -48,4 +48,7 @@ CASES = {
     "cut_mix": (L.CutMix(0.3), IMAGE),
     "rand_augment": (L.RandAugment(), IMAGE),
     "aug_mix": (L.AugMix(), IMAGE),
+    "auto_contrast": (L.AutoContrast(), IMAGE),
+    "auto_contrast_range": (L.AutoContrast(value_range=(-1, 1)), IMAGE),
+    "auto_contrast_first": (L.AutoContrast(data_format="channels_first"), (3, 5, 4)),
 }
