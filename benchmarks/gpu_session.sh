@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED=1
 
 { nvidia-smi || rocm-smi; } >"$folder/gpu.txt" 2>&1
 
-timeout 240 "$python" -m pytest -m gpu -q --durations=10 >"$folder/tests.txt" 2>&1
+timeout 240 "$python" -m pytest -m "gpu and not slow" -q --durations=10 >"$folder/tests.txt" 2>&1
 tests=$?
 tail -n 15 "$folder/tests.txt"
 

@@ -46,11 +46,11 @@ def loaded(case: str) -> cl.Model:
 
 def check(case: str, network: cl.CompiledNetwork) -> None:
     with torch.no_grad():
-        result = network(*map(torch.from_numpy, numbered(case, "x")))
+        result = network(*(torch.from_numpy(x).to(network.options.device) for x in numbered(case, "x")))
     results = result if isinstance(result, tuple) else (result,)
     for found, expected in zip(results, numbered(case, "y"), strict=True):
         assert tuple(found.shape) == expected.shape
-        assert np.abs(found.numpy() - expected).max() <= RELATIVE * np.abs(expected).max()
+        assert np.abs(found.cpu().numpy() - expected).max() <= RELATIVE * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -67,6 +67,15 @@ def test_on_aten(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_in_emitted_kernels(case: str) -> None:
     check(case, cl.compile(loaded(case), device="cpu", backend="triton"))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_on_a_gpu(case: str) -> None:
+    check(case, cl.compile(loaded(case), device="cuda", backend="triton"))
 
 
 def test_a_layer_of_the_applications_is_refused_from_another_module() -> None:
