@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import triton.language as tl
 from triton import knobs
 from triton.runtime import interpreter
@@ -47,7 +48,8 @@ class InterpretedKernel(InterpretedFunction):
 
     def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         """Launch over `grid`; raises CompileError with the kernel's name and line if the kernel fails."""
-        with interpreting():
+        # Masked lanes divide 0 by 0, which a GPU does in silence.
+        with interpreting(), np.errstate(divide="ignore", invalid="ignore"):
             try:
                 return super().run(*args, grid=grid, warmup=warmup, **kwargs)
             except InterpreterError as error:

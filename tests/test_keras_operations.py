@@ -90,7 +90,7 @@ def test_operations_are_called_like_layers() -> None:
     first, *rest = OPERATIONS["Split"](3, axis=2)(joined)
     assert [part.shape for part in (joined, first, *rest)] == [(None, 4, 6, 6), *[(None, 4, 2, 6)] * 3]
     assert type(joined.node.block).__name__ == "Concatenate"
-    assert joined.node.block.name == "concatenate"
+    assert joined.node.block.name.startswith("concatenate")  # numbered on where other tests made some
 
 
 # -- files of Keras 3 ----------------------------------------------------------------------------------------

@@ -39,9 +39,26 @@ def resources(found: list[Kernel], target: str) -> list[tuple[Kernel, Resources]
     return [(kernel, report) for (kernel, _), report in zip(requests, reports, strict=True)]
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+EVERY = [
+    (target, dtype, training)
+    for target in ("sm_80", "sm_90", "gfx942")
+    for dtype in ("float32", "bfloat16")
+    for training in (False, True)
+]
+QUICK = (
+    ("sm_80", "float32", False),
+    ("sm_90", "bfloat16", False),
+    ("sm_90", "bfloat16", True),
+    ("sm_90", "float32", True),
+    ("gfx942", "bfloat16", True),
+)
+"""Each target, dtype and mode once at least; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "training"),
+    [pytest.param(*way, marks=() if way in QUICK else pytest.mark.slow) for way in EVERY],
+)
 def test_no_kernel_of_lenet_spills(target: str, dtype: str, training: bool) -> None:
     for kernel, report in resources(kernels(dtype, training, target), target):
         assert report.error is None, f"{kernel.name}: {report.error}"
