@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,15 @@ class CompiledNetwork(torch.nn.Module):
         # A tensor made in inference mode counts no writes and cannot be trained.
         with torch.inference_mode(False):
             return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledNetwork:
+        """Weights of its own over the same graph, as torch's averages of weights need them; new plans."""
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        twin._parameters = copy.deepcopy(self._parameters, memo)
+        twin._buffers = copy.deepcopy(self._buffers, memo)
+        twin._plans, twin._twins = {}, {}
+        return twin
 
     # -- calling ----------
     def forward(self, *inputs: Any) -> Any:

@@ -209,6 +209,23 @@ def test_loss_step_equals_torch() -> None:
         torch.testing.assert_close(found[name], p.grad)
 
 
+def test_a_copy_has_weights_of_its_own() -> None:
+    """What torch.optim.swa_utils does to a network."""
+    model = randomised(small_lenet())
+    net = compile(model, backend="aten")
+    x = batch(model)
+    average = torch.optim.swa_utils.AveragedModel(net)
+    before = net(x)
+    torch.testing.assert_close(average(x), before, rtol=0, atol=0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.5)
+    torch.testing.assert_close(average(x), before, rtol=0, atol=0)
+    assert not torch.allclose(net(x), before)
+    average.update_parameters(net)
+    assert not torch.allclose(average(x), before)
+
+
 def test_any_batch_size_without_compiling_anew() -> None:
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
