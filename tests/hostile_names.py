@@ -137,3 +137,10 @@ def deep_attribute(folder: Path) -> Path:
     with h5py.File(folder / "net.h5", "w") as file:
         file.attrs["model_config"] = "[" * 10_000 + "]" * 10_000
     return folder / "net.h5"
+
+describe(
+    "a terminal escape among open axes",
+    "ShapeError",
+    r"leaves axes open; give them a size: input_shape=\(224, 4, 224\)",
+    functional(entry(None, 4, "\x1b[31m"), layer("ReLU", "r", called("x"))),
+)

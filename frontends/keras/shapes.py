@@ -117,7 +117,8 @@ def input_layer(entry: LayerSpec, wanted: Shape | None, resizing: bool = False) 
     saved = batch_shape(entry)
     sample = saved[1:]
     if wanted is None and None in sample:
-        example = ", ".join("224" if n is None else str(n) for n in sample)
+        # What is no size is refused when the layer is made; here it must not reach the text.
+        example = ", ".join(str(n) if isinstance(n, int) else "224" for n in sample)
         name = f"input {shown(entry.name)}" if entry.name else "the input"
         raise ShapeError(
             f"{entry.place}: {name} has the shape {_shown(saved)}, which leaves axes open; give them a size: "
