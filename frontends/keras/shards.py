@@ -56,16 +56,29 @@ class OneFile(Store):
 
     def __init__(self, file: h5py.File, label: str) -> None:
         self._file, self._label = file, label
+        self._path = ""
+        self._group: Any = None
 
     def find(self, path: str) -> Any:
-        return child(self._file, path, self._label)
+        above, _, name = path.rpartition("/")
+        group = self._opened(above)
+        if isinstance(group, h5py.Group) and isinstance(group.get(name, getlink=True), h5py.HardLink):
+            return group[name]
+        return child(self._file, path, self._label)  # which says what is there instead
 
     def count(self, path: str) -> int:
-        group = child(self._file, path, self._label)
+        group = self._opened(path)
         return len(group) if isinstance(group, h5py.Group) else 0
 
     def has_group(self, path: str) -> bool:
-        return isinstance(child(self._file, path, self._label), h5py.Group)
+        return isinstance(self._opened(path), h5py.Group)
+
+    def _opened(self, path: str) -> Any:
+        """The object at a path; the last one is kept, for the variables of a layer are asked for in turn."""
+        if path != self._path:
+            self._group = child(self._file, path, self._label)
+            self._path = path
+        return self._group
 
     def has(self, root: str) -> bool:
         return child(self._file, root, self._label) is not None
