@@ -2,9 +2,9 @@
 
     python benchmarks/load_resnet50.py [--repeats 5] [--output load_resnet50.json]
 
-Needs Keras, which the extra `test` has. Keras itself writes the files, with random weights, into a temporary folder. Both
-sides then do the same: read resnet50.json, make the model, read resnet50.weights.h5 into it. They take turns,
-and the least and the median of all rounds are given. The outputs are compared as well.
+Needs Keras, which the extra `test` has. Keras itself writes the files, with random weights, into a temporary
+folder. Both sides then do the same: read resnet50.json, make the model, read resnet50.weights.h5 into it.
+They take turns, and the least and the median of all rounds are given. The outputs are compared as well.
 """
 
 from __future__ import annotations

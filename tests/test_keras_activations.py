@@ -438,6 +438,10 @@ def test_objects_that_may_not_stand_there() -> None:
     shared = {"class_name": "PReLU", "config": {"name": "p"}, "shared_object_id": 7}
     with pytest.raises(UnsupportedLayerError, match=at + "PReLU 'p' shares its weights with another layer's"):
         standing_in_dense(shared)
+    inner = {"class_name": "PReLU", "config": {"name": "p"}}
+    around = {"class_name": "Activation", "config": {"name": "a", "activation": inner}, "shared_object_id": 8}
+    with pytest.raises(UnsupportedLayerError, match=at + "Activation 'a' shares its weights with another"):
+        standing_in_dense(around)
 
 
 @pytest.mark.parametrize(

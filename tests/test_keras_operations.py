@@ -178,6 +178,7 @@ def image_resize(name: str, **config: Any) -> Json:
         (operation("Reshape", "m", "x", newshape=[-1, 7]), "72 elements a sample, the shape (-1, 7)"),
         (operation("Reshape", "m", "x", newshape=[2, 36]), "the first axis must be the batch, -1"),
         (operation("Transpose", "m", "x", axes=None), "leave the batch first, got (3, 2, 1, 0)"),
+        (operation("Transpose", "m", "x", axes=[0, 1, 2, 7]), "axes must be of 0 to 3, got (0, 1, 2, 7)"),
         (operation("Squeeze", "m", "x", axis=1), "axis 1 of float32[N,4,6,3] is not of size 1"),
         (operation("Split", "m", "x", indices_or_sections=4, axis=2), "cannot cut 6 into 4 equal parts"),
         (operation("Split", "m", "x", indices_or_sections=[4, 2], axis=2), "the indices must grow"),

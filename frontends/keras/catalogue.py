@@ -167,12 +167,18 @@ def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:
     if why:
         raise UnsupportedLayerError(f"{place}: {why}")
     layer = declare(inner, depth)
-    if "shared_object_id" in value and key == "activation" and type(layer).weights is not Layer.weights:
+    if "shared_object_id" in value and key == "activation" and _has_weights(layer):
         raise UnsupportedLayerError(
             f"{place}: {layer.label} shares its weights with another layer's activation"
         )
     remember(layer, Written(value, keras_3=spec.written is not None and spec.written.keras_3))
     return layer
+
+
+def _has_weights(layer: Any) -> bool:
+    """Whether a layer, or one that stands as its activation, will have weights."""
+    inner = getattr(layer, "activation", None)
+    return type(layer).weights is not Layer.weights or (isinstance(inner, Layer) and _has_weights(inner))
 
 
 def _plain(value: Any) -> Any:

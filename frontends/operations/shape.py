@@ -250,7 +250,10 @@ class Transpose(_Permutation):
     axes: Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
 
     def order(self, rank: int) -> tuple[int, ...]:
-        return tuple(n % rank for n in self.axes) if self.axes is not None else tuple(reversed(range(rank)))
+        axes = tuple(reversed(range(rank))) if self.axes is None else tuple(self.axes)
+        if any(not -rank <= n < rank for n in axes):
+            raise self.fail(f"axes must be of 0 to {rank - 1}, got {axes}")
+        return tuple(n % rank for n in axes)
 
 
 class Swapaxes(_Permutation):
