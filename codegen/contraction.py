@@ -148,7 +148,7 @@ class Contraction:
         each = (
             f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns in steps of {s.block_k}"
         )
-        parts = [f"{each}, {work.steps(s.block_k)} in all, with {s.warps} warps and {s.stages} stages."]
+        parts = [f"{each}, {work.steps(s.block_k)} in all, with {s.many_warps} and {s.stages} stages."]
         if work.columns % s.block_n:
             parts.append(f"{tiles * s.block_n - work.columns} columns of padding are masked.")
         if tiles > 1 and not work.matrices:

@@ -59,7 +59,7 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
         names,
         summary=_summary(node),
         formula=_formula(names, node),
-        plan=[f"each program writes {used.block_m} neighbouring elements with {used.warps} warps."],
+        plan=[f"each program writes {used.block_m} neighbouring elements with {used.many_warps}."],
         constants={
             "IMAGE": (image, "elements of one image of the result" if batched else "elements of the result"),
             "BLOCK": (used.block_m, "elements a program writes"),

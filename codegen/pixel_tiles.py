@@ -107,6 +107,6 @@ class PixelTile:
     def plan(self, what: str) -> list[str]:
         return [
             f"each program computes {self.schedule.block_m} {what} of {self.schedule.block_n} channels with "
-            f"{self.schedule.warps} warps;",
+            f"{self.schedule.many_warps};",
             "neighbouring threads read neighbouring channels.",
         ]

@@ -135,7 +135,7 @@ def emit_pointwise(region: Region, schedule: Schedule | None = None) -> KernelFi
         summary=f"{title(region)}, element by element.",
         formula=compose(names, region.nodes, {}),
         plan=[
-            f"each program computes {schedule.block_m} neighbouring elements with {schedule.warps} warps;",
+            f"each program computes {schedule.block_m} neighbouring elements with {schedule.many_warps};",
             "every operand is read once and every result written once, so memory's bandwidth is the limit.",
         ],
         constants={

@@ -106,7 +106,7 @@ def emit_resize(region: Region, schedule: Schedule | None = None) -> KernelFile:
         summary=f"{title(region)}.",
         formula=_formula(names, node, axes, after),
         plan=[
-            f"each program computes {used.block_m} neighbouring elements with {used.warps} warps,",
+            f"each program computes {used.block_m} neighbouring elements with {used.many_warps},",
             f"each of up to {counts} elements of the operand; neighbours share them in the cache.",
         ],
         constants={

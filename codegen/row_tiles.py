@@ -129,5 +129,5 @@ class RowTile:
     def plan(self) -> list[str]:
         return [
             f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its "
-            f"registers, with {self.schedule.warps} warps; memory is read once and written once."
+            f"registers, with {self.schedule.many_warps}; memory is read once and written once."
         ]

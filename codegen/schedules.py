@@ -47,10 +47,14 @@ class Schedule:
     chunk: int = 0
     programs: int = 0
 
+    @property
+    def many_warps(self) -> str:
+        """The number of warps in words."""
+        return f"{self.warps} warp{'s' if self.warps > 1 else ''}"
+
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
-        warps = f"{self.warps} warp{'s' if self.warps > 1 else ''}"
-        return f"{self.block_m}x{self.block_n}{depth}, {warps}, {self.stages} stages"
+        return f"{self.block_m}x{self.block_n}{depth}, {self.many_warps}, {self.stages} stages"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
             *_equations(names, region, f"{names.role[source.name]} at T(q, p)"),
             *_meaning(names, op, transform),
         ],
-        plan=[f"each program looks up {used.block_m} neighbouring elements with {used.warps} warps."],
+        plan=[f"each program looks up {used.block_m} neighbouring elements with {used.many_warps}."],
         constants=constants,
         functions=[jit],
         launch=launch,

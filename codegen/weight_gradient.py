@@ -200,7 +200,7 @@ class _WeightGrad:
         return [
             f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
             f"pixels, {s.block_k} a step and {s.chunk} between two looks at whether more are due, with "
-            f"{s.warps} warps and {s.stages} stages.",
+            f"{s.many_warps} and {s.stages} stages.",
             f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the "
             f"same bits on every run.",
         ]
