@@ -186,3 +186,19 @@ def test_a_model_read_as_frozen_is_saved_as_free_once_it_is(tmp_path: Path) -> N
     model.trainable = True
     assert json.loads(model.to_json())["config"]["trainable"] is True
     assert len(keras.models.model_from_json(model.to_json()).trainable_variables) == 2
+
+
+def test_packed_copies_of_frozen_weights_follow_them() -> None:
+    """Weights that stay over the steps of training are packed once, and anew when they are written to."""
+    image = cl.Input((12, 11, 64), name="image")
+    h = L.Conv2D(64, 3, name="body", trainable=False)(image)
+    model = randomised(cl.Model(image, L.Conv2D(3, 1, name="head")(h)))
+    net = cl.compile(model, device="cpu", backend="aten").train()
+    exact = cl.compile(model, device="cpu", backend="aten", fuse=False).train()
+    x = torch.randn(2, 12, 11, 64)
+    for _ in range(2):
+        torch.testing.assert_close(net(x), exact.eval()(x), rtol=1e-4, atol=1e-4)
+    for each in (net, exact):
+        with torch.no_grad():
+            each.state_dict()["body/kernel"].mul_(-2.0)
+    torch.testing.assert_close(net(x), exact(x), rtol=1e-4, atol=1e-4)

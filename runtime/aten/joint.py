@@ -65,7 +65,7 @@ def _residual(region: Region, node: Node) -> tuple[Node, str] | None:
     return (reader, other) if region.graph[other].type.shape == node.type.shape else None
 
 
-def _convolution(region: Region, node: Node, inference: bool) -> Step | None:
+def _convolution(region: Region, node: Node, remember: bool) -> Step | None:
     """activation(conv(x, w) + bias + residual), where those follow."""
     op = node.op
     assert isinstance(op, Conv2D)
@@ -84,16 +84,16 @@ def _convolution(region: Region, node: Node, inference: bool) -> Step | None:
         activation.op if activation else None,
         with_bias=len(node.inputs) > 2,
         with_residual=residual is not None,
-        remember=inference,
+        remember=remember,
     )
     return Step(run, tuple(reads), (last.name,), last.name, tuple(covers))
 
 
-def _product(region: Region, node: Node, inference: bool) -> Step | None:
+def _product(region: Region, node: Node, remember: bool) -> Step | None:
     """activation(x @ w + bias), where one follows."""
     activation = _activation_of(region, node)
     last = activation or node
-    run = Product(activation.op if activation else None, with_bias=len(node.inputs) > 2, remember=inference)
+    run = Product(activation.op if activation else None, with_bias=len(node.inputs) > 2, remember=remember)
     covers = (node.name,) if activation is None else (node.name, activation.name)
     return Step(run, node.inputs, (last.name,), last.name, covers)
 
@@ -103,7 +103,7 @@ def _activation_of(region: Region, node: Node) -> Node | None:
     return reader if reader is not None and isinstance(reader.op, Activation) else None
 
 
-def _pool_and_index(region: Region, node: Node, inference: bool) -> Step | None:
+def _pool_and_index(region: Region, node: Node, remember: bool) -> Step | None:
     op = node.op
     assert isinstance(op, MaxPool2D)
     for other in region.nodes:
@@ -115,7 +115,7 @@ def _pool_and_index(region: Region, node: Node, inference: bool) -> Step | None:
     return None
 
 
-def _weight_and_bias_grad(region: Region, node: Node, inference: bool) -> Step | None:
+def _weight_and_bias_grad(region: Region, node: Node, remember: bool) -> Step | None:
     op = node.op
     assert isinstance(op, Conv2DWeightGrad)
     dy = node.inputs[1]
@@ -129,7 +129,7 @@ def _weight_and_bias_grad(region: Region, node: Node, inference: bool) -> Step |
     return None
 
 
-def _variance(region: Region, node: Node, inference: bool) -> Step | None:
+def _variance(region: Region, node: Node, remember: bool) -> Step | None:
     """mean((x - mean(x))^2) for each channel."""
     x, mean = (region.graph[name] for name in node.inputs)
     square = _only_reader(region, node)
@@ -141,7 +141,7 @@ def _variance(region: Region, node: Node, inference: bool) -> Step | None:
     return Step(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
 
 
-def _norm_gradient_sums(region: Region, node: Node, inference: bool) -> Step | None:
+def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Step | None:
     """sum(dy) and sum(dy * normalized x) for each channel."""
     dy = region.graph[node.inputs[0]]
     if not _over_pixels(node, mean=False) or not _batch_norm_takes(dy):

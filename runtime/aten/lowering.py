@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...graph.ir import Node
+from ...graph.ir import Graph, Node
 from ...graph.op import Kind
-from ...graph.ops import Add
+from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
 from ...graph.regions import Region
 
 # Imported for their rows in the table of forms.
@@ -31,8 +31,8 @@ def lower(region: Region, *, inference: bool) -> Runner:
 
     Tensors are contiguous, in the IR's layouts and of any batch size; so are the results. Dtypes may be
     float64, float32, bfloat16 and float16; the device may be any. To be called with gradients off.
-    inference: weights stay the same over many calls, so packed copies of them are kept. A weight that is
-    written to, or another tensor in its place, is packed anew.
+    inference: weights stay the same over many calls, so packed copies of them are kept. In training
+    only frozen ones do. A weight that is written to, or another tensor in its place, is packed anew.
     """
     steps = _in_place(region, _steps(region, inference))
     return _Program(region, steps).runner()
@@ -45,12 +45,25 @@ def _steps(region: Region, inference: bool) -> list[Step]:
         if node.name in covered:
             continue
         matcher = JOINT.get(type(node.op))
-        step = matcher(region, node, inference) if matcher else None
+        remember = inference or _is_fixed(region.graph, node)
+        step = matcher(region, node, remember) if matcher else None
         if step is None or any(name in covered for name in step.covers):
             step = Step(form_of(node.op), node.inputs, (node.name,), node.name, (node.name,), node)
         covered.update(dict.fromkeys(step.covers, step))
     # A step runs at the turn of the member it names: by then all it reads is there.
     return [covered[node.name] for node in region.nodes if covered[node.name].at == node.name]
+
+
+def _is_fixed(graph: Graph, node: Node) -> bool:
+    """Whether a contraction's weight follows from frozen parameters alone: it stays while others train."""
+    behind = [node.inputs[1]] if isinstance(node.op, Conv2D | Dense) else []
+    fixed = bool(behind)
+    while behind and fixed:
+        value = graph[behind.pop()]
+        frozen = isinstance(value.op, Parameter) and not value.op.trainable
+        fixed = bool(value.inputs) or frozen or isinstance(value.op, KNOWN)
+        behind += value.inputs
+    return fixed
 
 
 def _in_place(region: Region, steps: list[Step]) -> list[Step]:
