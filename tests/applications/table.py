@@ -23,7 +23,7 @@ JSON and `.weights.h5`, read by ConvLoom without Keras and run in float32 on the
 - kernels: with fusion and without.
 - difference: largest difference of an output from Keras's, of the largest output; with and without the
   classifier (include_top).
-  VGG without it is convolutions and max pooling, which both sides hand to the same PyTorch kernels: exactly 0.
+  VGG without it is convolutions and max pooling, which both sides hand to the same PyTorch kernels: 0.
 - load: processor seconds for reading JSON and weights (of the form with the classifier).
 
 | network | image | parameters | layers | ops | after rewrites | kernels fused | unfused | difference | \
