@@ -37,7 +37,7 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
             inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
         names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
     result.outputs = {key: names[value] for key, value in graph.outputs.items()}
-    result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
+    result.updates = [replace(u, parameter=names[u.parameter], value=names[u.value]) for u in graph.updates]
     return result
 
 
