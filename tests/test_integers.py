@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from convloom import layers as L
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
 from convloom.graph.types import DTYPES
@@ -17,6 +16,7 @@ from graphs import Builder
 from op_cases import CASES, Case
 
 import convloom as cl
+from convloom import layers as L
 
 keras = pytest.importorskip("keras")
 
@@ -128,7 +128,7 @@ def test_the_cast_rides_in_the_first_kernel() -> None:
     net = cl.compile(network(), device="cpu")
     first = net.kernels[0]
     assert list(first.ops) == ["cast", "scale"]
-    assert first.bytes == 7 * 6 * 3 * (1 + 4)
+    assert first.bytes() == 7 * 6 * 3 * (1 + 4)
 
 
 # -- what a call gives ----------
@@ -140,7 +140,7 @@ def test_an_input_of_integers_takes_those_it_can_hold() -> None:
     ones = pixels("bool")
     assert torch.equal(net(ones), net(ones.astype(np.uint8)))
     for wrong in (pixels().astype(np.int64) + 1, pixels().astype(np.float32) + 0.5, pixels().astype(int) - 1):
-        with pytest.raises(ShapeError, match="input 'image' takes uint8, which some of the (int|float).* are not"):
+        with pytest.raises(ShapeError, match="takes uint8, which some of the .* values given are not"):
             net(wrong)
     with pytest.raises(ShapeError, match="input 'image' has dtype uint8, the network computes in float32"):
         cl.compile(network("float32"), device="cpu")(pixels())
