@@ -80,6 +80,8 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             value = f"({uniform} > 0.5)"
         case BinaryCrossEntropy(from_logits=False), "prediction":
             value = f"0.05 + 0.9 * {uniform}"
+        case _ if node.type.dtype == "bool":
+            value = f"{uniform} < 0.5"
         case _ if not node.type.is_floating:
             return [f"{name} = torch.randint(4, {size}, generator=generator).to({dtype})"]
         case _:

@@ -19,6 +19,7 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Cast,
     Divide,
     ExtremumGrad,
     Floor,
@@ -35,6 +36,7 @@ from ..graph.ops import (
     Step,
     Subtract,
 )
+from ..graph.types import DTYPES
 from .activations import row_of
 from .writer import number
 
@@ -207,6 +209,13 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
     return text(op, *operands)
 
 
+def _cast(op: Cast, x: str) -> str:
+    """Among a kernel's values, all of them float32: what a float rounds to is rounded where it is stored."""
+    if op.dtype == "bool":
+        return f"tl.where({x} == 0, 0.0, 1.0)"
+    return x if DTYPES[op.dtype].is_floating_point else f"tl.where({x} < 0, tl.ceil({x}), tl.floor({x}))"
+
+
 def _scale(op: Any, x: str) -> str:
     text = x if op.factor == 1 else f"-{x}" if op.factor == -1 else f"{x} * {number(op.factor)}"
     return text if op.offset == 0 else f"{text} + {number(op.offset)}"
@@ -214,6 +223,7 @@ def _scale(op: Any, x: str) -> str:
 
 _TEXT: dict[type[Op], Callable[..., str]] = {
     Add: lambda op, a, b: f"{a} + {b}",
+    Cast: _cast,
     Subtract: lambda op, a, b: f"{a} - {b}",
     Multiply: lambda op, a, b: f"{a} * {b}",
     Scale: _scale,

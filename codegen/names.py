@@ -21,6 +21,7 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Cast,
     Constant,
     Conv2DWeightGrad,
     DenseWeightGrad,
@@ -134,6 +135,7 @@ _VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (RsqrtPlus, "rstd"),
     ((BatchNorm, Normalize), "normalized"),
     (BatchNormGrad, "unnormalized"),
+    (Cast, "converted"),
     ((MaxUnpool2D, AverageUnpool2D, BroadcastTo), "spread"),
 )
 

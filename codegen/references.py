@@ -22,6 +22,7 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    Cast,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -65,6 +66,7 @@ from ..graph.ops import (
     Subtract,
     Transpose,
 )
+from ..graph.types import DTYPES
 from .activations import row_of
 from .warp_references import WARPS
 from .writer import number, tuple_text
@@ -323,10 +325,16 @@ def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Line
     return lines
 
 
+def _cast(op: Cast, result: str, x: str) -> str:
+    """Floating-point numbers stay in float64."""
+    return f"{x}.double()" if DTYPES[op.dtype].is_floating_point else f"{x}.to(torch.{op.dtype})"
+
+
 _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Add: lambda op, result, a, b: f"{a} + {b}",
     Subtract: lambda op, result, a, b: f"{a} - {b}",
     Multiply: lambda op, result, a, b: f"{a} * {b}",
+    Cast: _cast,
     Scale: _scale,
     Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Floor: lambda op, result, x: f"{x}.floor()",

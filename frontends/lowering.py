@@ -26,6 +26,9 @@ WeightKey = tuple["Layer", str]
 
 MOST_CALLS = 100_000
 
+CAST = ops.Cast("float32")
+"""To the dtype a network computes in, which is settled when it is compiled."""
+
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -225,13 +228,14 @@ class Builder:
         Where nothing is to change in training, what is random hands on its first operand, and a batch norm
         keeps to its stored statistics.
         """
+        inputs = self._computable(op, inputs)
         graph = self._into.graph
         if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
         if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
             op = replace(op, frozen=True)
         try:
-            kind = op.infer(*(self.type(name) for name in inputs))
+            kind = op.result(*(self.type(name) for name in inputs))
         except ShapeError as error:
             raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
         if kind.rank > MOST_AXES:
@@ -239,6 +243,17 @@ class Builder:
         BUDGET.get().value(kind, self._layer.label)
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
+
+    def _computable(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
+        """The operands, integers and truth values cast where the op computes with them, as Keras's layers do
+        at their start, and where it joins them with floating-point numbers.
+        """
+        floating = [self.type(name).is_floating for name in inputs]
+        joins = isinstance(op, ops.Concat) and any(floating)
+        return tuple(
+            name if known or (op.takes_whole(position) and not joins) else self.add(CAST, name, suffix="cast")
+            for position, (name, known) in enumerate(zip(inputs, floating, strict=True))
+        )
 
     def inside(self, home: str) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""

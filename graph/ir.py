@@ -122,7 +122,7 @@ class Graph:
 
     def _infer(self, name: str, op: Op, operands: tuple[str, ...]) -> TensorType:
         try:
-            return op.infer(*(self[operand].type for operand in operands))
+            return op.result(*(self[operand].type for operand in operands))
         except ShapeError as error:
             raise ShapeError(f"{name}: {error}") from None
 

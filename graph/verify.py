@@ -47,7 +47,7 @@ def _type(graph: Graph, node: Node) -> Iterator[Violation]:
     if any(operand not in graph for operand in node.inputs):
         return
     try:
-        inferred = node.op.infer(*(graph[operand].type for operand in node.inputs))
+        inferred = node.op.result(*(graph[operand].type for operand in node.inputs))
     except (ShapeError, ValueError, IndexError, TypeError) as error:
         yield "operands its op can type", str(error)
         return

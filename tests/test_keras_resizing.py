@@ -178,8 +178,13 @@ def test_whole_numbers_are_copied_and_not_interpolated() -> None:
     x = cl.Input(IMAGE, dtype="uint8")
     net, pixels = cl.Model(x, L.Resizing(7, 3, "nearest")(x)), (samples() * 40).astype(np.uint8)
     assert (computed(net, pixels, backend="aten") == computed(net, pixels, backend="triton")).all()
-    with pytest.raises(ShapeError, match=r"bilinear takes floating-point numbers, found uint8\[N,5,4,3\]"):
-        L.Resizing(7, 3)(x)
+    assert computed(net, pixels, backend="aten").dtype == np.uint8
+    smooth, real = (cl.Model(i, L.Resizing(7, 3)(i)) for i in (x, cl.Input(IMAGE)))
+    wanted = computed(real, pixels.astype(np.float32), backend="aten")
+    for backend in ("aten", "triton"):
+        np.testing.assert_allclose(computed(smooth, pixels, backend=backend), wanted, rtol=1e-5)
+    with pytest.raises(ShapeError, match="resize computes with floating-point numbers, found uint8"):
+        ops.Resize((1,), (7,)).result(cl.graph.types.TensorType(("N", *IMAGE), "uint8"))
 
 
 @pytest.mark.parametrize(

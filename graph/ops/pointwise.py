@@ -154,9 +154,10 @@ class Scale(_Pointwise):
 
 @dataclass(frozen=True)
 class Cast(_Pointwise):
-    """The same numbers in another floating-point dtype; the gradient is cast back."""
+    """The same numbers in another dtype; the gradient is cast back, and none passes through integers."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
     dtype: str = "float32"
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -241,8 +242,12 @@ class BroadcastTo(_Pointwise):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "like?")
+    whole: ClassVar[tuple[str, ...]] = ("x", "like")
     shape: tuple[Dim, ...] = ()
     mean: bool = False
+
+    def takes_whole(self, position: int) -> bool:
+        return position == 1 or not self.mean
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, *like = inputs

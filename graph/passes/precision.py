@@ -30,7 +30,7 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
     half = dtype in ("bfloat16", "float16")
     for node in graph.nodes():
         op, inputs = node.op, [names[i] for i in node.inputs]
-        if _follows(node, half):
+        if _follows(graph, node, half):
             op = replace(op, dtype=dtype)  # type: ignore[call-arg]
         elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and half:
             weight = inputs[1]
@@ -41,8 +41,12 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
     return result
 
 
-def _follows(node: Node, half: bool) -> bool:
-    """Whether a source takes the network's dtype; weights and places do not follow it below float32."""
+def _follows(graph: Graph, node: Node, half: bool) -> bool:
+    """Whether a source, or what becomes of integers, takes the network's dtype; weights and places do not
+    follow it below float32.
+    """
     if isinstance(node.op, Input | Random | RandomBox):
         return node.type.is_floating
+    if isinstance(node.op, Cast):
+        return node.type.is_floating and not graph[node.inputs[0]].type.is_floating
     return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not half
