@@ -32,8 +32,8 @@ class Model(Block):
 
     inputs, outputs: symbolic tensors, or lists or dictionaries of them. An input may also be what a layer of
     another model gives: the new model begins there, with the layers and weights of the other.
-    seed: of the initial weights, which are drawn when first asked for. Raises ConvLoomError where outputs do not
-    follow from the inputs.
+    seed: of the initial weights, which are drawn when first asked for. Raises ConvLoomError where outputs do
+    not follow from the inputs.
     """
 
     check_report: Any = None
