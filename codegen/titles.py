@@ -10,6 +10,7 @@ from ..graph.ops import (
     AverageUnpool2D,
     BroadcastTo,
     Clip,
+    Compare,
     Conv2D,
     Conv2DDataGrad,
     Conv2DTranspose,
@@ -22,6 +23,9 @@ from ..graph.ops import (
     Gelu,
     GeneralRelu,
     LeakyRelu,
+    Logical,
+    LookUp,
+    LookUpGrad,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -38,6 +42,7 @@ from ..graph.ops import (
     SparsemaxGrad,
     Swish,
     Tanh,
+    Where,
 )
 from ..graph.regions import Region
 
@@ -45,6 +50,7 @@ _PROPER: dict[type[Op], str] = {Relu: "ReLU", Relu6: "ReLU6", LeakyRelu: "leaky 
 _PROPER |= {Elu: "ELU", Gelu: "GELU", Sigmoid: "sigmoid", Swish: "swish", Tanh: "tanh", Prelu: "PReLU"}
 _PROPER |= {PreluGrad: "derivative of PReLU", ExtremumGrad: "derivative of a maximum"}
 _PROPER |= {BroadcastTo: "spreading", Clip: "clipping"}
+_PROPER |= {LookUp: "rows looked up", LookUpGrad: "gradient of rows looked up", Where: "choice of two"}
 _PROPER |= {SoftmaxGrad: "gradient of softmax", SparsemaxGrad: "gradient of sparsemax"}
 
 
@@ -91,6 +97,10 @@ def _words(region: Region, node: Node) -> str:
             return f"{op.method} resizing to {'x'.join(map(str, op.sizes))}"
         case ResizeGrad():
             return f"gradient of {op.method} resizing from {'x'.join(map(str, op.sizes))}"
+        case Compare():
+            return f"comparison ({op.relation.replace('_', ' ')})"
+        case Logical():
+            return f"logical {op.connective}"
         case ActivationGrad():
             return f"derivative of {_PROPER.get(type(op.activation), op.activation.op_name())}"
         case Reduce() if region.anchor.op.kind is Kind.CONTRACTION:

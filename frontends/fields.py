@@ -17,7 +17,7 @@ import numpy as np
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
 from .budget import MOST_AXES
-from .initializers import INITIALIZERS
+from .initializers import INITIALIZERS, OTHER_NAMES, from_class_name
 from .lowering import Block
 from .names import is_printable, meant
 
@@ -373,7 +373,8 @@ def plain(value: Any) -> Any:
 
 
 def initializer(value: Any) -> str:
-    """A name of the table of initializers."""
+    """A name of the table of initializers, or another that Keras has for one there."""
+    value = OTHER_NAMES.get(value) or from_class_name(value) or value if isinstance(value, str) else value
     if not isinstance(value, str) or value not in INITIALIZERS:
         raise UnsupportedLayerError(f"{value!r:.80} is not a known initializer; {meant(value, INITIALIZERS)}")
     return value

@@ -246,13 +246,16 @@ class Builder:
 
     def _computable(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """The operands, integers and truth values cast where the op computes with them, as Keras's layers do
-        at their start, and where it joins them with floating-point numbers.
+        at their start, and where it joins or compares them with floating-point numbers.
         """
         floating = [self.type(name).is_floating for name in inputs]
-        joins = isinstance(op, ops.Concat) and any(floating)
+        joined = [op.is_alike(position) for position in range(len(inputs))]
+        joins = any(known and alike for known, alike in zip(floating, joined, strict=True))
         return tuple(
-            name if known or (op.takes_whole(position) and not joins) else self.add(CAST, name, suffix="cast")
-            for position, (name, known) in enumerate(zip(inputs, floating, strict=True))
+            name
+            if known or (op.takes_whole(position) and not (joins and alike))
+            else self.add(CAST, name, suffix="cast")
+            for position, (name, known, alike) in enumerate(zip(inputs, floating, joined, strict=True))
         )
 
     def inside(self, home: str) -> Self:

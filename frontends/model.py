@@ -18,7 +18,7 @@ from .budget import BUDGET
 from .cutting import begun_at, put_in
 from .layers.base import Layer
 from .layers.core import InputLayer
-from .layers.masking import HANDS_ON, READS, Masking
+from .layers.masking import HANDS_ON, READS
 from .lowering import Block, Lowering, alone, check_size, flatten_tensors
 from .names import check_name, meant, next_name
 from .operations import Operation
@@ -40,7 +40,7 @@ class Model(Block):
     """What the self-check of `convloom.load(..., check=)` found."""
 
     _masking: bool
-    """Whether a Masking layer is in it, or in a model inside."""
+    """Whether a layer that makes a mask is in it, or in a model inside."""
 
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
@@ -115,7 +115,7 @@ class Model(Block):
                     f"{type(block).__name__}); give each layer its own name"
                 )
         self._masking = any(
-            block._masking if isinstance(block, Model) else isinstance(block, Masking)
+            block._masking if isinstance(block, Model) else isinstance(block, Layer) and block.masks
             for block in self._blocks
         )
         if self._masking:
@@ -137,10 +137,11 @@ class Model(Block):
                 continue  # drops it
             elif places and kind in READS:
                 raise UnsupportedLayerError(
-                    f"{self.label}: {block.label} comes after a Masking layer and would read its mask, which "
-                    f"ConvLoom does not do; {Masking.remedy}"
+                    f"{self.label}: {block.label} comes after a Masking layer, or an Embedding with "
+                    f"mask_zero, and would read its mask, which ConvLoom does not do; remove the mask, or "
+                    f"mask the values yourself"
                 )
-            elif isinstance(block, Masking) or (places and kind in HANDS_ON):
+            elif (isinstance(block, Layer) and block.masks) or (places and kind in HANDS_ON):
                 found |= set(call.outputs)
         return [i for i, tensor in enumerate(self._outputs) if tensor in found]
 

@@ -68,6 +68,7 @@ from .conv import Conv1D, Conv2D, Conv3D
 from .core import Dense, Flatten, Input, InputLayer, Permute, Rescaling, Reshape
 from .dot import Dot
 from .einsum import EinsumDense
+from .embedding import Embedding
 from .hue import RandomColorJitter, RandomHue, RandomSaturation
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
 from .levels import AutoContrast, RandomPosterization, Solarization
@@ -160,6 +161,7 @@ __all__ = [
     "Dot",
     "Dropout",
     "EinsumDense",
+    "Embedding",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",

@@ -169,6 +169,11 @@ class Layer(Block):
         """The weights for inputs of these types, in Keras's order."""
         return []
 
+    @property
+    def masks(self) -> bool:
+        """Whether it makes a mask, of steps that layers after it are to leave out."""
+        return False
+
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
         return False

@@ -8,14 +8,18 @@ from ..ir import Graph, Node
 from ..ops import (
     KNOWN,
     Cast,
+    Compare,
+    Constant,
     Conv2D,
     Conv2DTranspose,
     Dense,
     Input,
+    LookUp,
     Parameter,
     Random,
     RandomBox,
     RandomTransform,
+    Where,
 )
 
 
@@ -36,6 +40,9 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
             weight = inputs[1]
             inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
         names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
+        if isinstance(op, LookUp) and half:  # of a table that stays float32
+            rows = [names[node.name]]
+            names[node.name] = result.add(Cast(dtype), rows, f"{node.name}/{dtype}", node.layer, node.phase)
     result.outputs = {key: names[value] for key, value in graph.outputs.items()}
     result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
     return result
@@ -49,4 +56,7 @@ def _follows(graph: Graph, node: Node, half: bool) -> bool:
         return node.type.is_floating
     if isinstance(node.op, Cast):
         return node.type.is_floating and not graph[node.inputs[0]].type.is_floating
-    return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not half
+    if half and isinstance(node.op, Constant):  # what is compared, or chosen from, is rounded alike
+        readers = graph.readers(node.name)
+        return node.type.is_floating and all(isinstance(reader.op, Compare | Where) for reader in readers)
+    return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and node.type.is_floating and not half

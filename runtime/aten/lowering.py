@@ -18,7 +18,7 @@ from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
 from ...graph.regions import Region
 
 # Imported for their rows in the table of forms.
-from . import contraction, contraction_gradients, pooling, reduction, resize, warp  # noqa: F401
+from . import contraction, contraction_gradients, look_up, pooling, reduction, resize, warp  # noqa: F401
 from .forms import form_of, inplace_form_of
 from .joint import JOINT, Step
 from .pointwise import OWN_RESULT
