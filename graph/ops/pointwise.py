@@ -211,6 +211,20 @@ class Floor(_Pointwise):
 
 
 @dataclass(frozen=True)
+class StopGradient(_Pointwise):
+    """x, through which no gradient passes."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0]
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [None]
+
+
+@dataclass(frozen=True)
 class RsqrtPlus(_Pointwise):
     """1 / sqrt(x + epsilon), the scale of a normalisation."""
 

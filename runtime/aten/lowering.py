@@ -19,7 +19,7 @@ from ...graph.regions import Region
 from ...graph.types import HALF
 
 # Imported for their rows in the table of forms.
-from . import contraction, contraction_gradients, pooling, reduction, resize, warp  # noqa: F401
+from . import contraction, contraction_gradients, look_up, pooling, reduction, resize, warp  # noqa: F401
 from .forms import Form, form_of, has_form, inplace_form_of
 from .joint import JOINT, Step
 from .pointwise import MIXED, OWN_RESULT

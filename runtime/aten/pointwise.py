@@ -49,11 +49,13 @@ from ...graph.ops import (
     Sqrt,
     Square,
     Squareplus,
+    StopGradient,
     Subtract,
     Swish,
     Tanh,
     TanhShrink,
     Threshold,
+    Where,
 )
 from .forms import Form, form, inplace, like, wide
 
@@ -62,6 +64,7 @@ OWN_RESULT = (
     GeneralRelu, HardShrink, HardSigmoid, HardSwish, LeakyRelu, Log, LogSigmoid, Maximum, Minimum, Mish,
     Multiply, Normalize, Prelu, PreluGrad, Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, SoftShrink,
     Softsign, SparsePlus, Sqrt, Square, Squareplus, Subtract, Swish, Tanh, TanhShrink, Threshold,
+    Where,
 )  # fmt: skip
 """Ops whose result is always new memory. The others (BroadcastTo, Cast, InTraining) may hand on their
 operand itself."""
@@ -118,8 +121,8 @@ def _scale_in_place(op: Scale) -> Form:
     return lambda x: x.mul_(op.factor).add_(op.offset)
 
 
-@form(Cast, InTraining)
-def _as_defined(op: Cast | InTraining) -> Form:
+@form(Cast, InTraining, StopGradient)
+def _as_defined(op: Cast | InTraining | StopGradient) -> Form:
     return op.reference
 
 
