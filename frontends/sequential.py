@@ -40,7 +40,7 @@ class Sequential(Model):
                 raise ConvLoomError(f"{self.label}: {layer.label} must come first")
             self._entry = self._last = layer.tensor()
             return
-        if self._names.setdefault(layer.name, layer) is not layer:
+        if layer.default_name is None and self._names.setdefault(layer.name, layer) is not layer:
             raise ConvLoomError(f"{self.label}: two layers are named {layer.name!r}; give each its own name")
         if not self._chain and self._entry is None and (shape := _sample_shape(layer)) is not None:
             self._entry = self._last = InputLayer(shape).tensor()
@@ -70,7 +70,9 @@ class Sequential(Model):
         super().prepare(inputs)
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
-    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters", "_masking")
+    _LAZY = (
+        *("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_called", "_parameters", "_masking"),
+    )
 
     def _reopen(self) -> None:
         for name in self._LAZY:
