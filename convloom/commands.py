@@ -68,7 +68,7 @@ def summary(arguments: Namespace) -> None:
         return
     layers = [
         {
-            "name": block.name,
+            "name": model.name_of(block),
             "type": type(block).__name__,
             "outputs": [list(t.shape) for call in model.network if call.block is block for t in call.outputs],
         }
@@ -134,7 +134,7 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save_weights(Path(arguments.save), model, net)
+        _save_weights(Path(arguments.save), model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
 
@@ -287,9 +287,7 @@ def _check_weight_file(path: Path, model: Model) -> None:
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
-    for name, value in net.weights().items():
-        model.parameters[name] = value
+def _save_weights(path: Path, model: Model) -> None:
     if path.suffix == ".npz":
         _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..graph.errors import ConvLoomError, ShapeError
+from ..graph.values import Value
 from .initializers import INITIALIZERS, filled
 
 if TYPE_CHECKING:
@@ -29,18 +30,53 @@ class Slot:
 
     @property
     def trainable(self) -> bool:
-        return self.weight.trainable and self.layer.trainable
+        return self.weight.trained_with(self.layer)
 
     @property
     def size(self) -> int:
         return prod(self.weight.shape)
 
 
+class Values(MutableMapping[str, torch.Tensor]):
+    """The values that a layer keeps: weight name -> tensor, the very same one for as long as the layer lives.
+
+    Reading one takes what a network trained; writing one writes into the tensor that is there.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Value] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._held[name].read()
+
+    def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
+        if name in self._held:
+            self._held[name].write(tensor)
+        else:
+            self._held[name] = Value(tensor)
+
+    def __delitem__(self, name: str) -> None:
+        raise ConvLoomError(f"weight {name!r} belongs to its layer and cannot be removed")
+
+    def held(self, name: str) -> Value:
+        return self._held[name]
+
+
 class Parameters(MutableMapping[str, torch.Tensor]):
     """Parameter name -> float32 tensor in Keras's shape, in Keras's order.
 
-    The values belong to the layers, so models that share layers share them. They are drawn when first read.
-    Assignment checks the shape; no parameter can be added or removed.
+    The values belong to the layers, so models that share layers share them, and so do the networks compiled
+    from them (`graph/values.py`). They are drawn when first read. Assignment checks the shape and copies; no
+    parameter can be added or removed.
     """
 
     def __init__(self, slots: list[Slot], seed: int) -> None:
@@ -54,10 +90,18 @@ class Parameters(MutableMapping[str, torch.Tensor]):
         return len(self._slots)
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        return self.held(name).read()
+
+    def held(self, name: str) -> Value:
+        """What the layer keeps of that name, and networks are tied to."""
         slot = self._slot(name)
         if slot.weight.name not in slot.layer.values:
             self._initialize()
-        return slot.layer.values[slot.weight.name]
+        return slot.layer.values.held(slot.weight.name)
+
+    def is_state(self, name: str) -> bool:
+        """Whether no optimizer ever moves it, such as a moving mean."""
+        return not self._slot(name).weight.trainable
 
     def __setitem__(self, name: str, value: Any) -> None:
         slot = self._slot(name)
@@ -67,7 +111,7 @@ class Parameters(MutableMapping[str, torch.Tensor]):
                 f"{slot.layer.label}: weight {slot.weight.name!r} has shape {slot.weight.shape}, "
                 f"got {tuple(tensor.shape)}"
             )
-        slot.layer.values[slot.weight.name] = tensor.to("cpu", torch.float32, copy=True)
+        slot.layer.values[slot.weight.name] = tensor.to(torch.float32)
 
     def __delitem__(self, name: str) -> None:
         raise ConvLoomError(f"parameter {name!r} belongs to its layer and cannot be removed")

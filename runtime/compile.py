@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
 import torch
 
 from ..graph.errors import CompileError
-from ..graph.ir import Graph
 from .backends import BACKENDS
-from .network import CompiledNetwork, Options
+from .network import CompiledNetwork, ModelLike, Options
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
-
-
-class ModelLike(Protocol):
-    """What can be compiled: a graph and the values of its parameters."""
-
-    def to_graph(self) -> Graph: ...
-
-    @property
-    def parameters(self) -> Mapping[str, torch.Tensor]: ...
 
 
 def compile(
@@ -32,7 +19,7 @@ def compile(
     dtype: str = "float32",
     fuse: bool = True,
 ) -> CompiledNetwork:
-    """Compile a model.
+    """Compile a model. The network and the model hold the same weights from then on.
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
@@ -53,7 +40,7 @@ def compile(
     if not hasattr(model, "to_graph"):
         raise CompileError(f"compile takes a Model or Sequential, found {type(model).__name__}")
     options = Options(chosen, backend, dtype, fuse)
-    return CompiledNetwork(model.to_graph(), model.parameters, options)
+    return CompiledNetwork(model, options)
 
 
 def _device(device: str) -> torch.device:

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from ..graph.errors import ConvLoomError
 from .batches import Batches, open_data, split_off
 from .callbacks import Callback
-from .network import CompiledNetwork
 from .objectives import Measure, find_loss, find_metrics, make_optimizer
 
 SHOWN_EVERY = 0.2
@@ -115,8 +114,6 @@ def fit(
             return training.run(batches, held_out, epochs, callbacks, verbose)
         finally:
             net.eval()
-            if isinstance(net, CompiledNetwork):
-                net.update_model()
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:

@@ -11,15 +11,14 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
 
-import torch
-
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
 from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
 from ..lowering import Block, Builder, Lowering
-from ..names import check_name, meant, next_name
+from ..names import DefaultName, check_name, meant, next_name
+from ..parameters import Values
 
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
@@ -38,6 +37,7 @@ class Weight:
     """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
 
     initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    frozen: whether a layer inside the one that keeps it is frozen, whose weight it is.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     matrix: shape of the matrix it stands for, which an initializer scales by, where it has another.
@@ -53,6 +53,11 @@ class Weight:
     also_in: tuple[str, ...] = ()
     matrix: tuple[int, ...] = ()
     path: str = ""
+    frozen: bool = False
+
+    def trained_with(self, layer: Layer) -> bool:
+        """Whether an optimizer moves it, kept by this layer as it is now."""
+        return self.trainable and not self.frozen and layer.trainable
 
     def of_part(self, part: Layer, home: str, name: str) -> Weight:
         """As a weight, `name`, of the layer that has `part` inside it and keeps it there as `home`."""
@@ -60,7 +65,7 @@ class Weight:
             self,
             name=name,
             home=f"{home}/{self.home}".rstrip("/"),
-            trainable=self.trainable and part.trainable,
+            frozen=self.frozen or not part.trainable,
             path=f"{part.name}/{self.path or self.name}",
         )
 
@@ -139,6 +144,14 @@ class Layer(Block):
             raise UnsupportedLayerError(f"{where}: needs the argument {', '.join(map(repr, missing))}")
         return super().__new__(cls)
 
+    changes: ClassVar[int] = 0
+    """How often a layer has been frozen or freed; networks look at it to see whether they must follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "trainable" and value is not self.__dict__.get(name, value):
+            Layer.changes += 1
+        super().__setattr__(name, value)
+
     def __post_init__(self) -> None:
         self.name = self._checked_name(self.name)
         for f in fields(self):
@@ -152,13 +165,18 @@ class Layer(Block):
             except ConvLoomError as error:
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
-        self.values: dict[str, torch.Tensor] = {}
+        self.values = Values()
         self._built_for: tuple[TensorType, ...] = ()
         self._owner: Layer | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_arguments, (type(self),), {**self.__dict__, "first_call": None}
+
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
-            return next_name(self.inner_class or type(self).__name__)
+            kind = self.inner_class or type(self).__name__
+            self.default_name = DefaultName(kind, next_name(kind))
+            return self.default_name.name
         return check_name(name, type(self).__name__)
 
     # -- what a declaration says -----------------------------------------------------------------------------
@@ -276,6 +294,11 @@ class Layer(Block):
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
+
+
+def _without_arguments(declaration: type[Layer]) -> Layer:
+    """An instance for a pickle to fill."""
+    return object.__new__(declaration)
 
 
 def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
