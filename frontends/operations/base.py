@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...graph.errors import ShapeError
+from ...graph.types import TensorType
 from ..layers.base import Layer
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
@@ -36,6 +37,8 @@ class Operation(Layer):
     operands: ClassVar[tuple[str, ...]] = ("x",)
     """Arguments of a call, in Keras's order; those whose name ends in "?" may be left out."""
     arity = (1, None)
+    exact: ClassVar[bool] = False
+    """Whether Keras computes it in integers where it is given nothing else."""
 
     @classmethod
     def declare(cls) -> None:
@@ -116,10 +119,21 @@ class Operation(Layer):
         raise NotImplementedError
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        self._check_exact([into.graph[name].type for name in inputs])
         result = self.compute(
             Builder(into, self, call), *self.given_with(lambda operand: inputs[operand.index])
         )
         return result if isinstance(result, list) else [result]
+
+    def _check_exact(self, inputs: Sequence[TensorType]) -> None:
+        """Raises ShapeError where Keras's result would be one of integers, which wrap around as bytes do."""
+        given = [value if isinstance(value, tuple) else (value,) for value in self.given or ()]
+        reals = any(isinstance(number, float) for numbers in given for number in numbers)
+        if self.exact and not reals and not any(kind.is_floating for kind in inputs):
+            raise self.fail(
+                f"is computed in {inputs[0].dtype} by Keras, and ConvLoom computes with floating-point "
+                f"numbers alone; convert {inputs[0]} first, for example by x * 1.0"
+            )
 
     # -- steps that several share ----------------------------------------------------------------------------
     def axis_of(self, axis: int, rank: int) -> int:
