@@ -15,20 +15,26 @@ from ..graph.ops import (
     BatchNormGrad,
     BroadcastTo,
     Cast,
+    Compare,
     Divide,
     ExtremumGrad,
     InTraining,
+    Logical,
     Maximum,
     Minimum,
     Multiply,
     Normalize,
+    Not,
     Prelu,
     PreluGrad,
     RsqrtPlus,
     Scale,
     Square,
+    StopGradient,
     Subtract,
+    Where,
 )
+from .expressions import RELATIONS
 from .names import Names
 
 LONGEST = 60
@@ -47,6 +53,11 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     ExtremumGrad: lambda op, dy, x, other: f"({dy} where {x} {'<' if op.smallest else '>'} {other}, else 0)",
     BroadcastTo: lambda op, x, *like: f"{_factor(x)} / repeats" if op.mean else x,
     Cast: lambda op, x: x,
+    StopGradient: lambda op, x: x,
+    Compare: lambda op, a, b: f"({a} {RELATIONS[op.relation]} {b})",
+    Logical: lambda op, a, b: f"({a} {op.connective} {b})",
+    Not: lambda op, x: f"(not {x})",
+    Where: lambda op, condition, x1, x2: f"({x1} where {condition}, else {x2})",
     Prelu: lambda op, x, alpha: f"({x} where {x} > 0, else {_factor(alpha)} * {_factor(x)})",
     PreluGrad: lambda op, dy, x, alpha: f"({dy} where {x} > 0, else {_factor(alpha)} * {_factor(dy)})",
     InTraining: lambda op, x, *y: x,

@@ -74,6 +74,10 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 
+OTHER_NAMES = {"uniform": "random_uniform", "normal": "random_normal", "zero": "zeros", "one": "ones"}
+"""Keras's short words for some of them."""
+
+
 def from_class_name(class_name: object) -> str | None:
     """GlorotUniform, as a file names it, -> glorot_uniform; None for one that is not in the table."""
     name = snake_case(class_name) if isinstance(class_name, str) else None

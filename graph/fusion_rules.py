@@ -21,6 +21,7 @@ from .ops import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    LookUp,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -92,7 +93,7 @@ def _epilogue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
     # One pass over the elements, which finds any operand's place.
-    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad | Warp)
+    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad | Warp | LookUp)
     for operand in () if flat else graph.operands(node):
         if operand.name != producer.name and operand.name not in group.names:
             kind = broadcast_kind(operand.type.shape, node.type.shape)
@@ -285,6 +286,11 @@ RULES: tuple[FusionRule, ...] = (
     FusionRule(
         "pointwise(warp(x)) -> one kernel",
         lambda node, group: node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, Warp),
+        _epilogue,
+    ),
+    FusionRule(
+        "pointwise(look_up(table, x)) -> one kernel",
+        lambda node, group: node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, LookUp),
         _epilogue,
     ),
     FusionRule(

@@ -87,10 +87,19 @@ class Op(abc.ABC):
     """Operands, by name, that may be integers or truth values: what is moved, converted, compared or looked
     up. Every other operand is a number to compute with, and those are floating-point numbers."""
 
+    alike: ClassVar[tuple[str, ...]] = ()
+    """Operands, by name, of which none is an integer or a truth value where another is none."""
+
     def takes_whole(self, position: int) -> bool:
         """Whether the operand at this position may be an integer or a truth value."""
-        name = self.operands[min(position, len(self.operands) - 1)]
-        return name.rstrip("?*") in self.whole
+        return self._operand(position) in self.whole
+
+    def is_alike(self, position: int) -> bool:
+        """Whether the operand at this position is one of those that are `alike`."""
+        return self._operand(position) in self.alike
+
+    def _operand(self, position: int) -> str:
+        return self.operands[min(position, len(self.operands) - 1)].rstrip("?*") if self.operands else ""
 
     def result(self, *inputs: TensorType) -> TensorType:
         """`infer`, once no integer is where numbers are computed with; raises ShapeError."""

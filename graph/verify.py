@@ -100,6 +100,7 @@ def verify(graph: Graph, after: str = "") -> None:
     for output, name in graph.outputs.items():
         if name not in graph:
             raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
-    for parameter, (name, _) in graph.updates.items():
-        if parameter not in graph or name not in graph:
-            raise CompileError(f"graph {graph.name}{where}: update of {parameter} from {name}: no such node")
+    for update in graph.updates:
+        for name in (update.parameter, update.value):
+            if name not in graph:
+                raise CompileError(f"graph {graph.name}{where}: update {update}: there is no node {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
 from ..graph.passes.precision import with_dtype
-from .autograd import CompiledFunction
+from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .inputs import bind_inputs
 from .plan import Mode, Plan
+from .weights import State, Weight
 
 LOSSES = {
     "categorical_crossentropy": CategoricalCrossEntropy(),
@@ -26,6 +28,10 @@ LOSSES = {
     "mean_squared_error": MeanSquaredError(),
     "mse": MeanSquaredError(),
 }
+
+
+PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
+"""training, backward, the inputs and the parameters to differentiate by."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class CompiledNetwork(torch.nn.Module):
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
         self._values = values
-        self._plans: dict[tuple[bool, bool, bool], Plan] = {}
+        self._plans: dict[PlanKey, Plan] = {}
         self._twins: dict[str, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         for node in self.source.sources(Parameter):
@@ -81,9 +87,9 @@ class CompiledNetwork(torch.nn.Module):
         key = name.replace("%", "%25").replace(".", "%2E")
         self._keys[name] = key
         if trainable:
-            self.register_parameter(key, torch.nn.Parameter(self._own(value)))
+            self.register_parameter(key, Weight(self._own(value)))
         else:
-            self.register_buffer(key, self._own(value))
+            self.register_buffer(key, State(self._own(value)))
 
     def _own(self, value: torch.Tensor) -> torch.Tensor:
         dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
@@ -106,37 +112,51 @@ class CompiledNetwork(torch.nn.Module):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
-        bound = bind_inputs(self._inputs, inputs, self.options.device)
+        with without_autocast(self.options.device):
+            return self._run(bind_inputs(self._inputs, inputs, self.options.device), _has_tensor(inputs))
+
+    def _run(self, inputs: list[torch.Tensor], tensors: bool) -> Any:
+        """tensors: whether the call was made with tensors, so that a gradient may be wanted in eval mode."""
         weights = self.weights()
-        tracked = torch.is_grad_enabled() and (self.training or _has_tensor(inputs))
-        outputs = self._differentiably(bound, weights) if tracked else None
+        if _under_a_transform():
+            outputs: Sequence[torch.Tensor] | None = self._by_definition(inputs, weights)
+        elif torch.is_grad_enabled() and (self.training or tensors):
+            outputs = self._differentiably(inputs, weights)
+        else:
+            outputs = None
         if outputs is None:
-            outputs, _ = self._plan().forward(bound, weights)
+            outputs, _ = self._plan().forward(inputs, weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
         self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
     ) -> Sequence[torch.Tensor] | None:
         """The outputs as functions autograd knows; None where nothing asks for a gradient."""
-        wrt_inputs = any(t.requires_grad for t in inputs)
+        of = frozenset(node.name for node, x in zip(self._inputs, inputs, strict=True) if x.requires_grad)
         trained = {name: p for name, p in weights.items() if p.requires_grad}
-        if not (wrt_inputs or trained):
+        if not (of or trained):
             return None
-
-        def fresh(plan: Plan) -> Plan:
-            # A write through `.data` leaves no trace in a version, and who trains may well write so.
-            plan.prelude.forget(trained)
-            return plan
-
-        def backward_plan() -> Plan:
-            return fresh(self._plan(backward=True, wrt_inputs=wrt_inputs))
-
-        plan = backward_plan() if self.training else fresh(self._plan())
+        backward_plan = partial(self._plan, self.training, True, of, frozenset(trained))
+        plan = backward_plan() if self.training else self._plan()
         others = {name: value for name, value in weights.items() if name not in trained}
+        binding = Binding(plan, backward_plan, list(trained), others)
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
-            plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
+            binding, *inputs, *trained.values()
         )
         return results
+
+    def _by_definition(
+        self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Op by op through PyTorch's operators: what `torch.func` and forward-mode differentiation see
+        through, where no kernel can follow them."""
+        plan = self._plan()
+        if plan.graph.updates:
+            raise CompileError(
+                f"{self.name} is in train() mode, where batch norms move their statistics; torch.func and "
+                f"forward-mode differentiation cannot carry that: call eval() first, or freeze those layers"
+            )
+        return plan.walk(inputs, weights, plan.draw(inputs[0].shape[0] if inputs else 1))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight by its name, moving statistics included."""
@@ -156,12 +176,18 @@ class CompiledNetwork(torch.nn.Module):
             for name, value in self.weights().items():
                 self._values[name].copy_(value)
 
-    def _plan(self, backward: bool = False, wrt_inputs: bool = False) -> Plan:
-        """The plan of the current mode, built the first time it is needed."""
-        key = (self.training, backward, wrt_inputs)
+    def _plan(
+        self,
+        training: bool | None = None,
+        backward: bool = False,
+        wrt_inputs: frozenset[str] = frozenset(),
+        trained: frozenset[str] | None = None,
+    ) -> Plan:
+        """The plan of a mode (None: the current one), built the first time it is needed."""
+        key = (self.training if training is None else training, backward, wrt_inputs, trained)
         plan = self._plans.get(key)
         if plan is None:
-            inference = not (self.training or backward)
+            inference = not (key[0] or backward)
             backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
             mode = Mode(*key, self.options.fuse)
             plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
@@ -171,8 +197,8 @@ class CompiledNetwork(torch.nn.Module):
     def train(self, mode: bool = True) -> CompiledNetwork:
         """Switch between training and inference. Folded and packed weights are made anew afterwards.
 
-        They also follow every write that autograd or an optimizer makes. Only a write through `p.data` goes
-        unseen: call `eval()` after one.
+        They also follow every write that PyTorch knows of, and those through `p.data`. Only a write through
+        a NumPy array or another alias that PyTorch has lost sight of goes unseen: call `eval()` after one.
         """
         for network in (self, *self._twins.values()):
             for plan in network._plans.values():
@@ -191,6 +217,9 @@ class CompiledNetwork(torch.nn.Module):
                     f"{self.name} is compiled for {known}; compile it again for another {what}"
                 )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for key, value in self._buffers.items():
+            if value is not None and not isinstance(value, State):
+                self._buffers[key] = State(value.detach())
         return self
 
     # -- losses ----------
@@ -219,7 +248,10 @@ class CompiledNetwork(torch.nn.Module):
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
-        return self._plan(backward=self.training)
+        if not self.training:
+            return self._plan()
+        trained = frozenset(name for name, p in self.weights().items() if p.requires_grad)
+        return self._plan(backward=True, trained=trained)
 
     @property
     def graph(self) -> Graph:
@@ -243,6 +275,11 @@ class CompiledNetwork(torch.nn.Module):
 
 def _has_tensor(inputs: Sequence[Any]) -> bool:
     return any(_has_tensor(x) if isinstance(x, list | tuple) else isinstance(x, torch.Tensor) for x in inputs)
+
+
+def _under_a_transform() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 class _Twin(CompiledNetwork):

@@ -70,6 +70,7 @@ class Concat(_Movement):
     """Operands one after another along `axis` (never the batch)."""
 
     operands: ClassVar[tuple[str, ...]] = ("x*",)
+    alike: ClassVar[tuple[str, ...]] = ("x",)
     axis: int = -1
 
     def infer(self, *inputs: TensorType) -> TensorType:

@@ -211,6 +211,20 @@ class Floor(_Pointwise):
 
 
 @dataclass(frozen=True)
+class StopGradient(_Pointwise):
+    """x, through which no gradient passes."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0]
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [None]
+
+
+@dataclass(frozen=True)
 class RsqrtPlus(_Pointwise):
     """1 / sqrt(x + epsilon), the scale of a normalisation."""
 
@@ -309,15 +323,26 @@ class BatchNorm(_Pointwise):
         x, gamma, beta = (build.operand(node, i) for i in range(3))
         mean, variance = node.inputs[3:]
         normalized = build.add(Normalize(self.epsilon), x.name, mean, variance)
-        d_beta = build.sum_to(dy, beta, always=self.batch_statistics)
-        d_gamma = build.sum_to(build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics)
+        moved = build.needed if not self.batch_statistics else set()
+        of_mean, of_variance = mean in moved, variance in moved
+        d_beta = build.sum_to(dy, beta, always=self.batch_statistics or of_mean)
+        d_gamma = build.sum_to(
+            build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics or of_variance
+        )
         if self.batch_statistics:
             op = BatchNormGrad(self.epsilon)
             dx = build.if_needed(x, op, dy, x.name, gamma.name, mean, variance, str(d_gamma), str(d_beta))
         else:
             scale = build.add(Multiply(), gamma.name, build.add(RsqrtPlus(self.epsilon), variance))
             dx = build.if_needed(x, Multiply(), dy, scale)
-        return dx, d_gamma, d_beta, None, None
+        d_mean = d_variance = None
+        if of_mean:  # -gamma r d_beta, r = 1 / sqrt(variance + epsilon)
+            d_mean = build.add(Scale(-1.0), build.add(Multiply(), str(d_beta), scale))
+        if of_variance:  # -gamma r^2 d_gamma / 2
+            rstd = build.add(RsqrtPlus(self.epsilon), variance)
+            inner = build.add(Multiply(), scale, build.add(Scale(-0.5), rstd))
+            d_variance = build.add(Multiply(), str(d_gamma), inner)
+        return dx, d_gamma, d_beta, d_mean, d_variance
 
 
 @dataclass(frozen=True)

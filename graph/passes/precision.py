@@ -14,6 +14,8 @@ from ..ops import (
     KNOWN,
     Add,
     Cast,
+    Compare,
+    Constant,
     Conv2D,
     Conv2DTranspose,
     Dense,
@@ -23,6 +25,7 @@ from ..ops import (
     Random,
     RandomBox,
     RandomTransform,
+    Where,
 )
 from ..ops.reduction import _Sums
 from ..regions import Decision
@@ -62,9 +65,10 @@ class _Conversion:
                 op = replace(op, dtype=self.dtype)
             self.names[node.name] = self.result.add(op, inputs, node.name, node.layer, node.phase)
         self.result.outputs = {key: self._narrow(value) for key, value in self.graph.outputs.items()}
-        self.result.updates = {
-            self.names[p]: (self.names[v], m) for p, (v, m) in self.graph.updates.items()
-        }
+        self.result.updates = [
+            replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
+            for update in self.graph.updates
+        ]
         return self.result
 
     def _follows(self, node: Node) -> bool:
@@ -75,7 +79,11 @@ class _Conversion:
             return node.type.is_floating
         if isinstance(node.op, Cast):
             return node.type.is_floating and not self.graph[node.inputs[0]].type.is_floating
-        return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not self.half
+        if self.half and isinstance(node.op, Constant):  # what is compared, or chosen from, is rounded alike
+            readers = self.graph.readers(node.name)
+            return node.type.is_floating and all(isinstance(reader.op, Compare | Where) for reader in readers)
+        follows = isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and node.type.is_floating
+        return follows and not self.half
 
     def _leaves(self, node: Node) -> bool:
         """Whether a value is read by nothing that goes on in float32."""
