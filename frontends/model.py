@@ -210,8 +210,9 @@ class Model(Block):
             if block in seen:
                 continue
             seen.add(block)
-            if isinstance(block, Model):
-                yield from block.slots(f"{prefix}{block.name}/", seen)
+            inner = block.model_inside or block
+            if isinstance(inner, Model):
+                yield from inner.slots(f"{prefix}{block.name}/", seen)
             elif isinstance(block, Layer):
                 for weight in block.all_weights:
                     yield Slot(f"{prefix}{block.name}/{weight.name}", block, weight)
