@@ -9,6 +9,7 @@ from ..graph.ops import (
     AveragePool2D,
     AverageUnpool2D,
     BroadcastTo,
+    Cast,
     Clip,
     Compare,
     Conv2D,
@@ -103,6 +104,8 @@ def _words(region: Region, node: Node) -> str:
             return f"logical {op.connective}"
         case ActivationGrad():
             return f"derivative of {_PROPER.get(type(op.activation), op.activation.op_name())}"
+        case Cast():
+            return f"conversion of {region.graph[node.inputs[0]].type.dtype}"
         case Reduce() if region.anchor.op.kind is Kind.CONTRACTION:
             return "gradient of the bias"
     return _PROPER.get(type(op), op.op_name().replace("_", " "))

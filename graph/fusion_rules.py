@@ -14,6 +14,7 @@ from .op import Kind
 from .ops import (
     AveragePool2D,
     AverageUnpool2D,
+    Cast,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
@@ -28,6 +29,7 @@ from .ops import (
     Reduce,
     Resize,
     ResizeGrad,
+    Scale,
     Softmax,
     Warp,
 )
@@ -175,9 +177,18 @@ def _prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
         return f"{producer.name} is the weight, not the data, of {node.name}"
     if isinstance(op, Conv2D):
         kernel = graph[node.inputs[1]].type.size()[:2]
-        if kernel != (1, 1):
+        if kernel != (1, 1) and not _reads_integers(graph, group):
             return f"a {kernel[0]}x{kernel[1]} kernel would compute {producer.name} {prod(kernel)} times"
     return _plain_pointwise(graph, group)
+
+
+def _reads_integers(graph: Graph, group: Group) -> bool:
+    """Whether a group makes floating-point numbers of integers, one by one: so little work that it is done
+    again for each tap rather than that the image is written and read as numbers of four times the size."""
+    reads = [graph[name].type for node in group.nodes for name in node.inputs if name not in group.names]
+    return len(reads) == 1 and not reads[0].is_floating and all(
+        isinstance(node.op, Cast | Scale) for node in group.nodes
+    )
 
 
 def _reduce_prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:

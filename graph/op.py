@@ -143,7 +143,9 @@ class Op(abc.ABC):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items())
+        # What only some dtypes need is shown where it says something.
+        rare = {f.name for f in fields(self) if f.metadata.get("rare") and getattr(self, f.name) == f.default}
+        shown = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items() if k not in rare)
         return f"{self.op_name()}({shown})" if shown else self.op_name()
 
 

@@ -140,7 +140,7 @@ def test_an_input_of_integers_takes_those_it_can_hold() -> None:
     ones = pixels("bool")
     assert torch.equal(net(ones), net(ones.astype(np.uint8)))
     for wrong in (pixels().astype(np.int64) + 1, pixels().astype(np.float32) + 0.5, pixels().astype(int) - 1):
-        with pytest.raises(ShapeError, match="takes uint8, which some of the .* values given are not"):
+        with pytest.raises(ShapeError, match=r"takes uint8, which some of the .* values given are not"):
             net(wrong)
     with pytest.raises(ShapeError, match="input 'image' has dtype uint8, the network computes in float32"):
         cl.compile(network("float32"), device="cpu")(pixels())

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import CompileError, ShapeError
 from ..op import Kind, Op
-from ..types import DTYPES, Dim, TensorType, broadcast
+from ..types import DTYPES, Dim, TensorType, broadcast, elementwise
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -22,10 +22,7 @@ class _Pointwise(Op):
     kind: ClassVar[Kind] = Kind.POINTWISE
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        result = inputs[0]
-        for other in inputs[1:]:
-            result = broadcast(result, other, self.op_name())
-        return result
+        return elementwise(inputs, self.op_name())
 
 
 # -- arithmetic ----------
@@ -154,7 +151,7 @@ class Scale(_Pointwise):
 
 @dataclass(frozen=True)
 class Cast(_Pointwise):
-    """The same numbers in another dtype; the gradient is cast back, and none passes through integers."""
+    """The same numbers in another dtype. No gradient passes through integers."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     whole: ClassVar[tuple[str, ...]] = ("x",)
@@ -167,10 +164,8 @@ class Cast(_Pointwise):
         return inputs[0].to(DTYPES[self.dtype])
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        x = build.operand(node, 0)
-        if build.graph[dy].type.dtype == x.type.dtype:
-            return [dy]
-        return [build.if_needed(x, Cast(x.type.dtype), dy)]
+        """As it is: `differentiate` rounds gradients that are wider than the values they are of."""
+        return [dy if node.inputs[0] in build.needed else None]
 
 
 @dataclass(frozen=True)
@@ -341,10 +336,13 @@ class BatchNorm(_Pointwise):
 
 @dataclass(frozen=True)
 class Normalize(_Pointwise):
-    """(x - mean) / sqrt(variance + epsilon)."""
+    """(x - mean) / sqrt(variance + epsilon), in the dtype of x, whatever that of its statistics."""
 
     operands: ClassVar[tuple[str, ...]] = ("x", "mean", "variance")
     epsilon: float = 1e-3
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return super().infer(*inputs).with_dtype(inputs[0].dtype)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, mean, variance = inputs

@@ -49,6 +49,11 @@ def form_of(op: Op) -> Form:
     return maker(op) if maker else op.reference
 
 
+def has_form(op: Op) -> bool:
+    """Whether an op has a row of its own."""
+    return type(op) in FORMS
+
+
 def inplace_form_of(op: Op) -> Form | None:
     maker = INPLACE.get(type(op))
     return maker(op) if maker else None

@@ -14,14 +14,15 @@ import torch
 
 from ...graph.ir import Graph, Node
 from ...graph.op import Kind
-from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
+from ...graph.ops import KNOWN, Add, BroadcastTo, Cast, Conv2D, Dense, InTraining, Parameter
 from ...graph.regions import Region
+from ...graph.types import HALF
 
 # Imported for their rows in the table of forms.
 from . import contraction, contraction_gradients, look_up, pooling, reduction, resize, warp  # noqa: F401
-from .forms import form_of, inplace_form_of
+from .forms import Form, form_of, has_form, inplace_form_of
 from .joint import JOINT, Step
-from .pointwise import OWN_RESULT
+from .pointwise import MIXED, OWN_RESULT
 
 Runner = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 
@@ -48,10 +49,19 @@ def _steps(region: Region, inference: bool) -> list[Step]:
         remember = inference or _is_fixed(region.graph, node)
         step = matcher(region, node, remember) if matcher else None
         if step is None or any(name in covered for name in step.covers):
-            step = Step(form_of(node.op), node.inputs, (node.name,), node.name, (node.name,), node)
+            step = Step(_form(region.graph, node), node.inputs, (node.name,), node.name, (node.name,), node)
         covered.update(dict.fromkeys(step.covers, step))
     # A step runs at the turn of the member it names: by then all it reads is there.
     return [covered[node.name] for node in region.nodes if covered[node.name].at == node.name]
+
+
+def _form(graph: Graph, node: Node) -> Form:
+    """The form of a node by itself. Where none is written for its op, or none for operands of several dtypes,
+    half precision is computed with in float32, as kernels do."""
+    dtypes = {graph[name].type.dtype for name in node.inputs if graph[name].type.is_floating}
+    moves = node.op.kind in (Kind.MOVEMENT, Kind.VIEW) or isinstance(node.op, Cast | InTraining | BroadcastTo)
+    known = has_form(node.op) and (len(dtypes) < 2 or isinstance(node.op, MIXED))
+    return form_of(node.op) if moves or known or not dtypes.intersection(HALF) else node.evaluate
 
 
 def _is_fixed(graph: Graph, node: Node) -> bool:

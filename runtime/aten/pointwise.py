@@ -70,11 +70,18 @@ OWN_RESULT = (
 operand itself."""
 
 
+MIXED = (Add, BatchNorm, BatchNormGrad, Divide, Maximum, Minimum, Multiply, Normalize, Subtract)
+"""Ops whose forms take vectors and statistics in float32 where activations are narrower."""
+
+
 def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
-    """Arithmetic whose result has the first operand's dtype, whatever the second's."""
+    """Arithmetic of two dtypes in the wider; the result's is that of the operand of its shape."""
 
     def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return like(a, compute(a, b))
+        y = compute(a, b)
+        if a.dtype == b.dtype or (a.shape == y.shape) == (b.shape == y.shape):
+            return y
+        return like(a if a.shape == y.shape else b, y)
 
     return run
 
