@@ -84,6 +84,14 @@ class Block(abc.ABC):
     written: Written | None = None
     """What the file it was read from said of it."""
 
+    @property
+    def model_inside(self) -> Block | None:
+        """The model that a layer is made of, whose layers keep their weights themselves."""
+        return None
+
+    model_home: str = ""
+    """The part of the layer that Keras keeps `model_inside` in."""
+
     activates: ClassVar[bool] = False
     """Whether it may stand as the activation of a layer."""
 
@@ -220,6 +228,7 @@ class Builder:
         self._layer = layer
         self._call = call
         self._home = home
+        self._still = into.frozen or not layer.trainable
         self._name = into.owner + into.name_of(layer)
         self.path = into.prefix + numbered(into.name_of(layer), call)
 
@@ -245,7 +254,7 @@ class Builder:
         graph = self._into.graph
         if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
-        if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
+        if isinstance(op, ops.BatchNorm) and self._still:
             op = replace(op, frozen=True)
         try:
             kind = op.result(*(self.type(name) for name in inputs))
@@ -271,10 +280,16 @@ class Builder:
             for position, (name, known, alike) in enumerate(zip(inputs, floating, joined, strict=True))
         )
 
-    def inside(self, home: str) -> Self:
+    def run(self, model: Block, call: int, *inputs: str) -> list[str]:
+        """Append a model that the layer is made of, called for the `call`-th time there."""
+        inside = replace(self._into, prefix=f"{self.path}/", owner=f"{self._name}/")
+        return model.lower(inside, inputs, call)
+
+    def inside(self, home: str, part: Layer) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
         inner = copy.copy(self)
         inner._home = f"{self._home}{home}/"
+        inner._still = self._still or not part.trainable
         return inner
 
     def weight(self, name: str) -> str:

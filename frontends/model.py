@@ -220,8 +220,9 @@ class Model(Block):
             if block in seen:
                 continue
             seen.add(block)
-            if isinstance(block, Model):
-                yield from block.slots(f"{prefix}{self.name_of(block)}/", seen)
+            inner = block.model_inside or block
+            if isinstance(inner, Model):
+                yield from inner.slots(f"{prefix}{self.name_of(block)}/", seen)
             elif isinstance(block, Layer):
                 for weight in block.all_weights:
                     yield Slot(f"{prefix}{self.name_of(block)}/{weight.name}", block, weight)

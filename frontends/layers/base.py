@@ -196,6 +196,10 @@ class Layer(Block):
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
         return False
 
+    def along_last_axis(self) -> bool:
+        """Whether it makes each row of the last axis from that row alone, whatever other axes there are."""
+        return self.pointwise()
+
     def build(self, b: Builder, *inputs: str) -> str | list[str]:
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
