@@ -170,9 +170,9 @@ class SparsemaxGrad(_Reduction):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, y = inputs
-        kept = y > 0
-        mean = (dy * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
-        return torch.where(kept, dy - mean, torch.zeros_like(dy))
+        away = y <= 0
+        mean = torch.where(away, 0, dy).sum(-1, keepdim=True) / (~away).sum(-1, keepdim=True)
+        return torch.where(away, 0, dy - mean)
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
