@@ -207,7 +207,7 @@ CASES: list[Case] = [
             ops.Elu(),
             ops.Elu(0.7),
             ops.GeneralRelu(),
-            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(5.1, 0.3, 1.1),
             ops.GeneralRelu(max_value=6.0),
             ops.HardSigmoid(),
             ops.HardSigmoid(0.2),

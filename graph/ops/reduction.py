@@ -182,9 +182,9 @@ class SparsemaxGrad(_Sums):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, y = accumulated(*inputs)
-        kept = y > 0
-        mean = (dy * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
-        return self.round(torch.where(kept, dy - mean, torch.zeros_like(dy)).to(inputs[0].dtype))
+        away = y <= 0
+        mean = torch.where(away, 0, dy).sum(-1, keepdim=True) / (~away).sum(-1, keepdim=True)
+        return self.round(torch.where(away, 0, dy - mean).to(inputs[0].dtype))
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
