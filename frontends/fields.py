@@ -7,7 +7,7 @@ continues "<layer>: <field> ...". `Layer` puts the layer and the field in front.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from numbers import Real
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
 from .budget import MOST_AXES
-from .initializers import INITIALIZERS
+from .initializers import INITIALIZERS, Initializer, from_config
 from .lowering import Block
 from .names import is_printable
 
@@ -357,8 +357,17 @@ def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def initializer(value: Any) -> str:
-    """A name of the table of initializers."""
+InitializerLike = str | Initializer
+
+
+def initializer(value: Any) -> InitializerLike:
+    """A name of the table of initializers, an initializer, or what a file says of one."""
+    if isinstance(value, type) and issubclass(value, Initializer):
+        value = value()
+    if isinstance(value, Mapping):
+        value = from_config(value) or value
+    if isinstance(value, Initializer):
+        return value
     if not isinstance(value, str) or value not in INITIALIZERS:
         raise UnsupportedLayerError(
             f"{value!r} is not a known initializer; use one of {', '.join(INITIALIZERS)}"

@@ -16,6 +16,7 @@ from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import KNOWN, Drawn, Input, Parameter, Reshape
+from ..graph.ops.random import Streams
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
@@ -114,7 +115,8 @@ class Plan:
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
         self.prelude = Prelude(self.graph, device)
         self.inputs = [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
-        self.drawn = [(n.name, n.op) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.drawn = [(n.name, n) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.streams = Streams()
         self.slots: dict[str, int] = {}
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
@@ -160,7 +162,7 @@ class Plan:
         for slot, value in zip(self._input_slots, inputs, strict=True):
             slots[slot] = value
         for name, source in self.drawn:
-            slots[self._slot(name)] = source.draw(batch, self.device)
+            slots[self._slot(name)] = self.streams.draw(source, batch, self.device)
         run_steps(self.forward_steps, slots)
         if self.graph.updates:
             self._write_back(slots, parameters)
