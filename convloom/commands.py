@@ -21,6 +21,7 @@ from . import __version__
 from .checking import check
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
+from .frontends.initializers import check_seed
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
@@ -105,6 +106,8 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
+    if arguments.seed is not None:
+        torch.manual_seed(check_seed(arguments.seed, "--seed"))
     model = _model(arguments)
     data = _arrays(arguments.data)
     for name in ("x", "y"):

@@ -256,6 +256,8 @@ class Builder:
             return inputs[0]
         if isinstance(op, ops.BatchNorm) and self._still:
             op = replace(op, frozen=True)
+        if isinstance(op, ops.Drawn):
+            op = replace(op, seed=self._layer.draws_from)
         try:
             kind = op.result(*(self.type(name) for name in inputs))
         except ShapeError as error:

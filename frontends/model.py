@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
@@ -17,6 +18,7 @@ from ..graph.op import snake_case
 from ..graph.types import TensorType
 from .budget import BUDGET
 from .cutting import begun_at, put_in
+from .initializers import check_seed
 from .layers.base import Layer
 from .layers.core import InputLayer
 from .layers.masking import HANDS_ON, READS
@@ -34,8 +36,10 @@ class Model(Block):
 
     inputs, outputs: symbolic tensors, or lists or dictionaries of them. An input may also be what a layer of
     another model gives: the new model begins there, with the layers and weights of the other.
-    seed: of the initial weights, which are drawn when first asked for. Raises ConvLoomError where outputs do
-    not follow from the inputs.
+    seed: of the initial weights; without one, it is drawn from torch's generator here, so that
+    `torch.manual_seed` before the model is built makes them repeatable. The weights themselves are drawn when
+    first asked for.
+    Raises ConvLoomError where outputs do not follow from the inputs.
     """
 
     check_report: Any = None
@@ -47,7 +51,7 @@ class Model(Block):
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int = 0) -> None:
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Functional")
         given, made = flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label)
         ways = begun_at(given, made, self.label)
@@ -60,17 +64,19 @@ class Model(Block):
     ) -> Model:
         """A model whose layers are listed as a file lists them, rather than in Keras's own order."""
         model = cls.__new__(cls)
-        model._configure(name, 0, keras_class)
+        model._configure(name, None, keras_class)
         model._connect(flatten_tensors(inputs, model.label), flatten_tensors(outputs, model.label), layers)
         return model
 
-    def _configure(self, name: str | None, seed: int, keras_class: str) -> None:
+    def _configure(self, name: str | None, seed: int | None, keras_class: str) -> None:
         self.keras_class = keras_class
         """The name of its class in Keras's files, where "Model" is Functional."""
         if not name:
             self.default_name = DefaultName(keras_class)
         self.name = check_name(name or snake_case(keras_class), keras_class)
-        self.seed = seed
+        self.seed = check_seed(seed, self.label)
+        if self.seed is None:
+            self.seed = int(torch.randint(2**63 - 1, (), device="cpu"))
 
     def _connect(
         self,

@@ -11,7 +11,7 @@ import torch
 
 from ..graph.errors import ConvLoomError, ShapeError
 from ..graph.values import Value
-from .initializers import INITIALIZERS, filled
+from .initializers import INITIALIZERS, Constant, Initializer, generator
 
 if TYPE_CHECKING:
     from .layers.base import Layer, Weight
@@ -131,10 +131,15 @@ class Parameters(MutableMapping[str, torch.Tensor]):
         """Draw every value that is missing, in order, from one generator."""
         if (total := sum(slot.size for slot in self._slots.values())) > LARGEST_MODEL:
             raise ConvLoomError(f"the model has {total:,} weights; at most {LARGEST_MODEL:,} can be made")
-        generator = torch.Generator().manual_seed(self._seed)
+        source = generator(self._seed)
         for slot in self._slots.values():
             if slot.weight.name not in slot.layer.values:
-                start = slot.weight.initializer
-                draw = INITIALIZERS[start] if isinstance(start, str) else filled(start)
-                drawn = draw(slot.weight.matrix or slot.weight.shape, generator)
+                drawn = _initializer(slot.weight)(slot.weight.matrix or slot.weight.shape, source)
                 slot.layer.values[slot.weight.name] = drawn.reshape(slot.weight.shape)
+
+
+def _initializer(weight: Weight) -> Initializer:
+    start = weight.initializer
+    if isinstance(start, Initializer):
+        return start
+    return INITIALIZERS[start] if isinstance(start, str) else Constant(start)

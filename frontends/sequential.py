@@ -18,10 +18,10 @@ class Sequential(Model):
     """Layers one after another.
 
     layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more,
-    `pop` takes the last one away.
+    `pop` takes the last one away. seed: as for Model.
     """
 
-    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
+    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Sequential")
         self._chain: list[Block] = []
         self._names: dict[str, Block] = {}

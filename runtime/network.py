@@ -14,6 +14,7 @@ from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
+from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.values import Holder, Ties, Value
 from ..graph.weights import State, Weight
@@ -95,6 +96,7 @@ class CompiledNetwork(torch.nn.Module):
         self._twins: dict[str, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
+        self._streams = Streams()
         holder = _holder(model, self.source)
         for name, trainable in _trainable(self.source).items():
             self._adopt(name, holder.held(name), trainable, holder.is_state(name))
@@ -245,6 +247,7 @@ class CompiledNetwork(torch.nn.Module):
             backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
             mode = Mode(*key, self.options.fuse)
             plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
+            plan.streams = self._streams
             self._plans[key] = plan
         return plan
 
@@ -396,6 +399,7 @@ class _Twin(CompiledNetwork):
         self._inputs, self._ties = graph.sources(Input), owner._ties
         self._differentiated = ["loss"]
         self._plans, self._twins, self._keys = {}, {}, owner._keys
+        self._streams = owner._streams
         self._parameters, self._buffers = owner._parameters, owner._buffers
 
     def _follow_layers(self) -> None:

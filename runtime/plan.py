@@ -16,6 +16,7 @@ from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import Drawn, Input, Parameter, Reshape
+from ..graph.ops.random import Streams
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
@@ -68,7 +69,8 @@ class Plan:
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
         self.prelude = Prelude(self.graph, device)
         self.inputs = [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
-        self.drawn = [(n.name, n.op) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.drawn = [(n.name, n) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.streams = Streams()
         self.slots: dict[str, int] = {}
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
@@ -178,7 +180,7 @@ class Plan:
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
         """A value for every drawn source."""
-        return {name: source.draw(batch, self.device) for name, source in self.drawn}
+        return {name: self.streams.draw(source, batch, self.device) for name, source in self.drawn}
 
     def drawn_of(self, saved: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What `forward` drew, found among what it saved."""

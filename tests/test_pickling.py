@@ -106,7 +106,7 @@ def test_a_model_comes_back_with_its_weights_apart(make: Make, way: Callable[[An
 def test_a_network_goes_on_training(make: Make, way: Callable[[Any], Any], dtype: str) -> None:
     """With the optimizer that was pickled with it, as both would have gone on here."""
     net = cl.compile(make(), device="cpu", dtype=dtype)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     steps(net, optimizer)
     other, its_optimizer = way((net, optimizer))
     held = {id(p) for group in its_optimizer.param_groups for p in group["params"]}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
-from ..initializers import from_class_name
+from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
 from ..layers.aliases import ALIASES, UNSAFE
 from ..layers.time_distributed import a_layer_or_model
@@ -122,9 +122,9 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
-            found = value.get("class_name") if isinstance(value, dict) else value
-            if known_name := from_class_name(found):
-                arguments[key] = known_name
+            found = from_config(value) if isinstance(value, dict) else from_class_name(value)
+            if found is not None:
+                arguments[key] = found
         elif field.metadata.get("check") is f.activation:
             named = _plain(value)
             arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...graph.errors import UnsupportedLayerError
 from ...graph.types import BATCH, TensorType
+from ..initializers import Initializer
 from ..layers import InputLayer, Layer
 from ..lowering import Block
 from ..operations import Operation
@@ -139,6 +140,8 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
     if field.endswith("_initializer") and isinstance(value, str):
         class_name = "".join(part.title() for part in value.split("_"))
         return {field: object_entry("keras.initializers", class_name, {})}
+    if isinstance(value, Initializer):
+        return {field: object_entry("keras.initializers", type(value).__name__, value.config())}
     return {field: _plain(layer, field, value)}
 
 

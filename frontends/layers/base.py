@@ -16,6 +16,7 @@ from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
 from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
+from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
 from ..names import DefaultName, check_name, meant, next_name
 from ..parameters import Values
@@ -36,7 +37,7 @@ RANKS = {
 class Weight:
     """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
 
-    initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    initializer: one, or its name, or the one value that all its numbers have. dtype: in Keras's files.
     frozen: whether a layer inside the one that keeps it is frozen, whose weight it is.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
@@ -46,7 +47,7 @@ class Weight:
 
     name: str
     shape: tuple[int, ...]
-    initializer: str | float = "zeros"
+    initializer: str | float | Initializer = "zeros"
     trainable: bool = True
     dtype: str = "float32"
     home: str = ""
@@ -191,6 +192,12 @@ class Layer(Block):
     def masks(self) -> bool:
         """Whether it makes a mask, of steps that layers after it are to leave out."""
         return False
+
+    @property
+    def draws_from(self) -> int | None:
+        """The seed of what it draws in training; None for torch's own generator."""
+        seed = getattr(self, "seed", None)
+        return seed if isinstance(seed, int) else None
 
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
