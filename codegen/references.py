@@ -22,6 +22,7 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    CategoricalCrossEntropy,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -241,6 +242,15 @@ def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
 
 
+def _probability_cross_entropy(
+    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
+) -> Lines:
+    return [
+        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log()).sum(-1).mean()",
+    ]
+
+
 def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
     if op.from_logits:
         return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
@@ -372,6 +382,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Sparsemax: _sparsemax,
     SparsemaxGrad: _sparsemax_grad,
     SoftmaxCrossEntropy: _cross_entropy,
+    CategoricalCrossEntropy: _probability_cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
     MeanSquaredError: _mean_squared_error,
     LossGrad: _loss_grad,

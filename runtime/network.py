@@ -13,19 +13,13 @@ from ..codegen import Kernel, emit
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
-from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
+from ..graph.losses import add_loss
+from ..graph.ops import Input, Parameter
 from ..graph.passes.precision import with_dtype
 from .autograd import CompiledFunction
 from .backends import Backend
 from .inputs import bind_inputs
 from .plan import Mode, Plan
-
-LOSSES = {
-    "categorical_crossentropy": CategoricalCrossEntropy(),
-    "binary_crossentropy": BinaryCrossEntropy(),
-    "mean_squared_error": MeanSquaredError(),
-    "mse": MeanSquaredError(),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class CompiledNetwork(torch.nn.Module):
         self._differentiated: list[str] | None = None
         self._values = values
         self._plans: dict[tuple[bool, bool, bool], Plan] = {}
-        self._twins: dict[str, CompiledNetwork] = {}
+        self._twins: dict[tuple[str, bool], CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         for node in self.source.sources(Parameter):
             self._adopt(node.name, values[node.name], getattr(node.op, "trainable", True))
@@ -194,26 +188,20 @@ class CompiledNetwork(torch.nn.Module):
         return self
 
     # -- losses ----------
-    def with_loss(self, loss: str) -> LossStep:
+    def with_loss(self, loss: str, from_logits: bool = False) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
-        loss: a key of LOSSES. Raises CompileError for an unknown one or a network of several outputs.
+        loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax or
+        sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation that
+        belongs to it. Raises CompileError for an unknown loss or a network of several outputs.
         """
-        if loss not in LOSSES:
-            raise CompileError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-        if len(self.source.outputs) != 1:
-            raise CompileError(
-                f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one"
-            )
-        if loss not in self._twins:
+        key = loss, from_logits
+        if key not in self._twins:
             graph = self.source.copy()
-            (name, output), *_ = graph.outputs.items()
-            prediction = graph[output].type
-            target = graph.add(Input(prediction.shape, prediction.dtype), (), "target")
-            value = graph.add(LOSSES[loss], (output, target), "loss")
-            graph.outputs = {"loss": value, name: output}
-            self._twins[loss] = _Twin(self, graph)
-        return LossStep(self, self._twins[loss])
+            value = add_loss(graph, loss, from_logits)
+            graph.outputs = {"loss": value, **graph.outputs}
+            self._twins[key] = _Twin(self, graph)
+        return LossStep(self, self._twins[key])
 
     # -- looking inside ----------
     @property
