@@ -38,7 +38,8 @@ def unknown(kind: str, given: object, known: Iterable[str], more: str = "") -> s
     names = list(known)
     if not isinstance(given, str):
         return f"{kind} is {given!r}, a {type(given).__name__}; give a name: {', '.join(names)}{more}"
-    return f"unknown {kind} {given!r}{nearest(given, names)}; known: {', '.join(names)}{more}"
+    near = nearest(given, names)
+    return f"unknown {kind} {given!r}{near}{' Known' if near else '; known'}: {', '.join(names)}{more}"
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

@@ -1,9 +1,10 @@
 """A loss behind a network: which op computes it, and of which of the network's values.
 
-A cross-entropy is taken of the logits where the network's last step is the softmax or the sigmoid that belongs
-to it. As a function of the weights that is the same number, and it still learns where the probabilities have
-rounded to 0 or 1; of anything else it is taken of the prediction itself, as Keras does. This is settled once,
-when the loss is added, so that training and validation, fused and unfused, compute the same function.
+A cross-entropy is taken of the logits where the network's last step is the softmax or the sigmoid that
+belongs to it. As a function of the weights that is the same number, and it still learns where the
+probabilities have rounded to 0 or 1; of anything else it is taken of the prediction itself, as Keras does.
+This is settled once, when the loss is added, so that training and validation, fused and unfused, compute the
+same function.
 """
 
 from __future__ import annotations

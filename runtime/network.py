@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 from ..codegen import Kernel, emit
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
-from ..graph.ir import Graph
+from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
 from ..graph.ops import Input, Parameter
 from ..graph.passes.precision import with_dtype
 from .autograd import CompiledFunction
 from .backends import Backend
-from .inputs import bind_inputs
+from .inputs import bind_inputs, by_name
 from .plan import Mode, Plan
+from .summary import summary_text
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class CompiledNetwork(torch.nn.Module):
         twin._parameters = copy.deepcopy(self._parameters, memo)
         twin._buffers = copy.deepcopy(self._buffers, memo)
         twin._plans, twin._twins = {}, {}
+        return twin
+
+    def twin(self, options: Options) -> CompiledNetwork:
+        """The same network under other options, but in its own dtype and with weights of its own."""
+        twin = copy.deepcopy(self).eval()
+        twin.options = options
         return twin
 
     # -- calling ----------
@@ -187,13 +194,18 @@ class CompiledNetwork(torch.nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    @property
+    def input_nodes(self) -> list[Node]:
+        """The inputs in the order of a call, with their names and types."""
+        return list(self._inputs)
+
     # -- losses ----------
     def with_loss(self, loss: str, from_logits: bool = False) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
-        loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax or
-        sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation that
-        belongs to it. Raises CompileError for an unknown loss or a network of several outputs.
+        loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
+        or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
+        that belongs to it. Raises CompileError for an unknown loss or a network of several outputs.
         """
         key = loss, from_logits
         if key not in self._twins:
@@ -220,6 +232,12 @@ class CompiledNetwork(torch.nn.Module):
         target, precision = target_of(self.options.device), self.options.precision
         return [emit(region, precision=precision, target=target) for region in self.plan.regions]
 
+    def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
+        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text."""
+        options = self.options
+        title = f"{self.name}, compiled for {options.backend} on {options.device} in {options.dtype}"
+        (print_fn or print)(summary_text(self.source, title, width))
+
     def explain(self) -> str:
         """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
         return self.plan.explain()
@@ -230,7 +248,12 @@ class CompiledNetwork(torch.nn.Module):
 
 
 def _has_tensor(inputs: Sequence[Any]) -> bool:
-    return any(_has_tensor(x) if isinstance(x, list | tuple) else isinstance(x, torch.Tensor) for x in inputs)
+    """Whether a call's arguments hold a tensor, in lists and dictionaries too."""
+    for x in inputs:
+        parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else ()
+        if isinstance(x, torch.Tensor) or any(isinstance(part, torch.Tensor) for part in parts):
+            return True
+    return False
 
 
 class _Twin(CompiledNetwork):
@@ -262,6 +285,8 @@ class LossStep:
         """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
         if self.compiled.training != self.network.training:
             self.compiled.train(self.network.training)
+        if isinstance(inputs, Mapping):
+            inputs = by_name([node.name for node in self.network.input_nodes], inputs)
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
         loss, prediction = self.compiled(*given, target)
         return loss, prediction

@@ -1,4 +1,4 @@
-"""Losses by name: Keras's values and gradients, of whatever the network ends in, in training and validation."""
+"""Losses by name: Keras's values and gradients, whatever the network ends in, training as validating."""
 
 from __future__ import annotations
 
@@ -76,6 +76,8 @@ def rows_of_pixels(activation: str) -> Callable[[Any], Any]:
     return lambda x: L.Activation(activation)(L.Reshape((2, CLASSES))(L.Dense(2 * CLASSES)(x)))
 
 
+WAYS: dict[str, dict[str, Any]] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}
+
 ENDS: dict[str, Callable[[Any], Any]] = {
     "softmax": L.Dense(CLASSES, activation="softmax"),
     "softmax layer": lambda x: L.Softmax()(L.Dense(CLASSES)(x)),
@@ -112,7 +114,7 @@ def keras_loss(loss: str, from_logits: bool = False) -> Any:
     return named[loss](from_logits=from_logits)
 
 
-@pytest.mark.parametrize("backend", ["aten", "unfused", "triton"])
+@pytest.mark.parametrize("backend", WAYS)
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
 @pytest.mark.parametrize("end", ENDS)
 def test_values_and_gradients_are_those_of_keras(end: str, loss: str, backend: str) -> None:
@@ -154,7 +156,7 @@ def test_from_logits(loss: str, backend: str) -> None:
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["aten", "unfused", "triton"])
+@pytest.mark.parametrize("backend", WAYS)
 @pytest.mark.parametrize(
     ("loss", "end"), [("categorical_crossentropy", "softmax"), ("binary_crossentropy", "sigmoid")]
 )
