@@ -170,7 +170,7 @@ def fit(
 def _arguments(data: Any, more: tuple[Any, ...], y: Any, loss: Any, optimizer: Any) -> tuple[Any, Any, Any]:
     """(data, loss, optimizer) of fit(net, (x, y), loss, optimizer) or of fit(net, x, y, loss, optimizer)."""
     rest = list(more)
-    if y is None and rest and (is_array(rest[0]) or isinstance(rest[0], list) or holds_arrays(rest[0])):
+    if y is None and rest and _is_target(rest[0], data):
         y = rest.pop(0)
     if y is not None:
         if not (is_array(data) or isinstance(data, list | tuple | Mapping)):
@@ -187,6 +187,13 @@ def _arguments(data: Any, more: tuple[Any, ...], y: Any, loss: Any, optimizer: A
     if loss is None:
         raise ConvLoomError("fit needs a loss, for example loss='categorical_crossentropy'")
     return data, loss, "adam" if optimizer is None else optimizer
+
+
+def _is_target(value: Any, data: Any) -> bool:
+    """Whether fit's third argument is the targets rather than the loss."""
+    if is_array(value) or isinstance(value, list) or holds_arrays(value):
+        return True
+    return (is_array(data) or isinstance(data, Mapping)) and not (isinstance(value, str) or callable(value))
 
 
 def _network(net: Any) -> torch.nn.Module:

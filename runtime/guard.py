@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,13 @@ from ..graph.errors import ConvLoomError
 
 @dataclass
 class _Outcome:
-    """What a step came to. finite: on the CPU, once `ready` has passed. slot: of the weights before it."""
+    """What a step came to. total: finite where everything is; on the CPU, to be read once `ready` has passed.
+    slot: of the weights from before it.
+    """
 
     number: int
     slot: int
-    finite: torch.Tensor
+    total: torch.Tensor
     ready: torch.cuda.Event | None
     loss: torch.Tensor
     batch: Sequence[torch.Tensor]
@@ -56,14 +59,15 @@ class Guard:
     def after(self, loss: torch.Tensor, batch: Sequence[torch.Tensor]) -> None:
         """Take in a step that is done; raises ConvLoomError for it or, on a GPU, for the one before."""
         loss = loss.detach()
-        largest = torch.nn.utils.get_total_norm([p.detach() for p in self.trained], float("inf"))
-        finite = (torch.isfinite(loss) & torch.isfinite(largest)).all()
+        # The root of a sum of squares: one fast pass, NaN or infinite where a weight is or is beyond 1e19.
+        sizes = torch._foreach_norm([p.detach() for p in self.trained])
+        total = torch.stack([loss.reshape(()).to(sizes[0].dtype), *sizes]).sum()
         ready = None
         if loss.device.type == "cuda":
-            finite = finite.to("cpu", non_blocking=True)
+            total = total.to("cpu", non_blocking=True)
             ready = torch.cuda.Event()
             ready.record()
-        outcome = _Outcome(self.number, self.number % len(self.copies), finite, ready, loss, batch)
+        outcome = _Outcome(self.number, self.number % len(self.copies), total, ready, loss, batch)
         self.number += 1
         if not self.late:
             self._judge(outcome)
@@ -81,15 +85,15 @@ class Guard:
     def _judge(self, outcome: _Outcome) -> None:
         if outcome.ready is not None:
             outcome.ready.synchronize()
-        if bool(outcome.finite):
+        if math.isfinite(float(outcome.total)):
             return
         with torch.no_grad():
             torch._foreach_copy_([*self.trained, *self.statistics], self.copies[outcome.slot])
         loss = float(outcome.loss)
         what = (
             f"the loss is {loss}"
-            if loss != loss or abs(loss) == float("inf")
-            else f"the loss is {loss:.4g}, but the step made weights NaN or infinite"
+            if not math.isfinite(loss)
+            else f"the loss is {loss:.4g}, but the step made weights NaN or beyond 1e19"
         )
         broken = [name for name, part in zip("xy", _sides(outcome.batch), strict=True) if not part]
         cause = (
