@@ -97,7 +97,9 @@ def _check_model(model: object, takes: str) -> None:
     if hasattr(model, "to_graph"):
         return
     hint = ""
-    if isinstance(model, str | Path):
+    if isinstance(model, CompiledNetwork):
+        hint = ", which is compiled already"
+    elif isinstance(model, str | Path):
         hint = "; read the file first, with cl.load"
     elif any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__):
         hint = "; save Keras's model and read the file, cl.load('model.keras')"

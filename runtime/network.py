@@ -184,7 +184,11 @@ class CompiledNetwork(torch.nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
         """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
         have = self._own(torch.empty(0))
-        made = fn(have)
+        try:
+            made = fn(have)
+        except (AssertionError, RuntimeError) as error:  # what torch says where there is no such device
+            reason = str(error).splitlines()[0]
+            raise CompileError(f"{self.name} cannot be moved there: {reason}") from None
         for what, old, new in (("device", have.device, made.device), ("dtype", have.dtype, made.dtype)):
             if old != new:
                 known = str(old).removeprefix("torch.")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..codegen.names import escaped
 from ..graph.ir import Graph, Node
 from ..graph.ops import Parameter
 from ..graph.types import TensorType
@@ -29,7 +30,7 @@ def summary_text(graph: Graph, title: str, width: int | None = None) -> str:
         if not computed:
             continue
         table.add_row(
-            escape(layer),
+            escape(escaped(layer)),
             ", ".join(dict.fromkeys(node.op.op_name() for node in computed)),
             _shape(computed[-1].type),
             f"{_count(nodes):,}",

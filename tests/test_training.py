@@ -623,3 +623,12 @@ def test_schedules_no_kernel_can_have(sizes: dict[str, Any], text: str) -> None:
 
     with pytest.raises(CompileError, match=text):
         Schedule(**{"block_m": 64, "block_n": 64, **sizes})
+
+
+def test_moving_to_a_device_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(CompileError, match="cannot be moved there: "):
+        network().to("cuda")
+    with pytest.raises(CompileError, match="found CompiledNetwork, which is compiled already"):
+        cl.compile(network())  # type: ignore[arg-type]
