@@ -23,6 +23,7 @@ from ..graph.ops import (
     BinaryCrossEntropy,
     BroadcastTo,
     Cast,
+    CategoricalCrossEntropy,
     Compare,
     Concat,
     Conv2D,
@@ -257,6 +258,15 @@ def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
 
 
+def _probability_cross_entropy(
+    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
+) -> Lines:
+    return [
+        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log()).sum(-1).mean()",
+    ]
+
+
 def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
     if op.from_logits:
         return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
@@ -426,6 +436,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Sparsemax: _sparsemax,
     SparsemaxGrad: _sparsemax_grad,
     SoftmaxCrossEntropy: _cross_entropy,
+    CategoricalCrossEntropy: _probability_cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
     MeanSquaredError: _mean_squared_error,
     LossGrad: _loss_grad,

