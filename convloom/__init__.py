@@ -1,7 +1,7 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
 from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, layers, loads
+from .frontends import Input, Limits, Model, Sequential, constraints, layers, loads, regularizers
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -37,10 +37,12 @@ __all__ = [
     "UnsupportedLayerError",
     "check",
     "compile",
+    "constraints",
     "emit",
     "fit",
     "layers",
     "load",
     "loads",
     "profile",
+    "regularizers",
 ]

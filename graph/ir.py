@@ -48,6 +48,9 @@ class Graph:
 
     outputs: output name -> node name, in the order a call returns them.
     updates: state a training step writes back, parameter name -> (node holding the batch's value, momentum).
+    penalties: what of a value counts in a loss, its name -> ops, each one number; `add_penalties` makes nodes
+        of them. They belong to the values as written: who removes a value removes its penalties.
+    constraints: parameter name -> the op that an optimizer's step on it is followed by.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -55,6 +58,8 @@ class Graph:
         self.dag: nx.MultiDiGraph = nx.MultiDiGraph()
         self.outputs: dict[str, str] = {}
         self.updates: dict[str, tuple[str, float]] = {}
+        self.penalties: dict[str, tuple[Op, ...]] = {}
+        self.constraints: dict[str, Op] = {}
 
     # -- reading ----------
     def __contains__(self, name: str) -> bool:
@@ -165,10 +170,16 @@ class Graph:
             self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
         self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
         self.updates = {k: (new if v == old else v, m) for k, (v, m) in self.updates.items()}
+        if old in self.penalties:
+            self.penalties[new] = self.penalties.pop(old)
+        if old in self.constraints:
+            self.constraints[new] = self.constraints.pop(old)
         self.remove(old)
 
     def remove(self, name: str) -> None:
         self.dag.remove_node(name)
+        self.penalties.pop(name, None)
+        self.constraints.pop(name, None)
 
     def copy(self) -> Graph:
         twin = Graph(self.name)
@@ -176,6 +187,8 @@ class Graph:
         twin.dag.graph = {"counters": dict(self.dag.graph.get("counters", {}))}
         twin.outputs = dict(self.outputs)
         twin.updates = dict(self.updates)
+        twin.penalties = dict(self.penalties)
+        twin.constraints = dict(self.constraints)
         return twin
 
     # -- derived facts ----------
@@ -198,4 +211,6 @@ class Graph:
         lines += [
             f"  update %{key} <- {m:g} * %{key} + {1 - m:g} * %{v}" for key, (v, m) in self.updates.items()
         ]
+        lines += [f"  penalty {op} of %{value}" for value, ops in self.penalties.items() for op in ops]
+        lines += [f"  constrain %{parameter} by {op}" for parameter, op in self.constraints.items()]
         return "\n".join([*lines, "}"])

@@ -140,6 +140,7 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 def _step(net: torch.nn.Module, loss: str | Measure) -> tuple[Step, Any]:
     """The computation of one batch's loss, and the named loss behind it (None for a function)."""
+    predict = _predictor(net)
     if not isinstance(loss, str):
         if not callable(loss):
             raise ConvLoomError(
@@ -148,8 +149,9 @@ def _step(net: torch.nn.Module, loss: str | Measure) -> tuple[Step, Any]:
         own = loss
 
         def by_function(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            prediction = net(*inputs)
-            return own(prediction, target), prediction, target
+            prediction, penalty = predict(*inputs)
+            value = own(prediction, target)
+            return value if penalty is None else value + penalty, prediction, target
 
         return by_function, None  # type: ignore[return-value]
     named = find_loss(loss)
@@ -161,11 +163,19 @@ def _step(net: torch.nn.Module, loss: str | Measure) -> tuple[Step, Any]:
         if net.training:
             value, prediction = fused(inputs, target)
         else:  # the inference plan and the loss's definition: no second graph to compile for validation
-            prediction = net(*inputs)
+            prediction, penalty = predict(*inputs)
             value = named.op.reference(prediction, target.to(prediction.dtype))
+            value = value if penalty is None else value + penalty
         return value, prediction, target
 
     return by_name, named  # type: ignore[return-value]
+
+
+def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:
+    """The network as a function that also gives what its regularizers add to the loss, None for nothing."""
+    if isinstance(net, CompiledNetwork) and net.is_regularized:
+        return net.with_penalty()
+    return lambda *inputs: (net(*inputs), None)
 
 
 def _output_shape(net: Any) -> tuple[int, ...]:
@@ -215,6 +225,8 @@ class _Run:
             _check_scalar(loss)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if isinstance(self.net, CompiledNetwork):
+                self.net.apply_constraints()
             self._record(mean, loss, prediction, target)
             bar.advance(mean)
         if not mean.count:

@@ -13,8 +13,17 @@ from ..codegen import Kernel, emit
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
-from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
+from ..graph.ops import (
+    Add,
+    BinaryCrossEntropy,
+    CategoricalCrossEntropy,
+    Constant,
+    Input,
+    MeanSquaredError,
+    Parameter,
+)
 from ..graph.passes.precision import with_dtype
+from ..graph.penalties import add_penalties
 from .autograd import CompiledFunction
 from .backends import Backend
 from .inputs import bind_inputs
@@ -70,7 +79,7 @@ class CompiledNetwork(torch.nn.Module):
         self._differentiated: list[str] | None = None
         self._values = values
         self._plans: dict[tuple[bool, bool, bool], Plan] = {}
-        self._twins: dict[str, CompiledNetwork] = {}
+        self._twins: dict[tuple[str, frozenset[str]], CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         for node in self.source.sources(Parameter):
             self._adopt(node.name, values[node.name], getattr(node.op, "trainable", True))
@@ -146,6 +155,12 @@ class CompiledNetwork(torch.nn.Module):
             for name, key in self._keys.items()
         }
 
+    def _weight(self, name: str) -> torch.Tensor:
+        key = self._keys[name]
+        found = self._parameters[key] if key in self._parameters else self._buffers[key]
+        assert found is not None
+        return found
+
     def update_model(self) -> None:
         """Copy the current weights back into the model this network was compiled from.
 
@@ -197,7 +212,8 @@ class CompiledNetwork(torch.nn.Module):
     def with_loss(self, loss: str) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
-        loss: a key of LOSSES. Raises CompileError for an unknown one or a network of several outputs.
+        What its regularizers count is part of it. loss: a key of LOSSES. Raises CompileError for an unknown
+        one or a network of several outputs.
         """
         if loss not in LOSSES:
             raise CompileError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
@@ -205,15 +221,59 @@ class CompiledNetwork(torch.nn.Module):
             raise CompileError(
                 f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one"
             )
-        if loss not in self._twins:
+        without = self._untrained_penalties()
+        key = (loss, without)
+        if key not in self._twins:
             graph = self.source.copy()
             (name, output), *_ = graph.outputs.items()
             prediction = graph[output].type
             target = graph.add(Input(prediction.shape, prediction.dtype), (), "target")
             value = graph.add(LOSSES[loss], (output, target), "loss")
+            penalty = add_penalties(graph, without)
+            if penalty is not None:
+                value = graph.add(Add(), (value, penalty), "loss with penalties")
             graph.outputs = {"loss": value, name: output}
-            self._twins[loss] = _Twin(self, graph)
-        return LossStep(self, self._twins[loss])
+            self._twins[key] = _Twin(self, graph, ["loss"])
+        return LossStep(self, self._twins[key])
+
+    def with_penalty(self) -> PenaltyStep:
+        """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.
+
+        For a training loop of your own; the penalty is a scalar that carries a gradient, Keras's
+        sum(model.losses), and 0 where nothing is regularized. `fit` and `with_loss` count it by themselves.
+        """
+        without = self._untrained_penalties()
+        key = ("", without)
+        if key not in self._twins:
+            graph = self.source.copy()
+            penalty = add_penalties(graph, without) or graph.add(Constant(()), (), "penalty")
+            graph.outputs[_free("penalty", graph.outputs)] = penalty
+            self._twins[key] = _Twin(self, graph, None)
+        return PenaltyStep(self, self._twins[key])
+
+    def _untrained_penalties(self) -> frozenset[str]:
+        """The regularized parameters that are not trained now, which Keras leaves out of the loss."""
+        return frozenset(
+            name
+            for name in self.source.penalties
+            if name in self._keys and not self._weight(name).requires_grad
+        )
+
+    @property
+    def is_regularized(self) -> bool:
+        """Whether anything is added to its loss."""
+        return bool(self.source.penalties)
+
+    @torch.no_grad()
+    def apply_constraints(self) -> None:
+        """Put each constrained weight in its place: to be called after each step of an optimizer.
+
+        `fit` does. Weights that are not trained stay as they are.
+        """
+        for name, op in self.source.constraints.items():
+            weight = self._weight(name)
+            if weight.requires_grad:
+                weight.copy_(op.reference(weight))
 
     # -- looking inside ----------
     @property
@@ -248,17 +308,17 @@ def _has_tensor(inputs: Sequence[Any]) -> bool:
 class _Twin(CompiledNetwork):
     """A network over another graph that shares its owner's very weights; its gradients start at the loss."""
 
-    def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
+    def __init__(self, owner: CompiledNetwork, graph: Graph, differentiated: list[str] | None) -> None:
         torch.nn.Module.__init__(self)
         self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
         self._inputs, self._values = graph.sources(Input), owner._values
-        self._differentiated = ["loss"]
+        self._differentiated = differentiated
         self._plans, self._twins, self._keys = {}, {}, owner._keys
         self._parameters, self._buffers = owner._parameters, owner._buffers
 
 
-class LossStep:
-    """A network and its loss as one compiled graph. Call it with a batch and its target."""
+class _Step:
+    """A network and a graph around it that shares its weights and its mode."""
 
     def __init__(self, network: CompiledNetwork, compiled: CompiledNetwork) -> None:
         self.network = network
@@ -266,9 +326,13 @@ class LossStep:
 
     @property
     def plan(self) -> Plan:
-        """The plan of the network's current mode, loss included."""
+        """The plan of the network's current mode, with what is around it."""
         self.compiled.train(self.network.training)
         return self.compiled.plan
+
+
+class LossStep(_Step):
+    """A network and its loss as one compiled graph. Call it with a batch and its target."""
 
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
@@ -277,3 +341,19 @@ class LossStep:
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
         loss, prediction = self.compiled(*given, target)
         return loss, prediction
+
+
+class PenaltyStep(_Step):
+    """A network and its penalties as one compiled graph. Call it as the network."""
+
+    def __call__(self, *inputs: Any) -> tuple[Any, torch.Tensor]:
+        """(what the network gives, penalty); the penalty is a scalar."""
+        if self.compiled.training != self.network.training:
+            self.compiled.train(self.network.training)
+        *outputs, penalty = self.compiled(*inputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs), penalty
+
+
+def _free(name: str, taken: Mapping[str, str]) -> str:
+    """The name, or one like it that no output has."""
+    return _free(f"{name}_", taken) if name in taken else name

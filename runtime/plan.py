@@ -121,6 +121,9 @@ class Plan:
         self._plan_lifetimes()
         self._input_slots = [self._slot(node.name) for node in self.inputs]
         self._output_slots = [self.slots[self.graph.outputs[name]] for name in self.outputs]
+        held = self.graph.parameter_only()
+        self._kept = {self.slots[name] for name in self.graph.outputs.values() if name in held}
+        """Slots of outputs that the prelude keeps: who calls gets copies."""
         self._known: dict[str, torch.Tensor] = {}
         self._start_slots: list[torch.Tensor | None] = []
 
@@ -165,6 +168,9 @@ class Plan:
         if self.graph.updates:
             self._write_back(slots, parameters)
         outputs = [_value(slots, slot) for slot in self._output_slots]
+        if self._kept:
+            pairs = zip(self._output_slots, outputs, strict=True)
+            outputs = [value.clone() if slot in self._kept else value for slot, value in pairs]
         return outputs, [_value(slots, slot) for slot in self.saved]
 
     def backward(

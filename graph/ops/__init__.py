@@ -33,6 +33,7 @@ from .contraction import (
     MatMul,
 )
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
+from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
     Clip,
     GeneralRelu,
@@ -137,7 +138,10 @@ __all__ = [
     "Minimum",
     "Mish",
     "Multiply",
+    "NormWithin",
     "Normalize",
+    "OrthogonalPenalty",
+    "OrthogonalSlope",
     "Pad",
     "Parameter",
     "Prelu",
@@ -155,6 +159,7 @@ __all__ = [
     "RsqrtPlus",
     "Scale",
     "Sigmoid",
+    "SizePenalty",
     "Slice",
     "SoftShrink",
     "Softmax",

@@ -38,6 +38,8 @@ def with_dtype(graph: Graph, dtype: str) -> Graph:
         names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
     result.outputs = {key: names[value] for key, value in graph.outputs.items()}
     result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
+    result.penalties = {names[value]: ops for value, ops in graph.penalties.items()}
+    result.constraints = {names[parameter]: op for parameter, op in graph.constraints.items()}
     return result
 
 
