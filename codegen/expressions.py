@@ -19,6 +19,7 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Cast,
     Divide,
     ExtremumGrad,
     Floor,
@@ -217,6 +218,7 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Subtract: lambda op, a, b: f"{a} - {b}",
     Multiply: lambda op, a, b: f"{a} * {b}",
     Scale: _scale,
+    Cast: lambda op, x: x,  # all are float32 within a kernel, and rounded where they are stored
     Step: lambda op, x: f"tl.where({x} > 0, 1.0, 0.0)",
     Floor: lambda op, x: f"tl.floor({x})",
     Square: lambda op, x: f"{x} * {x}",

@@ -22,6 +22,7 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    Cast,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -331,6 +332,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Floor: lambda op, result, x: f"{x}.floor()",
     Square: lambda op, result, x: f"{x} * {x}",
+    Cast: lambda op, result, x: x,
     RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
     InTraining: lambda op, result, x, *y: x,
     BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (

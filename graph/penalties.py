@@ -23,7 +23,9 @@ def add_penalties(graph: Graph, without: Container[str] = ()) -> str | None:
             for op in ops if source.trainable and value not in without else ():
                 alike.setdefault(op, []).append(value)
         else:
-            parts += [mean_penalty(graph, value, op) for op in ops if isinstance(op, SizePenalty)]
+            for op in ops:
+                assert isinstance(op, SizePenalty)
+                parts += mean_penalties(graph, value, op)
     graph.penalties = {}
     for op, weights in alike.items():
         if isinstance(op, SizePenalty):  # of all weights at once
@@ -33,22 +35,24 @@ def add_penalties(graph: Graph, without: Container[str] = ()) -> str | None:
     return _sum(graph, parts)
 
 
-def mean_penalty(graph: Graph, value: str, op: SizePenalty) -> str:
-    """l1 * sum of |x| + l2 * sum of x^2 over an activation, divided by the size of the batch."""
-    layer, kind = graph[value].layer, graph[value].type
-    if kind.accumulated() != kind:
-        value = graph.add(Cast("float32"), [value], f"{value}/wide", layer)
-    terms = []
-    for factor, measure, word in ((op.l1, Abs(), "size"), (op.l2, Square(), "square")):
-        if factor or not (op.l1 or op.l2):
-            measured = graph.add(measure, [value], f"{value}/{word}", layer)
-            terms.append(graph.add(Scale(factor), [measured], f"{value}/scaled", layer))
-    total = terms[0] if len(terms) == 1 else graph.add(Add(), terms, f"{value}/sum", layer)
-    # The mean over all but the channels first: that sum is made by many programs at once.
-    if kind.rank > 1:
-        total = graph.add(Reduce(tuple(range(kind.rank - 1)), mean=True), [total], f"{value}/means", layer)
-    total = graph.add(Reduce((0,), mean=True), [total], f"{value}/mean", layer)
-    return graph.add(Scale(float(kind.elements())), [total], f"{value}/penalty", layer)
+def mean_penalties(graph: Graph, value: str, op: SizePenalty) -> list[str]:
+    """l1 * sum of |x| and l2 * sum of x^2 over an activation, each divided by the size of the batch."""
+    kind = graph[value].type
+
+    def then(op: Op, *operands: str, suffix: str) -> str:
+        return graph.add(op, operands, f"{value}/{suffix}", graph[value].layer)
+
+    x = value if kind.accumulated() == kind else then(Cast("float32"), value, suffix="wide")
+    # Each factor on the elements, so that one kernel makes and sums them; the mean of one image's worth of
+    # each element is their sum divided by the batch.
+    count, parts = float(kind.elements()), []
+    for factor, measure, word in ((op.l1, Abs(), "l1"), (op.l2, Square(), "l2")):
+        if factor:
+            terms = then(Scale(factor * count), then(measure, x, suffix=word), suffix=f"{word}/terms")
+            if kind.rank > 1:  # for each channel first: those sums many programs make together
+                terms = then(Reduce(tuple(range(kind.rank - 1)), mean=True), terms, suffix=f"{word}/channels")
+            parts.append(then(Reduce((0,), mean=True), terms, suffix=f"{word}/penalty"))
+    return parts
 
 
 def _sum(graph: Graph, parts: list[str]) -> str | None:

@@ -28,7 +28,7 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class _Penalty(Op):
-    """Base of the penalties: one number for weights. That of an activation, `mean_penalty` builds of ops."""
+    """Base of the penalties: one number for weights. That of an activation `mean_penalties` builds."""
 
     kind: ClassVar[Kind] = Kind.REDUCTION
     operands: ClassVar[tuple[str, ...]] = ("w",)
@@ -69,10 +69,10 @@ class SizePenalty(_Penalty):
             return None
         parts = []
         if self.l2:
-            parts.append(build.add(Multiply(), build.add(Scale(2 * self.l2), w.name), dy))
+            parts.append(build.add(Scale(2 * self.l2), build.add(Multiply(), w.name, dy)))
         if self.l1:
-            each = build.add(BroadcastTo(w.type.shape), build.add(Scale(self.l1), dy))
-            parts.append(build.add(ActivationGrad(Abs()), each, w.name))
+            signs = build.add(ActivationGrad(Abs()), build.add(BroadcastTo(w.type.shape), dy), w.name)
+            parts.append(build.add(Scale(self.l1), signs))
         return parts[0] if len(parts) == 1 else build.add(Add(), *parts)
 
 
