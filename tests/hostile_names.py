@@ -42,9 +42,9 @@ describe(
     alone("Activation", activation={"module": "builtins", "class_name": "function", "config": "eval"}),
 )
 describe(
-    "CVE-2025-1550 object as regularizer is never made",
-    "loaded",
-    "",
+    "CVE-2025-1550 object as regularizer",
+    "UnsupportedLayerError",
+    "'d': kernel_regularizer is class 'system' of module 'os'",
     functional(
         entry(3),
         layer(

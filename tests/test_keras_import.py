@@ -140,7 +140,7 @@ def test_keras_2_spellings() -> None:
         conv(
             "c",
             kernel_initializer={"class_name": "HeNormal", "config": {"seed": None}},
-            kernel_regularizer={"l2": 1},
+            kernel_regularizer={"class_name": "L2", "config": {"l2": 1}},
         ),
     )
     data["config"]["layers"][0]["config"] = {
