@@ -208,17 +208,8 @@ def explain(arguments: Namespace) -> None:
 
 # -- files -------------------------------------------------------------------------------------------------
 def _model(arguments: Namespace) -> Model:
-    """The network with its weights, which may be ConvLoom's own .npz."""
-    weights = arguments.weights
-    if not weights or not weights.endswith(".npz"):
-        return _load(arguments, weights)
-    model = _load(arguments)
-    found = _arrays(weights)
-    if missing := [name for name in model.parameters if name not in found]:
-        raise ConvLoomError(f"{weights} lacks the weights {', '.join(missing)}; it holds {', '.join(found)}")
-    for name in model.parameters:
-        model.parameters[name] = found[name]
-    return model
+    """The network with its weights."""
+    return _load(arguments, arguments.weights)
 
 
 def _load(arguments: Namespace, weights: str | None = None) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .layers.base import Layer
 from .layers.core import InputLayer
 from .layers.masking import HANDS_ON, READS, Masking
 from .lowering import Block, Lowering, check_size, flatten_tensors
-from .names import check_name, next_name
+from .names import check_name, next_name, visible
 from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
@@ -168,7 +168,7 @@ class Model(Block):
     def get_layer(self, name: str) -> Block:
         """The layer of that name; raises ConvLoomError where there is none."""
         for block in self._blocks:
-            if block.name == name:
+            if block.name in (name, visible(name)):
                 return block
         raise ConvLoomError(
             f"{self.label}: no layer is named {name!r}; there are {', '.join(b.name for b in self._blocks)}"
@@ -233,8 +233,9 @@ class Model(Block):
         for name, value in zip(parameters, weights, strict=True):
             parameters[name] = np.asarray(value)
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Read a `.weights.h5`; raises ModelFormatError, naming the weight, where it does not fit."""
+    def load_weights(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
+        """Read a `.weights.h5`, an `.h5`, a `.weights.json` with its files, the weights of a `.keras`, or an
+        `.npz` by the weights' names; raises ModelFormatError, naming the weight, where they do not fit."""
         from .keras.weights import load_weights
 
         load_weights(self, path)

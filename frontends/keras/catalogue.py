@@ -37,6 +37,8 @@ COMMON_KEYS = frozenset(
     {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
 )
 COMMON_ENDINGS = ("_regularizer", "_constraint")
+RNG_TYPES = (None, "stateful", "stateless", "legacy_stateful")
+"""`rng_type` of Keras 2's random layers: how TensorFlow keeps its generator's state. Ours is torch's."""
 
 
 MOST_NESTED = 8
@@ -201,6 +203,8 @@ def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) 
             unread = key not in known or key.endswith(tuple(KINDS))
             if unread and (why := refusal_of_value(key, value)):
                 raise UnsupportedLayerError(f"{spec.place}: {key} is {why}; replace it before saving")
+            continue
+        if key == "rng_type" and value in RNG_TYPES:
             continue
         if key in declaration.neutral and any(
             value == v and type(value) is type(v) for v in declaration.neutral[key]

@@ -1,7 +1,7 @@
 """Objects that stand inside a configuration, as {module, class_name, config, registered_name}.
 
-Keras makes initializers, regularizers, constraints and dtype policies of them. Each must be one of Keras's own,
-in the place where Keras has it: nothing that a file says is accepted and then ignored.
+Keras makes initializers, regularizers, constraints and dtype policies of them. Each must be one of Keras's
+own, in the place where Keras has it: nothing that a file says is accepted and then ignored.
 """
 
 from __future__ import annotations
