@@ -11,6 +11,7 @@ from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from .backends import BACKENDS
 from .network import CompiledNetwork, Options
+from .plan import check_forward
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
 
@@ -53,7 +54,9 @@ def compile(
     if not hasattr(model, "to_graph"):
         raise CompileError(f"compile takes a Model or Sequential, found {type(model).__name__}")
     options = Options(chosen, backend, dtype, fuse)
-    return CompiledNetwork(model.to_graph(), model.parameters, options)
+    graph = model.to_graph()
+    check_forward(graph)
+    return CompiledNetwork(graph, model.parameters, options)
 
 
 def _device(device: str) -> torch.device:

@@ -47,7 +47,8 @@ def test_an_archive_without_weights_is_refused_unless_asked_for(tmp_path: Path) 
     path = write_keras(tmp_path / "net.keras", small())
     text = (
         r"^net\.keras: only the architecture is there, without its weights \(no model\.weights\.h5\)\. "
-        r"Give a file that has them as weights=, or ask for initial ones: load\(\.\.\., architecture_only=True\)$"
+        r"Give a file that has them as weights=, or ask for initial ones: "
+        r"load\(\.\.\., architecture_only=True\)$"
     )
     with pytest.raises(ModelFormatError, match=text):
         cl.load(path)

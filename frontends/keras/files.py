@@ -6,9 +6,12 @@ import copy
 from typing import Any
 
 from ...graph.errors import ConvLoomError, ModelFormatError, ShapeError
+from ...graph.serial import FORMAT, from_data
+from ..graph_model import GraphModel
 from ..model import Model
 from .archive import open_members
 from .assemble import assemble
+from .budget import within
 from .guard import check_tree, parse_json
 from .kinds import FOLDER, HDF5, ZIP
 from .legacy import CONFIG, read_description
@@ -23,6 +26,8 @@ def loads(
     text: str | bytes | dict[str, Any], limits: Limits = DEFAULT, *, input_shape: Wanted = None
 ) -> Model:
     """A model from Keras's JSON, as text or parsed; Sequential or Functional, of Keras 2 or 3.
+
+    The JSON of a graph, as `convloom convert` writes it, is read too.
 
     limits: what the file may ask for.
     input_shape: of one sample, for a model that leaves axes open, or at another size than the file's: one
@@ -81,6 +86,13 @@ def _from_json(text: str | bytes | dict[str, Any], where: str, limits: Limits, i
         data = parse_json(text, where, limits)
     else:
         raise ModelFormatError(f"{where}: must be text or a dictionary, got {type(text).__name__}")
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        if input_shape is not None:
+            raise ShapeError(f"{where}: is a graph, whose sizes are settled; it takes no input_shape")
+        nodes = data.get("nodes")
+        limits.check("nodes", len(nodes) if isinstance(nodes, list) else 0, where, "nodes")
+        with within(limits):
+            return GraphModel(from_data(data))
     spec = read_model(data, limits)
     model = assemble(spec, limits, input_shape)
     model.inputs  # noqa: B018  a Sequential without a shape says so here

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ...graph.errors import ModelFormatError, UnsafeModelError
+from ..graph_model import GraphModel
 from ..model import Model
 from .legacy import Found
 from .limits import Limits
@@ -63,7 +64,10 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def read_named(model: Model, archive: zipfile.ZipFile, label: str, limits: Limits) -> tuple[Found, list[str]]:
-    """The weights of an `.npz` by the names they have in the model, and what does not fit."""
+    """The weights of an `.npz` by the names they have in the model, and what does not fit.
+
+    A graph lacks the layers of its model that no output depends on; their weights may be there.
+    """
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     slots = {slot.name: slot for slot in model.slots()}
     if missing := [name for name in slots if name not in members]:
@@ -73,9 +77,8 @@ def read_named(model: Model, archive: zipfile.ZipFile, label: str, limits: Limit
             f"it holds {held or 'nothing'}{' ...' * (len(members) > 10)}"
         )
     found: Found = []
-    problems = [
-        f"the file holds {shown(name)}, which no layer expects" for name in members if name not in slots
-    ]
+    extra = [] if isinstance(model, GraphModel) else [name for name in members if name not in slots]
+    problems = [f"the file holds {shown(name)}, which no layer expects" for name in extra]
     for name, slot in slots.items():
         weight = slot.weight
         values = read_npy(archive, members[name], label, min(8 * slot.size + 2**10, limits.archive_bytes))

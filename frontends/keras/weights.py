@@ -21,6 +21,7 @@ import torch
 
 from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
+from ..graph_model import GraphModel
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
 from ..model import Model
@@ -81,13 +82,18 @@ def load_weights(model: Model, source: Readable | Source, limits: Limits = DEFAU
 
 def _found(model: Model, source: Source, limits: Limits, stack: ExitStack) -> Found:
     """The weights, each of the shape it must have."""
-    if source.form == OTHER and isinstance(source.file, Path) and source.file.suffix == ".json":
-        shards = Shards(source.file, source.label, limits, stack)
-        return _fitting(model, source.label, *_read_by_class(model, shards, source.label))
     stored, label = source.hdf5, source.label
     if source.form == ZIP and WEIGHTS not in (names := _members(source, limits)) and CONFIG not in names:
         archive = stack.enter_context(open_zip(source, limits))
         return _fitting(model, label, *read_named(model, archive, label, limits))
+    if isinstance(model, GraphModel):
+        raise ModelFormatError(
+            f"{label}: {model.label} takes weights by their names, as `convloom convert NET -o w.npz` writes "
+            f"them"
+        )
+    if source.form == OTHER and isinstance(source.file, Path) and source.file.suffix == ".json":
+        shards = Shards(source.file, label, limits, stack)
+        return _fitting(model, label, *_read_by_class(model, shards, label))
     if source.form in (ZIP, FOLDER):
         inside = stack.enter_context(open_members(source, limits)).weights(largest_file(model))
         if inside is None:
