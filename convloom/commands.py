@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton
 from rich.console import Console
 
 from . import __version__
 from .checking import check
+from .codegen.installed import triton_version
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
 from .frontends.keras import load
@@ -47,7 +47,7 @@ def info(arguments: Namespace) -> None:
         "convloom": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": triton.__version__,
+        "triton": triton_version(),
         "numpy": np.__version__,
         "devices": devices,
         "backends": list(BACKENDS),

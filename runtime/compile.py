@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from ..codegen.installed import has_triton, require_triton
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from .backends import BACKENDS
@@ -37,7 +38,8 @@ def compile(
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
-        graph through PyTorch's operators, "auto" is triton on a GPU and aten on the CPU.
+        graph through PyTorch's operators, "auto" is triton on a GPU where that package is installed, and
+        aten elsewhere.
     dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
     fuse: False runs one kernel an op.
     Raises CompileError for an unknown or impossible option.
@@ -48,7 +50,10 @@ def compile(
     if dtype not in DTYPE_NAMES:
         raise CompileError(f"unknown dtype {dtype!r}; use {', '.join(map(repr, DTYPE_NAMES))}")
     if backend == "auto":
-        backend = "triton" if chosen.type == "cuda" and dtype != "float64" else "aten"
+        able = chosen.type == "cuda" and dtype != "float64" and has_triton()
+        backend = "triton" if able else "aten"
+    if backend == "triton":
+        require_triton("backend 'triton'")
     if dtype == "float64" and backend != "aten":
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
     if not hasattr(model, "to_graph"):
