@@ -1,4 +1,4 @@
-"""Whether the package triton is there: compiling and running kernels needs it, writing their text does not."""
+"""Whether the package triton is there: compiling and running kernels needs it, writing them does not."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ assert net.options.backend == "aten"
 data = np.ones((8, 8, 8, 3), np.float32), np.arange(8) % 2
 cl.fit(net, data, loss="sparse_categorical_crossentropy", epochs=1, verbose=False)
 model.save("net.keras")
-assert np.allclose(cl.compile(cl.load("net.keras"))(data[0]).numpy(), net(data[0]).detach().numpy(), atol=1e-6)
+again = cl.compile(cl.load("net.keras"))(data[0])
+assert np.allclose(again.numpy(), net(data[0]).detach().numpy(), atol=1e-6)
 assert len(cl.emit(model, "kernels", target="sm_90")) == 4
 assert "tl.dot" in net.kernels[0].source
 cl.profile(model, batch_size=1, device="cpu", repeats=1)
@@ -114,3 +116,72 @@ except AttributeError as error:
     print(error)
 """
     assert python(source) == "module 'convloom' has no attribute 'nothing'\n"
+
+
+# -- what README says ----------------------------------------------------------------------------------------
+def test_readme_says_what_is_needed_and_how_the_cpu_build_is_installed() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "Linux, Python 3.11 to 3.13" in text
+    assert "pip install torch --index-url https://download.pytorch.org/whl/cpu" in text
+
+
+# -- make ----------------------------------------------------------------------------------------------------
+STAND_IN = """#!/bin/sh
+case "$*" in
+    *sys.exit*) test {minor} -ge 11 ;;
+    *sys.version_info*) echo 3.{minor} ;;
+    *venv*)
+        rm -rf .venv && mkdir -p .venv/bin
+        cp "$0" .venv/bin/python && cp "$0" .venv/bin/ruff ;;
+    *) echo "3.{minor} $*" ;;
+esac
+"""
+"""What `make` asks of a Python of that version."""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder with the Makefile, and Pythons that only say their version."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    for minor in (10, 11, 12):
+        path = tmp_path / f"python3.{minor}"
+        path.write_text(STAND_IN.format(minor=minor))
+        path.chmod(0o755)
+    (tmp_path / "python3").symlink_to("python3.11")
+    return tmp_path
+
+
+def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    outside = ("MAKE", "MFLAGS", "PYTHON")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
+    environment = {**kept, "PATH": f"{tree}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["make", *arguments], cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_python_that_is_too_old_is_refused_at_once(tree: Path) -> None:
+    done = make(tree, "lint", "PYTHON=python3.10")
+    assert done.returncode != 0
+    assert "ConvLoom needs Python 3.11 or newer, and python3.10 is 3.10." in done.stderr
+    assert "make lint PYTHON=python3.12" in done.stderr
+    assert not (tree / ".venv").exists()
+    assert "and python3.99 is not there." in make(tree, "demo", "PYTHON=python3.99").stderr
+    assert make(tree, "lint").returncode == 0  # and the environment is the one of python3
+    assert "is 3.10." in make(tree, "lint", "PYTHON=python3.10").stderr
+
+
+def test_an_environment_of_another_python_is_made_anew(tree: Path) -> None:
+    subprocess.run(["./python3.10", "-m", "venv", ".venv"], cwd=tree, check=True)
+    for arguments, version in (
+        ([], "3.11"),  # one too old is not kept
+        (["PYTHON=python3.12"], "3.12"),
+        ([], "3.12"),  # and the one that is there is kept
+        (["PYTHON=python3.11"], "3.11"),
+    ):
+        done = make(tree, "lint", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert f"{version} check ." in done.stdout
+    before = make(tree, "lint").stdout
+    assert "Installing" not in before

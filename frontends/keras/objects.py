@@ -85,6 +85,7 @@ def _refusal_of_object(value: Any, known: frozenset[str], kind: str) -> str | No
     """None for a name of the table, an object of that class, or nothing."""
     if value is None:
         return None
+    name: Any
     if isinstance(value, str):
         name, shown_as = value, f"{value!r:.80}"
     elif isinstance(value, Mapping) and isinstance(value.get("class_name"), str):
