@@ -28,7 +28,8 @@ def to_json(model: Model, indent: int | None = None) -> str:
 
 def file_name(block: Block) -> str:
     """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did."""
-    return block.name.replace("/", "_")
+    name = block.written.original(block.name) if block.written is not None else block.name
+    return name.replace("/", "_")
 
 
 def file_names(model: Model) -> dict[Block, str]:
