@@ -38,7 +38,7 @@ class GeneralRelu(Activation):
         return torch.where(x <= self.threshold, below, kept)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        slope = torch.where(saved > self.threshold, 1.0, self.negative_slope).to(saved.dtype)
+        slope = torch.where(saved > self.threshold, torch.ones_like(saved), self.negative_slope)
         if self.max_value is None:
             return slope
         above = (saved > self.threshold) & (saved >= self.max_value)
