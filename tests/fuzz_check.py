@@ -132,7 +132,9 @@ class _Trial:
             return Failure(str(way), f"at or after {phase}", text, type(error).__name__)
         return None
 
-    def expect(self, phase: str, sources: Values, training: bool, seeds: Values | None, batch: int) -> Expected:
+    def expect(
+        self, phase: str, sources: Values, training: bool, seeds: Values | None, batch: int
+    ) -> Expected:
         """The same for every way, and computed once."""
         if phase not in self._expected:
             question = Question(self.graph, sources, training, seeds)
@@ -211,7 +213,9 @@ class _Trial:
         parts = [value * self.seeds[name[7:]].to(value.device, value.dtype) for name, value in found.items()]
         sum(part.sum() for part in parts).backward()  # type: ignore[union-attr]
         for name, value in [*zip(self.inputs, inputs, strict=True), *net.named_parameters()]:
-            found[f"gradient of {name}"] = torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            found[f"gradient of {name}"] = (
+                torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            )
         return found
 
     def named(self, outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> Values:

@@ -20,7 +20,18 @@ MOST_ELEMENTS = 800
 CHANNELS = (1, 2, 3, 4, 5, 8, 17)
 SIZES = (1, 2, 3, 4, 5, 6, 7, 9)
 ACTIVATIONS = (
-    *("relu", "relu", "relu", "relu6", "leaky_relu", "sigmoid", "log_sigmoid", "tanh", "hard_tanh", "tanh_shrink"),
+    *(
+        "relu",
+        "relu",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "sigmoid",
+        "log_sigmoid",
+        "tanh",
+        "hard_tanh",
+        "tanh_shrink",
+    ),
     *("hard_shrink", "soft_shrink", "swish", "gelu", "elu", "selu", "softmax", "log_softmax", "sparsemax"),
     *("hard_sigmoid", "sparse_sigmoid", "sparse_plus", "hard_swish", "exponential", "softplus", "squareplus"),
     *("softsign", "mish"),
@@ -282,12 +293,17 @@ def _inputs(r: random.Random, most_elements: int) -> tuple[Shape, ...]:
     def shape() -> Shape:
         rank = r.choice((1, 2, 3, 3, 3, 3, 3, 4))
         while True:
-            found = (*(r.choice(SIZES[:4] if rank == 4 else SIZES) for _ in range(rank - 1)), r.choice(CHANNELS))
+            found = (
+                *(r.choice(SIZES[:4] if rank == 4 else SIZES) for _ in range(rank - 1)),
+                r.choice(CHANNELS),
+            )
             if prod(found) <= most_elements:
                 return found
 
     first = shape()
-    others = {0: [], 1: [first], 2: [shape()], 3: [(*(1 for _ in first[1:]), first[-1])]}[r.choice((0, 0, 0, 1, 2, 3))]
+    others = {0: [], 1: [first], 2: [shape()], 3: [(*(1 for _ in first[1:]), first[-1])]}[
+        r.choice((0, 0, 0, 1, 2, 3))
+    ]
     return (first, *others)
 
 
@@ -329,7 +345,10 @@ def _items(options: Options) -> tuple[tuple[str, Any], ...]:
 
 def _fits(one: Shape, other: Shape) -> bool:
     """Whether they may well broadcast or be joined."""
-    return len(one) == len(other) and sum(a != b and 1 not in (a, b) for a, b in zip(one, other, strict=True)) < 2
+    return (
+        len(one) == len(other)
+        and sum(a != b and 1 not in (a, b) for a, b in zip(one, other, strict=True)) < 2
+    )
 
 
 def _added(growing: Growing, step: Step, most_elements: int) -> bool:

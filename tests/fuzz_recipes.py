@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network. inputs: shapes of one sample; outputs: values by number; batch: the size it is tried with."""
+    """A network. inputs: shapes of one sample; outputs: values by number; batch: its size in the trial."""
 
     inputs: tuple[tuple[int, ...], ...]
     steps: tuple[Step, ...]
@@ -65,7 +65,8 @@ class Recipe:
                     layer = f"l{i}"
                 elif step.again is not None:
                     layer = f"l{step.again}"
-                call = f"{layer}({operands[0] if len(operands) == 1 else '[' + ', '.join(operands) + ']'})"
+                given = ", ".join(operands)
+                call = f"{layer}({given if len(operands) == 1 or _apart(step) else f'[{given}]'})"
             lines.append(f"h{i} = {call}")
         results = ", ".join(names[value] for value in self.outputs)
         lines.append(f"model = cl.Model([{', '.join(names[: len(self.inputs)])}], [{results}])")
@@ -107,6 +108,11 @@ class Recipe:
         return Recipe(inputs, tuple(steps), tuple(number[o] for o in self.outputs), self.batch)
 
 
+def _apart(step: Step) -> bool:
+    """Whether the layer takes its tensors one by one, and not in a list."""
+    return bool(getattr(L, step.kind).tensors)
+
+
 class Growing:
     """A model as it grows, step by step."""
 
@@ -129,7 +135,7 @@ class Growing:
                 layer = self.layers[step.again]
             else:
                 layer = getattr(L, step.kind)(**dict(step.options), name=f"l{len(self.layers)}")
-            result = layer(operands if len(operands) > 1 else operands[0])
+            result = layer(*operands) if len(operands) == 1 or _apart(step) else layer(operands)
         self.layers.append(layer)
         self.values.append(result)
 

@@ -37,7 +37,9 @@ def _weight(recipe: Recipe) -> tuple[int, int, int, int]:
     """Steps first, then outputs and inputs, then words, then sizes."""
     options = [option for step in recipe.steps for option in step.options]
     shared = sum(step.again is not None for step in recipe.steps)
-    sizes = sum(sum(shape) for shape in recipe.inputs) + recipe.batch + sum(_size(value) for _, value in options)
+    sizes = (
+        sum(sum(shape) for shape in recipe.inputs) + recipe.batch + sum(_size(value) for _, value in options)
+    )
     ports = len(recipe.outputs) + len(recipe.inputs)
     return len(recipe.steps), ports, len(options) + shared + sum(len(shape) for shape in recipe.inputs), sizes
 

@@ -1,4 +1,4 @@
-"""What a network should give: its graph in float64, op by op by its definition, and how far rounding may move it.
+"""What a network should give, op by op by definition in float64, and how far rounding may move it.
 
 Nothing of the compiler is used: neither passes nor gradients of the IR nor kernels. Gradients are torch's own
 of the definitions, and training means what Keras means by it. Every result is computed several times, each
@@ -25,7 +25,7 @@ Values = dict[str, torch.Tensor]
 
 class Rounding(Protocol):
     def __call__(self, value: torch.Tensor, read: bool = False) -> torch.Tensor:
-        """The value with a rounding error, and its gradient with another; with that alone where it is read."""
+        """The value with an error, and its gradient with another; with that alone where it is read."""
         ...
 
 
@@ -34,7 +34,7 @@ def exactly(value: torch.Tensor, read: bool = False) -> torch.Tensor:
 
 
 DECIDABLE = 3e-3
-"""Of the largest value: what moves more by rounding is decided by it. Kinks move results by their whole size."""
+"""Of the largest value: what moves more by rounding is decided by it. A kink moves all of it."""
 
 HUGE = 1e12
 """What comes near it may not fit into float32 on the way."""
@@ -42,8 +42,8 @@ HUGE = 1e12
 
 @dataclass
 class Outcome:
-    """One pass through a network, in training or not: outputs, gradients of all sources that have one, and the
-    moving statistics afterwards. Each name begins with what it is."""
+    """What a pass through a network gives: "output y", "gradient of x" for every source that has one, and in
+    training "moved m", a moving statistic afterwards."""
 
     values: Values = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Question:
-    """A pass: the network, the values of its sources, the gradients of its outputs (None: no backward pass)."""
+    """A pass: the network, its sources' values, its outputs' gradients (None: there is no way back)."""
 
     graph: Graph
     sources: Values
@@ -92,7 +92,9 @@ class Question:
                 )
         return outcome
 
-    def _compute(self, node: Node, inputs: list[torch.Tensor], rounding: Rounding, moved: Values) -> torch.Tensor:
+    def _compute(
+        self, node: Node, inputs: list[torch.Tensor], rounding: Rounding, moved: Values
+    ) -> torch.Tensor:
         op = node.op
         if isinstance(op, ops.InTraining) and self.training:
             return inputs[-1]
@@ -115,7 +117,9 @@ class Question:
             operands = [self.graph[name].type.elements(batch) for name in node.inputs]
             made = node.type.elements(batch)
             if node.op.kind is Kind.CONTRACTION:
-                longest = max(longest, int(sqrt(operands[0] * operands[1] / made)) + 1, made // node.type.channels)
+                longest = max(
+                    longest, int(sqrt(operands[0] * operands[1] / made)) + 1, made // node.type.channels
+                )
             elif operands:
                 longest = max(longest, max(operands) // made, made // min(operands))
         return longest
@@ -183,7 +187,9 @@ class Expected:
         size = float(self.exact.values[name].abs().max())
         return relative * (2 * self.moves[name] + 0.25 * self.unit * size)
 
-    def differences(self, found: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, tuple[float, float]]:
+    def differences(
+        self, found: Mapping[str, torch.Tensor], dtype: torch.dtype
+    ) -> dict[str, tuple[float, float]]:
         """Name -> (difference, tolerance) of what lies too far off. Looks closer before it says so."""
         far = self._far(found, dtype)
         for times in (8, 32):
@@ -208,7 +214,7 @@ class Expected:
 
 
 def draw_values(graph: Graph, batch: int, seed: int) -> Values:
-    """float64 values, of float32 precision, for inputs and parameters: no gamma, bias or statistic is plain."""
+    """For inputs and parameters, in float64, of float32's precision: no gamma, bias or statistic is plain."""
     generator = torch.Generator().manual_seed(seed)
     values: Values = {}
     for node in graph.nodes():
