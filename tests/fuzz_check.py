@@ -12,6 +12,7 @@ from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.passes.precision import with_dtype
 from convloom.runtime.backends import FallbackWarning
+from fuzz_fences import fenced
 from fuzz_recipes import Recipe
 from fuzz_walk import Expected, Question, Values, draw_values
 
@@ -115,7 +116,7 @@ class _Trial:
         dtype = getattr(torch, way.dtype)
         phase = "compiling"
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), fenced():
                 warnings.simplefilter("error", FallbackWarning)
                 for phase, expected, found in self.phases(way):
                     far = expected.differences(found, dtype)

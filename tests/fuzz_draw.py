@@ -72,8 +72,10 @@ def _convolution(r: random.Random, shape: Shape) -> Options:
 
 
 def _depthwise(r: random.Random, shape: Shape) -> Options:
-    step = r.choice((1, 1, 2))
-    return {**_window(r, shape, strides=False), "strides": step, "depth_multiplier": r.choice((1, 1, 2, 3))}
+    options = _window(r, shape, strides=False)
+    if "dilation_rate" not in options:
+        options["strides"] = r.choice((1, 1, 2))
+    return {**options, "depth_multiplier": r.choice((1, 1, 2, 3))}
 
 
 def _separable(r: random.Random, shape: Shape) -> Options:

@@ -330,6 +330,15 @@ def test_transposed_convolution(size: Any, strides: Any, padding: Any, dilation:
     check(region, batch=1, terms=6 * k)
 
 
+@pytest.mark.parametrize("pool", [MaxPool2D, AveragePool2D])
+@pytest.mark.parametrize("window", [(1, 1), (1, 2)])
+def test_windows_that_lie_apart(pool: Any, window: Any) -> None:
+    """Those of one pixel are no rows of the whole map."""
+    graph, y = convolution((7, 8), 3, 17, (3, 3), (1, 1), SAME3)
+    y = graph.add(Relu(), [graph.add(pool(window, (3, 3)), [y])])
+    check(only_region(graph, y=y), SMALL, batch=3, terms=27)
+
+
 def test_a_pooling_behind_a_transposed_convolution_is_a_kernel_of_its_own() -> None:
     graph = Graph()
     x, w = graph.add(Input(("N", 4, 3, 5))), graph.add(Parameter((2, 2, 6, 5)))

@@ -6,11 +6,14 @@ from collections import Counter
 
 import pytest
 import torch
+from contraction_graphs import convolution, only_region
+from convloom.codegen.dispatch import emit
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from fuzz import SMALL, report
 from fuzz_check import ATEN, TRITON, Way, check
 from fuzz_draw import LAYERS, MERGES, draw_recipe
+from fuzz_fences import StoredOutside, fenced
 from fuzz_recipes import Recipe, Step
 from fuzz_shrink import shrink
 from fuzz_walk import Expected, Question, Values
@@ -92,6 +95,17 @@ def test_a_wrong_update_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "_write_back", lambda *_: None)
     _, text = first_failure(60, FUSED)
     assert "train: moved" in text
+
+
+def test_a_store_beside_an_output_is_found() -> None:
+    graph, y = convolution((5, 4), 3, 4, (1, 1))
+    kernel = emit(only_region(graph, y=y))
+    assert "row_ok = row < rows" in kernel.source
+    kernel.source = kernel.source.replace("row_ok = row < rows", "row_ok = row < rows + 1")
+    with fenced():
+        module = kernel.load(interpreted=True)
+    with pytest.raises(StoredOutside, match="conv2d has stored values beside its output conv2d"):
+        module.launch(*module.example(1), *module.results(1))
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> Expected:
