@@ -1,4 +1,4 @@
-# make demo | test | lint | typecheck | bench, each in an environment of its own making (.venv).
+# make demo | test | fuzz | lint | typecheck | bench, each in an environment of its own making (.venv).
 # Another interpreter: make test PYTHON=python3.12.  Fewer or more test processes: make test JOBS=4.
 
 JOBS ?= 2
@@ -23,7 +23,7 @@ INSTALLED := build/installed
 # With one thread a process, test processes do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
-.PHONY: anew help python demo test test-long test-applications lint typecheck bench clean
+.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck bench clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -34,6 +34,10 @@ demo: $(STAMP) ## a network defined, one imported, trained, compiled to kernels 
 
 test: $(STAMP) ## every test that needs neither a GPU nor minutes
 	$(PYTEST)
+
+fuzz: $(STAMP) ## random networks for SECONDS=60; from FIRST=, or SEED= alone; BACKEND=aten or triton
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),60) --backend $(or $(BACKEND),aten) \
+		$(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED))
 
 test-long: $(STAMP) ## the slow tests
 	$(PYTEST) -m "slow and not gpu"

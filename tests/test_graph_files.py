@@ -159,7 +159,7 @@ def graph(**op: Any) -> dict[str, Any]:
         {"name": "x", "inputs": [], "layer": "x", "phase": "forward", "op": "input", "shape": ["N", 3]},
         {"name": "y", "inputs": ["x"], "layer": "y", "phase": "forward", **op},
     ]
-    return {"format": "convloom-graph-1", "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": {}}
+    return {"format": "convloom-graph-2", "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
 
 
 @pytest.mark.parametrize(
