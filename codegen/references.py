@@ -22,6 +22,8 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    Cast,
+    Compare,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -35,7 +37,10 @@ from ..graph.ops import (
     Flip,
     Floor,
     InTraining,
+    Logical,
     LogSoftmax,
+    LookUp,
+    LookUpGrad,
     LossGrad,
     MatMul,
     Maximum,
@@ -46,6 +51,7 @@ from ..graph.ops import (
     Minimum,
     Multiply,
     Normalize,
+    Not,
     Pad,
     Prelu,
     PreluGrad,
@@ -62,10 +68,14 @@ from ..graph.ops import (
     SparsemaxGrad,
     Square,
     Step,
+    StopGradient,
     Subtract,
     Transpose,
+    Where,
 )
+from ..graph.types import DTYPES
 from .activations import row_of
+from .expressions import CONNECTIVES, RELATIONS
 from .warp_references import WARPS
 from .writer import number, tuple_text
 
@@ -323,11 +333,48 @@ def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Line
     return lines
 
 
+def _cast(op: Cast, result: str, x: str) -> str:
+    """Floating-point numbers stay in float64."""
+    return f"{x}.double()" if DTYPES[op.dtype].is_floating_point else f"{x}.to(torch.{op.dtype})"
+
+
+def _named_rows(indices: str, rows: str) -> Lines:
+    """Lines for the rows `named` by numbers, and whether those are `known`."""
+    return [
+        f"named = {indices}.long()",
+        f"named = torch.where(named < 0, named + {rows}, named)",
+        f"known = (named >= 0) & (named < {rows})",
+    ]
+
+
+def _look_up(op: LookUp, result: str, table: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, f"len({table})"),
+        f'{result} = torch.where(known[..., None], {table}[named * known], float("nan"))',
+    ]
+
+
+def _look_up_grad(op: LookUpGrad, result: str, dy: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, str(op.rows)),
+        f"{result} = {dy}.new_zeros({op.rows}, {dy}.shape[-1])",
+        f"{result} = {result}.index_add(0, named[known], {dy}[known])",
+    ]
+
+
 _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Add: lambda op, result, a, b: f"{a} + {b}",
     Subtract: lambda op, result, a, b: f"{a} - {b}",
     Multiply: lambda op, result, a, b: f"{a} * {b}",
+    Cast: _cast,
     Scale: _scale,
+    StopGradient: lambda op, result, x: x,
+    Compare: lambda op, result, a, b: f"{a} {RELATIONS[op.relation]} {b}",
+    Logical: lambda op, result, a, b: f"{a} {CONNECTIVES[op.connective]} {b}",
+    Not: lambda op, result, x: f"~{x}",
+    Where: lambda op, result, condition, x1, x2: f"torch.where({condition}, {x1}, {x2})",
+    LookUp: _look_up,
+    LookUpGrad: _look_up_grad,
     Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Floor: lambda op, result, x: f"{x}.floor()",
     Square: lambda op, result, x: f"{x} * {x}",

@@ -16,6 +16,7 @@ from .runtime.emit import emit
 from .runtime.fit import History, fit
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
+from .runtime.statistics import update_statistics
 
 __version__ = "0.1.0"
 
@@ -44,4 +45,5 @@ __all__ = [
     "load",
     "loads",
     "profile",
+    "update_statistics",
 ]

@@ -2,7 +2,8 @@
 
 from . import initializers, layers, names
 from .keras import Limits, load, loads
-from .model import Input, Model
+from .layers import Input
+from .model import Model
 from .sequential import Sequential
 from .symbolic import SymbolicTensor
 

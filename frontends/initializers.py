@@ -141,7 +141,7 @@ class RandomUniform(Initializer):
 
 @dataclass(frozen=True)
 class VarianceScaling(Initializer):
-    """Numbers of variance scale / fan, the fan being the values that flow into or out of a unit, or their mean.
+    """Numbers of variance scale / fan: of the values that flow into a unit or out of it, or their mean.
 
     mode: "fan_in", "fan_out" or "fan_avg". distribution: "truncated_normal" (cut at two standard deviations),
     "untruncated_normal" or "uniform".
@@ -159,7 +159,8 @@ class VarianceScaling(Initializer):
             ("distribution", self.distribution, ("truncated_normal", "untruncated_normal", "uniform")),
         ):
             if value not in known:
-                raise ConvLoomError(f"VarianceScaling: {name} is one of {', '.join(known)}, got {value!r:.80}")
+                options = ", ".join(known)
+                raise ConvLoomError(f"VarianceScaling: {name} is one of {options}, got {value!r:.80}")
 
     def draw(self, values: torch.Tensor, source: torch.Generator) -> torch.Tensor:
         into, out = fans(values.shape)
@@ -273,6 +274,10 @@ INITIALIZERS: dict[str, Initializer] = {
     **{snake_case(name): cls() for name, cls in CLASSES.items()},
     "small_truncated_normal": TruncatedNormal(stddev=0.02),
 }
+
+
+OTHER_NAMES = {"uniform": "random_uniform", "normal": "random_normal", "zero": "zeros", "one": "ones"}
+"""Keras's short words for some of them."""
 
 
 def from_class_name(class_name: object) -> str | None:

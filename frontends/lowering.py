@@ -27,6 +27,9 @@ WeightKey = tuple["Layer", str]
 
 MOST_CALLS = 100_000
 
+CAST = ops.Cast("float32")
+"""To the dtype a network computes in, which is settled when it is compiled."""
+
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -98,6 +101,7 @@ class Block(abc.ABC):
         """Check the inputs and settle what depends on them; raises ShapeError."""
 
     _calls: int = 0
+    _first: Call | None = None
 
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any:
         """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out.
@@ -118,7 +122,7 @@ class Block(abc.ABC):
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
         BUDGET.get().calls(self.call_count, self.label)
-        return self._record(tensors, self.results(types, **options), training, options)
+        return alone(self.record(tensors, self.results(types, **options), training, options).outputs)
 
     @property
     def call_count(self) -> int:
@@ -131,17 +135,48 @@ class Block(abc.ABC):
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
         return [trial.graph[result].type for result in self.lower(trial, sources, 0, **options)]
 
-    def _record(
+    def record(
         self,
         inputs: Sequence[SymbolicTensor],
         types: Iterable[TensorType],
         training: bool | None = None,
         options: Mapping[str, Any] = NO_OPTIONS,
-    ) -> Any:
+    ) -> Call:
+        """One more call of it, whose results have these types."""
         call = Call(self, tuple(inputs), self._calls, training=training, options=options)
         self._calls += 1
+        self._first = self._first or call
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
-        return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
+        return call
+
+    @property
+    def input(self) -> Any:
+        """The symbolic tensor it was first called on, or the list of them, as in Keras.
+
+        Raises ConvLoomError where it has not been called.
+        """
+        return alone(self._first_call("input").inputs)
+
+    @property
+    def output(self) -> Any:
+        """What its first call gave: `Model(model.input, layer.output)` ends where this layer does.
+
+        A symbolic tensor, or a list of them. Raises ConvLoomError where it has not been called.
+        """
+        return alone(self._first_call("output").outputs)
+
+    def _first_call(self, what: str) -> Call:
+        if self._first is None:
+            raise ConvLoomError(
+                f"{self.label}: has no {what}: it has not been called; call it on a symbolic tensor first, "
+                f"or put it into a model"
+            )
+        return self._first
+
+
+def alone(tensors: Sequence[SymbolicTensor]) -> Any:
+    """The tensor where there is one, else the list of them."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def flatten_tensors(value: Any, where: str) -> list[SymbolicTensor]:
@@ -205,6 +240,7 @@ class Builder:
         Where nothing is to change in training, what is random hands on its first operand, and a batch norm
         keeps to its stored statistics.
         """
+        inputs = self._computable(op, inputs)
         graph = self._into.graph
         if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
@@ -213,7 +249,7 @@ class Builder:
         if isinstance(op, ops.Drawn):
             op = replace(op, seed=self._layer.draws_from)
         try:
-            kind = op.infer(*(self.type(name) for name in inputs))
+            kind = op.result(*(self.type(name) for name in inputs))
         except ShapeError as error:
             raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
         if kind.rank > MOST_AXES:
@@ -221,6 +257,20 @@ class Builder:
         BUDGET.get().value(kind, self._layer.label)
         name = f"{self.path}/{suffix}" if suffix else self.path
         return graph.add(op, inputs, name=name, layer=self._name)
+
+    def _computable(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
+        """The operands, integers and truth values cast where the op computes with them, as Keras's layers do
+        at their start, and where it joins or compares them with floating-point numbers.
+        """
+        floating = [self.type(name).is_floating for name in inputs]
+        joined = [op.is_alike(position) for position in range(len(inputs))]
+        joins = any(known and alike for known, alike in zip(floating, joined, strict=True))
+        return tuple(
+            name
+            if known or (op.takes_whole(position) and not (joins and alike))
+            else self.add(CAST, name, suffix="cast")
+            for position, (name, known, alike) in enumerate(zip(inputs, floating, joined, strict=True))
+        )
 
     def inside(self, home: str) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""

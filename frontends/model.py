@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from ..graph.ir import Graph
 from ..graph.op import snake_case
 from ..graph.types import TensorType
 from .budget import BUDGET
+from .cutting import begun_at, put_in
 from .initializers import check_seed
 from .layers.base import Layer
 from .layers.core import InputLayer
-from .layers.masking import HANDS_ON, READS, Masking
-from .lowering import Block, Lowering, check_size, flatten_tensors
-from .names import DefaultName, check_name, settle
+from .layers.masking import HANDS_ON, READS
+from .lowering import Block, Lowering, alone, check_size, flatten_tensors
+from .names import DefaultName, check_name, meant, settle
 from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
@@ -29,20 +31,14 @@ from .pickling import flattened, restored
 from .symbolic import Call, SymbolicTensor
 
 
-def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
-    """A symbolic tensor where data enters a network.
-
-    shape: of one sample, without the batch; images are (height, width, channels).
-    """
-    return InputLayer(shape, dtype, name=name or "").tensor()
-
-
 class Model(Block):
     """A network from its inputs to its outputs.
 
-    inputs, outputs: symbolic tensors, or lists or dictionaries of them. seed: of the initial weights; without
-    one, it is drawn from torch's generator here, so that `torch.manual_seed` before the model is built makes
-    them repeatable. The weights themselves are drawn when first asked for.
+    inputs, outputs: symbolic tensors, or lists or dictionaries of them. An input may also be what a layer of
+    another model gives: the new model begins there, with the layers and weights of the other.
+    seed: of the initial weights; without one, it is drawn from torch's generator here, so that
+    `torch.manual_seed` before the model is built makes them repeatable. The weights themselves are drawn when
+    first asked for.
     Raises ConvLoomError where outputs do not follow from the inputs.
     """
 
@@ -50,15 +46,17 @@ class Model(Block):
     """What the self-check of `convloom.load(..., check=)` found."""
 
     _masking: bool
-    """Whether a Masking layer is in it, or in a model inside."""
+    """Whether a layer that makes a mask is in it, or in a model inside."""
 
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Functional")
-        self.structure = inputs, outputs
-        self._connect(flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label))
+        given, made = flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label)
+        ways = begun_at(given, made, self.label)
+        self.structure = put_in(inputs, ways), put_in(outputs, ways)
+        self._connect(put_in(given, ways), put_in(made, ways))
 
     @classmethod
     def in_order(
@@ -127,7 +125,7 @@ class Model(Block):
                     f"{type(block).__name__}); give each layer its own name"
                 )
         self._masking = any(
-            block._masking if isinstance(block, Model) else isinstance(block, Masking)
+            block._masking if isinstance(block, Model) else isinstance(block, Layer) and block.masks
             for block in self._blocks
         )
         if self._masking:
@@ -149,10 +147,11 @@ class Model(Block):
                 continue  # drops it
             elif places and kind in READS:
                 raise UnsupportedLayerError(
-                    f"{self.label}: {block.label} comes after a Masking layer and would read its mask, which "
-                    f"ConvLoom does not do; {Masking.remedy}"
+                    f"{self.label}: {block.label} comes after a Masking layer, or an Embedding with "
+                    f"mask_zero, and would read its mask, which ConvLoom does not do; remove the mask, or "
+                    f"mask the values yourself"
                 )
-            elif isinstance(block, Masking) or (places and kind in HANDS_ON):
+            elif (isinstance(block, Layer) and block.masks) or (places and kind in HANDS_ON):
                 found |= set(call.outputs)
         return [i for i, tensor in enumerate(self._outputs) if tensor in found]
 
@@ -166,6 +165,16 @@ class Model(Block):
         return list(self._outputs)
 
     @property
+    def input(self) -> Any:
+        """Its inputs as they were given: a tensor, or a list or a dictionary of them."""
+        return alone(self._inputs) if self.structure[0] is None else self.structure[0]
+
+    @property
+    def output(self) -> Any:
+        """Its outputs as they were given: a tensor, or a list or a dictionary of them."""
+        return alone(self._outputs) if self.structure[1] is None else self.structure[1]
+
+    @property
     def layers(self) -> list[Block]:
         """The layers and nested models, in Keras's order."""
         return list(self._blocks)
@@ -175,13 +184,24 @@ class Model(Block):
         """The calls, operands before their readers."""
         return list(self._network)
 
-    def get_layer(self, name: str) -> Block:
-        """The layer of that name; raises ConvLoomError where there is none."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Block:
+        """The layer of that name, or at that place in `layers`; raises ConvLoomError where there is none."""
+        if (name is None) == (index is None):
+            raise ConvLoomError(f"{self.label}: get_layer takes a name or an index, one of the two")
+        if index is not None:
+            if not isinstance(index, Integral) or not -len(self._blocks) <= index < len(self._blocks):
+                raise ConvLoomError(
+                    f"{self.label}: has {len(self._blocks)} layers, 0 to {len(self._blocks) - 1}; there is "
+                    f"no layer {index!r:.80}"
+                )
+            return self._blocks[int(index)]
         for block in self._blocks:
             if self.name_of(block) == name:
                 return block
-        known = ", ".join(self.name_of(block) for block in self._blocks)
-        raise ConvLoomError(f"{self.label}: no layer is named {name!r}; there are {known}")
+        known = [self.name_of(block) for block in self._blocks]
+        raise ConvLoomError(
+            f"{self.label}: no layer is named {name!r:.80}; {meant(name, known, 'there are')}"
+        )
 
     def name_of(self, block: Block) -> str:
         """What this model calls one of its layers. Mostly the layer's own name; but where layers that were

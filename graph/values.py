@@ -39,13 +39,14 @@ register_optimizer_step_post_hook(_count_writes)
 class Value:
     """One weight's value. `tensor` lies on the CPU, and no other tensor ever takes its place."""
 
-    __slots__ = ("_ties", "tensor")
+    __slots__ = ("_ties", "tensor", "touches")
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._start(owned(tensor, "cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype))
 
     def _start(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
+        self.touches: Any = None  # what its networks' tensors notice of writes through `.data`, where they do
         self._ties: list[weakref.ref[Tie]] = []
 
     def ties(self) -> list[Tie]:
@@ -97,6 +98,8 @@ class Tie:
         self.value = value
         self.tensor = tensor
         _TIED[tensor] = True
+        if not self.apart and hasattr(tensor, "touches"):
+            tensor.touches = value.touches = value.touches or tensor.touches
         self._agree()
         value._ties.append(weakref.ref(self, Tie.changed))
         Tie.changed()
@@ -109,8 +112,8 @@ class Tie:
         self._mine = self._mark()
         self._seen = self.value.tensor._version
 
-    def _mark(self) -> tuple[int, int]:
-        return self.tensor.data_ptr(), self.tensor._version
+    def _mark(self) -> tuple[int, object]:
+        return self.tensor.data_ptr(), _writes(self.tensor)
 
     @property
     def apart(self) -> bool:
@@ -144,6 +147,12 @@ class Tie:
             self.take()
 
 
+def _writes(tensor: torch.Tensor) -> object:
+    """Differs from before where the tensor was written to, or may have been through its `.data`."""
+    touches = getattr(tensor, "touches", None)
+    return tensor._version if touches is None else (tensor._version, touches.mark())
+
+
 class Ties:
     """All ties of one network, by the names of its weights."""
 
@@ -156,7 +165,7 @@ class Ties:
         self._mine: list[torch.Tensor] = []
         self._places: list[int] = []
         self._others: list[torch.Tensor] = []
-        self._versions: list[int] = []
+        self._writes: list[object] = []
 
     def __getitem__(self, name: str) -> Tie:
         return self._ties[name]
@@ -170,7 +179,7 @@ class Ties:
         if (
             self._changes != Tie.changes
             or [tensor.data_ptr() for tensor in self._mine] != self._places
-            or [tensor._version for tensor in self._others] != self._versions
+            or [_writes(tensor) for tensor in self._others] != self._writes
         ):
             self._follow_each()
 
@@ -188,7 +197,7 @@ class Ties:
             tie.follow()
             self._others += [tie.value.tensor] if tie.apart else []
             self._others += [other.tensor for other in tie.others_apart()]
-        self._versions = [tensor._version for tensor in self._others]
+        self._writes = [_writes(tensor) for tensor in self._others]
 
     # A pickle holds the values; the network ties its tensors to them again.
     def __getstate__(self) -> dict[str, Value]:

@@ -16,7 +16,8 @@ from ..graph.types import BATCH
 def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.device) -> list[torch.Tensor]:
     """The call's arguments as contiguous tensors of the inputs' dtypes, on `device`.
 
-    Raises ShapeError for a wrong number of inputs, wrong rank, wrong axis, wrong dtype or unequal batches.
+    Raises ShapeError for a wrong number of inputs, wrong rank, wrong axis, wrong dtype, values that an input
+    of integers or truth values cannot hold, or unequal batches.
     """
     if len(values) == len(nodes) == 1 and _fits(nodes[0], values[0], device):
         return [values[0]]
@@ -56,8 +57,8 @@ def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
             f"input '{node.name}' is a {type(value).__name__}; give a torch tensor or a NumPy array"
         )
     _check_shape(node, tuple(tensor.shape))
+    dtype = str(tensor.dtype).removeprefix("torch.")
     if node.type.is_floating and not tensor.dtype.is_floating_point:
-        dtype = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(
             f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; convert it "
             f"first, for example x.astype('float32') / 255 for 8-bit images"
@@ -67,7 +68,20 @@ def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
             f"input '{node.name}' lies on {tensor.device}, the network on {device}; "
             f"move it with x.to({str(device)!r})"
         )
-    return tensor.to(device=device, dtype=node.type.torch_dtype).contiguous()
+    found = tensor.to(device=device, dtype=node.type.torch_dtype).contiguous()
+    if node.type.is_floating or _holds(found.dtype, tensor.dtype):
+        return found
+    if not torch.equal(found.to(tensor.dtype), tensor.to(device)):
+        raise ShapeError(
+            f"input '{node.name}' takes {node.type.dtype}, which some of the {dtype} values given are not; "
+            f"convert them first, or declare Input(..., dtype={dtype!r})"
+        )
+    return found
+
+
+def _holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether integers of a dtype, or truth values, can be every value of another."""
+    return dtype == other or (dtype != torch.bool and torch.promote_types(dtype, other) == dtype)
 
 
 def _check_shape(node: Node, shape: tuple[int, ...]) -> None:

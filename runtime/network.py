@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,14 +13,23 @@ from ..codegen import Kernel, emit
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
-from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, Input, MeanSquaredError, Parameter
+from ..graph.ops import (
+    BatchNorm,
+    BinaryCrossEntropy,
+    CategoricalCrossEntropy,
+    Input,
+    MeanSquaredError,
+    Parameter,
+)
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.values import Holder, Ties, Value
-from .autograd import CompiledFunction
+from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .inputs import bind_inputs
 from .plan import Mode, Plan
+from .stand_in import StandIn
+from .weights import State, Weight
 
 LOSSES = {
     "categorical_crossentropy": CategoricalCrossEntropy(),
@@ -27,6 +37,10 @@ LOSSES = {
     "mean_squared_error": MeanSquaredError(),
     "mse": MeanSquaredError(),
 }
+
+
+PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
+"""training, backward, the inputs and the parameters to differentiate by."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class CompiledNetwork(torch.nn.Module):
         self.name = self.source.name
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
-        self._plans: dict[tuple[bool, bool, bool], Plan] = {}
+        self._plans: dict[PlanKey, Plan] = {}
         self._twins: dict[str, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
@@ -94,6 +108,8 @@ class CompiledNetwork(torch.nn.Module):
         holder = _holder(model, self.source)
         for name, trainable in _trainable(self.source).items():
             self._adopt(name, holder.held(name), trainable, holder.is_state(name))
+        if self.source.sources(BatchNorm):
+            self.add_module("batch norms", StandIn(self.name))
         self.eval()
 
     def _lowered(self, model: ModelLike) -> Graph:
@@ -106,13 +122,13 @@ class CompiledNetwork(torch.nn.Module):
         What an optimizer can move is a parameter, though it asks for no gradient while its layer is frozen.
         """
         self._keys[name] = key = name.replace("%", "%25").replace(".", "%2E")
-        tensor = value.tied(self.options.device, self.options.kept_dtype)
-        if state:
-            self.register_buffer(key, tensor)
-        else:
-            with torch.inference_mode(False):
-                tensor = torch.nn.Parameter(tensor, requires_grad=trainable)
+        given = value.tied(self.options.device, self.options.kept_dtype)
+        with torch.inference_mode(False):
+            tensor = State(given) if state else Weight(given, requires_grad=trainable)
+        if isinstance(tensor, Weight):
             self.register_parameter(key, tensor)
+        else:
+            self.register_buffer(key, tensor)
         self._ties.tie(name, value, tensor)
 
     # -- copies and pickles ----------
@@ -133,37 +149,51 @@ class CompiledNetwork(torch.nn.Module):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
-        bound = bind_inputs(self._inputs, inputs, self.options.device)
+        with without_autocast(self.options.device):
+            return self._run(bind_inputs(self._inputs, inputs, self.options.device), _has_tensor(inputs))
+
+    def _run(self, inputs: list[torch.Tensor], tensors: bool) -> Any:
+        """tensors: whether the call was made with tensors, so that a gradient may be wanted in eval mode."""
         weights = self.weights()
-        tracked = torch.is_grad_enabled() and (self.training or _has_tensor(inputs))
-        outputs = self._differentiably(bound, weights) if tracked else None
+        if _under_a_transform():
+            outputs: Sequence[torch.Tensor] | None = self._by_definition(inputs, weights)
+        elif torch.is_grad_enabled() and (self.training or tensors):
+            outputs = self._differentiably(inputs, weights)
+        else:
+            outputs = None
         if outputs is None:
-            outputs, _ = self._plan().forward(bound, weights)
+            outputs, _ = self._plan().forward(inputs, weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
         self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
     ) -> Sequence[torch.Tensor] | None:
         """The outputs as functions autograd knows; None where nothing asks for a gradient."""
-        wrt_inputs = any(t.requires_grad for t in inputs)
+        of = frozenset(node.name for node, x in zip(self._inputs, inputs, strict=True) if x.requires_grad)
         trained = {name: p for name, p in weights.items() if p.requires_grad}
-        if not (wrt_inputs or trained):
+        if not (of or trained):
             return None
-
-        def fresh(plan: Plan) -> Plan:
-            # A write through `.data` leaves no trace in a version, and who trains may well write so.
-            plan.prelude.forget(trained)
-            return plan
-
-        def backward_plan() -> Plan:
-            return fresh(self._plan(backward=True, wrt_inputs=wrt_inputs))
-
-        plan = backward_plan() if self.training else fresh(self._plan())
+        backward_plan = partial(self._plan, self.training, True, of, frozenset(trained))
+        plan = backward_plan() if self.training else self._plan()
         others = {name: value for name, value in weights.items() if name not in trained}
+        binding = Binding(plan, backward_plan, list(trained), others)
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
-            plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
+            binding, *inputs, *trained.values()
         )
         return results
+
+    def _by_definition(
+        self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Op by op through PyTorch's operators: what `torch.func` and forward-mode differentiation see
+        through, where no kernel can follow them."""
+        plan = self._plan()
+        if plan.graph.updates:
+            raise CompileError(
+                f"{self.name} is in train() mode, where batch norms move their statistics; torch.func and "
+                f"forward-mode differentiation cannot carry that: call eval() first, or freeze those layers"
+            )
+        return plan.walk(inputs, weights, plan.draw(inputs[0].shape[0] if inputs else 1))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight by its name, moving statistics included, as the model has them now."""
@@ -212,12 +242,18 @@ class CompiledNetwork(torch.nn.Module):
                 network.source.update_node(node.name, op=node.op)
             network._plans.clear()
 
-    def _plan(self, backward: bool = False, wrt_inputs: bool = False) -> Plan:
-        """The plan of the current mode, built the first time it is needed."""
-        key = (self.training, backward, wrt_inputs)
+    def _plan(
+        self,
+        training: bool | None = None,
+        backward: bool = False,
+        wrt_inputs: frozenset[str] = frozenset(),
+        trained: frozenset[str] | None = None,
+    ) -> Plan:
+        """The plan of a mode (None: the current one), built the first time it is needed."""
+        key = (self.training if training is None else training, backward, wrt_inputs, trained)
         plan = self._plans.get(key)
         if plan is None:
-            inference = not (self.training or backward)
+            inference = not (key[0] or backward)
             backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
             mode = Mode(*key, self.options.fuse)
             plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
@@ -228,8 +264,8 @@ class CompiledNetwork(torch.nn.Module):
     def train(self, mode: bool = True) -> CompiledNetwork:
         """Switch between training and inference. Folded and packed weights are made anew afterwards.
 
-        They also follow every write that autograd or an optimizer makes. Only a write through `p.data` goes
-        unseen: call `eval()` after one.
+        They also follow every write that PyTorch knows of, and those through `p.data`. Only a write through
+        a NumPy array or another alias that PyTorch has lost sight of goes unseen: call `eval()` after one.
         """
         for network in (self, *self._twins.values()):
             for plan in network._plans.values():
@@ -241,7 +277,7 @@ class CompiledNetwork(torch.nn.Module):
         """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
         self._check_place(fn(torch.empty(0, device=self.options.device, dtype=self.options.kept_dtype)))
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._retie()
+        self._put_back()
         return self
 
     def _check_place(self, tensor: torch.Tensor) -> None:
@@ -258,14 +294,16 @@ class CompiledNetwork(torch.nn.Module):
                     f"as {other}"
                 )
 
-    def _retie(self) -> None:
-        """Torch has put other tensors in the place of registered ones: their values are the newest."""
-        for name, tensor in self._registered().items():
-            tie = self._ties[name]
-            if tensor is not tie.tensor:
-                self._check_place(tensor)
-                self._ties.tie(name, tie.value, tensor)
-                tie.value.write(tensor.detach())
+    def _put_back(self) -> None:
+        """Where torch put another tensor in the place of a weight, the weight takes its numbers instead: a
+        model, other networks and an optimizer may hold it."""
+        for name, found in self._registered().items():
+            weight = self._ties[name].tensor
+            if found is not weight:
+                with torch.no_grad():
+                    weight.copy_(found)
+                home = self._parameters if isinstance(weight, Weight) else self._buffers
+                home[self._keys[name]] = weight  # type: ignore[assignment]
 
     def _save_to_state_dict(self, *given: Any) -> None:
         self.weights()
@@ -274,7 +312,7 @@ class CompiledNetwork(torch.nn.Module):
     def _load_from_state_dict(self, *given: Any) -> None:
         self.weights()  # what others wrote counts as earlier
         super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
-        self._retie()
+        self._put_back()
 
     # -- losses ----------
     def with_loss(self, loss: str) -> LossStep:
@@ -302,8 +340,10 @@ class CompiledNetwork(torch.nn.Module):
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
-        self.weights()
-        return self._plan(backward=self.training)
+        if not self.training:
+            return self._plan()
+        trained = frozenset(name for name, p in self.weights().items() if p.requires_grad)
+        return self._plan(backward=True, trained=trained)
 
     @property
     def graph(self) -> Graph:
@@ -351,6 +391,11 @@ class _Loose:
 
     def is_state(self, name: str) -> bool:
         return not self._trainable[name]
+
+
+def _under_a_transform() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 class _Twin(CompiledNetwork):

@@ -300,7 +300,7 @@ def image(*shape: int) -> object:
         (
             lambda: L.Conv2D(4, 3, activation="rellu"),
             UnsupportedLayerError,
-            "Conv2D 'conv2d': activation 'rellu' is not a known activation; use",
+            "Conv2D 'conv2d': activation 'rellu' is not a known activation; did you mean 'relu'?",
         ),
         (
             lambda: L.Conv2D(4, 3, stride=2, name="c"),
@@ -431,8 +431,6 @@ def test_disconnected_graphs_are_refused() -> None:
         Model(a, a + b, name="m")
     with pytest.raises(ConvLoomError, match=r"disconnected: no output depends on InputLayer 'b'"):
         Model([a, b], a * 2)
-    with pytest.raises(ConvLoomError, match=r"must come from Input\(shape\), not from a layer"):
-        Model(a * 2, a * 2)
 
 
 def test_duplicate_layer_names_are_refused() -> None:

@@ -13,6 +13,7 @@ from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, U
 from .. import fields as f
 from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..layers.aliases import ALIASES, UNSAFE
 from ..layers.wrapper import a_layer
 from ..operations import OPERATIONS
 from ..written import Written
@@ -22,14 +23,6 @@ from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
-
-UNSAFE = frozenset(
-    {
-        *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
-        *("StringLookup", "IntegerLookup", "TextVectorization", "Hashing"),
-    }
-)
-"""Layers that carry code, load other files, or wrap another framework's objects."""
 
 # Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
 COMMON_KEYS = frozenset(
@@ -81,9 +74,9 @@ def _known(spec: LayerSpec) -> bool:
 
 
 def _class_name(spec: LayerSpec) -> str:
-    """The class, without what Keras 2 puts before the applications' own."""
+    """The class under its own name, without what Keras 2 puts before the applications' own."""
     bare = spec.class_name.removeprefix(REGISTERED)
-    return bare if bare in APPLICATIONS else spec.class_name
+    return bare if bare in APPLICATIONS else ALIASES.get(spec.class_name, spec.class_name)
 
 
 def declare(spec: LayerSpec, depth: int = 0) -> Layer:

@@ -6,7 +6,6 @@ adding a layer means adding one subclass in this package.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
@@ -16,11 +15,12 @@ from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
-from ..fields import PerAxis, flag, image_shape, maybe, option
+from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
 from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
-from ..names import DefaultName, check_name, next_name
+from ..names import DefaultName, check_name, meant, next_name
 from ..parameters import Values
+from ..pickling import without_calls
 
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
@@ -163,7 +163,7 @@ class Layer(Block):
             if isinstance(check, PerAxis):
                 check = check.of(self.spatial_rank)
             try:
-                setattr(self, f.name, check(getattr(self, f.name)))
+                setattr(self, f.name, check(in_python(getattr(self, f.name))))
             except ConvLoomError as error:
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
@@ -172,7 +172,7 @@ class Layer(Block):
         self._owner: Layer | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _without_arguments, (type(self),), self.__dict__
+        return _without_arguments, (type(self),), without_calls(self.__dict__)
 
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
@@ -194,6 +194,11 @@ class Layer(Block):
         """The seed of what it draws in training; None for torch's own generator."""
         seed = getattr(self, "seed", None)
         return seed if isinstance(seed, int) else None
+
+    @property
+    def masks(self) -> bool:
+        """Whether it makes a mask, of steps that layers after it are to leave out."""
+        return False
 
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
@@ -309,6 +314,5 @@ def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:
-    close = aliases.get(key) or next(iter(difflib.get_close_matches(key, known, 1)), None)
-    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
-    return f"unknown argument {key!r}; {hint}"
+    hint = f"did you mean {aliases[key]!r}?" if key in aliases else meant(key, known, "it takes")
+    return f"unknown argument {key!r:.80}; {hint}"

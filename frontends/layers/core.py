@@ -40,12 +40,22 @@ class InputLayer(Layer):
 
     def tensor(self) -> SymbolicTensor:
         BUDGET.get().value(self.type, self.label)
-        result = self._record([], [self.type])
-        assert isinstance(result, SymbolicTensor)
-        return result
+        return self.record([], [self.type]).outputs[0]
+
+    @property
+    def input(self) -> Any:
+        return self.output
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         return list(inputs)  # the model binds it
+
+
+def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
+    """A symbolic tensor where data enters a network.
+
+    shape: of one sample, without the batch; images are (height, width, channels).
+    """
+    return InputLayer(shape, dtype, name=name or "").tensor()
 
 
 class Dense(Layer):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...graph.errors import ShapeError
+from ..fields import in_python
 from ..layers.base import Layer
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
@@ -35,6 +36,8 @@ class Operation(Layer):
     """Where Keras keeps the class."""
     operands: ClassVar[tuple[str, ...]] = ("x",)
     """Arguments of a call, in Keras's order; those whose name ends in "?" may be left out."""
+    takes_truths: ClassVar[bool] = False
+    """Whether its constants may be True and False."""
     arity = (1, None)
 
     @classmethod
@@ -89,14 +92,17 @@ class Operation(Layer):
         if isinstance(value, SymbolicTensor):
             tensors.append(value)
             return Operand(len(tensors) - 1)
-        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiu":
+        kinds = "fiub" if self.takes_truths else "fiu"
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in kinds:
             value = value.tolist()
+        if isinstance(value, slice):
+            return slice(*map(in_python, (value.start, value.stop, value.step)))
         if isinstance(value, (list, tuple)):
             return tuple(self._plain(item, tensors) for item in value)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and (self.takes_truths or not isinstance(value, bool))
         if number and not abs(value) < float("inf"):
             raise self.fail(f"its numbers must be finite, got {value!r}")
-        if number or value is None or value is Ellipsis or isinstance(value, slice):
+        if number or value is None or value is Ellipsis:
             return value
         raise self.fail(f"combines with symbolic tensors and numbers, got {str(value)[:60]!r}")
 

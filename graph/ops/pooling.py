@@ -113,6 +113,7 @@ class MaxUnpool2D(_Window):
     """Gradient of max pooling: each dy goes to the position its index names; overlapping windows add up."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "index")
+    whole: ClassVar[tuple[str, ...]] = ("index",)
     input_size: Pair = (0, 0)
 
     def infer(self, *inputs: TensorType) -> TensorType:

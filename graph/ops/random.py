@@ -35,6 +35,7 @@ class InTraining(_Pointwise):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "y?")
+    whole: ClassVar[tuple[str, ...]] = ("x", "y")
     refusal: str = ""
 
     def infer(self, *inputs: TensorType) -> TensorType:

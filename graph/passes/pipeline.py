@@ -19,6 +19,7 @@ from .cleanup import (
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
+from .precision import widen_terms
 from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
@@ -47,6 +48,8 @@ def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:
 
 DEAD_CODE = Pass("remove dead code", remove_dead_code)
 
+WIDE_TERMS = Pass("float32 for what is summed", widen_terms)
+
 INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
@@ -54,6 +57,7 @@ INFERENCE: tuple[Pass, ...] = (
     _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
     _rules("stable losses", STABLE_LOSSES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
@@ -66,18 +70,21 @@ TRAINING: tuple[Pass, ...] = (
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
     _rules("stable losses", STABLE_LOSSES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
 BACKWARD: tuple[Pass, ...] = (
     _rules("gradients after pooling", GRADIENT_RULES),
     _rules("remove identities", IDENTITIES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
