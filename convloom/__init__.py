@@ -10,6 +10,7 @@ from .graph.errors import (
     UnsafeModelError,
     UnsupportedLayerError,
 )
+from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
@@ -44,6 +45,8 @@ __all__ = [
     "layers",
     "load",
     "loads",
+    "losses",
+    "optimizers",
     "profile",
     "update_statistics",
 ]

@@ -376,9 +376,8 @@ InitializerLike = str | Initializer
 
 
 def initializer(value: Any) -> InitializerLike:
-    """A name of the table of initializers or another that Keras has for one there, an initializer, or what a
-    file says of one.
-    """
+    """A name of the table of initializers, or another that Keras has for one there; an initializer; or what a
+    file says of one."""
     if isinstance(value, type) and issubclass(value, Initializer):
         value = value()
     if isinstance(value, Mapping):

@@ -141,7 +141,7 @@ class RandomUniform(Initializer):
 
 @dataclass(frozen=True)
 class VarianceScaling(Initializer):
-    """Numbers of variance scale / fan: of the values that flow into a unit or out of it, or their mean.
+    """Numbers of variance scale / fan: the values that flow into or out of a unit, or the mean of both.
 
     mode: "fan_in", "fan_out" or "fan_avg". distribution: "truncated_normal" (cut at two standard deviations),
     "untruncated_normal" or "uniform".
@@ -159,8 +159,7 @@ class VarianceScaling(Initializer):
             ("distribution", self.distribution, ("truncated_normal", "untruncated_normal", "uniform")),
         ):
             if value not in known:
-                options = ", ".join(known)
-                raise ConvLoomError(f"VarianceScaling: {name} is one of {options}, got {value!r:.80}")
+                raise ConvLoomError(f"VarianceScaling: {name} is {' or '.join(known)}, got {value!r:.80}")
 
     def draw(self, values: torch.Tensor, source: torch.Generator) -> torch.Tensor:
         into, out = fans(values.shape)

@@ -84,6 +84,14 @@ class Block(abc.ABC):
     written: Written | None = None
     """What the file it was read from said of it."""
 
+    @property
+    def model_inside(self) -> Block | None:
+        """The model that a layer is made of, whose layers keep their weights themselves."""
+        return None
+
+    model_home: str = ""
+    """The part of the layer that Keras keeps `model_inside` in."""
+
     activates: ClassVar[bool] = False
     """Whether it may stand as the activation of a layer."""
 
@@ -101,7 +109,8 @@ class Block(abc.ABC):
         """Check the inputs and settle what depends on them; raises ShapeError."""
 
     _calls: int = 0
-    _first: Call | None = None
+    first_call: Call | None = None
+    """Whose tensors are its `input` and `output`."""
 
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any:
         """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out.
@@ -145,7 +154,7 @@ class Block(abc.ABC):
         """One more call of it, whose results have these types."""
         call = Call(self, tuple(inputs), self._calls, training=training, options=options)
         self._calls += 1
-        self._first = self._first or call
+        self.first_call = self.first_call or call
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
         return call
 
@@ -166,12 +175,12 @@ class Block(abc.ABC):
         return alone(self._first_call("output").outputs)
 
     def _first_call(self, what: str) -> Call:
-        if self._first is None:
+        if self.first_call is None:
             raise ConvLoomError(
                 f"{self.label}: has no {what}: it has not been called; call it on a symbolic tensor first, "
                 f"or put it into a model"
             )
-        return self._first
+        return self.first_call
 
 
 def alone(tensors: Sequence[SymbolicTensor]) -> Any:
@@ -219,6 +228,7 @@ class Builder:
         self._layer = layer
         self._call = call
         self._home = home
+        self._still = into.frozen or not layer.trainable
         self._name = into.owner + into.name_of(layer)
         self.path = into.prefix + numbered(into.name_of(layer), call)
 
@@ -244,7 +254,7 @@ class Builder:
         graph = self._into.graph
         if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
-        if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
+        if isinstance(op, ops.BatchNorm) and self._still:
             op = replace(op, frozen=True)
         if isinstance(op, ops.Drawn):
             op = replace(op, seed=self._layer.draws_from)
@@ -272,10 +282,16 @@ class Builder:
             for position, (name, known, alike) in enumerate(zip(inputs, floating, joined, strict=True))
         )
 
-    def inside(self, home: str) -> Self:
+    def run(self, model: Block, call: int, *inputs: str) -> list[str]:
+        """Append a model that the layer is made of, called for the `call`-th time there."""
+        inside = replace(self._into, prefix=f"{self.path}/", owner=f"{self._name}/")
+        return model.lower(inside, inputs, call)
+
+    def inside(self, home: str, part: Layer) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
         inner = copy.copy(self)
         inner._home = f"{self._home}{home}/"
+        inner._still = self._still or not part.trainable
         return inner
 
     def weight(self, name: str) -> str:

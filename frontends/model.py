@@ -226,8 +226,9 @@ class Model(Block):
             if block in seen:
                 continue
             seen.add(block)
-            if isinstance(block, Model):
-                yield from block.slots(f"{prefix}{self.name_of(block)}/", seen)
+            inner = block.model_inside or block
+            if isinstance(inner, Model):
+                yield from inner.slots(f"{prefix}{self.name_of(block)}/", seen)
             elif isinstance(block, Layer):
                 for weight in block.all_weights:
                     yield Slot(f"{prefix}{self.name_of(block)}/{weight.name}", block, weight)
@@ -306,7 +307,7 @@ class Model(Block):
         save_weights(self, path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return flattened(self.__dict__)
+        return flattened({**self.__dict__, "first_call": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(restored(state))

@@ -16,11 +16,6 @@ from .symbolic import Call, SymbolicTensor
 CALLS = "calls of the network"
 
 
-def without_calls(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a block without the call that its `input` and `output` are of: the model has it."""
-    return {key: value for key, value in state.items() if key != "_first"}
-
-
 @dataclass(frozen=True)
 class _Place:
     """Stands for a call of the table, or for one of its results."""
@@ -31,7 +26,6 @@ class _Place:
 
 def flattened(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a model without its calls and symbolic tensors, which it has in a table of their own."""
-    state = without_calls(state)
     roots = [found for value in state.values() for found in _symbolic(value)]
     tensors = [tensor for root in roots for tensor in (root.outputs if isinstance(root, Call) else [root])]
     calls = sorted(reachable_calls(tensors), key=lambda call: call.serial)
@@ -69,7 +63,7 @@ def restored(state: Mapping[str, Any]) -> dict[str, Any]:
         types = entry.pop("types")
         call = Call(**{**entry, "inputs": tuple(found(place) for place in entry["inputs"])})
         call.outputs = tuple(SymbolicTensor(call, position, kind) for position, kind in enumerate(types))
-        call.block._first = call.block._first or call
+        call.block.first_call = call.block.first_call or call
         calls.append(call)
     return {key: _replaced(value, found, _Place) for key, value in state.items() if key != CALLS}
 

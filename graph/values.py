@@ -22,6 +22,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .weights import Mark, State, Touches, Weight, mark
+
 _TIED = WeakIdKeyDictionary()
 
 
@@ -46,8 +48,13 @@ class Value:
 
     def _start(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
-        self.touches: Any = None  # what its networks' tensors notice of writes through `.data`, where they do
+        self.touches = Touches()
+        """Of its memory, by whichever network."""
         self._ties: list[weakref.ref[Tie]] = []
+
+    def mark(self) -> Mark:
+        """Differs from an earlier one where something may have been written into it."""
+        return self.tensor.data_ptr(), self.tensor._version, self.touches.mark()
 
     def ties(self) -> list[Tie]:
         """Those of living networks, in the order they were compiled."""
@@ -98,8 +105,8 @@ class Tie:
         self.value = value
         self.tensor = tensor
         _TIED[tensor] = True
-        if not self.apart and hasattr(tensor, "touches"):
-            tensor.touches = value.touches = value.touches or tensor.touches
+        if not self.apart and isinstance(tensor, Weight | State):
+            tensor.touches = value.touches
         self._agree()
         value._ties.append(weakref.ref(self, Tie.changed))
         Tie.changed()
@@ -109,11 +116,8 @@ class Tie:
         Tie.changes += 1
 
     def _agree(self) -> None:
-        self._mine = self._mark()
-        self._seen = self.value.tensor._version
-
-    def _mark(self) -> tuple[int, object]:
-        return self.tensor.data_ptr(), _writes(self.tensor)
+        self._mine = mark(self.tensor)
+        self._seen = self.value.mark()
 
     @property
     def apart(self) -> bool:
@@ -122,14 +126,14 @@ class Tie:
 
     def hand_in(self) -> None:
         """Give the value what was written into the network's tensor."""
-        if self.apart and self._mark() != self._mine:
+        if self.apart and mark(self.tensor) != self._mine:
             with torch.no_grad():
                 self.value.tensor.copy_(self.tensor)
             self._agree()
 
     def take(self) -> None:
         """Give the network's tensor what was written into the value."""
-        if self.apart and self.value.tensor._version != self._seen:
+        if self.apart and self.value.mark() != self._seen:
             with torch.no_grad():
                 self.tensor.copy_(self.value.tensor)
             self._agree()
@@ -140,17 +144,11 @@ class Tie:
 
     def follow(self) -> None:
         """`take`, with what other networks wrote. What this network alone wrote stays where it is."""
-        if self.value.tensor._version != self._seen or any(
-            tie._mark() != tie._mine for tie in self.others_apart()
+        if self.value.mark() != self._seen or any(
+            mark(tie.tensor) != tie._mine for tie in self.others_apart()
         ):
             self.value.read()
             self.take()
-
-
-def _writes(tensor: torch.Tensor) -> object:
-    """Differs from before where the tensor was written to, or may have been through its `.data`."""
-    touches = getattr(tensor, "touches", None)
-    return tensor._version if touches is None else (tensor._version, touches.mark())
 
 
 class Ties:
@@ -164,8 +162,9 @@ class Ties:
         self._changes = -1
         self._mine: list[torch.Tensor] = []
         self._places: list[int] = []
+        self._values: list[Value] = []
         self._others: list[torch.Tensor] = []
-        self._writes: list[object] = []
+        self._marks: list[Mark] = []
 
     def __getitem__(self, name: str) -> Tie:
         return self._ties[name]
@@ -179,9 +178,12 @@ class Ties:
         if (
             self._changes != Tie.changes
             or [tensor.data_ptr() for tensor in self._mine] != self._places
-            or [_writes(tensor) for tensor in self._others] != self._writes
+            or self._elsewhere() != self._marks
         ):
             self._follow_each()
+
+    def _elsewhere(self) -> list[Mark]:
+        return [value.mark() for value in self._values] + [mark(tensor) for tensor in self._others]
 
     def _follow_each(self) -> None:
         """Follow, and settle what is to be looked at: where our own tensors lie, in case `p.data = ...` moved
@@ -192,12 +194,12 @@ class Ties:
         if self._places not in ([], places):
             Tie.changed()
         self._places, self._changes = places, Tie.changes
-        self._others = []
+        self._values, self._others = [], []
         for tie in ties:
             tie.follow()
-            self._others += [tie.value.tensor] if tie.apart else []
+            self._values += [tie.value] if tie.apart else []
             self._others += [other.tensor for other in tie.others_apart()]
-        self._writes = [_writes(tensor) for tensor in self._others]
+        self._marks = self._elsewhere()
 
     # A pickle holds the values; the network ties its tensors to them again.
     def __getstate__(self) -> dict[str, Value]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -12,32 +13,19 @@ import torch
 from ..codegen import Kernel, emit
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
-from ..graph.ir import Graph
-from ..graph.ops import (
-    BatchNorm,
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
-    Input,
-    MeanSquaredError,
-    Parameter,
-)
+from ..graph.ir import Graph, Node
+from ..graph.losses import add_loss
+from ..graph.ops import BatchNorm, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.values import Holder, Ties, Value
+from ..graph.weights import State, Weight
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
-from .inputs import bind_inputs
+from .inputs import bind_inputs, by_name
 from .plan import Mode, Plan
 from .stand_in import StandIn
-from .weights import State, Weight
-
-LOSSES = {
-    "categorical_crossentropy": CategoricalCrossEntropy(),
-    "binary_crossentropy": BinaryCrossEntropy(),
-    "mean_squared_error": MeanSquaredError(),
-    "mse": MeanSquaredError(),
-}
-
+from .summary import summary_text
 
 PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
 """training, backward, the inputs and the parameters to differentiate by."""
@@ -101,7 +89,7 @@ class CompiledNetwork(torch.nn.Module):
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
         self._plans: dict[PlanKey, Plan] = {}
-        self._twins: dict[str, CompiledNetwork] = {}
+        self._twins: dict[tuple[str, bool], CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
         self._streams = Streams()
@@ -122,14 +110,14 @@ class CompiledNetwork(torch.nn.Module):
         What an optimizer can move is a parameter, though it asks for no gradient while its layer is frozen.
         """
         self._keys[name] = key = name.replace("%", "%25").replace(".", "%2E")
-        given = value.tied(self.options.device, self.options.kept_dtype)
+        tensor = value.tied(self.options.device, self.options.kept_dtype)
         with torch.inference_mode(False):
-            tensor = State(given) if state else Weight(given, requires_grad=trainable)
-        if isinstance(tensor, Weight):
-            self.register_parameter(key, tensor)
+            made = State(tensor) if state else Weight(tensor, trainable)
+        if isinstance(made, Weight):
+            self.register_parameter(key, made)
         else:
-            self.register_buffer(key, tensor)
-        self._ties.tie(name, value, tensor)
+            self.register_buffer(key, made)
+        self._ties.tie(name, value, made)
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
@@ -142,6 +130,12 @@ class CompiledNetwork(torch.nn.Module):
         for tensor in self._registered().values():
             self._check_place(tensor)
         self._ties.tie_again(self._registered())
+
+    def twin(self, options: Options) -> CompiledNetwork:
+        """The same network under other options, but in its own dtype and with weights of its own."""
+        twin = copy.deepcopy(self).eval()
+        twin.options = options
+        return twin
 
     # -- calling ----------
     def forward(self, *inputs: Any) -> Any:
@@ -275,7 +269,13 @@ class CompiledNetwork(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
         """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
-        self._check_place(fn(torch.empty(0, device=self.options.device, dtype=self.options.kept_dtype)))
+        probe = torch.empty(0, device=self.options.device, dtype=self.options.kept_dtype)
+        try:
+            probe = fn(probe)
+        except (AssertionError, RuntimeError) as error:  # what torch says where there is no such device
+            reason = str(error).splitlines()[0]
+            raise CompileError(f"{self.name} cannot be moved there: {reason}") from None
+        self._check_place(probe)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._put_back()
         return self
@@ -314,36 +314,35 @@ class CompiledNetwork(torch.nn.Module):
         super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
         self._put_back()
 
+    @property
+    def input_nodes(self) -> list[Node]:
+        """The inputs in the order of a call, with their names and types."""
+        return list(self._inputs)
+
     # -- losses ----------
-    def with_loss(self, loss: str) -> LossStep:
+    def with_loss(self, loss: str, from_logits: bool = False) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
-        loss: a key of LOSSES. Raises CompileError for an unknown one or a network of several outputs.
+        loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
+        or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
+        that belongs to it. Raises CompileError for an unknown loss or a network of several outputs.
         """
-        if loss not in LOSSES:
-            raise CompileError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-        if len(self.source.outputs) != 1:
-            raise CompileError(
-                f"{self.name} has {len(self.source.outputs)} outputs; a loss by name takes one"
-            )
-        if loss not in self._twins:
+        key = loss, from_logits
+        if key not in self._twins:
             graph = self.source.copy()
-            (name, output), *_ = graph.outputs.items()
-            prediction = graph[output].type
-            target = graph.add(Input(prediction.shape, prediction.dtype), (), "target")
-            value = graph.add(LOSSES[loss], (output, target), "loss")
-            graph.outputs = {"loss": value, name: output}
-            self._twins[loss] = _Twin(self, graph)
-        return LossStep(self, self._twins[loss])
+            value = add_loss(graph, loss, from_logits)
+            graph.outputs = {"loss": value, **graph.outputs}
+            self._twins[key] = _Twin(self, graph)
+        return LossStep(self, self._twins[key])
 
     # -- looking inside ----------
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
+        weights = self.weights()
         if not self.training:
             return self._plan()
-        trained = frozenset(name for name, p in self.weights().items() if p.requires_grad)
-        return self._plan(backward=True, trained=trained)
+        return self._plan(backward=True, trained=frozenset(n for n, p in weights.items() if p.requires_grad))
 
     @property
     def graph(self) -> Graph:
@@ -356,6 +355,12 @@ class CompiledNetwork(torch.nn.Module):
         target, precision = target_of(self.options.device), self.options.precision
         return [emit(region, precision=precision, target=target) for region in self.plan.regions]
 
+    def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
+        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text."""
+        options = self.options
+        title = f"{self.name}, compiled for {options.backend} on {options.device} in {options.dtype}"
+        (print_fn or print)(summary_text(self.source, title, width))
+
     def explain(self) -> str:
         """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
         return self.plan.explain()
@@ -366,7 +371,17 @@ class CompiledNetwork(torch.nn.Module):
 
 
 def _has_tensor(inputs: Sequence[Any]) -> bool:
-    return any(_has_tensor(x) if isinstance(x, list | tuple) else isinstance(x, torch.Tensor) for x in inputs)
+    """Whether a call's arguments hold a tensor, in lists and dictionaries too."""
+    for x in inputs:
+        parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else ()
+        if isinstance(x, torch.Tensor) or any(isinstance(part, torch.Tensor) for part in parts):
+            return True
+    return False
+
+
+def _under_a_transform() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def _trainable(graph: Graph) -> dict[str, bool]:
@@ -391,11 +406,6 @@ class _Loose:
 
     def is_state(self, name: str) -> bool:
         return not self._trainable[name]
-
-
-def _under_a_transform() -> bool:
-    """Whether `torch.func` or forward-mode differentiation is at work."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 class _Twin(CompiledNetwork):
@@ -433,6 +443,8 @@ class LossStep:
         """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
         if self.compiled.training != self.network.training:
             self.compiled.train(self.network.training)
+        if isinstance(inputs, Mapping):
+            inputs = by_name([node.name for node in self.network.input_nodes], inputs)
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
         loss, prediction = self.compiled(*given, target)
         return loss, prediction

@@ -180,7 +180,7 @@ class Plan:
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
         """A value for every drawn source."""
-        return {name: self.streams.draw(node, batch, self.device) for name, node in self.drawn}
+        return {name: self.streams.draw(source, batch, self.device) for name, source in self.drawn}
 
     def drawn_of(self, saved: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What `forward` drew, found among what it saved."""

@@ -207,7 +207,7 @@ CASES: list[Case] = [
             ops.Elu(),
             ops.Elu(0.7),
             ops.GeneralRelu(),
-            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(5.1, 0.3, 1.1),
             ops.GeneralRelu(max_value=6.0),
             ops.HardSigmoid(),
             ops.HardSigmoid(0.2),
@@ -275,7 +275,7 @@ CASES: list[Case] = [
     Case(ops.Not(), (IMAGE,), truths=(0,)),
     *(
         Case(ops.Where(), shapes, truths=(0,))
-        for shapes in ((IMAGE, IMAGE, IMAGE), (IMAGE, (3,), (1,)), ((N, 7, 1, 3), (5, 1), IMAGE))
+        for shapes in ((IMAGE, IMAGE, IMAGE), (IMAGE, (3,), IMAGE), ((N, 7, 1, 3), IMAGE, (5, 1)))
     ),
     Case(ops.Where(), (IMAGE, IMAGE, IMAGE), indices=((1, 9), (2, 9)), truths=(0,)),
     Case(ops.Where(), (IMAGE, IMAGE, IMAGE), truths=(0, 1, 2)),

@@ -14,7 +14,9 @@ from .. import fields as f
 from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
 from ..layers.aliases import ALIASES, UNSAFE
+from ..layers.time_distributed import a_layer_or_model
 from ..layers.wrapper import a_layer
+from ..lowering import Block
 from ..operations import OPERATIONS
 from ..written import Written
 from .functions import CLASSES as FUNCTION_CLASSES
@@ -115,7 +117,9 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         field = known.get(key)
         if field is None:
             continue
-        if field.metadata.get("check") is a_layer:
+        if field.metadata.get("check") is a_layer_or_model and _is_model(value):
+            arguments[key] = _inner_model(spec, key, value)
+        elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
             found = from_config(value) if isinstance(value, dict) else from_class_name(value)
@@ -127,6 +131,23 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _is_model(value: Any) -> bool:
+    from .reader import is_model
+
+    return isinstance(value, dict) and is_model(str(value.get("class_name")), value.get("config"))
+
+
+def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:
+    """The model that an entry holds as its argument `key`. Raises as loading it alone does."""
+    from .assemble import assemble
+    from .reader import read_model
+
+    try:
+        return assemble(read_model(value))
+    except ConvLoomError as error:
+        raise type(error)(f"{spec.place}: {key}: {error}") from None
 
 
 def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:

@@ -20,7 +20,6 @@ from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
 from ..names import DefaultName, check_name, meant, next_name
 from ..parameters import Values
-from ..pickling import without_calls
 
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
@@ -172,7 +171,7 @@ class Layer(Block):
         self._owner: Layer | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _without_arguments, (type(self),), without_calls(self.__dict__)
+        return _without_arguments, (type(self),), {**self.__dict__, "first_call": None}
 
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
@@ -190,19 +189,23 @@ class Layer(Block):
         return []
 
     @property
+    def masks(self) -> bool:
+        """Whether it makes a mask, of steps that layers after it are to leave out."""
+        return False
+
+    @property
     def draws_from(self) -> int | None:
         """The seed of what it draws in training; None for torch's own generator."""
         seed = getattr(self, "seed", None)
         return seed if isinstance(seed, int) else None
 
-    @property
-    def masks(self) -> bool:
-        """Whether it makes a mask, of steps that layers after it are to leave out."""
-        return False
-
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
         return False
+
+    def along_last_axis(self) -> bool:
+        """Whether it makes each row of the last axis from that row alone, whatever other axes there are."""
+        return self.pointwise()
 
     def build(self, b: Builder, *inputs: str) -> str | list[str]:
         """Append the layer's nodes and return the name of the result, or the names where it has several."""

@@ -73,6 +73,9 @@ class Dense(Layer):
         if inputs[0].rank < 2:
             raise self.fail(f"takes (N, ..., features), found {inputs[0]} of rank {inputs[0].rank}")
 
+    def along_last_axis(self) -> bool:
+        return not isinstance(self.activation, Layer) or self.activation.pointwise()
+
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         kernel = Weight("kernel", (inputs[0].channels, self.units), self.kernel_initializer)
         return [kernel, Weight("bias", (self.units,), self.bias_initializer)][: 1 + self.use_bias]

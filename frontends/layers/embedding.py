@@ -38,6 +38,9 @@ class Embedding(Layer):
     def masks(self) -> bool:
         return self.mask_zero
 
+    def along_last_axis(self) -> bool:
+        return True
+
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         return [Weight("embeddings", (self.input_dim, self.output_dim), self.embeddings_initializer)]
 

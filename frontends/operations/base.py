@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...graph.errors import ShapeError
+from ...graph.types import TensorType
 from ..fields import in_python
 from ..layers.base import Layer
 from ..lowering import Builder, Lowering
@@ -39,6 +40,8 @@ class Operation(Layer):
     takes_truths: ClassVar[bool] = False
     """Whether its constants may be True and False."""
     arity = (1, None)
+    exact: ClassVar[bool] = False
+    """Whether Keras computes it in integers where it is given nothing else."""
 
     @classmethod
     def declare(cls) -> None:
@@ -122,10 +125,21 @@ class Operation(Layer):
         raise NotImplementedError
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        self._check_exact([into.graph[name].type for name in inputs])
         result = self.compute(
             Builder(into, self, call), *self.given_with(lambda operand: inputs[operand.index])
         )
         return result if isinstance(result, list) else [result]
+
+    def _check_exact(self, inputs: Sequence[TensorType]) -> None:
+        """Raises ShapeError where Keras's result would be one of integers, which wrap around as bytes do."""
+        given = [value if isinstance(value, tuple) else (value,) for value in self.given or ()]
+        reals = any(isinstance(number, float) for numbers in given for number in numbers)
+        if self.exact and not reals and not any(kind.is_floating for kind in inputs):
+            raise self.fail(
+                f"is computed in {inputs[0].dtype} by Keras, and ConvLoom computes with floating-point "
+                f"numbers alone; convert {inputs[0]} first, for example by x * 1.0"
+            )
 
     # -- steps that several share ----------------------------------------------------------------------------
     def axis_of(self, axis: int, rank: int) -> int:

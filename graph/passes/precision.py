@@ -79,11 +79,11 @@ class _Conversion:
             return node.type.is_floating
         if isinstance(node.op, Cast):
             return node.type.is_floating and not self.graph[node.inputs[0]].type.is_floating
+        if not node.type.is_floating:
+            return False
         if self.half and isinstance(node.op, Constant):  # what is compared, or chosen from, is rounded alike
-            readers = self.graph.readers(node.name)
-            return node.type.is_floating and all(isinstance(reader.op, Compare | Where) for reader in readers)
-        follows = isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and node.type.is_floating
-        return follows and not self.half
+            return all(isinstance(r.op, Compare | Where) for r in self.graph.readers(node.name))
+        return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not self.half
 
     def _leaves(self, node: Node) -> bool:
         """Whether a value is read by nothing that goes on in float32."""
