@@ -378,3 +378,15 @@ def test_freezing_is_as_keras_has_it() -> None:
         expected = {v.path: np.asarray(v) for v in theirs.weights}  # type: ignore[attr-defined]
         for name, value in mine.parameters.items():  # type: ignore[attr-defined]
             np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_weight_is_no_longer_counted_in_the_loss() -> None:
+    """As Keras counts what is trained; the network follows before the step of the loss is made."""
+    layer = L.Dense(2, kernel_regularizer="l2", use_bias=False, name="d")
+    net = cl.compile(cl.Sequential([cl.Input((3,)), layer], seed=1), device="cpu").train()
+    x, y = torch.ones(4, 3), torch.zeros(4, 2)
+    plain = net(x).square().mean().detach()
+    penalty = 0.01 * net.weights()["d/kernel"].detach().square().sum()
+    torch.testing.assert_close(net.with_loss("mse")(x, y)[0].detach(), plain + penalty)
+    layer.trainable = False
+    torch.testing.assert_close(net.with_loss("mse")(x, y)[0], plain)
