@@ -27,6 +27,7 @@ from .runtime.emit import emit
 from .runtime.fit import History, fit
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
+from .runtime.statistics import update_statistics
 
 __all__ = [
     "Callback",
@@ -57,4 +58,5 @@ __all__ = [
     "optimizers",
     "profile",
     "regularizers",
+    "update_statistics",
 ]
