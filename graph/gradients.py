@@ -7,7 +7,7 @@ pass is then no bookkeeping: it is simply read there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from .ir import Graph, Node
@@ -89,12 +89,12 @@ class GradientBuilder:
 
 
 def differentiate(
-    graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool = False
+    graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool | Collection[str] = False
 ) -> Derivatives:
     """Append the backward pass of `graph` to it.
 
     outputs: output names to differentiate (default: all). Each gets an input node `d_<output>` as its seed.
-    wrt_inputs: also give gradients of the network's floating-point inputs.
+    wrt_inputs: also give gradients of the network's floating-point inputs: of all, or of those named.
     Raises CompileError where an op on the way has no gradient.
     """
     forward = list(graph.nodes())
@@ -126,10 +126,11 @@ def differentiate(
     return result
 
 
-def _is_wanted(node: Node, wrt_inputs: bool) -> bool:
+def _is_wanted(node: Node, wrt_inputs: bool | Collection[str]) -> bool:
     if isinstance(node.op, Parameter):
         return node.op.trainable
-    return wrt_inputs and isinstance(node.op, Input) and node.type.is_floating
+    asked = wrt_inputs if isinstance(wrt_inputs, bool) else node.name in wrt_inputs
+    return asked and isinstance(node.op, Input) and node.type.is_floating
 
 
 def _needed(forward: list[Node], wanted: set[str]) -> set[str]:

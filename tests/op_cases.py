@@ -207,7 +207,7 @@ CASES: list[Case] = [
             ops.Elu(),
             ops.Elu(0.7),
             ops.GeneralRelu(),
-            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(5.1, 0.3, 1.1),
             ops.GeneralRelu(max_value=6.0),
             ops.HardSigmoid(),
             ops.HardSigmoid(0.2),
@@ -299,6 +299,20 @@ CASES: list[Case] = [
         for fill_mode in modes
         for interpolation in ("bilinear", "nearest")
         for op in (ops.Warp, ops.WarpGrad)
+    ),
+    # penalties and projections of weights
+    Case(ops.SizePenalty(0.3, 0.2), ((3, 2, 5), (17,), (4, 1))),
+    Case(ops.SizePenalty(l1=0.3), ((65,),)),
+    Case(ops.SizePenalty(l2=0.2), ((7, 3), (1,))),
+    *(Case(ops.OrthogonalPenalty(0.3, columns), ((5, 3),)) for columns in (False, True)),
+    Case(ops.OrthogonalPenalty(0.3, True), ((3, 1),)),
+    Case(ops.OrthogonalSlope(ops.OrthogonalPenalty(0.3)), ((5, 3),)),
+    *(
+        Case(ops.NormWithin(axes, least, most, rate), ((3, 2, 5),))
+        for axes, least, most, rate in (
+            *(((0,), 0.0, 1.0, 1.0), ((0, 2), 1.0, 1.0, 1.0)),
+            ((1,), 0.5, 1.5, 0.25),
+        )
     ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),

@@ -127,8 +127,61 @@ def test_the_cast_rides_in_the_first_kernel() -> None:
     """One byte is read for each value, not four."""
     net = cl.compile(network(), device="cpu")
     first = net.kernels[0]
+    assert list(first.ops) == ["cast", "scale", "conv2d", "relu", "max_pool2d"]
+    image, weights, pooled = 7 * 6 * 3, 3 * 3 * 3 * 5 + 5, 2 * 2 * 5
+    assert first.bytes() == image + 4 * (weights + pooled)
+    trained = cl.compile(network(), device="cpu").train()
+    first = trained.kernels[0]  # the gradient of the kernel reads the image as the convolution does
     assert list(first.ops) == ["cast", "scale"]
-    assert first.bytes() == 7 * 6 * 3 * (1 + 4)
+    assert first.bytes() == image * (1 + 4)
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@pytest.mark.parametrize(
+    ("shape", "size", "options"),
+    [
+        ((9, 8, 3), 3, {"padding": "same"}),
+        ((9, 8, 3), 5, {"padding": "same", "strides": 2}),
+        ((9, 8, 17), 3, {"padding": "same"}),
+        ((9, 8, 17), 1, {"strides": 2}),
+        ((9, 8, 8), 3, {"groups": 2, "dilation_rate": 2}),
+    ],
+)
+def test_convolutions_read_integers_themselves(
+    dtype: str, shape: tuple[int, ...], size: int, options: dict[str, Any]
+) -> None:
+    """In every form of the main loop; what lies outside the image is 0 after the conversion, not before."""
+    x = cl.Input(shape, dtype=dtype)
+    model = cl.Model(x, L.Conv2D(6, size, **options)(L.Rescaling(1 / 255, offset=0.25)(x)))
+    given = np.random.default_rng(1).integers(0, 2 if dtype == "bool" else 100, (3, *shape)).astype(dtype)
+    wanted = cl.compile(model, device="cpu", dtype="float64", fuse=False)(given)
+    for backend in ("aten", "triton"):
+        net = cl.compile(model, device="cpu", backend=backend)
+        assert [list(kernel.ops) for kernel in net.kernels] == [["cast", "scale", "conv2d"]]
+        torch.testing.assert_close(net(given).double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+# -- operators ----------
+def test_arithmetic_that_gives_floating_point_numbers_is_keras_s(tmp_path: Any) -> None:
+    given = np.random.default_rng(2).integers(1, 200, (3, 4)).astype(np.uint8)
+    x = cl.Input((4,), dtype="uint8")
+    made = [x / 3, x * 0.5, x - 0.25, 2.0 - x, x**0.5, (x * 1.0) ** 2 + x, 100 / (x * 1.0)]
+    model = cl.Model(x, made)
+    model.save(tmp_path / "model.keras")
+    wanted = keras.saving.load_model(tmp_path / "model.keras")(given)
+    for found, right in zip(cl.compile(model, device="cpu")(given), wanted, strict=True):
+        np.testing.assert_allclose(found.detach().numpy(), right.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "made", [lambda x: x + 1, lambda x: x * 2, lambda x: -x, lambda x: x + x, lambda x: x**2]
+)
+def test_arithmetic_that_keras_does_in_integers_is_refused(made: Any) -> None:
+    """250 + 10 is 4 there."""
+    with pytest.raises(
+        ShapeError, match=r"computed in uint8 by Keras.* convert uint8\[N,4\] first, .*x \* 1.0"
+    ):
+        made(cl.Input((4,), dtype="uint8"))
 
 
 # -- what a call gives ----------

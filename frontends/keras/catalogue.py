@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
-from ..initializers import from_class_name
+from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
 from ..layers.aliases import ALIASES, UNSAFE
 from ..layers.time_distributed import a_layer_or_model
@@ -26,12 +26,12 @@ from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
 
-# Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
+# What a file repeats elsewhere.
 COMMON_KEYS = frozenset(
     {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
 )
-COMMON_ENDINGS = ("_regularizer", "_constraint")
-
+RULES = ("_regularizer", "_constraint")
+"""How the keys end under which files have None for weights that a layer does not have."""
 
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
@@ -122,9 +122,9 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
-            found = value.get("class_name") if isinstance(value, dict) else value
-            if known_name := from_class_name(found):
-                arguments[key] = known_name
+            found = from_config(value) if isinstance(value, dict) else from_class_name(value)
+            if found is not None:
+                arguments[key] = found
         elif field.metadata.get("check") is f.activation:
             named = _plain(value)
             arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named
@@ -210,8 +210,10 @@ def _plain(value: Any) -> Any:
 
 def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
     for key, value in spec.config.items():
-        if key in known or key in COMMON_KEYS or key.endswith(COMMON_ENDINGS) or key in declaration.ignored:
+        if key in known or key in COMMON_KEYS or key in declaration.ignored:
             _refuse_quantized(spec, key, value)
+            continue
+        if key.endswith(RULES) and value is None:
             continue
         if key in declaration.neutral and any(
             value == v and type(value) is type(v) for v in declaration.neutral[key]

@@ -36,10 +36,11 @@ def file_names(model: Model) -> dict[Block, str]:
     names: dict[Block, str] = {}
     taken: set[str] = set()
     for block in blocks(model):
-        name, count = file_name(block), 0
+        stem = name = model.name_of(block).replace("/", "_")
+        count = 0
         while name in taken:
             count += 1
-            name = f"{file_name(block)}_{count}"
+            name = f"{stem}_{count}"
         names[block] = name
         taken.add(name)
     return names

@@ -89,7 +89,7 @@ def read_legacy(
 ) -> tuple[Found, list[str]]:
     """The weights of all layers, and what does not fit: missing, too many, or of another shape."""
     stored = _Stored(_paths(root, label, limits))
-    blocks = {block.name: block for block in model.layers}
+    blocks = {model.name_of(block): block for block in model.layers}
     names = sorted(blocks)
     found: Found = []
     problems: list[str] = []

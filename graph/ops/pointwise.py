@@ -123,15 +123,18 @@ class Minimum(_Extremum):
 
 @dataclass(frozen=True)
 class ExtremumGrad(_Pointwise):
-    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal."""
+    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal.
+
+    All of it where either is NaN, so that NaN is not lost.
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
     smallest: bool = False
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, x, other = inputs
-        wins = x < other if self.smallest else x > other
-        return dy * (wins.to(dy.dtype) + 0.5 * (x == other).to(dy.dtype))
+        loses = x > other if self.smallest else x < other
+        return torch.where(loses, 0, torch.where(x == other, 0.5 * dy, dy))
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Square(_Pointwise):
         x = build.operand(node, 0)
         if x.name not in build.needed:
             return [None]
-        return [build.add(Multiply(), dy, build.add(Scale(2.0), x.name))]
+        return [build.add(Scale(2.0), build.add(Multiply(), dy, x.name))]
 
 
 @dataclass(frozen=True)
@@ -323,15 +326,26 @@ class BatchNorm(_Pointwise):
         x, gamma, beta = (build.operand(node, i) for i in range(3))
         mean, variance = node.inputs[3:]
         normalized = build.add(Normalize(self.epsilon), x.name, mean, variance)
-        d_beta = build.sum_to(dy, beta, always=self.batch_statistics)
-        d_gamma = build.sum_to(build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics)
+        moved = build.needed if not self.batch_statistics else set()
+        of_mean, of_variance = mean in moved, variance in moved
+        d_beta = build.sum_to(dy, beta, always=self.batch_statistics or of_mean)
+        d_gamma = build.sum_to(
+            build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics or of_variance
+        )
         if self.batch_statistics:
             op = BatchNormGrad(self.epsilon)
             dx = build.if_needed(x, op, dy, x.name, gamma.name, mean, variance, str(d_gamma), str(d_beta))
         else:
             scale = build.add(Multiply(), gamma.name, build.add(RsqrtPlus(self.epsilon), variance))
             dx = build.if_needed(x, Multiply(), dy, scale)
-        return dx, d_gamma, d_beta, None, None
+        d_mean = d_variance = None
+        if of_mean:  # -gamma r d_beta, r = 1 / sqrt(variance + epsilon)
+            d_mean = build.add(Scale(-1.0), build.add(Multiply(), str(d_beta), scale))
+        if of_variance:  # -gamma r^2 d_gamma / 2
+            rstd = build.add(RsqrtPlus(self.epsilon), variance)
+            inner = build.add(Multiply(), scale, build.add(Scale(-0.5), rstd))
+            d_variance = build.add(Multiply(), str(d_gamma), inner)
+        return dx, d_gamma, d_beta, d_mean, d_variance
 
 
 @dataclass(frozen=True)

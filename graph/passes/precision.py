@@ -65,9 +65,12 @@ class _Conversion:
                 op = replace(op, dtype=self.dtype)
             self.names[node.name] = self.result.add(op, inputs, node.name, node.layer, node.phase)
         self.result.outputs = {key: self._narrow(value) for key, value in self.graph.outputs.items()}
-        self.result.updates = {
-            self.names[p]: (self.names[v], m) for p, (v, m) in self.graph.updates.items()
-        }
+        self.result.updates = [
+            replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
+            for update in self.graph.updates
+        ]
+        self.result.penalties = {self.names[value]: ops for value, ops in self.graph.penalties.items()}
+        self.result.constraints = {self.names[name]: op for name, op in self.graph.constraints.items()}
         return self.result
 
     def _follows(self, node: Node) -> bool:
