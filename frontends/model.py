@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from typing import IO, Any
 
 import numpy as np
@@ -189,12 +189,13 @@ class Model(Block):
         if (name is None) == (index is None):
             raise ConvLoomError(f"{self.label}: get_layer takes a name or an index, one of the two")
         if index is not None:
-            if not isinstance(index, Integral) or not -len(self._blocks) <= index < len(self._blocks):
+            place = operator.index(index) if isinstance(index, (int, np.integer)) else len(self._blocks)
+            if not -len(self._blocks) <= place < len(self._blocks):
                 raise ConvLoomError(
                     f"{self.label}: has {len(self._blocks)} layers, 0 to {len(self._blocks) - 1}; there is "
                     f"no layer {index!r:.80}"
                 )
-            return self._blocks[int(index)]
+            return self._blocks[place]
         for block in self._blocks:
             if self.name_of(block) in (name, visible(name)):
                 return block
