@@ -15,6 +15,8 @@ from ..graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     LogSoftmax,
+    LookUp,
+    LookUpGrad,
     LossGrad,
     MatMul,
     MeanSquaredError,
@@ -33,6 +35,7 @@ from .convolution import emit_forward
 from .data_gradient import emit_data_grad
 from .errors import NotEmittable
 from .kernel import Kernel
+from .look_up import emit_look_up, emit_look_up_grad
 from .losses import emit_loss, emit_loss_grad
 from .matmul import emit_matmul
 from .movement import emit_movement
@@ -61,6 +64,8 @@ _BY_OP: dict[type[Op], Emitter] = {
     LossGrad: emit_loss_grad,
     Resize: emit_resize,
     ResizeGrad: emit_resize,
+    LookUp: emit_look_up,
+    LookUpGrad: emit_look_up_grad,
     Warp: emit_warp,
     WarpGrad: emit_warp_grad,
 }

@@ -1,7 +1,7 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
 from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, layers, loads
+from .frontends import Input, Limits, Model, Sequential, initializers, layers, loads
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -40,6 +40,7 @@ __all__ = [
     "compile",
     "emit",
     "fit",
+    "initializers",
     "layers",
     "load",
     "loads",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -12,18 +10,9 @@ from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype
 from .backends import BACKENDS
-from .network import CompiledNetwork, Options
+from .network import CompiledNetwork, ModelLike, Options
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
-
-
-class ModelLike(Protocol):
-    """What can be compiled: a graph and the values of its parameters."""
-
-    def to_graph(self) -> Graph: ...
-
-    @property
-    def parameters(self) -> Mapping[str, torch.Tensor]: ...
 
 
 def compile(
@@ -34,7 +23,7 @@ def compile(
     dtype: str = "float32",
     fuse: bool = True,
 ) -> CompiledNetwork:
-    """Compile a model.
+    """Compile a model. The network and the model hold the same weights from then on.
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
@@ -53,7 +42,7 @@ def compile(
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
     _check_model(model, "compile takes a Model or Sequential")
     options = Options(chosen, backend, dtype, fuse)
-    return CompiledNetwork(model.to_graph(), model.parameters, options)
+    return CompiledNetwork(model, options)
 
 
 def as_network(

@@ -163,8 +163,6 @@ def fit(
             return training.run(batches, held_out, epochs, callbacks, verbose)
         finally:
             net.eval()
-            if isinstance(net, CompiledNetwork):
-                net.update_model()
 
 
 def _arguments(data: Any, more: tuple[Any, ...], y: Any, loss: Any, optimizer: Any) -> tuple[Any, Any, Any]:

@@ -17,7 +17,8 @@ def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.devi
     """The call's arguments as contiguous tensors of the inputs' dtypes, on `device`.
 
     values: one for each input in order, or one list of them, or one dictionary by the inputs' names.
-    Raises ShapeError for a wrong number of inputs, wrong names, rank, axis or dtype, or unequal batches.
+    Raises ShapeError for a wrong number of inputs, wrong names, rank, axis or dtype, values that an input of
+    integers or truth values cannot hold, or unequal batches.
     """
     if len(values) == len(nodes) == 1 and _fits(nodes[0], values[0], device):
         return [values[0]]
@@ -125,8 +126,8 @@ def _fits(node: Node, value: Any, device: torch.device) -> bool:
 def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
     tensor = as_tensor(value, f"input '{node.name}'")
     _check_shape(node, tuple(tensor.shape), isinstance(value, torch.Tensor))
+    dtype = str(tensor.dtype).removeprefix("torch.")
     if node.type.is_floating and not tensor.dtype.is_floating_point:
-        dtype = str(tensor.dtype).removeprefix("torch.")
         raise ShapeError(
             f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; convert it "
             f"first, for example x.astype('float32') / 255 for 8-bit images"
@@ -136,7 +137,20 @@ def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
             f"input '{node.name}' lies on {tensor.device}, the network on {device}; "
             f"move it with x.to({str(device)!r})"
         )
-    return tensor.to(device=device, dtype=node.type.torch_dtype).contiguous()
+    found = tensor.to(device=device, dtype=node.type.torch_dtype).contiguous()
+    if node.type.is_floating or _holds(found.dtype, tensor.dtype):
+        return found
+    if not torch.equal(found.to(tensor.dtype), tensor.to(device)):
+        raise ShapeError(
+            f"input '{node.name}' takes {node.type.dtype}, which some of the {dtype} values given are not; "
+            f"convert them first, or declare Input(..., dtype={dtype!r})"
+        )
+    return found
+
+
+def _holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether integers of a dtype, or truth values, can be every value of another."""
+    return dtype == other or (dtype != torch.bool and torch.promote_types(dtype, other) == dtype)
 
 
 def _check_shape(node: Node, shape: tuple[int, ...], is_tensor: bool) -> None:

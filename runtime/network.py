@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -15,12 +16,18 @@ from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
 from ..graph.ops import Input, Parameter
+from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
-from .autograd import CompiledFunction
+from ..graph.values import Holder, Ties, Value
+from ..graph.weights import State, Weight
+from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .inputs import bind_inputs, by_name
 from .plan import Mode, Plan
 from .summary import summary_text
+
+PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
+"""training, backward, the inputs and the parameters to differentiate by."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,26 @@ class Options:
         return "float32" if self.dtype == "tf32" else self.dtype
 
     @property
+    def kept_dtype(self) -> torch.dtype:
+        """That of parameters and their gradients."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @property
     def precision(self) -> str:
         return "tf32" if self.dtype == "tf32" else "ieee"
+
+
+class ModelLike(Protocol):
+    """What can be compiled: a graph and the values of its parameters.
+
+    Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
+    layers are frozen or freed.
+    """
+
+    def to_graph(self) -> Graph: ...
+
+    @property
+    def parameters(self) -> Mapping[str, torch.Tensor]: ...
 
 
 class CompiledNetwork(torch.nn.Module):
@@ -47,53 +72,61 @@ class CompiledNetwork(torch.nn.Module):
     Parameters carry the layer's and the weight's name (`conv2d/kernel`) and Keras's shapes. In train() mode
     batch norm uses the batch's statistics and dropout drops; in eval() mode neither does, and batch norm is
     folded from the parameters' current values.
+
+    The network and its model hold the same weights, whichever of them is trained, loaded or written to, and
+    a layer that is frozen or freed in the model is so in the network from its next call on. A copy, and what
+    a pickle gives, has weights of its own (those of its model, if that came along), and follows no layers.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        values: Mapping[str, torch.Tensor],
-        options: Options,
-    ) -> None:
+    def __init__(self, model: ModelLike, options: Options) -> None:
         super().__init__()
         self.options = options
-        self.source = (
-            graph if options.compute_dtype == "float32" else with_dtype(graph, options.compute_dtype)
-        )
-        self.name = graph.name
+        self._model: ModelLike | None = model
+        self._changes = getattr(model, "changes", 0)
+        self.source = self._lowered(model)
+        self.name = self.source.name
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
-        self._values = values
-        self._plans: dict[tuple[bool, bool, bool], Plan] = {}
+        self._plans: dict[PlanKey, Plan] = {}
         self._twins: dict[tuple[str, bool], CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
-        for node in self.source.sources(Parameter):
-            self._adopt(node.name, values[node.name], getattr(node.op, "trainable", True))
+        self._ties = Ties()
+        self._streams = Streams()
+        holder = _holder(model, self.source)
+        for name, trainable in _trainable(self.source).items():
+            self._adopt(name, holder.held(name), trainable, holder.is_state(name))
         self.eval()
 
-    def _adopt(self, name: str, value: torch.Tensor, trainable: bool) -> None:
-        """Register a weight under its name; torch forbids dots in names, so they are spelled %2E there."""
-        key = name.replace("%", "%25").replace(".", "%2E")
-        self._keys[name] = key
-        if trainable:
-            self.register_parameter(key, torch.nn.Parameter(self._own(value)))
-        else:
-            self.register_buffer(key, self._own(value))
+    def _lowered(self, model: ModelLike) -> Graph:
+        graph, dtype = model.to_graph(), self.options.compute_dtype
+        return graph if dtype == "float32" else with_dtype(graph, dtype)
 
-    def _own(self, value: torch.Tensor) -> torch.Tensor:
-        dtype = torch.float64 if self.options.dtype == "float64" else torch.float32
-        # A tensor made in inference mode counts no writes and cannot be trained.
+    def _adopt(self, name: str, value: Value, trainable: bool, state: bool) -> None:
+        """Register a weight under its name; torch forbids dots in names, so they are spelled %2E there.
+
+        What an optimizer can move is a parameter, though it asks for no gradient while its layer is frozen.
+        """
+        self._keys[name] = key = name.replace("%", "%25").replace(".", "%2E")
+        tensor = value.tied(self.options.device, self.options.kept_dtype)
         with torch.inference_mode(False):
-            return value.detach().to(device=self.options.device, dtype=dtype, copy=True).contiguous()
+            made = State(tensor) if state else Weight(tensor, trainable)
+        if isinstance(made, Weight):
+            self.register_parameter(key, made)
+        else:
+            self.register_buffer(key, made)
+        self._ties.tie(name, value, made)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledNetwork:
-        """Weights of its own over the same graph, as torch's averages of weights need them; new plans."""
-        twin = copy.copy(self)
-        memo[id(self)] = twin
-        twin._parameters = copy.deepcopy(self._parameters, memo)
-        twin._buffers = copy.deepcopy(self._buffers, memo)
-        twin._plans, twin._twins = {}, {}
-        return twin
+    # -- copies and pickles ----------
+    def __getstate__(self) -> dict[str, Any]:
+        """The graph, the options and the weights; plans are made anew where it is read."""
+        self.weights()
+        return {**self.__dict__, "_model": None, "_plans": {}, "_twins": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for tensor in self._registered().values():
+            self._check_place(tensor)
+        self._ties.tie_again(self._registered())
 
     def twin(self, options: Options) -> CompiledNetwork:
         """The same network under other options, but in its own dtype and with weights of its own."""
@@ -107,73 +140,123 @@ class CompiledNetwork(torch.nn.Module):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
-        bound = bind_inputs(self._inputs, inputs, self.options.device)
+        with without_autocast(self.options.device):
+            return self._run(bind_inputs(self._inputs, inputs, self.options.device), _has_tensor(inputs))
+
+    def _run(self, inputs: list[torch.Tensor], tensors: bool) -> Any:
+        """tensors: whether the call was made with tensors, so that a gradient may be wanted in eval mode."""
         weights = self.weights()
-        tracked = torch.is_grad_enabled() and (self.training or _has_tensor(inputs))
-        outputs = self._differentiably(bound, weights) if tracked else None
+        if _under_a_transform():
+            outputs: Sequence[torch.Tensor] | None = self._by_definition(inputs, weights)
+        elif torch.is_grad_enabled() and (self.training or tensors):
+            outputs = self._differentiably(inputs, weights)
+        else:
+            outputs = None
         if outputs is None:
-            outputs, _ = self._plan().forward(bound, weights)
+            outputs, _ = self._plan().forward(inputs, weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
         self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
     ) -> Sequence[torch.Tensor] | None:
         """The outputs as functions autograd knows; None where nothing asks for a gradient."""
-        wrt_inputs = any(t.requires_grad for t in inputs)
+        of = frozenset(node.name for node, x in zip(self._inputs, inputs, strict=True) if x.requires_grad)
         trained = {name: p for name, p in weights.items() if p.requires_grad}
-        if not (wrt_inputs or trained):
+        if not (of or trained):
             return None
-
-        def fresh(plan: Plan) -> Plan:
-            # A write through `.data` leaves no trace in a version, and who trains may well write so.
-            plan.prelude.forget(trained)
-            return plan
-
-        def backward_plan() -> Plan:
-            return fresh(self._plan(backward=True, wrt_inputs=wrt_inputs))
-
-        plan = backward_plan() if self.training else fresh(self._plan())
+        backward_plan = partial(self._plan, self.training, True, of, frozenset(trained))
+        plan = backward_plan() if self.training else self._plan()
         others = {name: value for name, value in weights.items() if name not in trained}
+        binding = Binding(plan, backward_plan, list(trained), others)
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
-            plan, backward_plan, list(trained), others, len(inputs), *inputs, *trained.values()
+            binding, *inputs, *trained.values()
         )
         return results
 
+    def _by_definition(
+        self, inputs: list[torch.Tensor], weights: dict[str, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Op by op through PyTorch's operators: what `torch.func` and forward-mode differentiation see
+        through, where no kernel can follow them."""
+        plan = self._plan()
+        if plan.graph.updates:
+            raise CompileError(
+                f"{self.name} is in train() mode, where batch norms move their statistics; torch.func and "
+                f"forward-mode differentiation cannot carry that: call eval() first, or freeze those layers"
+            )
+        return plan.walk(inputs, weights, plan.draw(inputs[0].shape[0] if inputs else 1))
+
     def weights(self) -> dict[str, torch.Tensor]:
-        """Every weight by its name, moving statistics included."""
+        """Every weight by its name, moving statistics included, as the model has them now."""
+        self._follow_layers()
+        self._ties.follow()
+        return self._registered()
+
+    def _registered(self) -> dict[str, torch.Tensor]:
         parameters, buffers = self._parameters, self._buffers
         return {
             name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
             for name, key in self._keys.items()
         }
 
-    def update_model(self) -> None:
-        """Copy the current weights back into the model this network was compiled from.
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """As torch has it; those of layers that are frozen now ask for no gradient."""
+        self._follow_layers()
+        return super().named_parameters(prefix, recurse, remove_duplicate)
 
-        `fit` does it at its end; after a training loop of your own, call it before the model is compiled,
-        emitted or profiled again.
+    def _follow_layers(self) -> None:
+        """Freeze and free what the model's layers do now, in the graph and among the parameters.
+
+        Only what changed since the last look is touched: `requires_grad_` elsewhere is the user's.
         """
-        with torch.no_grad():
-            for name, value in self.weights().items():
-                self._values[name].copy_(value)
+        model = self._model
+        if model is None or (changes := getattr(model, "changes", 0)) == self._changes:
+            return
+        graph, source = self._lowered(model), self.source
+        if [(n.name, n.inputs) for n in graph.nodes()] != [(n.name, n.inputs) for n in source.nodes()]:
+            raise CompileError(
+                f"{self.name}: layers were frozen or freed, and the model has other layers than when it was "
+                f"compiled; compile it again"
+            )
+        self._changes = changes
+        changed = [node for node in graph.nodes() if node.op != source[node.name].op]
+        for node in changed:
+            if isinstance(node.op, Parameter):
+                weight = self._parameters[self._keys[node.name]]
+                assert weight is not None
+                weight.requires_grad_(node.op.trainable)
+                weight.grad = weight.grad if node.op.trainable else None
+        for network in (self, *self._twins.values()) if changed else ():
+            for node in changed:
+                network.source.update_node(node.name, op=node.op)
+            network._plans.clear()
 
-    def _plan(self, backward: bool = False, wrt_inputs: bool = False) -> Plan:
-        """The plan of the current mode, built the first time it is needed."""
-        key = (self.training, backward, wrt_inputs)
+    def _plan(
+        self,
+        training: bool | None = None,
+        backward: bool = False,
+        wrt_inputs: frozenset[str] = frozenset(),
+        trained: frozenset[str] | None = None,
+    ) -> Plan:
+        """The plan of a mode (None: the current one), built the first time it is needed."""
+        key = (self.training if training is None else training, backward, wrt_inputs, trained)
         plan = self._plans.get(key)
         if plan is None:
-            inference = not (self.training or backward)
+            inference = not (key[0] or backward)
             backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
             mode = Mode(*key, self.options.fuse)
             plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
+            plan.streams = self._streams
             self._plans[key] = plan
         return plan
 
     def train(self, mode: bool = True) -> CompiledNetwork:
         """Switch between training and inference. Folded and packed weights are made anew afterwards.
 
-        They also follow every write that autograd or an optimizer makes. Only a write through `p.data` goes
-        unseen: call `eval()` after one.
+        They also follow every write that PyTorch knows of, and those through `p.data`. Only a write through
+        a NumPy array or another alias that PyTorch has lost sight of goes unseen: call `eval()` after one.
         """
         for network in (self, *self._twins.values()):
             for plan in network._plans.values():
@@ -183,20 +266,51 @@ class CompiledNetwork(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
         """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
-        have = self._own(torch.empty(0))
+        probe = torch.empty(0, device=self.options.device, dtype=self.options.kept_dtype)
         try:
-            made = fn(have)
+            probe = fn(probe)
         except (AssertionError, RuntimeError) as error:  # what torch says where there is no such device
             reason = str(error).splitlines()[0]
             raise CompileError(f"{self.name} cannot be moved there: {reason}") from None
-        for what, old, new in (("device", have.device, made.device), ("dtype", have.dtype, made.dtype)):
-            if old != new:
-                known = str(old).removeprefix("torch.")
-                raise CompileError(
-                    f"{self.name} is compiled for {known}; compile it again for another {what}"
-                )
+        self._check_place(probe)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._retie()
         return self
+
+    def _check_place(self, tensor: torch.Tensor) -> None:
+        """Raises CompileError where a weight would lie on another device, or have another dtype."""
+        o = self.options
+        for what, wanted, found in (
+            ("device", o.device, tensor.device),
+            ("dtype", o.kept_dtype, tensor.dtype),
+        ):
+            if wanted != found:
+                known, other = (str(place).removeprefix("torch.") for place in (wanted, found))
+                raise CompileError(
+                    f"{self.name} is compiled for {known}; compile its model again for another {what}, such "
+                    f"as {other}"
+                )
+
+    def _retie(self) -> None:
+        """Torch has put other tensors in the place of registered ones: their values are the newest."""
+        for name, tensor in self._registered().items():
+            tie = self._ties[name]
+            if tensor is tie.tensor:
+                continue
+            self._check_place(tensor)
+            if (key := self._keys[name]) in self._buffers and not isinstance(tensor, State):
+                self._buffers[key] = tensor = State(tensor.detach(), tensor.requires_grad)
+            self._ties.tie(name, tie.value, tensor)
+            tie.value.write(tensor.detach())
+
+    def _save_to_state_dict(self, *given: Any) -> None:
+        self.weights()
+        super()._save_to_state_dict(*given)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        self.weights()  # what others wrote counts as earlier
+        super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
+        self._retie()
 
     @property
     def input_nodes(self) -> list[Node]:
@@ -223,7 +337,10 @@ class CompiledNetwork(torch.nn.Module):
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
-        return self._plan(backward=self.training)
+        weights = self.weights()
+        if not self.training:
+            return self._plan()
+        return self._plan(backward=True, trained=frozenset(n for n, p in weights.items() if p.requires_grad))
 
     @property
     def graph(self) -> Graph:
@@ -260,16 +377,51 @@ def _has_tensor(inputs: Sequence[Any]) -> bool:
     return False
 
 
+def _under_a_transform() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def _trainable(graph: Graph) -> dict[str, bool]:
+    """Of each weight by its name, whether its layer lets it be trained."""
+    return {n.name: n.op.trainable for n in graph.nodes() if isinstance(n.op, Parameter)}
+
+
+def _holder(model: ModelLike, graph: Graph) -> Holder:
+    """Where the model keeps its weights; for tensors that nobody keeps, a place of our own."""
+    parameters: Any = model.parameters
+    return parameters if hasattr(parameters, "held") else _Loose(parameters, _trainable(graph))
+
+
+class _Loose:
+    """Weights given as plain tensors."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], trainable: Mapping[str, bool]) -> None:
+        self._tensors, self._trainable = tensors, trainable
+
+    def held(self, name: str) -> Value:
+        return Value(self._tensors[name])
+
+    def is_state(self, name: str) -> bool:
+        return not self._trainable[name]
+
+
 class _Twin(CompiledNetwork):
     """A network over another graph that shares its owner's very weights; its gradients start at the loss."""
 
     def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
         torch.nn.Module.__init__(self)
+        self.__dict__["_owner"] = owner  # which is no module inside this one
         self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
-        self._inputs, self._values = graph.sources(Input), owner._values
+        self._inputs, self._ties = graph.sources(Input), owner._ties
         self._differentiated = ["loss"]
         self._plans, self._twins, self._keys = {}, {}, owner._keys
+        self._streams = owner._streams
         self._parameters, self._buffers = owner._parameters, owner._buffers
+
+    def _follow_layers(self) -> None:
+        owner: CompiledNetwork = self.__dict__["_owner"]
+        owner._follow_layers()
 
 
 class LossStep:

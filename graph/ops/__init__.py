@@ -32,6 +32,8 @@ from .contraction import (
     DenseWeightGrad,
     MatMul,
 )
+from .logic import CONNECTIVES, RELATIONS, Compare, Logical, Not, Where
+from .look_up import LookUp, LookUpGrad
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
 from .piecewise import (
     Clip,
@@ -62,6 +64,7 @@ from .pointwise import (
     Scale,
     Square,
     Step,
+    StopGradient,
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
@@ -84,7 +87,9 @@ from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, 
 from .warp import Warp, WarpGrad
 
 __all__ = [
+    "CONNECTIVES",
     "KNOWN",
+    "RELATIONS",
     "Abs",
     "Activation",
     "ActivationGrad",
@@ -99,6 +104,7 @@ __all__ = [
     "Cast",
     "CategoricalCrossEntropy",
     "Clip",
+    "Compare",
     "Concat",
     "Constant",
     "Conv2D",
@@ -127,6 +133,9 @@ __all__ = [
     "Log",
     "LogSigmoid",
     "LogSoftmax",
+    "Logical",
+    "LookUp",
+    "LookUpGrad",
     "LossGrad",
     "MatMul",
     "MaxPool2D",
@@ -138,6 +147,7 @@ __all__ = [
     "Mish",
     "Multiply",
     "Normalize",
+    "Not",
     "Pad",
     "Parameter",
     "Prelu",
@@ -169,6 +179,7 @@ __all__ = [
     "Square",
     "Squareplus",
     "Step",
+    "StopGradient",
     "Subtract",
     "Swish",
     "Tanh",
@@ -178,4 +189,5 @@ __all__ = [
     "Transpose",
     "Warp",
     "WarpGrad",
+    "Where",
 ]

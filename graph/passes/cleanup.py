@@ -19,7 +19,7 @@ from ..rewrite import Rule, pattern
 
 def remove_dead_code(graph: Graph) -> list[Decision]:
     """Drop every node no output depends on; inputs stay, they are the network's signature."""
-    roots = [*graph.outputs.values(), *graph.updates, *(source for source, _ in graph.updates.values())]
+    roots = [*graph.outputs.values(), *(name for u in graph.updates for name in (u.parameter, u.value))]
     live: set[str] = set()
     stack = list(roots)
     while stack:
