@@ -402,7 +402,9 @@ def test_the_ways_to_give_data(positional: Any, options: dict[str, Any]) -> None
 # -- inputs by name ------------------------------------------------------------------------------------------
 def two_inputs() -> tuple[cl.CompiledNetwork, dict[str, torch.Tensor]]:
     first, second = cl.Input((3,), name="first"), cl.Input((3,), name="second")
-    net = cl.compile(cl.Model([first, second], L.Dense(2)(L.Subtract()([first, second]))), device="cpu")
+    net = cl.compile(
+        cl.Model([first, second], L.Dense(2)(L.Subtract()([first, second])), seed=0), device="cpu"
+    )
     generator = torch.Generator().manual_seed(0)
     given = {name: torch.randn(4, 3, generator=generator) for name in ("second", "first")}
     return net, given
