@@ -1,7 +1,17 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
 from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, initializers, layers, loads
+from .frontends import (
+    Input,
+    Limits,
+    Model,
+    Sequential,
+    constraints,
+    initializers,
+    layers,
+    loads,
+    regularizers,
+)
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -38,6 +48,7 @@ __all__ = [
     "UnsupportedLayerError",
     "check",
     "compile",
+    "constraints",
     "emit",
     "fit",
     "initializers",
@@ -47,4 +58,5 @@ __all__ = [
     "losses",
     "optimizers",
     "profile",
+    "regularizers",
 ]

@@ -1,6 +1,6 @@
 """The ways into ConvLoom: layers and models described in Python, and saved Keras models."""
 
-from . import initializers, layers, names
+from . import constraints, initializers, layers, names, regularizers
 from .keras import Limits, load, loads
 from .layers import Input
 from .model import Model
@@ -13,9 +13,11 @@ __all__ = [
     "Model",
     "Sequential",
     "SymbolicTensor",
+    "constraints",
     "initializers",
     "layers",
     "load",
     "loads",
     "names",
+    "regularizers",
 ]

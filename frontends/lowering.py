@@ -21,6 +21,7 @@ from .written import Written
 
 if TYPE_CHECKING:
     from .layers.base import Layer, Weight
+    from .regularizers import Regularizer
 
 WeightKey = tuple["Layer", str]
 """A layer and its weight's name."""
@@ -302,4 +303,13 @@ class Builder:
             weight: Weight = next(w for w in layer.all_weights if w.name == name)
             op = ops.Parameter(weight.shape, trainable=weight.trained_with(layer))
             graph.add(op, name=parameter, layer=self._name)
+            self.penalize(parameter, weight.regularizer)
+            if weight.constraint is not None:
+                graph.constraints[parameter] = weight.constraint.projection(weight.shape)
         return parameter
+
+    def penalize(self, value: str, regularizer: Regularizer | None) -> None:
+        """Count a weight, or an activation, in the loss."""
+        if regularizer is not None and (op := regularizer.penalty()) != ops.SizePenalty():
+            penalties = self._into.graph.penalties
+            penalties[value] = (*penalties.get(value, ()), op)

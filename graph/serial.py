@@ -24,6 +24,12 @@ def to_json(graph: Graph) -> str:
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
     updates = json.dumps([asdict(update) for update in graph.updates])
     tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
+    if graph.penalties:
+        penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
+        tail += f', "penalties": {json.dumps(penalties)}'
+    if graph.constraints:
+        constraints = {parameter: op_to_json(op) for parameter, op in graph.constraints.items()}
+        tail += f', "constraints": {json.dumps(constraints)}'
     return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
 
 
@@ -44,6 +50,10 @@ def from_json(text: str) -> Graph:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
         graph.updates = [Update(u["parameter"], u["value"], float(u["momentum"])) for u in data["updates"]]
+        penalties = data.get("penalties", {}).items()
+        graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
+        constraints = data.get("constraints", {}).items()
+        graph.constraints = {parameter: op_from_json(op) for parameter, op in constraints}
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")

@@ -237,10 +237,12 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 def _step(net: torch.nn.Module, loss: Any) -> Step:
     """The computation of one batch's loss: one function, for training and for validation."""
     if not isinstance(loss, Loss):
+        predict = _predictor(net)
 
         def by_function(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            prediction = net(*inputs)
-            return loss(prediction, target), prediction
+            prediction, penalty = predict(*inputs)
+            value = loss(prediction, target)
+            return value if penalty is None else value + penalty, prediction
 
         return by_function  # type: ignore[return-value]
     if not isinstance(net, CompiledNetwork):
@@ -255,6 +257,13 @@ def _step(net: torch.nn.Module, loss: Any) -> Step:
         return fused(inputs, loss.encode(target, output))
 
     return by_name
+
+
+def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:
+    """The network as a function that also gives what its regularizers add to the loss, None for nothing."""
+    if isinstance(net, CompiledNetwork) and net.is_regularized:
+        return net.with_penalty()
+    return lambda *inputs: (net(*inputs), None)
 
 
 def _output_shape(net: Any) -> tuple[int, ...]:
@@ -312,6 +321,8 @@ class _Run:
             _check_scalar(loss)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if isinstance(self.net, CompiledNetwork):
+                self.net.apply_constraints()
             if guard is not None:
                 guard.after(loss, (*inputs, target))
             means.add(loss, _detached(prediction), target)

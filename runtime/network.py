@@ -15,9 +15,10 @@ from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
-from ..graph.ops import Input, Parameter
+from ..graph.ops import Add, Constant, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
+from ..graph.penalties import add_penalties
 from ..graph.values import Holder, Ties, Value
 from ..graph.weights import State, Weight
 from .autograd import Binding, CompiledFunction, without_autocast
@@ -28,6 +29,9 @@ from .summary import summary_text
 
 PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
 """training, backward, the inputs and the parameters to differentiate by."""
+
+TwinKey = tuple[str, bool, frozenset[str]]
+"""A loss or none, whether from logits, and the penalties that do not count."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class CompiledNetwork(torch.nn.Module):
         self._inputs = self.source.sources(Input)
         self._differentiated: list[str] | None = None
         self._plans: dict[PlanKey, Plan] = {}
-        self._twins: dict[tuple[str, bool], CompiledNetwork] = {}
+        self._twins: dict[TwinKey, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
         self._streams = Streams()
@@ -198,6 +202,12 @@ class CompiledNetwork(torch.nn.Module):
             name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
             for name, key in self._keys.items()
         }
+
+    def _weight(self, name: str) -> torch.Tensor:
+        key = self._keys[name]
+        found = self._parameters[key] if key in self._parameters else self._buffers[key]
+        assert found is not None
+        return found
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -323,15 +333,59 @@ class CompiledNetwork(torch.nn.Module):
 
         loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
         or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
-        that belongs to it. Raises CompileError for an unknown loss or a network of several outputs.
+        that belongs to it. What its regularizers count is part of the loss. Raises CompileError for an
+        unknown loss or a network of several outputs.
         """
-        key = loss, from_logits
+        without = self._untrained_penalties()
+        key = loss, from_logits, without
         if key not in self._twins:
             graph = self.source.copy()
             value = add_loss(graph, loss, from_logits)
+            penalty = add_penalties(graph, without)
+            if penalty is not None:
+                value = graph.add(Add(), (value, penalty), "loss with penalties")
             graph.outputs = {"loss": value, **graph.outputs}
-            self._twins[key] = _Twin(self, graph)
+            self._twins[key] = _Twin(self, graph, ["loss"])
         return LossStep(self, self._twins[key])
+
+    def with_penalty(self) -> PenaltyStep:
+        """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.
+
+        For a training loop of your own; the penalty is a scalar that carries a gradient, Keras's
+        sum(model.losses), and 0 where nothing is regularized. `fit` and `with_loss` count it by themselves.
+        """
+        without = self._untrained_penalties()
+        key = "", False, without
+        if key not in self._twins:
+            graph = self.source.copy()
+            penalty = add_penalties(graph, without) or graph.add(Constant(()), (), "penalty")
+            graph.outputs[_free("penalty", graph.outputs)] = penalty
+            self._twins[key] = _Twin(self, graph, None)
+        return PenaltyStep(self, self._twins[key])
+
+    def _untrained_penalties(self) -> frozenset[str]:
+        """The regularized parameters that are not trained now, which Keras leaves out of the loss."""
+        return frozenset(
+            name
+            for name in self.source.penalties
+            if name in self._keys and not self._weight(name).requires_grad
+        )
+
+    @property
+    def is_regularized(self) -> bool:
+        """Whether anything is added to its loss."""
+        return bool(self.source.penalties)
+
+    @torch.no_grad()
+    def apply_constraints(self) -> None:
+        """Put each constrained weight in its place: to be called after each step of an optimizer.
+
+        `fit` does. Weights that are not trained stay as they are.
+        """
+        for name, op in self.source.constraints.items():
+            weight = self._weight(name)
+            if weight.requires_grad:
+                weight.copy_(op.reference(weight))
 
     # -- looking inside ----------
     @property
@@ -409,12 +463,12 @@ class _Loose:
 class _Twin(CompiledNetwork):
     """A network over another graph that shares its owner's very weights; its gradients start at the loss."""
 
-    def __init__(self, owner: CompiledNetwork, graph: Graph) -> None:
+    def __init__(self, owner: CompiledNetwork, graph: Graph, differentiated: list[str] | None) -> None:
         torch.nn.Module.__init__(self)
         self.__dict__["_owner"] = owner  # which is no module inside this one
         self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
         self._inputs, self._ties = graph.sources(Input), owner._ties
-        self._differentiated = ["loss"]
+        self._differentiated = differentiated
         self._plans, self._twins, self._keys = {}, {}, owner._keys
         self._streams = owner._streams
         self._parameters, self._buffers = owner._parameters, owner._buffers
@@ -424,8 +478,8 @@ class _Twin(CompiledNetwork):
         owner._follow_layers()
 
 
-class LossStep:
-    """A network and its loss as one compiled graph. Call it with a batch and its target."""
+class _Step:
+    """A network and a graph around it that shares its weights and its mode."""
 
     def __init__(self, network: CompiledNetwork, compiled: CompiledNetwork) -> None:
         self.network = network
@@ -433,9 +487,13 @@ class LossStep:
 
     @property
     def plan(self) -> Plan:
-        """The plan of the network's current mode, loss included."""
+        """The plan of the network's current mode, with what is around it."""
         self.compiled.train(self.network.training)
         return self.compiled.plan
+
+
+class LossStep(_Step):
+    """A network and its loss as one compiled graph. Call it with a batch and its target."""
 
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
@@ -446,3 +504,19 @@ class LossStep:
         given = inputs if isinstance(inputs, list | tuple) else (inputs,)
         loss, prediction = self.compiled(*given, target)
         return loss, prediction
+
+
+class PenaltyStep(_Step):
+    """A network and its penalties as one compiled graph. Call it as the network."""
+
+    def __call__(self, *inputs: Any) -> tuple[Any, torch.Tensor]:
+        """(what the network gives, penalty); the penalty is a scalar."""
+        if self.compiled.training != self.network.training:
+            self.compiled.train(self.network.training)
+        *outputs, penalty = self.compiled(*inputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs), penalty
+
+
+def _free(name: str, taken: Mapping[str, str]) -> str:
+    """The name, or one like it that no output has."""
+    return _free(f"{name}_", taken) if name in taken else name

@@ -43,8 +43,8 @@ describe(
 )
 describe(
     "CVE-2025-1550 object as regularizer is never made",
-    "loaded",
-    "",
+    "UnsupportedLayerError",
+    "kernel_regularizer 'system' of module 'os' is not a known regularizer",
     functional(
         entry(3),
         layer(

@@ -300,6 +300,20 @@ CASES: list[Case] = [
         for interpolation in ("bilinear", "nearest")
         for op in (ops.Warp, ops.WarpGrad)
     ),
+    # penalties and projections of weights
+    Case(ops.SizePenalty(0.3, 0.2), ((3, 2, 5), (17,), (4, 1))),
+    Case(ops.SizePenalty(l1=0.3), ((65,),)),
+    Case(ops.SizePenalty(l2=0.2), ((7, 3), (1,))),
+    *(Case(ops.OrthogonalPenalty(0.3, columns), ((5, 3),)) for columns in (False, True)),
+    Case(ops.OrthogonalPenalty(0.3, True), ((3, 1),)),
+    Case(ops.OrthogonalSlope(ops.OrthogonalPenalty(0.3)), ((5, 3),)),
+    *(
+        Case(ops.NormWithin(axes, least, most, rate), ((3, 2, 5),))
+        for axes, least, most, rate in (
+            *(((0,), 0.0, 1.0, 1.0), ((0, 2), 1.0, 1.0, 1.0)),
+            ((1,), 0.5, 1.5, 0.25),
+        )
+    ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),
     Case(ops.Reduce((1, 2), mean=True), (IMAGE,)),

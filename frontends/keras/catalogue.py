@@ -26,12 +26,12 @@ from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
 
-# Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
+# What a file repeats elsewhere.
 COMMON_KEYS = frozenset(
     {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
 )
-COMMON_ENDINGS = ("_regularizer", "_constraint")
-
+RULES = ("_regularizer", "_constraint")
+"""How the keys end under which files have None for weights that a layer does not have."""
 
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
@@ -210,8 +210,10 @@ def _plain(value: Any) -> Any:
 
 def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
     for key, value in spec.config.items():
-        if key in known or key in COMMON_KEYS or key.endswith(COMMON_ENDINGS) or key in declaration.ignored:
+        if key in known or key in COMMON_KEYS or key in declaration.ignored:
             _refuse_quantized(spec, key, value)
+            continue
+        if key.endswith(RULES) and value is None:
             continue
         if key in declaration.neutral and any(
             value == v and type(value) is type(v) for v in declaration.neutral[key]

@@ -184,7 +184,7 @@ class Square(_Pointwise):
         x = build.operand(node, 0)
         if x.name not in build.needed:
             return [None]
-        return [build.add(Multiply(), dy, build.add(Scale(2.0), x.name))]
+        return [build.add(Scale(2.0), build.add(Multiply(), dy, x.name))]
 
 
 @dataclass(frozen=True)

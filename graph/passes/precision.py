@@ -69,6 +69,8 @@ class _Conversion:
             replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
             for update in self.graph.updates
         ]
+        self.result.penalties = {self.names[value]: ops for value, ops in self.graph.penalties.items()}
+        self.result.constraints = {self.names[name]: op for name, op in self.graph.constraints.items()}
         return self.result
 
     def _follows(self, node: Node) -> bool:
