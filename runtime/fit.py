@@ -79,6 +79,9 @@ def fit(
 ) -> History:
     """Train a compiled network, and leave it in eval() mode.
 
+    What the network's regularizers count is part of the loss in training and in validation, and its
+    constraints follow each step of the optimizer, as in Keras.
+
     data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them where
         the network has several inputs); or a DataLoader, or any iterable of such pairs, batches already.
     loss: "categorical_crossentropy", "sparse_categorical_crossentropy" (targets are class numbers),
