@@ -95,8 +95,8 @@ def draw(photos: Sequence[Array], responses: Sequence[Array], path: Path) -> Non
     page = _Page(2 * wide + 3 * GAP * 2, TITLE + rows * (high + 2 * GAP))
     page.text(2 * GAP, 28, "Seven filters, one convolution layer", 38, INK)
     what = (
-        "Conv2D(7, 3): a filter is an output channel, laid over the image as it is written (cross-correlation). "
-        "Where a response has a sign, blue is below zero, orange above."
+        "Conv2D(7, 3): a filter is an output channel, laid over the image as it is written "
+        "(cross-correlation). Where a response has a sign, blue is below zero, orange above."
     )
     page.text(2 * GAP, 78, what, 20, SOFT)
     for index, shown in enumerate((None, *FILTERS)):

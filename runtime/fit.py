@@ -105,6 +105,9 @@ def fit(
 ) -> History:
     """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
 
+    What the network's regularizers count is part of the loss in training and in validation, and its
+    constraints follow each step of the optimizer, as in Keras.
+
     net: a compiled network; or a Model, which is compiled as `compile(model)` does, trained, and left with
         the new weights, while `history.net` is the network to predict with.
     data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them, or a
