@@ -1,7 +1,17 @@
 """All that `import convloom` offers. It is imported when the first of it is asked for."""
 
 from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, layers, loads
+from .frontends import (
+    Input,
+    Limits,
+    Model,
+    Sequential,
+    constraints,
+    initializers,
+    layers,
+    loads,
+    regularizers,
+)
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -10,6 +20,7 @@ from .graph.errors import (
     UnsafeModelError,
     UnsupportedLayerError,
 )
+from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
@@ -35,10 +46,15 @@ __all__ = [
     "UnsupportedLayerError",
     "check",
     "compile",
+    "constraints",
     "emit",
     "fit",
+    "initializers",
     "layers",
     "load",
     "loads",
+    "losses",
+    "optimizers",
     "profile",
+    "regularizers",
 ]

@@ -21,6 +21,7 @@ from .checking import check
 from .codegen.installed import triton_version
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
+from .frontends.initializers import check_seed
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
@@ -71,7 +72,7 @@ def summary(arguments: Namespace) -> None:
         return
     layers = [
         {
-            "name": block.name,
+            "name": model.name_of(block),
             "type": type(block).__name__,
             "outputs": [list(t.shape) for call in model.network if call.block is block for t in call.outputs],
         }
@@ -108,6 +109,8 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
+    if arguments.seed is not None:
+        torch.manual_seed(check_seed(arguments.seed, "--seed"))
     model = _model(arguments)
     data = _arrays(arguments.data)
     for name in ("x", "y"):
@@ -137,7 +140,7 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save_weights(Path(arguments.save), model, net)
+        _save(Path(arguments.save), model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
 
@@ -285,12 +288,6 @@ def _check_weight_file(path: Path, model: Model) -> None:
         model.to_json()  # says what Keras has no words for
     if not path.parent.is_dir():
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
-
-
-def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
-    for name, value in net.weights().items():
-        model.parameters[name] = value
-    _save(path, model)
 
 
 def _save(path: Path, model: Model) -> None:

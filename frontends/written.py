@@ -1,7 +1,7 @@
 """What a file said of a layer, a call or a model: kept beside it, so that saving it can say the same again.
 
-ConvLoom reads less than Keras writes: initializers, regularizers, dtype policies and build hints mean nothing
-to it. The export takes them from here.
+ConvLoom reads less than Keras writes: most initializers, dtype policies and build hints mean nothing to it.
+The export takes them from here.
 """
 
 from __future__ import annotations

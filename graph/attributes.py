@@ -17,7 +17,7 @@ NOT_FINITE = ("inf", "-inf", "nan")
 """How numbers are written that JSON does not have."""
 LARGEST = 2**62
 LONGEST = 1_000
-_WORD = re.compile(r"[A-Za-z0-9_]{1,40}")
+_WORD = re.compile(r"[A-Za-z0-9_]{0,40}")
 
 
 @cache

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from . import ops  # noqa: F401  fills the registry
 from .attributes import declared
 from .errors import ModelFormatError
-from .ir import Graph
+from .ir import Graph, Update
 from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
-FORMAT = "convloom-graph-1"
+FAMILY = "convloom-graph-"
+FORMAT = FAMILY + "2"
 OWN = ("name", "inputs", "layer", "phase")
 """What an entry says of its node beside the op."""
 LONGEST_NAME = 10_000
@@ -29,7 +31,14 @@ def to_json(graph: Graph) -> str:
     ]
     lines = ",\n  ".join(json.dumps(node) for node in nodes)
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
-    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {json.dumps(graph.updates)}'
+    updates = json.dumps([asdict(update) for update in graph.updates])
+    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
+    if graph.penalties:
+        penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
+        tail += f', "penalties": {json.dumps(penalties)}'
+    if graph.constraints:
+        constraints = {parameter: op_to_json(op) for parameter, op in graph.constraints.items()}
+        tail += f', "constraints": {json.dumps(constraints)}'
     return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
 
 
@@ -55,7 +64,11 @@ def from_data(data: Any) -> Graph:
             if name != own["name"]:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
-        graph.updates = {key: (source, float(m)) for key, (source, m) in data["updates"].items()}
+        graph.updates = [Update(u["parameter"], u["value"], float(u["momentum"])) for u in data["updates"]]
+        penalties = data.get("penalties", {}).items()
+        graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
+        constraints = data.get("constraints", {}).items()
+        graph.constraints = {parameter: op_from_json(op) for parameter, op in constraints}
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")

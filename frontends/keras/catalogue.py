@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
-from ..initializers import from_class_name
+from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..layers.aliases import ALIASES, UNSAFE
+from ..layers.time_distributed import a_layer_or_model
 from ..layers.wrapper import a_layer
+from ..lowering import Block
 from ..operations import OPERATIONS
 from ..written import Written
 from .functions import CLASSES as FUNCTION_CLASSES
@@ -24,22 +27,14 @@ from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
 
-UNSAFE = frozenset(
-    {
-        *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
-        *("StringLookup", "IntegerLookup", "TextVectorization", "Hashing"),
-    }
-)
-"""Layers that carry code, load other files, or wrap another framework's objects."""
-
-# Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
+# What a file repeats elsewhere.
 COMMON_KEYS = frozenset(
     {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
 )
-COMMON_ENDINGS = ("_regularizer", "_constraint")
+RULES = ("_regularizer", "_constraint")
+"""How the keys end under which files have None for weights that a layer does not have."""
 RNG_TYPES = (None, "stateful", "stateless", "legacy_stateful")
 """`rng_type` of Keras 2's random layers: how TensorFlow keeps its generator's state. Ours is torch's."""
-
 
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
@@ -85,9 +80,9 @@ def _known(spec: LayerSpec) -> bool:
 
 
 def _class_name(spec: LayerSpec) -> str:
-    """The class, without what Keras 2 puts before the applications' own."""
+    """The class under its own name, without what Keras 2 puts before the applications' own."""
     bare = spec.class_name.removeprefix(REGISTERED)
-    return bare if bare in APPLICATIONS else spec.class_name
+    return bare if bare in APPLICATIONS else ALIASES.get(spec.class_name, spec.class_name)
 
 
 def declare(spec: LayerSpec, depth: int = 0) -> Layer:
@@ -126,18 +121,37 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         field = known.get(key)
         if field is None:
             continue
-        if field.metadata.get("check") is a_layer:
+        if field.metadata.get("check") is a_layer_or_model and _is_model(value):
+            arguments[key] = _inner_model(spec, key, value)
+        elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
-            found = value.get("class_name") if isinstance(value, dict) else value
-            if known_name := from_class_name(found):
-                arguments[key] = known_name
+            found = from_config(value) if isinstance(value, dict) else from_class_name(value)
+            if found is not None:
+                arguments[key] = found
         elif field.metadata.get("check") is f.activation:
             plain = _plain(value)
             arguments[key] = _inner_layer(spec, key, plain, depth + 1) if isinstance(plain, dict) else plain
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _is_model(value: Any) -> bool:
+    from .reader import is_model
+
+    return isinstance(value, dict) and is_model(value, str(value.get("class_name")))
+
+
+def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:
+    """The model that an entry holds as its argument `key`. Raises as loading it alone does."""
+    from .assemble import assemble
+    from .reader import read_model
+
+    try:
+        return assemble(read_model(value))
+    except ConvLoomError as error:
+        raise type(error)(f"{spec.place}: {key}: {error}") from None
 
 
 def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:
@@ -198,13 +212,15 @@ def _plain(value: Any) -> Any:
 
 def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
     for key, value in spec.config.items():
-        if key in known or key in COMMON_KEYS or key.endswith(COMMON_ENDINGS) or key in declaration.ignored:
+        if key in known or key in COMMON_KEYS or key in declaration.ignored:
             # What a field's own check reads is looked at there.
             unread = key not in known or key.endswith(tuple(KINDS))
             if unread and (why := refusal_of_value(key, value)):
                 raise UnsupportedLayerError(f"{spec.place}: {key} is {why}; replace it before saving")
             continue
         if key == "rng_type" and value in RNG_TYPES:
+            continue
+        if key.endswith(RULES) and value is None:
             continue
         if key in declaration.neutral and any(
             value == v and type(value) is type(v) for v in declaration.neutral[key]

@@ -51,6 +51,9 @@ OTHER_NAMES = {
 }
 """Weights that these files name otherwise than the archives of Keras 3."""
 
+INSIDE = "layer"
+"""The part of a layer that keeps the layer inside it."""
+
 ACTIVATION = "activation"
 """The part of a layer that keeps the weights of its activation."""
 
@@ -92,7 +95,7 @@ def read_legacy(
 ) -> tuple[Found, list[str]]:
     """The weights of all layers, and what does not fit: missing, too many, or of another shape."""
     stored = _Stored(_paths(root, label, limits))
-    blocks = {_name(block): block for block in model.layers}
+    blocks = {_name(block, model.name_of(block)): block for block in model.layers}
     names = sorted(blocks)
     found: Found = []
     problems: list[str] = []
@@ -134,8 +137,8 @@ def _read(data: Any, slot: Slot, place: str, found: Found, problems: list[str]) 
 
 def _slots(block: Any) -> list[Slot]:
     """A layer's weights, or those of a nested model, under their path inside the block."""
-    if isinstance(block, Model):
-        return list(block.slots())
+    if isinstance(inner := getattr(block, "model_inside", None) or block, Model):
+        return list(inner.slots())
     if isinstance(block, Layer):
         return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.all_weights]
     return []
@@ -232,12 +235,16 @@ def _names(slot: Slot) -> list[str]:
     """What a weight may be called in a file."""
     name, path = slot.weight.name, slot.weight.path
     old = OTHER_NAMES.get((type(slot.layer).__name__, name))
-    return [found for found in (name, path, old) if found]
+    inside = set(slot.weight.home.split("/")) == {INSIDE}
+    innermost = "/".join(path.split("/")[-2:]) if inside else ""
+    bare = name.split("/")[-1] if inside else ""  # as Keras 2 has it
+    return [found for found in (name, path, old, innermost, bare) if found]
 
 
-def _name(block: Block) -> str:
-    """What the file calls a layer."""
-    return block.written.original(block.name) if block.written is not None else block.name
+def _name(block: Block, called: str = "") -> str:
+    """What the file calls a layer. called: what its model calls it, where that is not its own name."""
+    name = called or block.name
+    return block.written.original(name) if block.written is not None else name
 
 
 def _parts(path: str) -> list[str]:

@@ -13,8 +13,9 @@ from ...graph.errors import ShapeError
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
-from .base import Layer, Weight
+from .base import Weight
 from .parts import activate, late_activation, ordered
+from .ruled import _KernelAndBias
 
 _FORM = re.compile(r"(\.\.\.)?([a-zA-Z]+)(\.\.\.)?,([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)(\.\.\.)?")
 
@@ -89,7 +90,7 @@ class Equation:
         return tuple(a for a in self.x if a not in self.kernel and a not in self.y)
 
 
-class EinsumDense(Layer):
+class EinsumDense(_KernelAndBias):
     """einsum of the input and a kernel, plus a bias, then activation.
 
     equation: letters of the input's axes, the kernel's and the result's, such as "abc,cd->abd"; "..." stands

@@ -9,12 +9,13 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
-from .base import Layer, Weight
+from .base import Weight
 from .layer_normalization import gamma_and_beta
 from .parts import on_last_axis, sample_axes
+from .ruled import _GammaAndBeta
 
 
-class BatchNormalization(Layer):
+class BatchNormalization(_GammaAndBeta):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta along one axis (Ioffe & Szegedy 2015).
 
     scale, center: whether there is a gamma, a beta. momentum: of the moving statistics in training.

@@ -11,16 +11,17 @@ from ...graph.windows import extent
 from .. import fields as f
 from ..lowering import Builder
 from .axes import as_image, kernel_as_image
-from .base import Layer, Weight
+from .base import Weight
 from .conv import SIZES, refuse_strides_with_dilation
 from .parts import activate, channels, in_layout, late_activation, spatial
+from .ruled import _KernelAndBias
 from .volumes import Spread, spread_volume
 
 EXTRA = f.PerAxis(lambda dims: f.maybe(f.integers(dims, least=0)))
 ONE_ROW = Spread(1, 1, 1, 1, 1, 0)
 
 
-class _Transposed(Layer):
+class _Transposed(_KernelAndBias):
     """Base of the transposed convolutions.
 
     output_padding: None, or how many positions more at the end of each axis, fewer than its stride.
