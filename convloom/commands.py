@@ -140,7 +140,7 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save_weights(Path(arguments.save), model)
+        _save(Path(arguments.save), model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
 
@@ -288,10 +288,6 @@ def _check_weight_file(path: Path, model: Model) -> None:
         model.to_json()  # says what Keras has no words for
     if not path.parent.is_dir():
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
-
-
-def _save_weights(path: Path, model: Model) -> None:
-    _save(path, model)
 
 
 def _save(path: Path, model: Model) -> None:

@@ -13,7 +13,8 @@ from .ir import Graph, Update
 from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
-FORMAT = "convloom-graph-2"
+FAMILY = "convloom-graph-"
+FORMAT = FAMILY + "2"
 OWN = ("name", "inputs", "layer", "phase")
 """What an entry says of its node beside the op."""
 LONGEST_NAME = 10_000

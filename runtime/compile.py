@@ -12,7 +12,6 @@ from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype
 from .backends import BACKENDS
 from .network import CompiledNetwork, ModelLike, Options
-from .plan import check_forward
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
 
@@ -48,9 +47,7 @@ def compile(
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
     _check_model(model, "compile takes a Model or Sequential")
     options = Options(chosen, backend, dtype, fuse)
-    network = CompiledNetwork(model, options)
-    check_forward(network.source)
-    return network
+    return CompiledNetwork(model, options)
 
 
 def as_network(

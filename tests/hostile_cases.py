@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from convloom.graph.serial import FORMAT
 from keras_files import (
     Json,
     called,
@@ -50,7 +51,7 @@ def graph(**op: Any) -> Json:
         {"name": "x", "inputs": [], "layer": "x", "phase": "forward", "op": "input", "shape": ["N", 3]},
         {"name": "y", "inputs": ["x"], "layer": "y", "phase": "forward", **op},
     ]
-    return {"format": "convloom-graph-2", "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
+    return {"format": FORMAT, "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
 
 
 # The first three load as they are: whatever is imported on first use is in memory after them.

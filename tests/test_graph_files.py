@@ -16,7 +16,7 @@ from convloom.graph.errors import (
     ShapeError,
     UnsupportedLayerError,
 )
-from convloom.graph.serial import to_json
+from convloom.graph.serial import FORMAT, to_json
 from graphs import lenet
 from keras_dialects import DATA, LENET5
 from keras_networks import NETWORKS, outputs, randomised, samples
@@ -159,7 +159,7 @@ def graph(**op: Any) -> dict[str, Any]:
         {"name": "x", "inputs": [], "layer": "x", "phase": "forward", "op": "input", "shape": ["N", 3]},
         {"name": "y", "inputs": ["x"], "layer": "y", "phase": "forward", **op},
     ]
-    return {"format": "convloom-graph-2", "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
+    return {"format": FORMAT, "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
 
 
 @pytest.mark.parametrize(

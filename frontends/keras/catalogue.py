@@ -36,7 +36,6 @@ RULES = ("_regularizer", "_constraint")
 RNG_TYPES = (None, "stateful", "stateless", "legacy_stateful")
 """`rng_type` of Keras 2's random layers: how TensorFlow keeps its generator's state. Ours is torch's."""
 
-
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
 
@@ -141,7 +140,7 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
 def _is_model(value: Any) -> bool:
     from .reader import is_model
 
-    return isinstance(value, dict) and is_model(str(value.get("class_name")), value.get("config"))
+    return isinstance(value, dict) and is_model(value, str(value.get("class_name")))
 
 
 def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from ...graph.errors import ConvLoomError, ModelFormatError, ShapeError
-from ...graph.serial import FORMAT, from_data
+from ...graph.serial import FAMILY, from_data
 from ..graph_model import GraphModel
 from ..model import Model
 from .archive import open_members
@@ -86,7 +86,7 @@ def _from_json(text: str | bytes | dict[str, Any], where: str, limits: Limits, i
         data = parse_json(text, where, limits)
     else:
         raise ModelFormatError(f"{where}: must be text or a dictionary, got {type(text).__name__}")
-    if isinstance(data, dict) and data.get("format") == FORMAT:
+    if isinstance(data, dict) and str(data.get("format")).startswith(FAMILY):
         if input_shape is not None:
             raise ShapeError(f"{where}: is a graph, whose sizes are settled; it takes no input_shape")
         nodes = data.get("nodes")

@@ -241,8 +241,9 @@ def _names(slot: Slot) -> list[str]:
     return [found for found in (name, path, old, innermost, bare) if found]
 
 
-def _name(block: Block, name: str) -> str:
-    """What the file calls a layer that is known by this name here."""
+def _name(block: Block, called: str = "") -> str:
+    """What the file calls a layer. called: what its model calls it, where that is not its own name."""
+    name = called or block.name
     return block.written.original(name) if block.written is not None else name
 
 
