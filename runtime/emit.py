@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..codegen import Kernel
 from ..codegen import emit as emit_kernel
@@ -38,6 +39,7 @@ def emit(
     batch_size: int | None = None,
     training: bool = False,
     fuse: bool = True,
+    input_shape: Any = None,
 ) -> list[Path]:
     """Write every kernel of a model into `folder`, with an index README.md and the graph; returns the files.
 
@@ -47,12 +49,13 @@ def emit(
     batch_size: that the index counts FLOPs and bytes for (default 1); the kernels take any.
     training: the kernels of a training step, backward ones included, instead of those of inference.
     fuse: False writes one kernel an op.
+    input_shape: of one sample, where the model leaves axes open, as for `compile`.
     Files are named after what their kernels compute, never after the model's layers.
     Raises ConvLoomError for unknown options or a folder that cannot be written.
     """
     target = find_target(target).name
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
-    graph, dtype = typed_graph(model, dtype)
+    graph, dtype = typed_graph(model, dtype, input_shape)
     if dtype == "float64":
         known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
         raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")

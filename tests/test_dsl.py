@@ -378,11 +378,6 @@ def image(*shape: int) -> object:
             ShapeError,
             "Dense 'dense': takes a symbolic tensor or a list of them, got Tensor of shape (2, 3)",
         ),
-        (
-            lambda: Input((None, None, 3)),
-            ShapeError,
-            "shape must be known on every axis but the batch, got (None, None, 3)",
-        ),
         (lambda: image() + "three", ShapeError, "Add 'add': combines with symbolic tensors and numbers, got"),
             (lambda: image() + np.ones(4), ShapeError, "Add 'add': shapes float32[N,8,6,3] and"),
             (lambda: image() + np.ones((2, 3)), ShapeError, "arrays along the last axis, got"),

@@ -219,7 +219,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 
 def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel is written or loaded for another batch, in eval and in training."""
-    from convloom.codegen import kernel
+    from convloom.codegen import interpreter
     from convloom.runtime import backends
 
     made: list[str] = []
@@ -232,7 +232,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
         return count
 
     monkeypatch.setattr(backends, "emit", counted(backends.emit))
-    monkeypatch.setattr(kernel, "load_module", counted(kernel.load_module))
+    monkeypatch.setattr(interpreter, "load_module", counted(interpreter.load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     exact = compile(model, backend="aten")

@@ -107,7 +107,7 @@ class _Assembler:
     ) -> Block:
         """A layer, or a model that takes open sizes from what it is called on."""
         if layer.model is not None:
-            found = [tensor.type.size()[1:] for tensor in inputs] or wanted
+            found = [tensor.shape[1:] for tensor in inputs] or wanted
             return self.build(layer.model, found if self._resizing or is_open(layer.model) else None)
         return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
 

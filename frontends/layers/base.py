@@ -288,6 +288,11 @@ class Layer(Block):
             linear.built = self.built
             activation.stand_in(self, "activation", linear.results(inputs))
 
+    def prepare_elsewhere(self, inputs: Sequence[TensorType]) -> None:
+        if _forms(self.weights(inputs)) != _forms(self.built):
+            raise self.fail("its weights would depend on their sizes")
+        self.prepare(inputs)
+
     def _ruled(self, weight: Weight) -> Weight:
         """With what the arguments say of it: `kernel_regularizer` of a "kernel" or a "query/kernel",
         `pointwise_constraint` of a "pointwise_kernel". Raises ShapeError where it does not fit.
