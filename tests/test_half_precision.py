@@ -224,6 +224,16 @@ def test_a_value_that_others_read_is_not_widened() -> None:
     assert graph["square"].type.dtype == "float16"
 
 
+def test_folded_weights_are_rounded_once() -> None:
+    x = cl.Input((5, 4, 3))
+    model = cl.Model(x, L.BatchNormalization()(L.Conv2D(4, 3)(x)))
+    graph = cl.compile(model, device="cpu", dtype="float16").graph
+    (convolution,) = (node for node in graph.nodes() if isinstance(node.op, ops.Conv2D))
+    kernel = graph[convolution.inputs[1]]
+    assert (kernel.op, kernel.type.dtype) == (ops.Cast("float16"), "float16")
+    assert {graph[name].type.dtype for name in graph[kernel.inputs[0]].inputs} == {"float32"}
+
+
 def test_weights_of_half_precision_networks_stay_float32() -> None:
     net = cl.compile(attention("heads"), device="cpu", dtype="float16")
     assert {p.dtype for p in net.parameters()} == {torch.float32}
