@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..graph.op import Kind, Op
 from ..graph.ops import (
     BinaryCrossEntropy,
+    CategoricalCrossEntropy,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
@@ -57,6 +58,7 @@ _BY_OP: dict[type[Op], Emitter] = {
     Sparsemax: emit_softmax,
     SparsemaxGrad: emit_softmax,
     SoftmaxCrossEntropy: emit_loss,
+    CategoricalCrossEntropy: emit_loss,
     BinaryCrossEntropy: emit_loss,
     MeanSquaredError: emit_loss,
     LossGrad: emit_loss_grad,

@@ -11,6 +11,7 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BinaryCrossEntropy,
+    CategoricalCrossEntropy,
     Constant,
     Divide,
     InterpolationMatrix,
@@ -74,7 +75,7 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             value = f"F.logsigmoid({normal})"
         case ActivationGrad(activation=SparsePlus() | Squareplus()), "saved":
             value = f"{normal}.abs()"
-        case SoftmaxCrossEntropy(), "target":
+        case SoftmaxCrossEntropy() | CategoricalCrossEntropy(), "target":
             last = node.type.channels
             lead = _size(node, 1)
             return [
@@ -83,6 +84,8 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             ]
         case BinaryCrossEntropy(), "target":
             value = f"({uniform} > 0.5)"
+        case CategoricalCrossEntropy(), "prediction":
+            value = f"0.05 + {uniform}"
         case BinaryCrossEntropy(from_logits=False), "prediction":
             value = f"0.05 + 0.9 * {uniform}"
         case _ if node.type.dtype == "bool":

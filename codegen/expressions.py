@@ -256,8 +256,8 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Maximum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} > {b}, {a}, {b}))",
     Minimum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} < {b}, {a}, {b}))",
     ExtremumGrad: lambda op, dy, x, other: (
-        f"tl.where({x} == {other}, 0.5 * {dy}, "
-        f"tl.where({x} {'<' if op.smallest else '>'} {other}, {dy}, 0.0))"
+        f"tl.where({x} {'>' if op.smallest else '<'} {other}, 0.0, "
+        f"tl.where({x} == {other}, 0.5 * {dy}, {dy}))"
     ),
     Prelu: lambda op, x, alpha: f"tl.where({x} > 0, {x}, {alpha} * {x})",
     PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",

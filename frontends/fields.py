@@ -7,7 +7,7 @@ continues "<layer>: <field> ...". `Layer` puts the layer and the field in front.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from numbers import Real
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
 from .budget import MOST_AXES
-from .initializers import INITIALIZERS, OTHER_NAMES, from_class_name
+from .initializers import INITIALIZERS, OTHER_NAMES, Initializer, from_class_name, from_config
 from .lowering import Block
 from .names import is_printable, meant
 
@@ -372,8 +372,18 @@ def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def initializer(value: Any) -> str:
-    """A name of the table of initializers, or another that Keras has for one there."""
+InitializerLike = str | Initializer
+
+
+def initializer(value: Any) -> InitializerLike:
+    """A name of the table of initializers, or another that Keras has for one there; an initializer; or what a
+    file says of one."""
+    if isinstance(value, type) and issubclass(value, Initializer):
+        value = value()
+    if isinstance(value, Mapping):
+        value = from_config(value) or value
+    if isinstance(value, Initializer):
+        return value
     value = OTHER_NAMES.get(value) or from_class_name(value) or value if isinstance(value, str) else value
     if not isinstance(value, str) or value not in INITIALIZERS:
         raise UnsupportedLayerError(f"{value!r:.80} is not a known initializer; {meant(value, INITIALIZERS)}")

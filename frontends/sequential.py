@@ -18,10 +18,10 @@ class Sequential(Model):
     """Layers one after another.
 
     layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more,
-    `pop` takes the last one away.
+    `pop` takes the last one away. seed: as for Model.
     """
 
-    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
+    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Sequential")
         self._chain: list[Block] = []
         self._names: dict[str, Block] = {}
@@ -42,7 +42,7 @@ class Sequential(Model):
                 raise ConvLoomError(f"{self.label}: {layer.label} must come first")
             self._ends = [layer.tensor()]
             return
-        if self._names.setdefault(layer.name, layer) is not layer:
+        if layer.default_name is None and self._names.setdefault(layer.name, layer) is not layer:
             raise ConvLoomError(f"{self.label}: two layers are named {layer.name!r}; give each its own name")
         if not self._chain and not self._ends and (shape := _sample_shape(layer)) is not None:
             self._ends = [InputLayer(shape).tensor()]
@@ -61,7 +61,7 @@ class Sequential(Model):
             raise ConvLoomError(f"{self.label}: has no layers to take away")
         layer = self._chain.pop()
         del self._ends[len(self._chain) + 1 :]
-        if layer not in self._chain:
+        if layer not in self._chain and self._names.get(layer.name) is layer:
             del self._names[layer.name]
         self._reopen()
         return layer
@@ -95,7 +95,9 @@ class Sequential(Model):
         super().prepare(inputs)
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
-    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters", "_masking")
+    _LAZY = (
+        *("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_called", "_parameters", "_masking"),
+    )
 
     def _reopen(self) -> None:
         for name in self._LAZY:

@@ -61,6 +61,9 @@ class Graph:
 
     outputs: output name -> node name, in the order a call returns them.
     updates: what a training step writes back, in the order it is written; a parameter may have several.
+    penalties: what of a value counts in a loss, its name -> ops, each one number; `add_penalties` makes nodes
+        of them. They belong to the values as written: who removes a value removes its penalties.
+    constraints: parameter name -> the op that an optimizer's step on it is followed by.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -68,6 +71,8 @@ class Graph:
         self.dag: nx.MultiDiGraph = nx.MultiDiGraph()
         self.outputs: dict[str, str] = {}
         self.updates: list[Update] = []
+        self.penalties: dict[str, tuple[Op, ...]] = {}
+        self.constraints: dict[str, Op] = {}
         self._places: dict[str, int] = {}
         """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
 
@@ -181,10 +186,16 @@ class Graph:
         self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
         self._let_updates_use(old, new)
         self.updates = [replace(u, parameter=new) if u.parameter == old else u for u in self.updates]
+        if old in self.penalties:
+            self.penalties[new] = self.penalties.pop(old)
+        if old in self.constraints:
+            self.constraints[new] = self.constraints.pop(old)
         self.remove(old)
 
     def remove(self, name: str) -> None:
         self.dag.remove_node(name)
+        self.penalties.pop(name, None)
+        self.constraints.pop(name, None)
 
     def copy(self) -> Graph:
         twin = Graph(self.name)
@@ -192,6 +203,8 @@ class Graph:
         twin.dag.graph = {"counters": dict(self.dag.graph.get("counters", {}))}
         twin.outputs = dict(self.outputs)
         twin.updates = list(self.updates)
+        twin.penalties = dict(self.penalties)
+        twin.constraints = dict(self.constraints)
         twin._places = dict(self._places)
         return twin
 
@@ -213,4 +226,6 @@ class Graph:
         results = ", ".join(f"{key}=%{value}" for key, value in self.outputs.items())
         lines.append(f"  return {results}")
         lines += [f"  update {update}" for update in self.updates]
+        lines += [f"  penalty {op} of %{value}" for value, ops in self.penalties.items() for op in ops]
+        lines += [f"  constrain %{parameter} by {op}" for parameter, op in self.constraints.items()]
         return "\n".join([*lines, "}"])

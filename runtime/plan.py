@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..graph.errors import CompileError
 from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import Drawn, Input, Parameter, Reshape
+from ..graph.ops.random import Streams
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
@@ -68,7 +70,8 @@ class Plan:
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
         self.prelude = Prelude(self.graph, device)
         self.inputs = [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
-        self.drawn = [(n.name, n.op) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.drawn = [(n.name, n) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.streams = Streams()
         self.slots: dict[str, int] = {}
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
@@ -178,7 +181,7 @@ class Plan:
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
         """A value for every drawn source."""
-        return {name: source.draw(batch, self.device) for name, source in self.drawn}
+        return {name: self.streams.draw(source, batch, self.device) for name, source in self.drawn}
 
     def drawn_of(self, saved: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What `forward` drew, found among what it saved."""
@@ -216,7 +219,11 @@ class Plan:
 def prepare(
     graph: Graph, mode: Mode, loss: Sequence[str] | None = None
 ) -> tuple[Graph, list[PassReport], Derivatives]:
-    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one."""
+    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
+
+    Raises CompileError for a graph that has a backward pass already.
+    """
+    check_forward(graph)
     graph = graph.copy()
     if mode.trained is not None:
         for node in graph.sources(Parameter):
@@ -233,6 +240,15 @@ def prepare(
     for report in reports:
         settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives
+
+
+def check_forward(graph: Graph) -> None:
+    """Raise CompileError for a graph that has a backward pass already."""
+    if graph.updates or any(node.phase == "backward" for node in graph.nodes()):
+        raise CompileError(
+            f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
+            f"convert without --training what is to be compiled"
+        )
 
 
 def _dump(moment: str, graph: Graph) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from ..graph.ir import Graph
 from ..graph.ops import KNOWN, Parameter
-from .weights import Mark, mark
+from ..graph.weights import Mark, mark
 
 
 class Prelude:

@@ -65,6 +65,13 @@ class Case:
             given[f"x{position}"] = (
                 torch.arange(given[f"x{position}"].numel()).reshape(given[f"x{position}"].shape) % 3 > 0
             )
+        if isinstance(self.op, ops.Resize | ops.ResizeGrad):
+            for position, shape in enumerate(self.shapes[1:], 1):
+                sizes, method = map(int, shape), (self.op.method, self.op.antialias, "float64")
+                given[f"x{position}"] = ops.InterpolationMatrix(*sizes, *method).reference()
+        if isinstance(self.op, ops.Warp | ops.WarpGrad):  # transforms that keep clear of a horizon
+            still, moved = (1, 0, 0, 0, 1, 0, 0, 0), (0.2, 0.2, 3, 0.2, 0.2, 3, 0.01, 0.01)
+            given["x1"] = torch.tensor(still).double() + torch.tensor(moved).double() * given["x1"].tanh()
         return given
 
 
@@ -191,6 +198,7 @@ CASES: list[Case] = [
     Case(ops.Cast("bfloat16"), (IMAGE,)),
     Case(ops.Square(), (IMAGE,)),
     Case(ops.RsqrtPlus(0.01), ((5,),), positive=(0,)),
+    Case(ops.RsqrtPlus(0.01), ((N, 5),), positive=(0,)),
     # activations, wide enough to pass every bend
     *(
         Case(op, (IMAGE,), scale=4.0)
@@ -207,7 +215,7 @@ CASES: list[Case] = [
             ops.Elu(),
             ops.Elu(0.7),
             ops.GeneralRelu(),
-            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(5.1, 0.3, 1.1),
             ops.GeneralRelu(max_value=6.0),
             ops.HardSigmoid(),
             ops.HardSigmoid(0.2),
@@ -275,7 +283,7 @@ CASES: list[Case] = [
     Case(ops.Not(), (IMAGE,), truths=(0,)),
     *(
         Case(ops.Where(), shapes, truths=(0,))
-        for shapes in ((IMAGE, IMAGE, IMAGE), (IMAGE, (3,), (1,)), ((N, 7, 1, 3), (5, 1), IMAGE))
+        for shapes in ((IMAGE, IMAGE, IMAGE), (IMAGE, (3,), IMAGE), ((N, 7, 1, 3), IMAGE, (5, 1)))
     ),
     Case(ops.Where(), (IMAGE, IMAGE, IMAGE), indices=((1, 9), (2, 9)), truths=(0,)),
     Case(ops.Where(), (IMAGE, IMAGE, IMAGE), truths=(0, 1, 2)),
@@ -299,6 +307,20 @@ CASES: list[Case] = [
         for fill_mode in modes
         for interpolation in ("bilinear", "nearest")
         for op in (ops.Warp, ops.WarpGrad)
+    ),
+    # penalties and projections of weights
+    Case(ops.SizePenalty(0.3, 0.2), ((3, 2, 5), (17,), (4, 1))),
+    Case(ops.SizePenalty(l1=0.3), ((65,),)),
+    Case(ops.SizePenalty(l2=0.2), ((7, 3), (1,))),
+    *(Case(ops.OrthogonalPenalty(0.3, columns), ((5, 3),)) for columns in (False, True)),
+    Case(ops.OrthogonalPenalty(0.3, True), ((3, 1),)),
+    Case(ops.OrthogonalSlope(ops.OrthogonalPenalty(0.3)), ((5, 3),)),
+    *(
+        Case(ops.NormWithin(axes, least, most, rate), ((3, 2, 5),))
+        for axes, least, most, rate in (
+            *(((0,), 0.0, 1.0, 1.0), ((0, 2), 1.0, 1.0, 1.0)),
+            ((1,), 0.5, 1.5, 0.25),
+        )
     ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),

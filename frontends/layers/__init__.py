@@ -108,6 +108,7 @@ from .separable import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, Separa
 from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
 from .spectral import SpectralNormalization
 from .standardization import Normalization
+from .time_distributed import TimeDistributed
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from .untrained import AugMix, CutMix, MixUp, RandAugment, RandomElasticTransform
 
@@ -241,6 +242,7 @@ __all__ = [
     "SpectralNormalization",
     "StochasticDepth",
     "Subtract",
+    "TimeDistributed",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",

@@ -104,7 +104,7 @@ ABSENT = UNSAFE | {
     *("ConvLSTM2D", "ConvLSTM3D", "Discretization", "Equalization", "GRU", "GRUCell", "HashedCrossing"),
     *("InputSpec", "LSTM", "LSTMCell", "MaxNumBoundingBoxes", "MelSpectrogram", "Pipeline", "RNN"),
     *("ReversibleEmbedding", "STFTSpectrogram", "SimpleRNN", "SimpleRNNCell", "StackedRNNCells", "Wrapper"),
-    *("TimeDistributed", "deserialize", "serialize"),
+    *("deserialize", "serialize"),
 }
 """What else keras.layers has."""
 

@@ -30,13 +30,16 @@ class Embedding(Layer):
 
     input_dim: int = f.option(f.count)
     output_dim: int = f.option(f.count)
-    embeddings_initializer: str = f.option(f.initializer, default="uniform")
+    embeddings_initializer: f.InitializerLike = f.option(f.initializer, default="uniform")
     mask_zero: bool = f.option(f.flag, default=False)
     input_length: int | None = f.option(f.plain, default=None, kw_only=True)
 
     @property
     def masks(self) -> bool:
         return self.mask_zero
+
+    def along_last_axis(self) -> bool:
+        return True
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         return [Weight("embeddings", (self.input_dim, self.output_dim), self.embeddings_initializer)]

@@ -50,6 +50,7 @@ class Operation(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.refuse_regularizer()
         self.given: tuple[Any, ...] | None = None
         """The arguments of its call, in the order of `operands`, with an `Operand` for each tensor."""
 

@@ -1,4 +1,4 @@
-"""Comparisons, logic on truth values, choices by them, conversions: keras.ops.numpy and keras.ops.core."""
+"""Comparisons, logic on truth values, and choices by them: keras.ops.numpy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import torch
 
 from ...graph import ops
 from ...graph.op import Op
-from ...graph.types import DTYPES, TensorType
-from .. import fields as f
+from ...graph.types import DTYPES
 from ..lowering import CAST, Builder
 from .base import Operation, same_rank
 
-NUMPY, CORE = "keras.src.ops.numpy", "keras.src.ops.core"
+NUMPY = "keras.src.ops.numpy"
 
 
 # -- operands that may be constants --------------------------------------------------------------------------
@@ -160,7 +159,7 @@ class _Logical(Operation):
     def compute(self, b: Builder, *given: Any) -> str:
         tensors = [value for value in given if isinstance(value, str)]
         if len(tensors) == 2:
-            same_rank(self, *tensors, b)
+            same_rank(self, tensors[0], tensors[1], b)
         return b.add(self.op, *(as_truth(self, b, value) for value in given))
 
 
@@ -210,26 +209,3 @@ class Where(Operation):
             same_rank(self, tensors[0], other, b)
         chosen = in_one_dtype(self, b, x1, x2)
         return b.add(ops.Where(), as_truth(self, b, condition), *chosen)
-
-
-# -- conversions ---------------------------------------------------------------------------------------------
-class Cast(Operation):
-    """x in another dtype. All floating-point dtypes mean the one that the network computes in."""
-
-    module = CORE
-
-    dtype: str = f.option(f.choice(*DTYPES))
-
-    def compute(self, b: Builder, *given: Any) -> str:
-        floating = TensorType((), self.dtype).is_floating
-        return _converted(b, self.tensor(given[0]), "float32" if floating else self.dtype)
-
-
-class StopGradient(Operation):
-    """x, through which no gradient passes."""
-
-    module = CORE
-    operands = ("variable",)
-
-    def compute(self, b: Builder, *given: Any) -> str:
-        return b.add(ops.StopGradient(), self.tensor(given[0]))

@@ -35,6 +35,7 @@ from .contraction import (
 from .logic import CONNECTIVES, RELATIONS, Compare, Logical, Not, Where
 from .look_up import LookUp, LookUpGrad
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
+from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
     Clip,
     GeneralRelu,
@@ -146,8 +147,11 @@ __all__ = [
     "Minimum",
     "Mish",
     "Multiply",
+    "NormWithin",
     "Normalize",
     "Not",
+    "OrthogonalPenalty",
+    "OrthogonalSlope",
     "Pad",
     "Parameter",
     "Prelu",
@@ -165,6 +169,7 @@ __all__ = [
     "RsqrtPlus",
     "Scale",
     "Sigmoid",
+    "SizePenalty",
     "Slice",
     "SoftShrink",
     "Softmax",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ..errors import ShapeError
-from ..types import TensorType, broadcast
+from ..types import TensorType, elementwise, widest
 from .pointwise import _Pointwise
 from .source import Constant
 
@@ -108,12 +108,13 @@ class Where(_Pointwise):
         condition, x1, x2 = inputs
         _truths("where", condition)
         _alike("where", x1, x2)
-        chosen = broadcast(x1, x2, "where")
-        return broadcast(chosen, condition.with_dtype(chosen.dtype), "where")
+        result = elementwise([condition, x1, x2], "where")
+        chosen = [kind for kind in (x1, x2) if kind.shape == result.shape] or [x1, x2]
+        return result.with_dtype(widest(chosen))
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         condition, x1, x2 = inputs
-        return torch.where(condition, x1, x2.to(x1.dtype))
+        return torch.where(condition, x1, x2)
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """dy where it was chosen, else 0: no product, so that an infinite dy leaves the other side alone."""

@@ -123,15 +123,18 @@ class Minimum(_Extremum):
 
 @dataclass(frozen=True)
 class ExtremumGrad(_Pointwise):
-    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal."""
+    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal.
+
+    All of it where either is NaN, so that NaN is not lost.
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
     smallest: bool = False
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, x, other = inputs
-        wins = x < other if self.smallest else x > other
-        return dy * (wins.to(dy.dtype) + 0.5 * (x == other).to(dy.dtype))
+        loses = x > other if self.smallest else x < other
+        return torch.where(loses, 0, torch.where(x == other, 0.5 * dy, dy))
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Square(_Pointwise):
         x = build.operand(node, 0)
         if x.name not in build.needed:
             return [None]
-        return [build.add(Multiply(), dy, build.add(Scale(2.0), x.name))]
+        return [build.add(Scale(2.0), build.add(Multiply(), dy, x.name))]
 
 
 @dataclass(frozen=True)

@@ -182,9 +182,9 @@ class SparsemaxGrad(_Sums):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, y = accumulated(*inputs)
-        kept = y > 0
-        mean = (dy * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
-        return self.round(torch.where(kept, dy - mean, torch.zeros_like(dy)).to(inputs[0].dtype))
+        away = y <= 0
+        mean = torch.where(away, 0, dy).sum(-1, keepdim=True) / (~away).sum(-1, keepdim=True)
+        return self.round(torch.where(away, 0, dy - mean).to(inputs[0].dtype))
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
@@ -228,7 +228,7 @@ class SoftmaxCrossEntropy(_Loss):
 class CategoricalCrossEntropy(_Loss):
     """Mean over the rows of -sum(target * log p), p the predicted probabilities divided by their sum.
 
-    p is clipped to [1e-7, 1 - 1e-7] as Keras does.
+    p is clipped to [1e-7, 1 - 1e-7] as Keras does; beyond these bounds it has no gradient.
     """
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -240,7 +240,7 @@ class CategoricalCrossEntropy(_Loss):
         rows = prediction.numel() // prediction.shape[-1]
         total = prediction.sum(-1, keepdim=True)
         p = prediction / total
-        inside = ((p > 1e-7) & (p < 1 - 1e-7)).to(p.dtype)
+        inside = ((p >= 1e-7) & (p <= 1 - 1e-7)).to(p.dtype)
         ratio = target * inside / p.clamp(1e-7, 1 - 1e-7)
         return ((ratio * p).sum(-1, keepdim=True) - ratio) / total / rows
 
@@ -266,7 +266,7 @@ class BinaryCrossEntropy(_Loss):
         if self.from_logits:
             return (torch.sigmoid(prediction) - target) / prediction.numel()
         p = prediction.clamp(1e-7, 1 - 1e-7)
-        inside = ((prediction > 1e-7) & (prediction < 1 - 1e-7)).to(p.dtype)
+        inside = ((prediction >= 1e-7) & (prediction <= 1 - 1e-7)).to(p.dtype)
         return inside * (p - target) / (p * (1 - p)) / prediction.numel()
 
 

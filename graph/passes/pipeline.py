@@ -14,7 +14,6 @@ from .cleanup import (
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
-    STABLE_LOSSES,
     TRAINING_BRANCHES,
     remove_dead_code,
 )
@@ -56,7 +55,6 @@ INFERENCE: tuple[Pass, ...] = (
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
-    _rules("stable losses", STABLE_LOSSES),
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -69,7 +67,6 @@ TRAINING: tuple[Pass, ...] = (
     _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
-    _rules("stable losses", STABLE_LOSSES),
     WIDE_TERMS,
     DEAD_CODE,
 )

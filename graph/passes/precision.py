@@ -69,6 +69,8 @@ class _Conversion:
             replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
             for update in self.graph.updates
         ]
+        self.result.penalties = {self.names[value]: ops for value, ops in self.graph.penalties.items()}
+        self.result.constraints = {self.names[name]: op for name, op in self.graph.constraints.items()}
         return self.result
 
     def _follows(self, node: Node) -> bool:
@@ -79,11 +81,11 @@ class _Conversion:
             return node.type.is_floating
         if isinstance(node.op, Cast):
             return node.type.is_floating and not self.graph[node.inputs[0]].type.is_floating
+        if not node.type.is_floating:
+            return False
         if self.half and isinstance(node.op, Constant):  # what is compared, or chosen from, is rounded alike
-            readers = self.graph.readers(node.name)
-            return node.type.is_floating and all(isinstance(reader.op, Compare | Where) for reader in readers)
-        follows = isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and node.type.is_floating
-        return follows and not self.half
+            return all(isinstance(r.op, Compare | Where) for r in self.graph.readers(node.name))
+        return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not self.half
 
     def _leaves(self, node: Node) -> bool:
         """Whether a value is read by nothing that goes on in float32."""

@@ -204,9 +204,9 @@ def _activation_grad(op: ActivationGrad) -> Form:
         case Relu():
             return lambda dy, y: aten.threshold_backward.default(dy, like(dy, y), 0)
         case Relu6():
-            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), 0.0, 6.0)
+            return lambda dy, y: dy.masked_fill(_outside(y, 0.0, 6.0), 0)
         case Clip(low=low, high=high):
-            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), low, high)
+            return lambda dy, y: dy.masked_fill(_outside(y, low, high), 0)
         case LeakyRelu(slope=slope):
             return lambda dy, y: aten.leaky_relu_backward.default(dy, like(dy, y), slope, False)
         case Sigmoid():
@@ -234,10 +234,19 @@ def _activation_grad(op: ActivationGrad) -> Form:
 @inplace(ActivationGrad)
 def _activation_grad_in_place(op: ActivationGrad) -> Form:
     backward = torch.ops.aten.threshold_backward.grad_input
-    if isinstance(op.activation, Relu):
-        return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
-    grad = _activation_grad(op)
-    return lambda dy, y: grad(dy, y)
+    match op.activation:
+        case Relu():
+            return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
+        case Relu6():
+            return lambda dy, y: dy.masked_fill_(_outside(y, 0.0, 6.0), 0)
+        case Clip(low=low, high=high):
+            return lambda dy, y: dy.masked_fill_(_outside(y, low, high), 0)
+    return _activation_grad(op)
+
+
+def _outside(y: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Where no gradient passes. PyTorch's own hardtanh_backward gives 0 or dy at NaN, as vectors fall."""
+    return (y <= low).logical_or_(y >= high)
 
 
 # -- trained slopes ----------
