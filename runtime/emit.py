@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def emit(
     Files are named after what their kernels compute, never after the model's layers.
     Raises ConvLoomError for unknown options or a folder that cannot be written.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConvLoomError(f"folder is a {type(folder).__name__}; give the path of a folder to write into")
     target = find_target(target).name
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
     graph, dtype = typed_graph(model, dtype, input_shape)

@@ -31,6 +31,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"learning_rate": 0.01, "momentum": 0.9}),
     ("RMSprop", {"learning_rate": 0.01, "centered": True, "momentum": 0.5, "weight_decay": 0.01}),
     ("RMSprop", {"epsilon": 1e-3, "rho": 0.7}),
+    ("SGD", {"learning_rate": 0.05, "clipnorm": 0.5, "momentum": 0.9}),
+    ("SGD", {"learning_rate": 0.05, "global_clipnorm": 0.5, "weight_decay": 0.01}),
+    ("Adam", {"clipvalue": 0.1}),
 ]
 
 
@@ -161,3 +164,5 @@ def test_arguments_out_of_range() -> None:
         optimizers.Adam(beta_2=1)
     with pytest.raises(ConvLoomError, match="SGD: momentum is 'x', a str; it must be a number"):
         optimizers.SGD(momentum="x")  # type: ignore[arg-type]
+    with pytest.raises(ConvLoomError, match="Adam: give one of clipvalue, clipnorm and global_clipnorm"):
+        optimizers.Adam(clipvalue=1.0, clipnorm=1.0)

@@ -607,6 +607,7 @@ def test_emit_profile_and_summary_take_a_network(tmp_path: Any) -> None:
         (lambda net, path: cl.emit("net.keras", path), "found str; read the file first, with cl.load"),
         (lambda net, path: cl.emit(net, path, target="sm90"), "did you mean 'sm_90'?"),
         (lambda net, path: cl.emit(net, path, target=90), "target is 90, a int; give a name: A100"),
+        (lambda net, path: cl.emit(net, None), "folder is a NoneType; give the path of a folder"),
         (lambda net, path: cl.emit(net, path, batch_size="1"), "batch_size is '1', a str"),
         (lambda net, path: cl.profile(net, repeats="3"), "repeats is '3', a str"),
         (lambda net, path: cl.profile(net, target=3), "target is 3, a int"),
