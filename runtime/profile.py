@@ -24,8 +24,8 @@ from ..graph.ir import Graph, Node
 from ..graph.ops import Input
 from ..graph.regions import Partition, Region
 from .checks import whole
-from .compile import ModelLike, as_network
-from .network import CompiledNetwork
+from .compile import as_network
+from .network import CompiledNetwork, ModelLike
 from .plan import Plan, Step
 from .report import Report, Row, Setup, Side
 
