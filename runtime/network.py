@@ -24,7 +24,7 @@ from ..graph.weights import State, Weight
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .inputs import bind_inputs, by_name
-from .plan import Mode, Plan
+from .plan import Mode, Plan, check_forward
 from .stand_in import StandIn
 from .summary import summary_text
 
@@ -106,6 +106,7 @@ class CompiledNetwork(torch.nn.Module):
 
     def _lowered(self, model: ModelLike) -> Graph:
         graph, dtype = model.to_graph(), self.options.compute_dtype
+        check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
 
     def _adopt(self, name: str, value: Value, trainable: bool, state: bool) -> None:

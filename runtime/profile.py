@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
 from ..codegen import Kernel, emit
 from ..codegen.aot import compile_many
+from ..codegen.installed import triton_version
 from ..codegen.resources import Resources
 from ..codegen.targets import DEVICES, Device
 from ..codegen.targets import target as find_target
@@ -307,7 +307,7 @@ def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "triton": triton.__version__,
+            "triton": triton_version(),
         },
     )
 
