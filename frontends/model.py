@@ -75,9 +75,8 @@ class Model(Block):
         if not name:
             self.default_name = DefaultName(keras_class)
         self.name = check_name(name or snake_case(keras_class), keras_class)
-        self.seed = check_seed(seed, self.label)
-        if self.seed is None:
-            self.seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+        given = check_seed(seed, self.label)
+        self.seed = int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else given
 
     def _connect(
         self,

@@ -399,11 +399,11 @@ class CompiledNetwork(torch.nn.Module):
 
     def _save_to_state_dict(self, *given: Any) -> None:
         self.weights()
-        super()._save_to_state_dict(*given)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(*given)
 
     def _load_from_state_dict(self, *given: Any) -> None:
         self.weights()  # what others wrote counts as earlier
-        super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*given)
         self._put_back()
 
     @property
