@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from triton.backends.compiler import GPUTarget
 
-from ..graph.errors import CompileError
+from ..graph.errors import CompileError, unknown
 
 KIB = 1024
 
@@ -119,10 +119,16 @@ def target_of(device: torch.device) -> str:
 
 
 def target(name: str) -> Target:
-    """The target called `name`, such as "sm_90"; raises CompileError that lists the known ones."""
-    if name not in TARGETS:
-        raise CompileError(f"unknown target {name!r}; known targets: {', '.join(TARGETS)}")
-    return TARGETS[name]
+    """The target called `name`: an architecture such as "sm_90", or a card such as "H200" for its own.
+
+    Raises CompileError that lists the known ones.
+    """
+    wanted = str(name).lower()
+    cards = {card.name.lower(): card.target for card in DEVICES.values()}
+    found = cards.get(wanted, wanted)
+    if not isinstance(name, str) or found not in TARGETS:
+        raise CompileError(unknown("target", name, [*DEVICES, *TARGETS]))
+    return TARGETS[found]
 
 
 @dataclass(frozen=True)
@@ -167,5 +173,5 @@ DEVICES: dict[str, Device] = {
 def device(name: str) -> Device:
     """The device called `name`, such as "H200"; raises CompileError that lists the known ones."""
     if name not in DEVICES:
-        raise CompileError(f"unknown device {name!r}; known devices: {', '.join(DEVICES)}")
+        raise CompileError(unknown("device", name, DEVICES))
     return DEVICES[name]

@@ -1,7 +1,17 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
 from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, constraints, layers, loads, regularizers
+from .frontends import (
+    Input,
+    Limits,
+    Model,
+    Sequential,
+    constraints,
+    initializers,
+    layers,
+    loads,
+    regularizers,
+)
 from .graph.errors import (
     CompileError,
     ConvLoomError,
@@ -10,6 +20,7 @@ from .graph.errors import (
     UnsafeModelError,
     UnsupportedLayerError,
 )
+from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
@@ -40,9 +51,12 @@ __all__ = [
     "constraints",
     "emit",
     "fit",
+    "initializers",
     "layers",
     "load",
     "loads",
+    "losses",
+    "optimizers",
     "profile",
     "regularizers",
 ]

@@ -21,6 +21,7 @@ from . import __version__
 from .checking import check
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
+from .frontends.initializers import check_seed
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
@@ -68,7 +69,7 @@ def summary(arguments: Namespace) -> None:
         return
     layers = [
         {
-            "name": block.name,
+            "name": model.name_of(block),
             "type": type(block).__name__,
             "outputs": [list(t.shape) for call in model.network if call.block is block for t in call.outputs],
         }
@@ -105,6 +106,8 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
+    if arguments.seed is not None:
+        torch.manual_seed(check_seed(arguments.seed, "--seed"))
     model = _model(arguments)
     data = _arrays(arguments.data)
     for name in ("x", "y"):
@@ -134,7 +137,7 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save_weights(Path(arguments.save), model, net)
+        _save_weights(Path(arguments.save), model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
 
@@ -287,9 +290,7 @@ def _check_weight_file(path: Path, model: Model) -> None:
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
-    for name, value in net.weights().items():
-        model.parameters[name] = value
+def _save_weights(path: Path, model: Model) -> None:
     if path.suffix == ".npz":
         _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
     else:

@@ -1,8 +1,9 @@
 """The ways into ConvLoom: layers and models described in Python, and saved Keras models."""
 
-from . import constraints, layers, names, regularizers
+from . import constraints, initializers, layers, names, regularizers
 from .keras import Limits, load, loads
-from .model import Input, Model
+from .layers import Input
+from .model import Model
 from .sequential import Sequential
 from .symbolic import SymbolicTensor
 
@@ -13,6 +14,7 @@ __all__ = [
     "Sequential",
     "SymbolicTensor",
     "constraints",
+    "initializers",
     "layers",
     "load",
     "loads",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from .errors import ModelFormatError
-from .ir import Graph
+from .ir import Graph, Update
 from .op import op_from_json, op_to_json
 from .verify import verify
 
-FORMAT = "convloom-graph-1"
+FORMAT = "convloom-graph-2"
 
 
 def to_json(graph: Graph) -> str:
@@ -21,7 +22,8 @@ def to_json(graph: Graph) -> str:
     ]
     lines = ",\n  ".join(json.dumps(node) for node in nodes)
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
-    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {json.dumps(graph.updates)}'
+    updates = json.dumps([asdict(update) for update in graph.updates])
+    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
     if graph.penalties:
         penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
         tail += f', "penalties": {json.dumps(penalties)}'
@@ -47,7 +49,7 @@ def from_json(text: str) -> Graph:
             if name != own["name"]:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
-        graph.updates = {key: (source, float(m)) for key, (source, m) in data["updates"].items()}
+        graph.updates = [Update(u["parameter"], u["value"], float(u["momentum"])) for u in data["updates"]]
         penalties = data.get("penalties", {}).items()
         graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
         constraints = data.get("constraints", {}).items()

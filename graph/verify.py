@@ -50,7 +50,7 @@ def _type(graph: Graph, node: Node) -> Iterator[Violation]:
     if any(operand not in graph for operand in node.inputs):
         return
     try:
-        inferred = node.op.infer(*(graph[operand].type for operand in node.inputs))
+        inferred = node.op.result(*(graph[operand].type for operand in node.inputs))
     except (ShapeError, ValueError, IndexError, TypeError) as error:
         yield "operands its op can type", str(error)
         return
@@ -103,9 +103,10 @@ def verify(graph: Graph, after: str = "") -> None:
     for output, name in graph.outputs.items():
         if name not in graph:
             raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
-    for parameter, (name, _) in graph.updates.items():
-        if parameter not in graph or name not in graph:
-            raise CompileError(f"graph {graph.name}{where}: update of {parameter} from {name}: no such node")
+    for update in graph.updates:
+        for name in (update.parameter, update.value):
+            if name not in graph:
+                raise CompileError(f"graph {graph.name}{where}: update {update}: there is no node {name}")
     _beside_the_nodes(graph, where)
 
 

@@ -72,6 +72,7 @@ def test_every_op_has_been_run() -> None:
         ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
         ops.LogSoftmax, ops.Warp, ops.WarpGrad, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
         ops.Step, ops.Floor, ops.Flip, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold,
+        ops.Compare, ops.Logical, ops.Not, ops.Where, ops.LookUp, ops.LookUpGrad, ops.StopGradient,
         ops.SparsePlus, ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
         ops.SizePenalty, ops.OrthogonalPenalty, ops.OrthogonalSlope, ops.NormWithin,
     )}  # fmt: skip

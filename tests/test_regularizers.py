@@ -35,7 +35,8 @@ def regularized() -> cl.Model:
     h = L.Conv2D(4, 3, use_bias=False, kernel_regularizer="l2", kernel_constraint=bound, name="conv")(x)
     h = L.BatchNormalization(name="norm")(h)
     h = L.ReLU(activity_regularizer=cl.regularizers.L1(0.01), name="relu")(h)
-    return cl.Model(x, L.Dense(2, bias_regularizer="l1", name="out")(L.Flatten(name="flat")(h)))
+    y = L.Dense(2, bias_regularizer="l1", name="out")(L.Flatten(name="flat")(h))
+    return cl.Model(x, y, seed=0)
 
 
 def penalty_by_hand(net: cl.CompiledNetwork, activity: torch.Tensor) -> torch.Tensor:

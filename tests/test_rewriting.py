@@ -12,7 +12,6 @@ from convloom.graph.passes.cleanup import (
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
-    STABLE_LOSSES,
     TRAINING_BRANCHES,
     remove_dead_code,
 )
@@ -27,14 +26,12 @@ from graphs import (
     differentiated,
     outputs,
     values,
-    with_loss,
 )
 
 FOLD_CONV, FOLD_DENSE = FOLD
 SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
 (DROPOUT,) = INFERENCE_IDENTITIES
 (PAD,) = PAD_INTO_CONVOLUTION
-LOGITS, SIGMOID = STABLE_LOSSES
 AFTER_POOLING, BEFORE_VIEW, AT_ONCE, LIKE_ANOTHER = GRADIENT_RULES
 
 
@@ -231,27 +228,6 @@ def test_scaling_by_one() -> None:
     for op in (ops.Scale(2.0), ops.Scale(1.0, 0.5)):
         b = Builder()
         assert refusal(b.finish(b.op(op, b.input(3))), SCALE) == "it changes the values"
-
-
-# -- losses ----------
-def test_cross_entropy_of_a_softmax_takes_the_logits() -> None:
-    b = Builder()
-    graph = with_loss(b.finish(b.op(ops.Softmax(), b.dense(b.input(4), 5), name="softmax")))
-    graph.outputs["prediction"] = "softmax"  # the softmax may be read by others, and stays for them
-    twin, decisions = rewrite(graph, LOGITS)
-    assert [d.applied for d in decisions] == [True]
-    assert op_names(twin) == ["dense", "softmax", "softmax_cross_entropy"]
-    given = values(graph)
-    assert_same(outputs(twin, given), outputs(graph, given))
-
-
-def test_binary_cross_entropy_of_a_sigmoid_takes_the_logits() -> None:
-    b = Builder()
-    head = b.finish(b.op(ops.Sigmoid(), b.dense(b.input(4), 5), name="sigmoid"))
-    twin = applied(with_loss(head, ops.BinaryCrossEntropy()), SIGMOID)
-    assert op_names(twin) == ["dense", "binary_cross_entropy"]
-    assert twin["loss"].op == ops.BinaryCrossEntropy(from_logits=True)
-    assert refusal(with_loss(head, ops.BinaryCrossEntropy(True)), SIGMOID) == "it takes logits already"
 
 
 # -- gradients behind pooling ----------

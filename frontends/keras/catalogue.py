@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
-from ..initializers import from_class_name
+from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..layers.aliases import ALIASES, UNSAFE
+from ..layers.time_distributed import a_layer_or_model
 from ..layers.wrapper import a_layer
+from ..lowering import Block
 from ..operations import OPERATIONS
 from ..written import Written
 from .functions import CLASSES as FUNCTION_CLASSES
@@ -22,14 +25,6 @@ from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
-
-UNSAFE = frozenset(
-    {
-        *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
-        *("StringLookup", "IntegerLookup", "TextVectorization", "Hashing"),
-    }
-)
-"""Layers that carry code, load other files, or wrap another framework's objects."""
 
 # What a file repeats elsewhere.
 COMMON_KEYS = frozenset(
@@ -81,9 +76,9 @@ def _known(spec: LayerSpec) -> bool:
 
 
 def _class_name(spec: LayerSpec) -> str:
-    """The class, without what Keras 2 puts before the applications' own."""
+    """The class under its own name, without what Keras 2 puts before the applications' own."""
     bare = spec.class_name.removeprefix(REGISTERED)
-    return bare if bare in APPLICATIONS else spec.class_name
+    return bare if bare in APPLICATIONS else ALIASES.get(spec.class_name, spec.class_name)
 
 
 def declare(spec: LayerSpec, depth: int = 0) -> Layer:
@@ -122,18 +117,37 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         field = known.get(key)
         if field is None:
             continue
-        if field.metadata.get("check") is a_layer:
+        if field.metadata.get("check") is a_layer_or_model and _is_model(value):
+            arguments[key] = _inner_model(spec, key, value)
+        elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
-            found = value.get("class_name") if isinstance(value, dict) else value
-            if known_name := from_class_name(found):
-                arguments[key] = known_name
+            found = from_config(value) if isinstance(value, dict) else from_class_name(value)
+            if found is not None:
+                arguments[key] = found
         elif field.metadata.get("check") is f.activation:
             named = _plain(value)
             arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _is_model(value: Any) -> bool:
+    from .reader import is_model
+
+    return isinstance(value, dict) and is_model(str(value.get("class_name")), value.get("config"))
+
+
+def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:
+    """The model that an entry holds as its argument `key`. Raises as loading it alone does."""
+    from .assemble import assemble
+    from .reader import read_model
+
+    try:
+        return assemble(read_model(value))
+    except ConvLoomError as error:
+        raise type(error)(f"{spec.place}: {key}: {error}") from None
 
 
 def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:

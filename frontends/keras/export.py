@@ -36,10 +36,11 @@ def file_names(model: Model) -> dict[Block, str]:
     names: dict[Block, str] = {}
     taken: set[str] = set()
     for block in blocks(model):
-        name, count = file_name(block), 0
+        stem = name = model.name_of(block).replace("/", "_")
+        count = 0
         while name in taken:
             count += 1
-            name = f"{file_name(block)}_{count}"
+            name = f"{stem}_{count}"
         names[block] = name
         taken.add(name)
     return names
@@ -223,6 +224,14 @@ def _encoded(value: Any) -> Any:
         return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(value, list):
         if value and all(isinstance(item, (int, float, list)) for item in value):
-            return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
+            return {"class_name": "__numpy__", "config": {"value": value, "dtype": _dtype_of(value)}}
         return [_encoded(item) for item in value]
     return value
+
+
+def _dtype_of(value: list[Any]) -> str:
+    """Of a list of numbers or truth values, perhaps in lists: what Keras makes an array of."""
+    kinds = {type(item) for item in value}
+    if kinds == {list}:
+        return _dtype_of([item for row in value for item in row])
+    return {frozenset({bool}): "bool", frozenset({int}): "int32"}.get(frozenset(kinds), "float32")

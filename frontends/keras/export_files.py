@@ -137,3 +137,5 @@ def _write_block(block: Block, name: str, place: h5py.Group) -> None:
             for position, weight in enumerate(weights):
                 value = block.values[weight.name]
                 stored.create_dataset(str(position), data=value.numpy().astype(weight.dtype, copy=False))
+        if (inner := block.model_inside) is not None:
+            _write_block(inner, file_name(inner), place.require_group(block.model_home))

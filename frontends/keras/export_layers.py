@@ -13,7 +13,9 @@ from typing import Any
 from ...graph.errors import UnsupportedLayerError
 from ...graph.types import BATCH, TensorType
 from ..by_name import Named
+from ..initializers import Initializer
 from ..layers import InputLayer, Layer
+from ..lowering import Block
 from ..operations import Operation
 from ..written import Written
 from .dialect import MEANINGS
@@ -80,7 +82,7 @@ def _config_as_written(layer: Layer, name: str, written: Written) -> Json:
     names = {field: key for key, field in layer.aliases.items() if key in written.config}
     for field in fields(layer):
         value = getattr(layer, field.name)
-        if isinstance(value, Layer):  # which has its own part of the file
+        if isinstance(value, Block):  # which has its own part of the file
             config.update(_said(layer, field.name, value))
             continue
         if value == written.values.get(field.name) or field.name in ("name", "input_shape"):
@@ -136,6 +138,8 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
     if field.endswith("_initializer") and isinstance(value, str):
         class_name = "".join(part.title() for part in value.split("_"))
         return {field: object_entry("keras.initializers", class_name, {})}
+    if isinstance(value, Initializer):
+        return {field: object_entry("keras.initializers", type(value).__name__, value.config())}
     return {field: _plain(layer, field, value)}
 
 
@@ -143,6 +147,10 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
     if isinstance(value, Layer):
         return _inner_entry(value, layer.trainable)
+    if isinstance(value, Block):  # a model
+        from .export import file_name, model_entry
+
+        return model_entry(value, file_name(value))  # type: ignore[arg-type]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Named):

@@ -45,6 +45,9 @@ KERAS_2_NAMES = {
 }
 """Weights that Keras 3 names otherwise."""
 
+INSIDE = "layer"
+"""The part of a layer that keeps the layer inside it."""
+
 ACTIVATION = "activation"
 """The part of a layer that keeps the weights of its activation."""
 
@@ -86,7 +89,7 @@ def read_legacy(
 ) -> tuple[Found, list[str]]:
     """The weights of all layers, and what does not fit: missing, too many, or of another shape."""
     stored = _Stored(_paths(root, label, limits))
-    blocks = {block.name: block for block in model.layers}
+    blocks = {model.name_of(block): block for block in model.layers}
     names = sorted(blocks)
     found: Found = []
     problems: list[str] = []
@@ -128,8 +131,8 @@ def _read(data: Any, slot: Slot, place: str, found: Found, problems: list[str]) 
 
 def _slots(block: Any) -> list[Slot]:
     """A layer's weights, or those of a nested model, under their path inside the block."""
-    if isinstance(block, Model):
-        return list(block.slots())
+    if isinstance(inner := getattr(block, "model_inside", None) or block, Model):
+        return list(inner.slots())
     if isinstance(block, Layer):
         return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.all_weights]
     return []
@@ -225,7 +228,10 @@ def _names(slot: Slot) -> list[str]:
     """What a weight may be called in a file."""
     name, path = slot.weight.name, slot.weight.path
     old = KERAS_2_NAMES.get((type(slot.layer).__name__, name))
-    return [found for found in (name, path, old) if found]
+    inside = set(slot.weight.home.split("/")) == {INSIDE}
+    innermost = "/".join(path.split("/")[-2:]) if inside else ""
+    bare = name.split("/")[-1] if inside else ""  # as Keras 2 has it
+    return [found for found in (name, path, old, innermost, bare) if found]
 
 
 def _plain(path: str) -> str:

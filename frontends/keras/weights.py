@@ -160,6 +160,8 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
             yield from _groups(block, root, f"{path}/", seen)
         elif isinstance(block, Layer):
             yield Group(path, block, again=block in seen)
+            if isinstance(block.model_inside, Model):
+                yield from _groups(block.model_inside, root, f"{path}/{block.model_home}/", seen)
         seen.add(block)
 
 

@@ -6,22 +6,21 @@ adding a layer means adding one subclass in this package.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
-
-import torch
 
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
 from ..constraints import Constraint
-from ..fields import PerAxis, flag, image_shape, maybe, option
+from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
+from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
-from ..names import check_name, next_name
+from ..names import DefaultName, check_name, meant, next_name
+from ..parameters import Values
 from ..regularizers import Regularizer, RegularizerLike, of_activity
 
 DECLARATIONS: dict[str, type[Layer]] = {}
@@ -40,7 +39,8 @@ RANKS = {
 class Weight:
     """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
 
-    initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    initializer: one, or its name, or the one value that all its numbers have. dtype: in Keras's files.
+    frozen: whether a layer inside the one that keeps it is frozen, whose weight it is.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     matrix: shape of the matrix it stands for, which an initializer scales by, where it has another.
@@ -50,7 +50,7 @@ class Weight:
 
     name: str
     shape: tuple[int, ...]
-    initializer: str | float = "zeros"
+    initializer: str | float | Initializer = "zeros"
     trainable: bool = True
     dtype: str = "float32"
     home: str = ""
@@ -59,6 +59,11 @@ class Weight:
     path: str = ""
     regularizer: Regularizer | None = None
     constraint: Constraint | None = None
+    frozen: bool = False
+
+    def trained_with(self, layer: Layer) -> bool:
+        """Whether an optimizer moves it, kept by this layer as it is now."""
+        return self.trainable and not self.frozen and layer.trainable
 
     def of_part(self, part: Layer, home: str, name: str) -> Weight:
         """As a weight, `name`, of the layer that has `part` inside it and keeps it there as `home`."""
@@ -66,7 +71,7 @@ class Weight:
             self,
             name=name,
             home=f"{home}/{self.home}".rstrip("/"),
-            trainable=self.trainable and part.trainable,
+            frozen=self.frozen or not part.trainable,
             path=f"{part.name}/{self.path or self.name}",
         )
 
@@ -151,6 +156,14 @@ class Layer(Block):
             raise UnsupportedLayerError(f"{where}: needs the argument {', '.join(map(repr, missing))}")
         return super().__new__(cls)
 
+    changes: ClassVar[int] = 0
+    """How often a layer has been frozen or freed; networks look at it to see whether they must follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "trainable" and value is not self.__dict__.get(name, value):
+            Layer.changes += 1
+        super().__setattr__(name, value)
+
     def __post_init__(self) -> None:
         self.name = self._checked_name(self.name)
         for f in fields(self):
@@ -160,17 +173,22 @@ class Layer(Block):
             if isinstance(check, PerAxis):
                 check = check.of(self.spatial_rank)
             try:
-                setattr(self, f.name, check(getattr(self, f.name)))
+                setattr(self, f.name, check(in_python(getattr(self, f.name))))
             except ConvLoomError as error:
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
-        self.values: dict[str, torch.Tensor] = {}
+        self.values = Values()
         self._built_for: tuple[TensorType, ...] = ()
         self._owner: Layer | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_arguments, (type(self),), {**self.__dict__, "first_call": None}
+
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
-            return next_name(self.inner_class or type(self).__name__)
+            kind = self.inner_class or type(self).__name__
+            self.default_name = DefaultName(kind, next_name(kind))
+            return self.default_name.name
         return check_name(name, type(self).__name__)
 
     # -- what a declaration says -----------------------------------------------------------------------------
@@ -181,18 +199,33 @@ class Layer(Block):
         """The weights for inputs of these types, in Keras's order."""
         return []
 
+    @property
+    def masks(self) -> bool:
+        """Whether it makes a mask, of steps that layers after it are to leave out."""
+        return False
+
+    @property
+    def draws_from(self) -> int | None:
+        """The seed of what it draws in training; None for torch's own generator."""
+        seed = getattr(self, "seed", None)
+        return seed if isinstance(seed, int) else None
+
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
         return False
+
+    def along_last_axis(self) -> bool:
+        """Whether it makes each row of the last axis from that row alone, whatever other axes there are."""
+        return self.pointwise()
 
     def build(self, b: Builder, *inputs: str) -> str | list[str]:
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
 
-    def build_one(self, b: Builder, *inputs: str) -> str:
-        """`build` of a layer with one result, as a part of another."""
-        (result,) = self._counted(b, *inputs)
-        return result
+    def build_one(self, b: Builder, *inputs: str, counted: bool = True) -> str:
+        """`build` of a layer with one result, as a part of another. counted: whether it is in the loss."""
+        result = self._counted(b, *inputs) if counted else self.build(b, *inputs)
+        return result if isinstance(result, str) else result[0]
 
     def refuse_regularizer(self) -> None:
         """Raise UnsupportedLayerError where one was given to what has none, here as in Keras."""
@@ -321,11 +354,15 @@ class Layer(Block):
         return f"<{self.label}>"
 
 
+def _without_arguments(declaration: type[Layer]) -> Layer:
+    """An instance for a pickle to fill."""
+    return object.__new__(declaration)
+
+
 def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
     return [(weight.name, weight.shape) for weight in weights]
 
 
 def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:
-    close = aliases.get(key) or next(iter(difflib.get_close_matches(key, known, 1)), None)
-    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
-    return f"unknown argument {key!r}; {hint}"
+    hint = f"did you mean {aliases[key]!r}?" if key in aliases else meant(key, known, "it takes")
+    return f"unknown argument {key!r:.80}; {hint}"

@@ -42,12 +42,22 @@ class InputLayer(Layer):
 
     def tensor(self) -> SymbolicTensor:
         BUDGET.get().value(self.type, self.label)
-        result = self._record([], [self.type])
-        assert isinstance(result, SymbolicTensor)
-        return result
+        return self.record([], [self.type]).outputs[0]
+
+    @property
+    def input(self) -> Any:
+        return self.output
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         return list(inputs)  # the model binds it
+
+
+def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
+    """A symbolic tensor where data enters a network.
+
+    shape: of one sample, without the batch; images are (height, width, channels).
+    """
+    return InputLayer(shape, dtype, name=name or "").tensor()
 
 
 class Dense(_KernelAndBias):
@@ -64,6 +74,9 @@ class Dense(_KernelAndBias):
     def check(self, inputs: Sequence[TensorType]) -> None:
         if inputs[0].rank < 2:
             raise self.fail(f"takes (N, ..., features), found {inputs[0]} of rank {inputs[0].rank}")
+
+    def along_last_axis(self) -> bool:
+        return not isinstance(self.activation, Layer) or self.activation.pointwise()
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         kernel = Weight("kernel", (inputs[0].channels, self.units), self.kernel_initializer)

@@ -32,6 +32,8 @@ from .contraction import (
     DenseWeightGrad,
     MatMul,
 )
+from .logic import CONNECTIVES, RELATIONS, Compare, Logical, Not, Where
+from .look_up import LookUp, LookUpGrad
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
 from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
@@ -63,6 +65,7 @@ from .pointwise import (
     Scale,
     Square,
     Step,
+    StopGradient,
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
@@ -85,7 +88,9 @@ from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, 
 from .warp import Warp, WarpGrad
 
 __all__ = [
+    "CONNECTIVES",
     "KNOWN",
+    "RELATIONS",
     "Abs",
     "Activation",
     "ActivationGrad",
@@ -100,6 +105,7 @@ __all__ = [
     "Cast",
     "CategoricalCrossEntropy",
     "Clip",
+    "Compare",
     "Concat",
     "Constant",
     "Conv2D",
@@ -128,6 +134,9 @@ __all__ = [
     "Log",
     "LogSigmoid",
     "LogSoftmax",
+    "Logical",
+    "LookUp",
+    "LookUpGrad",
     "LossGrad",
     "MatMul",
     "MaxPool2D",
@@ -140,6 +149,7 @@ __all__ = [
     "Multiply",
     "NormWithin",
     "Normalize",
+    "Not",
     "OrthogonalPenalty",
     "OrthogonalSlope",
     "Pad",
@@ -174,6 +184,7 @@ __all__ = [
     "Square",
     "Squareplus",
     "Step",
+    "StopGradient",
     "Subtract",
     "Swish",
     "Tanh",
@@ -183,4 +194,5 @@ __all__ = [
     "Transpose",
     "Warp",
     "WarpGrad",
+    "Where",
 ]

@@ -75,6 +75,9 @@ class _Resampling(Op):
     method: str = "bilinear"
     antialias: bool = False
 
+    def takes_whole(self, position: int) -> bool:
+        return self.method == "nearest"
+
     def infer(self, *inputs: TensorType) -> TensorType:
         x, *matrices = inputs
         if len(self.sizes) != len(self.axes) or not self.axes or len(set(self.axes)) < len(self.axes):
@@ -83,8 +86,6 @@ class _Resampling(Op):
             raise ShapeError(
                 f"{self.op_name()} along axes {self.axes} of {x}: use axes from 1 to {x.rank - 1}"
             )
-        if self.method != "nearest" and not x.is_floating:
-            raise ShapeError(f"{self.op_name()} by {self.method} takes floating-point numbers, found {x}")
         for axis, size in zip(self.axes, self.sizes, strict=True):
             self._matrix(int(x.shape[axis]), size).infer()
         expected = [] if self.method == "nearest" else [self._shape(x, i) for i in range(len(self.axes))]
