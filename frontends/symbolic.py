@@ -119,6 +119,20 @@ class SymbolicTensor:
     def __ge__(self, other: Any) -> SymbolicTensor:
         return operate("GreaterEqual", self, other)
 
+    def __ne__(self, other: object) -> SymbolicTensor:  # type: ignore[override]
+        return operate("NotEqual", self, other)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same tensor. Raises ShapeError for a number or an array, which it never is."""
+        if isinstance(other, (bool, int, float)) or hasattr(other, "__array__"):
+            raise ShapeError(
+                f"{self!r} == {str(other)[:40]}: == asks whether two tensors are the same one, as in Keras; "
+                f"for the operation write ~(x != y)"
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __and__(self, other: Any) -> SymbolicTensor:
         return operate("LogicalAnd", self, other)
 

@@ -47,20 +47,25 @@ Builder = Callable[[Graph, list[Node]], str]
 
 @dataclass(frozen=True)
 class Rule:
-    """equation: its name. build: adds nodes and returns the one that replaces the root."""
+    """equation: its name. build: adds nodes and returns the one that replaces the root.
+
+    keeps_inner: the inner nodes survive (their other readers do not matter).
+    """
 
     equation: str
     pattern: Pattern
     build: Builder
     refuse: Condition = lambda graph, nodes: None
+    keeps_inner: bool = False
 
     def reason_against(self, graph: Graph, nodes: list[Node]) -> str | None:
-        for inner, outer in zip(nodes[1:], nodes, strict=False):
-            if graph.is_output(inner.name):
-                return f"{inner.name} is an output of the network"
-            others = [r.name for r in graph.readers(inner.name) if r.name != outer.name]
-            if others:
-                return f"{inner.name} also feeds {', '.join(others)}"
+        if not self.keeps_inner:
+            for inner, outer in zip(nodes[1:], nodes, strict=False):
+                if graph.is_output(inner.name):
+                    return f"{inner.name} is an output of the network"
+                others = [r.name for r in graph.readers(inner.name) if r.name != outer.name]
+                if others:
+                    return f"{inner.name} also feeds {', '.join(others)}"
         return self.refuse(graph, nodes)
 
 

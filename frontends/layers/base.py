@@ -57,9 +57,9 @@ class Weight:
     also_in: tuple[str, ...] = ()
     matrix: tuple[int, ...] = ()
     path: str = ""
+    frozen: bool = False
     regularizer: Regularizer | None = None
     constraint: Constraint | None = None
-    frozen: bool = False
 
     def trained_with(self, layer: Layer) -> bool:
         """Whether an optimizer moves it, kept by this layer as it is now."""

@@ -159,7 +159,7 @@ class _Logical(Operation):
     def compute(self, b: Builder, *given: Any) -> str:
         tensors = [value for value in given if isinstance(value, str)]
         if len(tensors) == 2:
-            same_rank(self, *tensors, b)
+            same_rank(self, tensors[0], tensors[1], b)
         return b.add(self.op, *(as_truth(self, b, value) for value in given))
 
 

@@ -26,7 +26,8 @@ def _look_up_grad(op: LookUpGrad) -> Form:
     def run(dy: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         row, known = named_rows(indices, op.rows)
         row = torch.where(known, row, op.rows)
-        dy = dy.to(wide(dy.dtype))
-        return torch.ops.aten.embedding_dense_backward.default(dy, row, op.rows + 1, -1, False)[: op.rows]
+        backward = torch.ops.aten.embedding_dense_backward.default
+        total: torch.Tensor = backward(dy.to(wide(dy.dtype)), row, op.rows + 1, -1, False)
+        return total[: op.rows]
 
     return run
