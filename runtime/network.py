@@ -42,7 +42,7 @@ PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
 """training, backward, the inputs and the parameters to differentiate by."""
 
 TwinKey = tuple[str, bool, frozenset[str]]
-"""A loss or none, whether from logits, and the penalties that do not count."""
+"""The loss ("" for none), whether it is of logits, and the regularized weights that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -287,12 +287,6 @@ class CompiledNetwork(torch.nn.Module):
             for name, key in self._keys.items()
         }
 
-    def _weight(self, name: str) -> torch.Tensor:
-        key = self._keys[name]
-        found = self._parameters[key] if key in self._parameters else self._buffers[key]
-        assert found is not None
-        return found
-
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -417,25 +411,10 @@ class CompiledNetwork(torch.nn.Module):
 
         loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
         or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
-        that belongs to it. What its regularizers count is part of the loss. Raises CompileError for an
-        unknown loss or a network of several outputs.
+        that belongs to it. What the network's regularizers count is added. Raises CompileError for an unknown
+        loss or a network of several outputs.
         """
-        step = LossStep(self, lambda network: network._with_loss(loss, from_logits))
-        self._with_loss(loss, from_logits)  # what is wrong with it is said now
-        return step
-
-    def _with_loss(self, loss: str, from_logits: bool) -> CompiledNetwork:
-        without = self._untrained_penalties()
-        key = loss, from_logits, without
-        if key not in self._twins:
-            graph = self.source.copy()
-            value = add_loss(graph, loss, from_logits)
-            penalty = add_penalties(graph, without)
-            if penalty is not None:
-                value = graph.add(Add(), (value, penalty), "loss with penalties")
-            graph.outputs = {"loss": value, **graph.outputs}
-            self._twins[key] = _Twin(self, graph, ["loss"])
-        return self._twins[key]
+        return LossStep(self, loss, from_logits)
 
     def with_penalty(self) -> PenaltyStep:
         """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.
@@ -443,31 +422,38 @@ class CompiledNetwork(torch.nn.Module):
         For a training loop of your own; the penalty is a scalar that carries a gradient, Keras's
         sum(model.losses), and 0 where nothing is regularized. `fit` and `with_loss` count it by themselves.
         """
-        return PenaltyStep(self, CompiledNetwork._with_penalty)
+        return PenaltyStep(self)
 
-    def _with_penalty(self) -> CompiledNetwork:
-        without = self._untrained_penalties()
-        key = "", False, without
+    def around(self, loss: str, from_logits: bool) -> CompiledNetwork:
+        """The network with a loss and its penalties behind it, or with its penalties alone."""
+        key = loss, from_logits, self._untrained_penalties()
         if key not in self._twins:
             graph = self.source.copy()
-            penalty = add_penalties(graph, without) or graph.add(Constant(()), (), "penalty")
-            graph.outputs[_free("penalty", graph.outputs)] = penalty
-            self._twins[key] = _Twin(self, graph, None)
+            results = {f"output {name}": value for name, value in graph.outputs.items()}
+            if loss:
+                value = add_loss(graph, loss, from_logits)
+                penalty = add_penalties(graph, key[2])
+                if penalty is not None:
+                    value = graph.add(Add(), (value, penalty), "loss with penalties")
+                graph.outputs = {"loss": value, **results}
+            else:
+                penalty = add_penalties(graph, key[2]) or graph.add(Constant(()), (), "penalty")
+                graph.outputs = {"penalty": penalty, **results}
+            self._twins[key] = _Twin(self, graph, ["loss"] if loss else None)
         return self._twins[key]
-
-    def _untrained_penalties(self) -> frozenset[str]:
-        """The regularized parameters that are not trained now, which Keras leaves out of the loss."""
-        self._follow_layers()
-        return frozenset(
-            name
-            for name in self.source.penalties
-            if name in self._keys and not self._weight(name).requires_grad
-        )
 
     @property
     def is_regularized(self) -> bool:
         """Whether anything is added to its loss."""
         return bool(self.source.penalties)
+
+    def _untrained_penalties(self) -> frozenset[str]:
+        """The regularized weights that are not trained now, which Keras leaves out of the loss."""
+        if not self.source.penalties:
+            return frozenset()
+        weights = self.weights()
+        penalties = self.source.penalties
+        return frozenset(name for name in penalties if name in weights and not weights[name].requires_grad)
 
     @torch.no_grad()
     def apply_constraints(self) -> None:
@@ -475,10 +461,12 @@ class CompiledNetwork(torch.nn.Module):
 
         `fit` does. Weights that are not trained stay as they are.
         """
+        if not self.source.constraints:
+            return
+        weights = self.weights()
         for name, op in self.source.constraints.items():
-            weight = self._weight(name)
-            if weight.requires_grad:
-                weight.copy_(op.reference(weight))
+            if weights[name].requires_grad:
+                weights[name].copy_(op.reference(weights[name]))
 
     # -- looking inside ----------
     @property
@@ -559,6 +547,3 @@ class _Twin(CompiledNetwork):
         owner._follow_layers()
 
 
-def _free(name: str, taken: Mapping[str, str]) -> str:
-    """The name, or one like it that no output has."""
-    return _free(f"{name}_", taken) if name in taken else name

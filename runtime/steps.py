@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,24 +13,21 @@ from .plan import Plan
 if TYPE_CHECKING:
     from .network import CompiledNetwork
 
-Around = Callable[["CompiledNetwork"], "CompiledNetwork"]
-"""A network -> the one around it, which shares its weights."""
-
 
 class _Step:
-    """A network and a graph around it that shares its weights and its mode."""
+    """A network and what is compiled around it, which shares its weights and its mode."""
 
-    def __init__(self, network: CompiledNetwork, around: Around) -> None:
-        self.network = network
-        self._around = around
+    def __init__(self, network: CompiledNetwork, loss: str = "", from_logits: bool = False) -> None:
+        self.network, self.loss, self.from_logits = network, loss, from_logits
+        self.compiled  # noqa: B018  # which raises for a loss that cannot be
 
     @property
     def compiled(self) -> CompiledNetwork:
-        """The network with what is around it, in the network's mode."""
+        """Network, loss and penalties as one, in the network's mode; which penalties, those trained say."""
         return self._for(self.network)
 
     def _for(self, network: CompiledNetwork) -> CompiledNetwork:
-        compiled = self._around(network)
+        compiled = network.around(self.loss, self.from_logits)
         if compiled.training != self.network.training:
             compiled.train(self.network.training)
         return compiled
@@ -68,5 +65,5 @@ class PenaltyStep(_Step):
     def __call__(self, *inputs: Any) -> tuple[Any, torch.Tensor]:
         """(what the network gives, penalty); the penalty is a scalar."""
         compiled, given = self._bound(inputs[0] if len(inputs) == 1 else inputs)
-        *outputs, penalty = compiled(*given)
+        penalty, *outputs = compiled(*given)
         return outputs[0] if len(outputs) == 1 else tuple(outputs), penalty

@@ -222,10 +222,10 @@ class Layer(Block):
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
 
-    def build_one(self, b: Builder, *inputs: str) -> str:
-        """`build` of a layer with one result, as a part of another."""
-        (result,) = self._counted(b, *inputs)
-        return result
+    def build_one(self, b: Builder, *inputs: str, counted: bool = True) -> str:
+        """`build` of a layer with one result, as a part of another. counted: whether it is in the loss."""
+        result = self._counted(b, *inputs) if counted else self.build(b, *inputs)
+        return result if isinstance(result, str) else result[0]
 
     def refuse_regularizer(self) -> None:
         """Raise UnsupportedLayerError where one was given to what has none, here as in Keras."""

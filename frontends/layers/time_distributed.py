@@ -106,4 +106,6 @@ class TimeDistributed(_Wrapper):
             (result,) = b.run(self.layer, step or 0, x)
             return result
         inner = b.inside("layer", self.layer)
-        return self.layer.build_one(inner if step is None else inner.within(f"step_{step}"), x)
+        inner = inner if step is None else inner.within(f"step_{step}")
+        # Keras does not count its results: it goes past what counts a layer's calls.
+        return self.layer.build_one(inner, x, counted=False)
