@@ -197,7 +197,7 @@ class Model(Block):
                 )
             return self._blocks[place]
         for block in self._blocks:
-            if self.name_of(block) in (name, visible(name)):
+            if name is not None and self.name_of(block) in (name, visible(name)):
                 return block
         known = [self.name_of(block) for block in self._blocks]
         raise ConvLoomError(
