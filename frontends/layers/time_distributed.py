@@ -52,6 +52,10 @@ class TimeDistributed(_Wrapper):
     def model_home(self) -> str:  # type: ignore[override]
         return f"layer/{self.layer.model_home}".rstrip("/")
 
+    @property
+    def draws_from(self) -> int | None:
+        return self.layer.draws_from if isinstance(self.layer, Layer) else None
+
     def check(self, inputs: Sequence[TensorType]) -> None:
         kind = inputs[0]
         if kind.rank < 3:
@@ -106,4 +110,7 @@ class TimeDistributed(_Wrapper):
             (result,) = b.run(self.layer, step or 0, x)
             return result
         inner = b.inside("layer", self.layer)
-        return self.layer.build_one(inner if step is None else inner.within(f"step_{step}"), x)
+        # Keras asks for what the layer computes, past what it counts in the loss of each call.
+        result = self.layer.build(inner if step is None else inner.within(f"step_{step}"), x)
+        assert isinstance(result, str)
+        return result
