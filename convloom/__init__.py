@@ -10,6 +10,7 @@ from .frontends import (
     initializers,
     layers,
     loads,
+    ops,
     regularizers,
 )
 from .graph.errors import (
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "loads",
     "losses",
+    "ops",
     "optimizers",
     "profile",
     "regularizers",
