@@ -111,6 +111,6 @@ class TimeDistributed(_Wrapper):
             return result
         inner = b.inside("layer", self.layer)
         # Keras asks for what the layer computes, past what it counts in the loss of each call.
-        result = self.layer.build(inner if step is None else inner.within(f"step_{step}"), x)
-        assert isinstance(result, str)
-        return result
+        found = self.layer.build(inner if step is None else inner.within(f"step_{step}"), x)
+        assert isinstance(found, str)
+        return found
