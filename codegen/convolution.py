@@ -31,10 +31,10 @@ class _Forward(Contraction):
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
-        if any(isinstance(node.op, UNPOOLS) for node in region.epilogue) and self.work.window > 1:
-            raise NotEmittable(f"{region.name}: a kernel pools or unpools, not both")
         self.is_map = isinstance(self.anchor.op, Conv2D)
-        self.pool: Any = pools(region)[0] if self.work.window > 1 else None
+        self.pool: Any = next(iter(pools(region)), None)  # with windows of one pixel too, which may lie apart
+        if any(isinstance(node.op, UNPOOLS) for node in region.epilogue) and self.pool is not None:
+            raise NotEmittable(f"{region.name}: a kernel pools or unpools, not both")
         self.axes = self._axes()
         self.constants = {**self._shape_constants(), **self.tile_constants()}
 

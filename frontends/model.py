@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from .layers.base import Layer
 from .layers.core import InputLayer
 from .layers.masking import HANDS_ON, READS
 from .lowering import Block, Lowering, alone, check_size, flatten_tensors
-from .names import DefaultName, check_name, meant, settle
+from .names import DefaultName, check_name, meant, settle, visible
 from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
@@ -197,7 +197,7 @@ class Model(Block):
                 )
             return self._blocks[place]
         for block in self._blocks:
-            if self.name_of(block) == name:
+            if self.name_of(block) in (name, visible(name)):
                 return block
         known = [self.name_of(block) for block in self._blocks]
         raise ConvLoomError(
@@ -275,8 +275,9 @@ class Model(Block):
         for name, value in zip(parameters, weights, strict=True):
             parameters[name] = np.asarray(value)
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Read a `.weights.h5`; raises ModelFormatError, naming the weight, where it does not fit."""
+    def load_weights(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
+        """Read a `.weights.h5`, an `.h5`, a `.weights.json` with its files, the weights of a `.keras`, or an
+        `.npz` by the weights' names; raises ModelFormatError, naming the weight, where they do not fit."""
         from .keras.weights import load_weights
 
         load_weights(self, path)

@@ -75,12 +75,21 @@ def settle(blocks: Iterable[Block]) -> dict[Block, str]:
 
 
 def check_name(name: object, kind: str) -> str:
-    """Names come from files too, and reach terminals, comments and pages: no control characters in them."""
-    if not is_printable(name):
+    """A name as it is shown everywhere; raises UnsupportedLayerError for what is no name.
+
+    Names come from files too, and reach terminals, comments and pages: control characters become escapes
+    here, once, so that none of those ever obeys one.
+    """
+    if not isinstance(name, str) or not 1 <= len(name) <= 256:
         raise UnsupportedLayerError(
-            f"{kind}: a layer's name is printable text of 256 characters at most, got {name!r:.80}"
+            f"{kind}: a layer's name is text of 256 characters at most, got {name!r:.80}"
         )
-    return str(name)
+    return visible(name)
+
+
+def visible(name: str) -> str:
+    """The name with an escape for each character that cannot be seen: a newline is a backslash and an n."""
+    return name if name.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def is_printable(value: object) -> bool:

@@ -61,7 +61,7 @@ class Sequential(Model):
             raise ConvLoomError(f"{self.label}: has no layers to take away")
         layer = self._chain.pop()
         del self._ends[len(self._chain) + 1 :]
-        if self._names.get(layer.name) is layer and layer not in self._chain:
+        if layer not in self._chain and self._names.get(layer.name) is layer:
             del self._names[layer.name]
         self._reopen()
         return layer

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .names import visible
+
 
 @dataclass(frozen=True)
 class Written:
@@ -27,3 +29,8 @@ class Written:
     def config(self) -> Mapping[str, Any]:
         config = self.data.get("config")
         return config if isinstance(config, Mapping) else {}
+
+    def original(self, name: str) -> str:
+        """The file's name for what is called `name` now: the same, but for characters that are escaped."""
+        said = self.data.get("name") or self.config.get("name")
+        return said if isinstance(said, str) and visible(said) == name else name

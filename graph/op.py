@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from .attributes import checked, declared, plain
 from .errors import CompileError, ModelFormatError, ShapeError
 from .types import TensorType
 
@@ -156,7 +157,7 @@ def _plain(value: Any) -> str:
 
 
 def op_to_json(op: Op) -> dict[str, Any]:
-    attributes = {k: op_to_json(v) if isinstance(v, Op) else v for k, v in op.attributes().items()}
+    attributes = {k: op_to_json(v) if isinstance(v, Op) else plain(v) for k, v in op.attributes().items()}
     return {"op": op.op_name(), **attributes}
 
 
@@ -170,7 +171,11 @@ def op_from_json(data: dict[str, Any]) -> Op:
     known = {f.name for f in fields(cls)}
     if unknown := attributes.keys() - known:
         raise ModelFormatError(f"op {name!r} has no attribute {sorted(unknown)}; it has {sorted(known)}")
-    return cls(**attributes)
+    kinds = declared(cls)
+    try:
+        return cls(**{key: checked(value, kinds[key]) for key, value in attributes.items()})
+    except TypeError as error:
+        raise ModelFormatError(f"op {name!r} is malformed in graph JSON: {error}") from None
 
 
 def _frozen(value: Any) -> Any:

@@ -6,12 +6,21 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from . import ops  # noqa: F401  fills the registry
+from .attributes import declared
 from .errors import ModelFormatError
 from .ir import Graph, Update
-from .op import op_from_json, op_to_json
+from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
-FORMAT = "convloom-graph-2"
+FAMILY = "convloom-graph-"
+FORMAT = FAMILY + "2"
+OWN = ("name", "inputs", "layer", "phase")
+"""What an entry says of its node beside the op."""
+LONGEST_NAME = 10_000
+
+for _op in REGISTRY.values():
+    declared(_op)  # which evaluates annotations: now, so that nothing is evaluated while a file is read
 
 
 def to_json(graph: Graph) -> str:
@@ -39,13 +48,19 @@ def from_json(text: str) -> Graph:
         data: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise ModelFormatError(f"graph JSON does not parse: {error}") from None
+    return from_data(data)
+
+
+def from_data(data: Any) -> Graph:
+    """`from_json` of what is parsed already."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
-    graph = Graph(str(data.get("name", "network")))
+    graph = Graph(_name(data.get("name", "network")))
     try:
         for entry in data["nodes"]:
-            own = {key: entry.pop(key) for key in ("name", "inputs", "layer", "phase")}
-            name = graph.add(op_from_json(entry), own["inputs"], own["name"], own["layer"], own["phase"])
+            own = {key: entry[key] for key in OWN}
+            op = op_from_json({key: value for key, value in entry.items() if key not in OWN})
+            name = graph.add(op, own["inputs"], _name(own["name"]), _name(own["layer"], 0), own["phase"])
             if name != own["name"]:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
@@ -54,7 +69,15 @@ def from_json(text: str) -> Graph:
         graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
         constraints = data.get("constraints", {}).items()
         graph.constraints = {parameter: op_from_json(op) for parameter, op in constraints}
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")
     return graph
+
+
+def _name(value: Any, least: int = 1) -> str:
+    """Names reach terminals, comments and pages, and those that are written hold no control characters."""
+    fits = isinstance(value, str) and least <= len(value) <= LONGEST_NAME and (value + " ").isprintable()
+    if not fits:
+        raise ModelFormatError(f"graph JSON: a name is printable text, found {value!r:.80}")
+    return str(value)

@@ -153,6 +153,8 @@ def _read(data: Any, form: Form, where: str) -> Batch | None:
         return None
     x, y = data
     if not (is_array(x) or holds_arrays(x) or isinstance(x, Mapping) or _holds_numbers(x)):
+        if isinstance(data, tuple) and not isinstance(x, list | tuple):
+            as_tensor(x, f"x of {where}")  # raises: it is none
         return None
     if isinstance(y, Mapping) or (is_array(x) and holds_arrays(y)):
         raise ConvLoomError(f"y of {where} is {_kind(y)}; fit takes the targets of one output, as one array")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..codegen.installed import has_triton, require_triton
 from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype
@@ -27,7 +28,8 @@ def compile(
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
-        graph through PyTorch's operators, "auto" is triton on a GPU and aten on the CPU.
+        graph through PyTorch's operators, "auto" is triton on a GPU where that package is installed, and
+        aten elsewhere.
     dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
     fuse: False runs one kernel an op.
     Raises CompileError for an unknown or impossible option.
@@ -37,7 +39,10 @@ def compile(
         raise CompileError(unknown("backend", backend, (*BACKENDS, "auto")))
     _check_dtype(dtype)
     if backend == "auto":
-        backend = "triton" if chosen.type == "cuda" and dtype != "float64" else "aten"
+        able = chosen.type == "cuda" and dtype != "float64" and has_triton()
+        backend = "triton" if able else "aten"
+    if backend == "triton":
+        require_triton("backend 'triton'")
     if dtype == "float64" and backend != "aten":
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
     _check_model(model, "compile takes a Model or Sequential")

@@ -15,8 +15,8 @@ from ..graph.fusion import leave_unfused
 from ..graph.ir import Graph
 from ..graph.regions import Region
 from .checks import whole
-from .compile import DTYPE_NAMES, ModelLike, typed_graph
-from .network import CompiledNetwork
+from .compile import DTYPE_NAMES, typed_graph
+from .network import CompiledNetwork, ModelLike
 from .plan import Mode, prepare
 
 _USE = """\

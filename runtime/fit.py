@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..graph.errors import ConvLoomError
 from . import checks
@@ -24,9 +22,7 @@ from .losses import Loss, find_loss
 from .metrics import Metric, find_metrics
 from .network import CompiledNetwork
 from .optimizers import make_optimizer
-
-SHOWN_EVERY = 0.2
-"""Seconds between updates of the progress bar; each reads a number back from the device."""
+from .progress import EpochBar
 
 Step = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(inputs, target) -> loss and prediction."""
@@ -108,6 +104,9 @@ def fit(
     verbose: bool = True,
 ) -> History:
     """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
+
+    What the network's regularizers count is part of the loss in training and in validation, and its
+    constraints follow each step of the optimizer, as in Keras.
 
     net: a compiled network; or a Model, which is compiled as `compile(model)` does, trained, and left with
         the new weights, while `history.net` is the network to predict with.
@@ -300,7 +299,7 @@ class _Run:
         guard = Guard(self.net, next(self.net.parameters()).device) if self.stop_on_nan and epochs else None
         for epoch in range(epochs):
             start = time.perf_counter()
-            with _EpochBar(epoch, epochs, data.size, verbose) as bar:
+            with EpochBar(epoch, epochs, data.size, verbose) as bar:
                 logs = self._train(data, bar, guard)
                 if validation is not None:
                     logs |= {f"val_{name}": value for name, value in self._validate(validation).items()}
@@ -314,7 +313,7 @@ class _Run:
             callback.on_train_end()
         return history
 
-    def _train(self, data: Batches, bar: _EpochBar, guard: Guard | None) -> dict[str, float]:
+    def _train(self, data: Batches, bar: EpochBar, guard: Guard | None) -> dict[str, float]:
         self.net.train()
         means = _Epoch(self.metrics)
         for inputs, target in data:
@@ -330,7 +329,7 @@ class _Run:
             if guard is not None:
                 guard.after(loss, (*inputs, target))
             means.add(loss, _detached(prediction), target)
-            bar.advance(means)
+            bar.advance(means.read)
         if guard is not None:
             guard.finish()
         if not means.count:
@@ -383,48 +382,3 @@ def _check_scalar(loss: Any) -> None:
     raise ConvLoomError(
         f"the loss function returned {what}; it must return one number that torch can differentiate{hint}"
     )
-
-
-class _EpochBar:
-    """A bar while an epoch runs, and one line when it ends; nothing at all where not verbose."""
-
-    def __init__(self, epoch: int, epochs: int, batches: int | None, verbose: bool) -> None:
-        self.label = f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}"
-        self.console = Console()
-        self.progress = Progress(
-            TextColumn(self.label),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[logs]}", markup=False),
-            console=self.console,
-            transient=True,
-            disable=not (verbose and self.console.is_terminal),
-        )
-        self.task = self.progress.add_task("", total=batches, logs="")
-        self.verbose = verbose
-        self.start = self.shown = time.perf_counter()
-
-    def __enter__(self) -> _EpochBar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def advance(self, means: _Epoch) -> None:
-        if not self.verbose:
-            return
-        self.progress.advance(self.task)
-        now = time.perf_counter()
-        if now - self.shown > SHOWN_EVERY:
-            self.shown = now
-            self.progress.update(self.task, logs=_shown(means.read()))
-
-    def finish(self, logs: Mapping[str, float]) -> None:
-        if self.verbose:
-            line = f"{self.label}  {time.perf_counter() - self.start:5.1f} s  {_shown(logs)}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _shown(logs: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items())

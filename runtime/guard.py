@@ -35,7 +35,7 @@ class Guard:
 
     def __init__(self, net: torch.nn.Module, device: torch.device, late: bool | None = None) -> None:
         self.late = device.type == "cuda" if late is None else late
-        self.trained = [p for p in net.parameters() if p.requires_grad]
+        self.trained: list[torch.Tensor] = [p for p in net.parameters() if p.requires_grad]
         self.statistics = list(net.buffers())
         self.copies = [
             [t.detach().clone() for t in (*self.trained, *self.statistics)]
@@ -65,7 +65,7 @@ class Guard:
         ready = None
         if loss.device.type == "cuda":
             total = total.to("cpu", non_blocking=True)
-            ready = torch.cuda.Event()
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         outcome = _Outcome(self.number, self.number % len(self.copies), total, ready, loss, batch)
         self.number += 1

@@ -15,7 +15,7 @@ from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
-from ..graph.ops import Add, Constant, Input, Parameter
+from ..graph.ops import Add, BatchNorm, Constant, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
@@ -24,7 +24,8 @@ from ..graph.weights import State, Weight
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .inputs import bind_inputs, by_name
-from .plan import Mode, Plan
+from .plan import Mode, Plan, check_forward
+from .stand_in import StandIn
 from .summary import summary_text
 
 PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
@@ -99,10 +100,13 @@ class CompiledNetwork(torch.nn.Module):
         holder = _holder(model, self.source)
         for name, trainable in _trainable(self.source).items():
             self._adopt(name, holder.held(name), trainable, holder.is_state(name))
+        if self.source.sources(BatchNorm):
+            self.add_module("batch norms", StandIn(self.name))
         self.eval()
 
     def _lowered(self, model: ModelLike) -> Graph:
         graph, dtype = model.to_graph(), self.options.compute_dtype
+        check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
 
     def _adopt(self, name: str, value: Value, trainable: bool, state: bool) -> None:
@@ -284,7 +288,7 @@ class CompiledNetwork(torch.nn.Module):
             raise CompileError(f"{self.name} cannot be moved there: {reason}") from None
         self._check_place(probe)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._retie()
+        self._put_back()
         return self
 
     def _check_place(self, tensor: torch.Tensor) -> None:
@@ -301,17 +305,16 @@ class CompiledNetwork(torch.nn.Module):
                     f"as {other}"
                 )
 
-    def _retie(self) -> None:
-        """Torch has put other tensors in the place of registered ones: their values are the newest."""
-        for name, tensor in self._registered().items():
-            tie = self._ties[name]
-            if tensor is tie.tensor:
-                continue
-            self._check_place(tensor)
-            if (key := self._keys[name]) in self._buffers and not isinstance(tensor, State):
-                self._buffers[key] = tensor = State(tensor.detach(), tensor.requires_grad)
-            self._ties.tie(name, tie.value, tensor)
-            tie.value.write(tensor.detach())
+    def _put_back(self) -> None:
+        """Where torch put another tensor in the place of a weight, the weight takes its numbers instead: a
+        model, other networks and an optimizer may hold it."""
+        for name, found in self._registered().items():
+            weight = self._ties[name].tensor
+            if found is not weight:
+                with torch.no_grad():
+                    weight.copy_(found)
+                home = self._parameters if isinstance(weight, Weight) else self._buffers
+                home[self._keys[name]] = weight  # type: ignore[assignment]
 
     def _save_to_state_dict(self, *given: Any) -> None:
         self.weights()
@@ -320,7 +323,7 @@ class CompiledNetwork(torch.nn.Module):
     def _load_from_state_dict(self, *given: Any) -> None:
         self.weights()  # what others wrote counts as earlier
         super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
-        self._retie()
+        self._put_back()
 
     @property
     def input_nodes(self) -> list[Node]:
@@ -365,6 +368,7 @@ class CompiledNetwork(torch.nn.Module):
 
     def _untrained_penalties(self) -> frozenset[str]:
         """The regularized parameters that are not trained now, which Keras leaves out of the loss."""
+        self._follow_layers()
         return frozenset(
             name
             for name in self.source.penalties

@@ -250,10 +250,8 @@ def make_optimizer(
             raise ConvLoomError(unknown("optimizer", optimizer, OPTIMIZERS, ", or a torch.optim.Optimizer"))
         optimizer = OPTIMIZERS[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Recipe):
-        optimizer = optimizer()  # type: ignore[call-arg]
-        if learning_rate is not None:
-            optimizer = replace(optimizer, learning_rate=learning_rate)
-        return optimizer(trained)
+        recipe: Recipe = optimizer()  # type: ignore[call-arg]
+        return (recipe if learning_rate is None else replace(recipe, learning_rate=learning_rate))(trained)
     if isinstance(optimizer, Recipe):
         _no_second_rate(learning_rate)
         return optimizer(trained)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..graph.errors import CompileError
 from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
@@ -218,7 +219,11 @@ class Plan:
 def prepare(
     graph: Graph, mode: Mode, loss: Sequence[str] | None = None
 ) -> tuple[Graph, list[PassReport], Derivatives]:
-    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one."""
+    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
+
+    Raises CompileError for a graph that has a backward pass already.
+    """
+    check_forward(graph)
     graph = graph.copy()
     if mode.trained is not None:
         for node in graph.sources(Parameter):
@@ -235,6 +240,15 @@ def prepare(
     for report in reports:
         settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives
+
+
+def check_forward(graph: Graph) -> None:
+    """Raise CompileError for a graph that has a backward pass already."""
+    if graph.updates or any(node.phase == "backward" for node in graph.nodes()):
+        raise CompileError(
+            f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
+            f"convert without --training what is to be compiled"
+        )
 
 
 def _dump(moment: str, graph: Graph) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
 from ..codegen import Kernel, emit
 from ..codegen.aot import compile_many
+from ..codegen.installed import triton_version
 from ..codegen.resources import Resources
 from ..codegen.targets import DEVICES, Device
 from ..codegen.targets import target as find_target
@@ -24,8 +24,8 @@ from ..graph.ir import Graph, Node
 from ..graph.ops import Input
 from ..graph.regions import Partition, Region
 from .checks import whole
-from .compile import ModelLike, as_network
-from .network import CompiledNetwork
+from .compile import as_network
+from .network import CompiledNetwork, ModelLike
 from .plan import Plan, Step
 from .report import Report, Row, Setup, Side
 
@@ -307,7 +307,7 @@ def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "triton": triton.__version__,
+            "triton": triton_version(),
         },
     )
 

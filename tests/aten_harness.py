@@ -56,7 +56,9 @@ def reduction_length(region: Region) -> int:
     for node in region.nodes:
         operands = [region.graph[name].type.elements(3) for name in node.inputs]
         outputs = node.type.elements(3)
-        if node.op.kind is Kind.CONTRACTION:
+        if isinstance(node.op, ops.Warp | ops.WarpGrad):  # of a place, which weights hang on
+            longest = max(longest, *(int(size) ** 2 for size in node.type.shape[1:3]))
+        elif node.op.kind is Kind.CONTRACTION:
             first, second = operands[:2]
             longest = max(longest, int(sqrt(first * second / max(outputs, 1))) + 1)
         elif node.op.kind is not Kind.POINTWISE and operands:

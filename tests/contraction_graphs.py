@@ -25,6 +25,7 @@ from convloom.graph.types import TensorType
 from convloom.graph.windows import NO_PADDING, Padding, Pair, window_output
 from helpers import evaluate
 
+CPU = torch.device("cpu")
 EPS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 SMALL = Schedule(16, 16, 16, group_m=2, chunk=32, programs=1000)
 """Tiles so small that the test shapes take several on every axis."""
@@ -131,7 +132,10 @@ def check(
     return kernel
 
 
-def run_and_compare(kernel: Kernel, batch: int, terms: int, seed: int = 0) -> list[torch.Tensor]:
+def run_and_compare(
+    kernel: Kernel, batch: int, terms: int, seed: int = 0, device: torch.device = CPU
+) -> list[torch.Tensor]:
+    """Run it, on a GPU or in the interpreter, on poisoned outputs, and compare these with float64."""
     region, generator = kernel.region, torch.Generator().manual_seed(seed)
     sources = (Input, Parameter, Drawn)
     given = {
@@ -143,10 +147,11 @@ def run_and_compare(kernel: Kernel, batch: int, terms: int, seed: int = 0) -> li
     whole = region.graph.copy()
     whole.outputs = {node.name: node.name for node in kernel.outputs}
     wanted = evaluate(whole, given, given, torch.float64)
-    outputs = [poisoned(node.type, batch) for node in kernel.outputs]
-    kernel.load(True).launch(*(given[node.name] for node in kernel.inputs), *outputs)
+    inputs = [given[node.name].to(device) for node in kernel.inputs]
+    outputs = [poisoned(node.type, batch).to(device) for node in kernel.outputs]
+    kernel.load(interpreted=device.type == "cpu").launch(*inputs, *outputs)
     for node, found in zip(kernel.outputs, outputs, strict=True):
-        compare(node.name, found, wanted[node.name], terms)
+        compare(node.name, found.cpu(), wanted[node.name], terms)
     return outputs
 
 

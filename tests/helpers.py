@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 
 from convloom import Model
+
+
+def on_gpu(*values: object, slow: bool = False) -> ParameterSet:
+    """Values of a parametrized test for which it needs a GPU."""
+    missing = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    return pytest.param(*values, marks=[pytest.mark.gpu, missing, *([pytest.mark.slow] if slow else [])])
 
 
 def evaluate(

@@ -65,6 +65,13 @@ class Case:
             given[f"x{position}"] = (
                 torch.arange(given[f"x{position}"].numel()).reshape(given[f"x{position}"].shape) % 3 > 0
             )
+        if isinstance(self.op, ops.Resize | ops.ResizeGrad):
+            for position, shape in enumerate(self.shapes[1:], 1):
+                sizes, method = map(int, shape), (self.op.method, self.op.antialias, "float64")
+                given[f"x{position}"] = ops.InterpolationMatrix(*sizes, *method).reference()
+        if isinstance(self.op, ops.Warp | ops.WarpGrad):  # transforms that keep clear of a horizon
+            still, moved = (1, 0, 0, 0, 1, 0, 0, 0), (0.2, 0.2, 3, 0.2, 0.2, 3, 0.01, 0.01)
+            given["x1"] = torch.tensor(still).double() + torch.tensor(moved).double() * given["x1"].tanh()
         return given
 
 
@@ -191,6 +198,7 @@ CASES: list[Case] = [
     Case(ops.Cast("bfloat16"), (IMAGE,)),
     Case(ops.Square(), (IMAGE,)),
     Case(ops.RsqrtPlus(0.01), ((5,),), positive=(0,)),
+    Case(ops.RsqrtPlus(0.01), ((N, 5),), positive=(0,)),
     # activations, wide enough to pass every bend
     *(
         Case(op, (IMAGE,), scale=4.0)

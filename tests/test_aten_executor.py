@@ -11,6 +11,7 @@ from aten_harness import (
     Sketch,
     block_net,
     check_partition,
+    check_region,
     draw_sources,
     evaluate_all,
     training,
@@ -25,6 +26,7 @@ from convloom.graph.regions import Partition, Region
 from convloom.graph.types import DTYPES
 from convloom.runtime.aten import lower
 from convloom.runtime.aten.packing import PackedWeight
+from op_cases import CASES, SOURCES, Case
 
 
 # -- whole networks, fused and unfused ----------
@@ -55,29 +57,25 @@ def test_narrow_dtypes(name: str, dtype: str) -> None:
     check_partition(fuse(training(with_dtype(NETWORKS[name](), dtype))), 3, inference=False)
 
 
-def test_every_op_has_been_run() -> None:
-    """The graphs above between them hold every op; a new op belongs into one of them."""
-    seen: set[str] = set()
-    for build in NETWORKS.values():
-        seen |= {node.op.op_name() for node in build().nodes()}
-    for build in NETWORKS.values():
-        seen |= {node.op.op_name() for node in training(with_dtype(build(), "bfloat16")).nodes()}
-    elsewhere = {a.op_name() for a in (
-        ops.Relu6, ops.LeakyRelu, ops.Sigmoid, ops.Gelu, ops.Elu, ops.MeanSquaredError, ops.Multiply,
-        ops.BinaryCrossEntropy, ops.CategoricalCrossEntropy, ops.Constant,
-        ops.InTraining, ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform,
-        ops.InterpolationMatrix,
-        ops.MaxPoolIndex2D, ops.RsqrtPlus, ops.Divide, ops.Maximum, ops.Minimum, ops.ExtremumGrad, ops.Prelu,
-        ops.PreluGrad, ops.BroadcastTo, ops.GeneralRelu, ops.HardSigmoid, ops.HardSwish, ops.Softplus,
-        ops.Softsign, ops.Mish, ops.Exp, ops.Log, ops.Sqrt, ops.Abs, ops.Conv2DTranspose,
-        ops.LogSoftmax, ops.Warp, ops.WarpGrad, ops.Resize, ops.ResizeGrad, ops.MatMul, ops.AttentionMask,
-        ops.Step, ops.Floor, ops.Flip, ops.Clip, ops.HardShrink, ops.SoftShrink, ops.Threshold,
-        ops.Compare, ops.Logical, ops.Not, ops.Where, ops.LookUp, ops.LookUpGrad, ops.StopGradient,
-        ops.SparsePlus, ops.LogSigmoid, ops.Squareplus, ops.TanhShrink, ops.Sparsemax, ops.SparsemaxGrad,
-        ops.SizePenalty, ops.OrthogonalPenalty, ops.OrthogonalSlope, ops.NormWithin,
-    )}  # fmt: skip
-    concrete = {name for name, op in REGISTRY.items() if not op.__abstractmethods__}
-    assert concrete - seen - elsewhere - {"activation"} == set()
+# -- single ops ----------
+def regions_of(case: Case) -> list[Region]:
+    """What runs for that op: nothing where it follows from parameters alone, or is a view."""
+    return fuse(case.graph()).kernels
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_op_alone(case: Case) -> None:
+    for region in regions_of(case):
+        exact = evaluate_all(region.graph, case.values(region.graph, 3))
+        for inference in (True, False):
+            check_region(region, exact, inference)
+
+
+def test_every_op_is_run_alone() -> None:
+    """A new op needs a case in tests/op_cases.py, over a batch."""
+    run = {node.op.op_name() for case in CASES for region in regions_of(case) for node in region.nodes}
+    views = {op.op_name() for op in (ops.Reshape, *SOURCES)}
+    assert {name for name, op in REGISTRY.items() if not op.__abstractmethods__} == run | views
 
 
 # -- memory ----------

@@ -23,7 +23,28 @@ from convloom.graph.passes.precision import with_dtype
 from convloom.graph.regions import Partition
 from convloom.graph.windows import window_output
 from convloom.runtime.aten import lower
+from convloom.runtime.aten.forms import form_of, inplace_form_of
 from convloom.runtime.aten.pooling import native
+from op_cases import CASES, Case
+
+
+# -- every op ----------
+@pytest.mark.parametrize("case", [c for c in CASES if getattr(c.op, "method", "") != "bilinear"], ids=str)
+def test_float64_has_the_precision_of_float64(case: Case) -> None:
+    """Also in the constants of derivatives; "bilinear" is given matrices it knows already."""
+    graph = case.graph()
+    given = case.values(graph, 3)
+    types = {name: graph[name].type for name in graph["y"].inputs}
+    operands = [given[n].double() if t.is_floating else given[n].to(t.torch_dtype) for n, t in types.items()]
+    wanted = case.op.reference(*operands)
+    forms = [form_of(case.op)]
+    if graph["x0"].type == graph["y"].type and (overwrite := inplace_form_of(case.op)):
+        forms.append(overwrite)
+    for run in forms:
+        found = run(*(operand.clone() for operand in operands))
+        scale = float(wanted.double().abs().max())
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13 * scale)
+
 
 # -- single ops with awkward attributes ----------
 CONVOLUTIONS: dict[str, dict[str, object]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -47,7 +48,8 @@ from convloom.graph.ops import (
     Swish,
 )
 from convloom.graph.regions import Region
-from convloom.graph.windows import window_output
+from convloom.graph.windows import Pair, window_output
+from helpers import on_gpu
 
 SAME3 = ((1, 1), (1, 1))
 UNEVEN = ((0, 1), (0, 1))  # `same` of a 3x3 kernel at stride 2 on even sizes
@@ -328,6 +330,15 @@ def test_transposed_convolution(size: Any, strides: Any, padding: Any, dilation:
     check(region, batch=1, terms=6 * k)
 
 
+@pytest.mark.parametrize("pool", [MaxPool2D, AveragePool2D])
+@pytest.mark.parametrize("window", [(1, 1), (1, 2)])
+def test_windows_that_lie_apart(pool: Any, window: Any) -> None:
+    """Those of one pixel are no rows of the whole map."""
+    graph, y = convolution((7, 8), 3, 17, (3, 3), (1, 1), SAME3)
+    y = graph.add(Relu(), [graph.add(pool(window, (3, 3)), [y])])
+    check(only_region(graph, y=y), SMALL, batch=3, terms=27)
+
+
 def test_a_pooling_behind_a_transposed_convolution_is_a_kernel_of_its_own() -> None:
     graph = Graph()
     x, w = graph.add(Input(("N", 4, 3, 5))), graph.add(Parameter((2, 2, 6, 5)))
@@ -358,17 +369,28 @@ def test_dense_data_gradient(c: int, k: int) -> None:
 # -- weight gradient -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", SHAPES, ids=identity)
 def test_weight_gradient(shape: tuple[Any, ...]) -> None:
-    check(weight_gradient(*shape), SMALL, terms=200)
+    region = weight_gradient(*shape)
+    gradient = region.graph["gradient"].type
+    check(region, SMALL, batch=2, terms=gradient.elements(2) // gradient.channels)
 
 
-def test_weight_gradient_in_one_part_and_in_many_is_repeatable() -> None:
-    region = weight_gradient((6, 5), 3, 17, (3, 3), (1, 1), SAME3)
+@pytest.mark.parametrize(
+    ("device", "size", "batches"),
+    [("cpu", (6, 5), (1, 4)), on_gpu("cuda", (6, 5), (1, 4)), on_gpu("cuda", (30, 31), (64,))],
+    indirect=["device"],
+)
+def test_weight_gradient_in_one_part_and_in_many(
+    device: torch.device, size: Pair, batches: Sequence[int]
+) -> None:
+    """Where parts run side by side, on a GPU, their sum is the same in every run."""
+    region = weight_gradient(size, 3, 17, (3, 3), (1, 1), SAME3)
     for schedule in (Schedule(32, 32, 16, chunk=16, programs=1), Schedule(32, 32, 16, chunk=16, programs=64)):
         kernel = emit(region, schedule=schedule)
-        for batch in (1, 4):
-            first = run_and_compare(kernel, batch, terms=30 * batch)
-            again = run_and_compare(kernel, batch, terms=30 * batch)
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        for batch in batches:
+            first = run_and_compare(kernel, batch, terms=prod(size) * batch, device=device)
+            for _ in range(0 if device.type == "cpu" else 10):
+                again = run_and_compare(kernel, batch, terms=prod(size) * batch, device=device)
+                assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

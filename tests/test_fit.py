@@ -152,11 +152,11 @@ def test_validation_is_in_eval_mode_with_current_weights() -> None:
 def test_seed_repeats_shuffling_and_dropout_and_leaves_torch_alone() -> None:
     data, runs = bright_rows(30), []
     start = classifier(dropout=0.5).state_dict()
+    nets = [classifier(dropout=0.5) for _ in range(3)]
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    for seed in (4, 4, 5):
-        net = classifier(dropout=0.5)
+    for seed, net in zip((4, 4, 5), nets, strict=True):
         net.load_state_dict(dict(zip(net.state_dict(), start.values(), strict=True)))
         history = fit(net, data, "sparse_categorical_crossentropy", batch_size=8, seed=seed, verbose=False)
         runs.append(history.history["loss"])

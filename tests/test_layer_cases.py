@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import on_gpu
 
 import convloom as cl
 
@@ -66,18 +67,10 @@ def test_on_aten(case: str) -> None:
 
 
 @pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
+@pytest.mark.parametrize("device", ["cpu", on_gpu("cuda", slow=True)], indirect=True)
 @pytest.mark.parametrize("case", CASES)
-def test_in_emitted_kernels(case: str) -> None:
-    check(case, cl.compile(loaded(case), device="cpu", backend="triton"))
-
-
-@pytest.mark.gpu
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-@pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
-@pytest.mark.parametrize("case", CASES)
-def test_on_a_gpu(case: str) -> None:
-    check(case, cl.compile(loaded(case), device="cuda", backend="triton"))
+def test_in_emitted_kernels(case: str, device: torch.device) -> None:
+    check(case, cl.compile(loaded(case), device=str(device), backend="triton"))
 
 
 def test_a_layer_of_the_applications_is_refused_from_another_module() -> None:

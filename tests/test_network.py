@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def small_lenet(pool: str = "max", activation: str = "relu") -> Model:
     )
 
 
-def residual(channels: int = 5) -> Model:
+def residual(channels: int = 5, dropout: float = 0.3) -> Model:
     """Batch norms before and behind an addition, a strided shortcut, a concatenation, dropout, a gate."""
     image = Input((9, 8, 3))
     h = L.Conv2D(channels, 3, padding="same", use_bias=False)(image)
@@ -44,7 +46,7 @@ def residual(channels: int = 5) -> Model:
     b = L.Conv2D(channels, 1, strides=2, padding="same")(h)
     h = L.Activation("swish")(L.Add()([a, b]))
     h = L.Concatenate()([h, L.Activation("tanh")(b)])
-    h = L.Dropout(0.3)(h)
+    h = L.Dropout(dropout)(h)
     gate = L.Dense(2 * channels, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(h))
     h = L.Multiply()([h, gate])
     h = L.ZeroPadding2D(((1, 0), (0, 1)))(h)
@@ -70,8 +72,8 @@ def gradients(net: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict
     torch.manual_seed(3)
     y = net(x)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
-    (y * weight.to(y.dtype)).sum().backward()
-    return y, {name: p.grad.double() for name, p in net.named_parameters() if p.grad is not None}
+    (y * weight.to(y)).sum().backward()
+    return y, {name: p.grad.double().cpu() for name, p in net.named_parameters() if p.grad is not None}
 
 
 WAYS = [
@@ -215,15 +217,37 @@ def test_a_copy_has_weights_of_its_own() -> None:
     assert not torch.allclose(average(x), before)
 
 
-def test_any_batch_size_without_compiling_anew() -> None:
+def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel is written or loaded for another batch, in eval and in training."""
+    from convloom.codegen import kernel
+    from convloom.runtime import backends
+
+    made: list[str] = []
+
+    def counted(function: Any) -> Any:
+        def count(*arguments: Any, **options: Any) -> Any:
+            made.append(function.__name__)
+            return function(*arguments, **options)
+
+        return count
+
+    monkeypatch.setattr(backends, "emit", counted(backends.emit))
+    monkeypatch.setattr(kernel, "load_module", counted(kernel.load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     exact = compile(model, backend="aten")
-    with torch.no_grad():
+    for training in (False, True):
+        net.train(training)
+        exact.train(training)
+        gradients(net, batch(model, 2))
+        assert {"emit", "load_module"} <= set(made)
+        made.clear()
         for size in (1, 4, 3):
-            x = batch(model, size)
-            torch.testing.assert_close(net(x), exact(x), rtol=1e-4, atol=1e-5)
-        assert len(net._plans) == 1
+            expected, wanted = gradients(exact, batch(model, size))
+            found, ours = gradients(net, batch(model, size))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            assert ours.keys() == wanted.keys()
+        assert made == []
 
 
 def test_input_gradient_and_frozen_parameters() -> None:

@@ -246,6 +246,22 @@ def spoil_rows(values: Values) -> None:
     values["x"][-1, 3, 0] = float("-inf")
 
 
+# -- up-sampling by copies ----------
+@pytest.mark.parametrize("train", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("size", [(18, 24), (5, 11)], ids=str)
+def test_copies(size: tuple[int, int], train: bool) -> None:
+    """A pixel goes to its copies and nowhere else."""
+
+    def build() -> Graph:
+        s = Sketch.empty()
+        h = s.then(ops.Resize((1, 2), size, "nearest"), s.image(9, 8, 3))
+        return s.done(s.then(ops.Relu(), s.then(ops.Scale(0.5), h)))
+
+    for batch in BATCHES:
+        check(build, batch, spoil_image, train)
+    check_kernels(training(build()) if train else build())
+
+
 # -- networks of people ----------
 def lenet5() -> cl.Model:
     image = cl.Input((28, 28, 1))

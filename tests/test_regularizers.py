@@ -116,7 +116,7 @@ def test_a_penalty_of_nothing_leaves_no_trace() -> None:
         (KERNEL, {"l2": 0.1}, WRONG, "must be an object with class_name and config, got"),
         (BOUND, of("MaxNorm", axis=0.5), WRONG, "MaxNorm: axis must be an integer"),
         (BOUND, of("MinMaxNorm", rate=2), WRONG, r"MinMaxNorm: rate must lie in \[0, 1\], got 2"),
-        ("activity_regularizer", "orthogonal_regularizer", UNKNOWN, "is an OrthogonalRegularizer, which is"),
+        ("activity_regularizer", "orthogonal_regularizer", UNKNOWN, "is an OrthogonalRegularizer, which"),
     ],
 )
 def test_what_is_refused(argument: str, value: Any, error: type[cl.ConvLoomError], text: str) -> None:

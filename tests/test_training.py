@@ -402,7 +402,9 @@ def test_the_ways_to_give_data(positional: Any, options: dict[str, Any]) -> None
 # -- inputs by name ------------------------------------------------------------------------------------------
 def two_inputs() -> tuple[cl.CompiledNetwork, dict[str, torch.Tensor]]:
     first, second = cl.Input((3,), name="first"), cl.Input((3,), name="second")
-    net = cl.compile(cl.Model([first, second], L.Dense(2)(L.Subtract()([first, second]))), device="cpu")
+    net = cl.compile(
+        cl.Model([first, second], L.Dense(2)(L.Subtract()([first, second])), seed=0), device="cpu"
+    )
     generator = torch.Generator().manual_seed(0)
     given = {name: torch.randn(4, 3, generator=generator) for name in ("second", "first")}
     return net, given
@@ -505,6 +507,20 @@ def test_arrays_of_every_layout_are_read(recwarn: pytest.WarningsRecorder) -> No
     assert not recwarn.list
 
 
+class Frame:
+    """A data frame, as far as an error needs to know it."""
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        raise AssertionError
+
+
+class Sparse:
+    """A sparse matrix of SciPy's, as far as an error needs to know it."""
+
+    def toarray(self) -> np.ndarray[Any, Any]:
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -522,6 +538,10 @@ def test_arrays_of_every_layout_are_read(recwarn: pytest.WarningsRecorder) -> No
         ({"data": [(X, Y, Y)]}, "batch 0 of the data is a tuple of 3; give pairs (x, y); a third part"),
         ({"data": X}, "data is a ndarray without targets; give the pair (x, y)"),
         ({"data": {"x": X, "y": Y}}, "data is a dict of 2; give a pair (x, y) of arrays"),
+        ({"data": (Frame(), Y)}, "x of data is a Frame; give x.to_numpy()"),
+        ({"data": (X, Frame())}, "y of data is a Frame; give y.to_numpy()"),
+        ({"data": [(Sparse(), Y)]}, "x of batch 0 of the data is a Sparse; give x.toarray()"),
+        ({"data": torch.utils.data.TensorDataset(torch.zeros(3))}, "is a TensorDataset; give a pair (x, y)"),
         ({"data": (X, None)}, "y of data is a NoneType; give"),
         ({"data": (X, [ROWS, ROWS])}, "y of data is a list of 2; fit takes the targets of one output"),
         ({"data": (X, [[1, 2], [1]])}, "y of data is a list whose rows have unequal lengths"),

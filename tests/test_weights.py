@@ -223,6 +223,37 @@ def test_a_parameter_given_other_memory_is_followed(dtype: str) -> None:
     torch.testing.assert_close(answer(other, x), answer(net, x))
 
 
+@pytest.mark.parametrize("first", ["float32", "float64"])
+@pytest.mark.parametrize("second", ["float32", "float64"])
+def test_writes_through_data_reach_the_model_and_other_networks(first: str, second: str) -> None:
+    """In eval mode, where each has a fold and packed weights of its own."""
+    model, x = small(), batch()
+    net, other = (cl.compile(model, device="cpu", dtype=dtype) for dtype in (first, second))
+    before = answer(other, x)
+    for weight in (net.get_parameter("conv/kernel"), net.get_buffer("norm/moving_variance")):
+        held = weight.data
+        held.mul_(2.0)
+        exact = answer(cl.compile(copy.deepcopy(model), device="cpu", dtype="float64"), x)
+        assert (exact - before).abs().max() > 1e-3
+        torch.testing.assert_close(answer(other, x), exact, rtol=1e-5, atol=1e-6)
+        held.mul_(1.5)  # what was given away is still there
+        exact = answer(cl.compile(copy.deepcopy(model), device="cpu", dtype="float64"), x)
+        torch.testing.assert_close(answer(other, x), exact, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(answer(net, x), exact, rtol=1e-5, atol=1e-6)
+        del held
+
+
+def test_a_state_dict_has_what_another_network_trained() -> None:
+    model, x = small(), batch()
+    one, other = (cl.compile(model, device="cpu", dtype=dtype) for dtype in ("float64", "float32"))
+    train(one, x)
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(value, one.weights()[name].detach().float())
+    train(other, x)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value.float(), other.weights()[name].detach())
+
+
 def test_networks_that_are_gone_leave_nothing_behind() -> None:
     model = small()
     for _ in range(3):
@@ -347,3 +378,15 @@ def test_freezing_is_as_keras_has_it() -> None:
         expected = {v.path: np.asarray(v) for v in theirs.weights}  # type: ignore[attr-defined]
         for name, value in mine.parameters.items():  # type: ignore[attr-defined]
             np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_weight_is_no_longer_counted_in_the_loss() -> None:
+    """As Keras counts what is trained; the network follows before the step of the loss is made."""
+    layer = L.Dense(2, kernel_regularizer="l2", use_bias=False, name="d")
+    net = cl.compile(cl.Sequential([cl.Input((3,)), layer], seed=1), device="cpu").train()
+    x, y = torch.ones(4, 3), torch.zeros(4, 2)
+    plain = net(x).square().mean().detach()
+    penalty = 0.01 * net.weights()["d/kernel"].detach().square().sum()
+    torch.testing.assert_close(net.with_loss("mse")(x, y)[0].detach(), plain + penalty)
+    layer.trainable = False
+    torch.testing.assert_close(net.with_loss("mse")(x, y)[0], plain)

@@ -21,6 +21,7 @@ from ..operations import OPERATIONS
 from ..written import Written
 from .functions import CLASSES as FUNCTION_CLASSES
 from .keep import remember
+from .objects import NUMBERS, foreign, is_keras, named, refusal_of_value
 from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
 
@@ -32,6 +33,8 @@ COMMON_KEYS = frozenset(
 )
 RULES = ("_regularizer", "_constraint")
 """How the keys end under which files have None for weights that a layer does not have."""
+RNG_TYPES = (None, "stateful", "stateless", "legacy_stateful")
+"""`rng_type` of Keras 2's random layers: how TensorFlow keeps its generator's state. Ours is torch's."""
 
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
@@ -57,22 +60,23 @@ def refusal(spec: LayerSpec) -> str | None:
         return f"operation {shown(spec.config.get('function', spec.class_name))}"
     if _known(spec):
         return None
-    where = (
-        f" of module {spec.module!r:.80}" if spec.module and not spec.module.endswith("keras.layers") else ""
-    )
+    where = ""
+    if spec.module and not spec.module.endswith("keras.layers"):
+        where = f" of module {spec.module!r:.80}"
+    elif spec.registered_name not in (None, spec.class_name):
+        where = f", registered as {spec.registered_name!r:.80}"
     return f"class {spec.class_name!r:.80}{where}"
 
 
 def _known(spec: LayerSpec) -> bool:
     """Whether the entry means a class of the table."""
     name = _class_name(spec)
-    root, *path = (spec.module or "keras").split(".")
-    if name not in DECLARATIONS or root not in ("keras", "tf_keras"):
+    if name not in DECLARATIONS or not is_keras(spec.module):
         return False
-    if name not in APPLICATIONS or "applications" in path:
-        return True
+    if name not in APPLICATIONS:
+        return spec.registered_name in (None, name)
     registered = (spec.registered_name or name).removeprefix(REGISTERED)
-    return spec.module is None and registered == name
+    return "applications" in (spec.module or "").split(".") or (spec.module is None and registered == name)
 
 
 def _class_name(spec: LayerSpec) -> str:
@@ -126,8 +130,8 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
             if found is not None:
                 arguments[key] = found
         elif field.metadata.get("check") is f.activation:
-            named = _plain(value)
-            arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named
+            plain = _plain(value)
+            arguments[key] = _inner_layer(spec, key, plain, depth + 1) if isinstance(plain, dict) else plain
         else:
             arguments[key] = _plain(value)
     return arguments
@@ -136,7 +140,7 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
 def _is_model(value: Any) -> bool:
     from .reader import is_model
 
-    return isinstance(value, dict) and is_model(str(value.get("class_name")), value.get("config"))
+    return isinstance(value, dict) and is_model(value, str(value.get("class_name")))
 
 
 def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:
@@ -196,22 +200,25 @@ def _has_weights(layer: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A number wrapped by NumPy, or a function given by its name, -> the number, the name."""
-    if (
-        isinstance(value, dict)
-        and isinstance(value.get("config"), dict)
-        and value.get("class_name") in ("__numpy__", "__tensor__")
-    ):
+    """A number wrapped by NumPy, or a function of Keras's given by its name, -> the number, the name."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("config"), dict) and value.get("class_name") in NUMBERS:
         return value["config"].get("value")
-    if isinstance(value, dict) and value.get("class_name") == "function":
-        return value.get("config")
+    if value.get("class_name") == "function":
+        return named(value) if foreign(value) else value.get("config")
     return value
 
 
 def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
     for key, value in spec.config.items():
         if key in known or key in COMMON_KEYS or key in declaration.ignored:
-            _refuse_quantized(spec, key, value)
+            # Regularizers and constraints are looked at where a field reads them.
+            unread = key not in known or key.endswith("_initializer")
+            if unread and (why := refusal_of_value(key, value)):
+                raise UnsupportedLayerError(f"{spec.place}: {key} is {why}; replace it before saving")
+            continue
+        if key == "rng_type" and value in RNG_TYPES:
             continue
         if key.endswith(RULES) and value is None:
             continue
@@ -221,11 +228,4 @@ def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) 
             continue
         raise UnsupportedLayerError(
             f"{spec.place}: {spec.class_name} with {key}={shown(value)} is not supported by ConvLoom"
-        )
-
-
-def _refuse_quantized(spec: LayerSpec, key: str, value: Any) -> None:
-    if key == "dtype" and isinstance(value, dict) and "Quantized" in str(value.get("class_name")):
-        raise UnsupportedLayerError(
-            f"{spec.place}: quantized layers ({value['class_name']!r:.80}) are not supported"
         )

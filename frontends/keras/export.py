@@ -26,9 +26,13 @@ def to_json(model: Model, indent: int | None = None) -> str:
     return json.dumps(model_entry(model, file_name(model)), indent=indent, allow_nan=False)
 
 
-def file_name(block: Block) -> str:
-    """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did."""
-    return block.name.replace("/", "_")
+def file_name(block: Block, called: str = "") -> str:
+    """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did.
+
+    called: what its model calls it, where that is not its own name.
+    """
+    name = called or block.name
+    return (block.written.original(name) if block.written is not None else name).replace("/", "_")
 
 
 def file_names(model: Model) -> dict[Block, str]:
@@ -36,7 +40,7 @@ def file_names(model: Model) -> dict[Block, str]:
     names: dict[Block, str] = {}
     taken: set[str] = set()
     for block in blocks(model):
-        stem = name = model.name_of(block).replace("/", "_")
+        stem = name = file_name(block, model.name_of(block))
         count = 0
         while name in taken:
             count += 1

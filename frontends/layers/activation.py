@@ -85,7 +85,7 @@ class PReLU(_ActivationLayer):
     shared_axes: the axes along which one alpha holds.
     """
 
-    alpha_initializer: str = f.option(f.initializer, default="zeros")
+    alpha_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     shared_axes: Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
     alpha_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
     alpha_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)

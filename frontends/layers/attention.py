@@ -132,8 +132,8 @@ class MultiHeadAttention(_Attention):
     output_shape: int | Sequence[int] | None = f.option(f.maybe(f.some_counts), default=None)
     attention_axes: int | Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
     sliding_window: int | None = f.option(f.maybe(f.count), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     use_gate: bool = f.option(f.flag, default=False)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
@@ -228,8 +228,8 @@ class GroupQueryAttention(_Attention):
     dropout: float = f.option(f.fraction, default=0.0)
     use_bias: bool = f.option(f.flag, default=True)
     sliding_window: int | None = f.option(f.maybe(f.count), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     use_gate: bool = f.option(f.flag, default=False)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 

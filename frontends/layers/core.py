@@ -68,8 +68,8 @@ class Dense(_KernelAndBias):
     units: int = f.option(f.count)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         if inputs[0].rank < 2:

@@ -108,8 +108,8 @@ class EinsumDense(_KernelAndBias):
     output_shape: int | Sequence[int | None] = f.option(f.some_sizes)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     bias_axes: str | None = f.option(f.maybe(f.text), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         self._sizes(inputs[0])

@@ -32,7 +32,7 @@ class Embedding(Layer):
 
     input_dim: int = f.option(f.count)
     output_dim: int = f.option(f.count)
-    embeddings_initializer: str = f.option(f.initializer, default="uniform")
+    embeddings_initializer: f.InitializerLike = f.option(f.initializer, default="uniform")
     mask_zero: bool = f.option(f.flag, default=False)
     embeddings_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
     embeddings_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)

@@ -65,8 +65,8 @@ class LayerNormalization(_GammaAndBeta):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
     rms_scaling: bool = f.option(f.flag, default=False)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
@@ -115,8 +115,8 @@ class GroupNormalization(_GammaAndBeta):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         (axis,) = sample_axes(self, self.axis, inputs[0])

@@ -36,10 +36,10 @@ class BatchNormalization(_GammaAndBeta):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
-    moving_mean_initializer: str = f.option(f.initializer, default="zeros")
-    moving_variance_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
+    moving_mean_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    moving_variance_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         sample_axes(self, self.axis, inputs[0])

@@ -39,8 +39,8 @@ class _Transposed(_KernelAndBias):
     dilation_rate: f.PairLike = f.option(SIZES, default=1)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def __post_init__(self) -> None:
         super().__post_init__()

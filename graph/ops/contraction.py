@@ -47,7 +47,8 @@ class _Convolution(_Contraction):
     def _forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
         (top, bottom), (left, right) = self.padding
         image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
-        y = F.conv2d(image, w.permute(3, 2, 0, 1), b, self.strides, 0, self.dilation, self.groups)
+        kernel = w.permute(3, 2, 0, 1).contiguous()  # torch fails at a view's gradient for one filter
+        y = F.conv2d(image, kernel, b, self.strides, 0, self.dilation, self.groups)
         return y.permute(0, 2, 3, 1)
 
     def _macs(self, y: TensorType, w: TensorType, batch: int) -> int:

@@ -84,7 +84,8 @@ class MaxPool2D(_Window):
     """Largest value of each window; padding never wins."""
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self._windows(inputs[0], float("-inf")).amax(-1)
+        # not amax, whose derivative shares among equal ones: the first of them wins
+        return self._windows(inputs[0], float("-inf")).max(-1).values
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x = build.operand(node, 0)

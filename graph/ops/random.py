@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ..attributes import Sentence
 from ..errors import ShapeError
 from ..types import BATCH, DTYPES, Dim, TensorType
 from ..windows import Pair
@@ -36,7 +37,7 @@ class InTraining(_Pointwise):
 
     operands: ClassVar[tuple[str, ...]] = ("x", "y?")
     whole: ClassVar[tuple[str, ...]] = ("x", "y")
-    refusal: str = ""
+    refusal: Sentence = ""
 
     def infer(self, *inputs: TensorType) -> TensorType:
         if any(y.shape != inputs[0].shape for y in inputs[1:]):

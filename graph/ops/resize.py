@@ -123,6 +123,10 @@ class _Resampling(Op):
         shrinks = self.antialias and in_size > out_size
         return 2 * REACH[self.method] * (in_size if shrinks else out_size)
 
+    def _places(self, source: int, result: int) -> torch.Tensor:
+        """For each of `result` places the nearest of `source`, by the matrix: (result,)."""
+        return InterpolationMatrix(source, result, "nearest").reference().argmax(0)
+
     def _products(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
         """x times (size, new size) matrices along the axes, in float32 at least."""
         result = accumulated(x)[0]
@@ -148,10 +152,11 @@ class Resize(_Resampling):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, *matrices = inputs
-        if self.method == "nearest":
-            sizes = zip(self.axes, self.sizes, strict=True)
-            matrices = [self._matrix(x.shape[axis], size).reference() for axis, size in sizes]
-        return self._products(x, [matrix.to(x.device) for matrix in matrices])
+        if self.method != "nearest":
+            return self._products(x, [matrix.to(x.device) for matrix in matrices])
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            x = x.index_select(axis, self._places(x.shape[axis], size).to(x.device))
+        return x
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x, *matrices = (build.operand(node, i) for i in range(len(node.inputs)))
@@ -177,7 +182,11 @@ class ResizeGrad(_Resampling):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, *matrices = inputs
-        if self.method == "nearest":
-            sizes = zip(self.axes, self.sizes, strict=True)
-            matrices = [self._matrix(dy.shape[axis], size).reference() for axis, size in sizes]
-        return self._products(dy, [matrix.t().to(dy.device) for matrix in matrices])
+        if self.method != "nearest":
+            return self._products(dy, [matrix.t().to(dy.device) for matrix in matrices])
+        total = accumulated(dy)[0]
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            place = self._places(size, total.shape[axis]).to(dy.device)
+            shape = [size if i == axis else dim for i, dim in enumerate(total.shape)]
+            total = total.new_zeros(shape).index_add(axis, place, total)
+        return total.to(dy.dtype)
