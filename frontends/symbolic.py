@@ -133,7 +133,7 @@ class SymbolicTensor:
         if isinstance(other, (bool, int, float)) or hasattr(other, "__array__"):
             raise ShapeError(
                 f"{self!r} == {str(other)[:40]}: == asks whether two tensors are the same one, as in Keras; "
-                f"for the operation write ~(x != y)"
+                f"for the operation write ops.equal(x, y)"
             )
         return self is other
 

@@ -52,6 +52,10 @@ class TimeDistributed(_Wrapper):
     def model_home(self) -> str:  # type: ignore[override]
         return f"layer/{self.layer.model_home}".rstrip("/")
 
+    @property
+    def draws_from(self) -> int | None:
+        return self.layer.draws_from if isinstance(self.layer, Layer) else None
+
     def check(self, inputs: Sequence[TensorType]) -> None:
         kind = inputs[0]
         if kind.rank < 3:
