@@ -183,7 +183,7 @@ class _Trial:
 
     def redraw(self, net: cl.CompiledNetwork) -> Values:
         """The random numbers of the training pass that the same seed has just started."""
-        if not self.graph.sources(ops.Drawn):
+        if not any(isinstance(node.op, ops.Drawn) for node in self.graph.nodes()):
             return {}
         torch.manual_seed(self.seed)
         drawn = {

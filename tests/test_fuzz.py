@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from contraction_graphs import convolution, only_region
 from convloom.codegen.dispatch import emit
 from convloom.graph import ops
-from convloom.graph.ir import Graph
+from convloom.graph.gradients import GradientBuilder
+from convloom.graph.ir import Graph, Node
 from fuzz import SMALL, report
 from fuzz_check import ATEN, TRITON, Way, check
 from fuzz_draw import LAYERS, MERGES, draw_recipe
@@ -73,8 +76,8 @@ def test_a_wrong_gradient_is_found_and_made_small(monkeypatch: pytest.MonkeyPatc
     assert ops.BatchNormGrad.reference is right
 
 
-def _off(gradient):  # type: ignore[no-untyped-def]
-    def wrong(self, build, node, dy):  # type: ignore[no-untyped-def]
+def _off(gradient: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: ops.BatchNorm, build: GradientBuilder, node: Node, dy: str) -> Any:
         return gradient(self, build, node, build.add(ops.Scale(1.0001), dy))
 
     return wrong
