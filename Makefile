@@ -1,19 +1,29 @@
 # make demo | test | fuzz | lint | typecheck | bench, each in an environment of its own making (.venv).
 # Another interpreter: make test PYTHON=python3.12.  Fewer or more test processes: make test JOBS=4.
 
-PYTHON ?= python3
 JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+
+# Without PYTHON=, the environment that is there goes on being used. One of another Python than the one that is
+# asked for, or of one too old, is made anew.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+SAY_VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+ifndef PYTHON
+PYTHON := $(shell $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(BIN)/python || echo python3)
+endif
+VERSION := $(shell $(PYTHON) -c '$(SAY_VERSION)' 2>/dev/null)
+HAVE := $(shell $(BIN)/python -c '$(SAY_VERSION)' 2>/dev/null)
+ANEW := $(if $(filter $(VERSION),$(HAVE)),,anew)
 # mypy cannot follow an editable install of mapped folders, so it reads a plain one.
 INSTALLED := build/installed
 
 # With one thread a process, test processes do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
-.PHONY: help demo test fuzz test-long test-applications lint typecheck bench clean
+.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck bench clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -59,8 +69,15 @@ bench: $(STAMP) ## ConvLoom against PyTorch, fused and unfused, on this machine
 clean: ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+python:
+	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "ConvLoom needs Python 3.11 or newer, and $(PYTHON) is $(or $(VERSION),not there)." >&2; \
+		echo "Name another one: make $(or $(firstword $(MAKECMDGOALS)),demo) PYTHON=python3.12" >&2; exit 1; }
+
+anew:
+
+$(STAMP): pyproject.toml constraints.txt $(ANEW) | python
+	$(if $(ANEW),$(PYTHON) -m venv --clear $(VENV))
 	@echo "Installing PyTorch, Triton and the tools into $(VENV): once, and some minutes."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@

@@ -1,7 +1,8 @@
 """Activations as text, one row an op: in Triton for the kernels, in PyTorch for the references beside them.
 
 NaN passes through every activation as it does in torch, which is why a ReLU is `tl.where(v < 0, 0.0, v)` and
-not `tl.maximum(v, 0)`. What takes Triton more than one line is a function of HELPERS in `expressions.py`.
+not `tl.maximum(v, 0)`; gradients pass where a value is NaN, which is why they are tested for where none does.
+What takes Triton more than one line is a function of HELPERS in `expressions.py`.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def _general_relu(f: Any, x: str) -> str:
 
 def _general_relu_slope(f: Any, dy: str, x: str) -> str:
     below = f"{number(f.negative_slope)} * {dy}" if f.negative_slope else "0.0"
-    kept = dy if f.max_value is None else f"tl.where({x} < {number(f.max_value)}, {dy}, 0.0)"
-    return f"tl.where({x} > {number(f.threshold)}, {kept}, {below})"
+    kept = dy if f.max_value is None else f"tl.where({x} >= {number(f.max_value)}, 0.0, {dy})"
+    return f"tl.where({x} <= {number(f.threshold)}, {below}, {kept})"
 
 
 def _clip(f: Any, x: str) -> str:
@@ -120,21 +121,21 @@ def _elu_slope_in_torch(f: Any, y: str) -> str:
 ROWS: dict[type[Activation], Row] = {
     Relu: Row(
         lambda f, x: f"tl.where({x} < 0, 0.0, {x})",
-        lambda f, dy, y: f"tl.where({y} > 0, {dy}, 0.0)",
+        lambda f, dy, y: f"tl.where({y} <= 0, 0.0, {dy})",
         lambda f, x: f"torch.relu({x})",
-        lambda f, y: f"({y} > 0)",
+        lambda f, y: f"~({y} <= 0)",
     ),
     Relu6: Row(
         lambda f, x: f"tl.where({x} < 0, 0.0, tl.where({x} > 6, 6.0, {x}))",
-        lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 6), {dy}, 0.0)",
+        lambda f, dy, y: f"tl.where(({y} <= 0) | ({y} >= 6), 0.0, {dy})",
         lambda f, x: f"F.relu6({x})",
-        lambda f, y: f"(({y} > 0) & ({y} < 6))",
+        lambda f, y: f"~(({y} <= 0) | ({y} >= 6))",
     ),
     LeakyRelu: Row(
         lambda f, x: f"tl.where({x} < 0, {number(f.slope)} * {x}, {x})",
         lambda f, dy, y: f"tl.where({y} > 0, {dy}, {number(f.slope)} * {dy})",
         lambda f, x: f"F.leaky_relu({x}, {number(f.slope)})",
-        lambda f, y: f"torch.where({y} > 0, 1.0, {number(f.slope)})",
+        lambda f, y: f"torch.where({y} > 0, 1.0, torch.full_like({y}, {number(f.slope)}))",
     ),
     Sigmoid: Row(
         lambda f, x: f"sigmoid({x})",
@@ -173,13 +174,13 @@ ROWS: dict[type[Activation], Row] = {
     ),
     HardSigmoid: Row(
         lambda f, x: f"hard_sigmoid({x}, {number(f.slope)}, {number(f.offset)})",
-        lambda f, dy, y: f"tl.where(({y} > 0) & ({y} < 1), {number(f.slope)} * {dy}, 0.0)",
+        lambda f, dy, y: f"tl.where(({y} <= 0) | ({y} >= 1), 0.0, {number(f.slope)} * {dy})",
         lambda f, x: f"({x} * {number(f.slope)} + {number(f.offset)}).clamp(0.0, 1.0)",
-        lambda f, y: f"{number(f.slope)} * (({y} > 0) & ({y} < 1))",
+        lambda f, y: f"{number(f.slope)} * (~(({y} <= 0) | ({y} >= 1))).to({y}.dtype)",
     ),
     HardSwish: Row(
         lambda f, x: f"{x} * hard_sigmoid({x}, {number(1 / 6)}, 0.5)",
-        lambda f, dy, x: f"{dy} * hard_swish_slope({x})",
+        lambda f, dy, x: f"tl.where({x} <= -3, 0.0, {dy} * hard_swish_slope({x}))",
         lambda f, x: f"F.hardswish({x})",
     ),
     Softplus: Row(
@@ -199,9 +200,9 @@ ROWS: dict[type[Activation], Row] = {
     ),
     Clip: Row(
         _clip,
-        lambda f, dy, y: f"tl.where(({y} > {number(f.low)}) & ({y} < {number(f.high)}), {dy}, 0.0)",
+        lambda f, dy, y: f"tl.where(({y} <= {number(f.low)}) | ({y} >= {number(f.high)}), 0.0, {dy})",
         lambda f, x: f"{x}.clamp({number(f.low)}, {number(f.high)})",
-        lambda f, y: f"(({y} > {number(f.low)}) & ({y} < {number(f.high)}))",
+        lambda f, y: f"~(({y} <= {number(f.low)}) | ({y} >= {number(f.high)}))",
     ),
     HardShrink: Row(
         lambda f, x: f"tl.where(tl.abs({x}) <= {number(f.threshold)}, 0.0, {x})",
@@ -217,7 +218,7 @@ ROWS: dict[type[Activation], Row] = {
     ),
     Threshold: Row(
         lambda f, x: f"tl.where({x} <= {number(f.threshold)}, {number(f.value)}, {x})",
-        lambda f, dy, x: f"tl.where({x} > {number(f.threshold)}, {dy}, 0.0)",
+        lambda f, dy, x: f"tl.where({x} <= {number(f.threshold)}, 0.0, {dy})",
         lambda f, x: f"F.threshold({x}, {number(f.threshold)}, {number(f.value)})",
     ),
     SparsePlus: Row(

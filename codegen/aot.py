@@ -17,12 +17,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import triton
-from triton.compiler import ASTSource
-from triton.runtime.jit import JITFunction
-
 from ..graph.errors import CompileError
-from .interpreter import compiling, load_module
+from .installed import require_triton
 from .resources import Resources, read_resources
 from .targets import target as find_target
 
@@ -58,6 +54,15 @@ def compile_kernel(
     Raises CompileError naming the kernel, the target and the reason.
     """
     chosen = find_target(target)
+    require_triton("compiling a kernel")
+    # Imported where they are needed: all else works without Triton.
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime.jit import JITFunction
+
+    from .interpreter import compiling, load_module
+
     kernel = getattr(load_module(source, function, interpreted=False), function, None)
     if not isinstance(kernel, JITFunction):
         raise CompileError(f"the source has no @triton.jit function called {function!r}")
@@ -72,9 +77,10 @@ def compile_kernel(
         ast_source = ASTSource(fn=kernel, signature=plain, constexprs=dict(constants), attrs=divisible)
         # Triton 3.9 asks for an explicit choice; fused multiply-add has always been the default.
         options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
+        gpu = GPUTarget(chosen.gpu.backend, chosen.gpu.arch, chosen.gpu.warp_size)
         start = time.perf_counter()
         with compiling(), contextlib.redirect_stdout(io.StringIO()):  # it prints whole programs when it fails
-            compiled = triton.compile(ast_source, target=chosen.gpu, options=options)
+            compiled = triton.compile(ast_source, target=gpu, options=options)
         seconds = time.perf_counter() - start
         return read_resources(compiled, function, chosen, num_warps, seconds)
     except CompileError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..graph.op import Kind, Op
 from ..graph.ops import (
     BinaryCrossEntropy,
+    CategoricalCrossEntropy,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
@@ -14,6 +15,8 @@ from ..graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     LogSoftmax,
+    LookUp,
+    LookUpGrad,
     LossGrad,
     MatMul,
     MeanSquaredError,
@@ -32,6 +35,7 @@ from .convolution import emit_forward
 from .data_gradient import emit_data_grad
 from .errors import NotEmittable
 from .kernel import Kernel
+from .look_up import emit_look_up, emit_look_up_grad
 from .losses import emit_loss, emit_loss_grad
 from .matmul import emit_matmul
 from .movement import emit_movement
@@ -54,11 +58,14 @@ _BY_OP: dict[type[Op], Emitter] = {
     Sparsemax: emit_softmax,
     SparsemaxGrad: emit_softmax,
     SoftmaxCrossEntropy: emit_loss,
+    CategoricalCrossEntropy: emit_loss,
     BinaryCrossEntropy: emit_loss,
     MeanSquaredError: emit_loss,
     LossGrad: emit_loss_grad,
     Resize: emit_resize,
     ResizeGrad: emit_resize,
+    LookUp: emit_look_up,
+    LookUpGrad: emit_look_up_grad,
     Warp: emit_warp,
     WarpGrad: emit_warp_grad,
 }

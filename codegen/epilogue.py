@@ -87,14 +87,15 @@ class Epilogue:
         shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
         present = f'tl.where(row_ok[:, None], {value}, float("-inf"))' if self.ragged else value
         w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
-        w.line("broken = tl.max((windows != windows).to(tl.int32), axis=1)", "tl.max passes over NaN")
-        w.line('largest = tl.where(broken > 0, float("nan"), tl.max(windows, axis=1))', tile.note)
+        w.line("place = tl.arange(0, WINDOW)[None, :, None]")
+        w.line("broken = tl.max(tl.where(windows != windows, place, -1), axis=1)", "tl.max passes over NaN")
+        w.line('largest = tl.where(broken >= 0, float("nan"), tl.max(windows, axis=1))', tile.note)
         for node in pools:
             if isinstance(node.op, MaxPoolIndex2D):
-                w.line("place = tl.arange(0, WINDOW)[None, :, None]")
                 hits = "tl.where(windows == largest[:, None, :], place, WINDOW)"
-                tile.values[node.name] = self.names.value(node)
-                w.line(f"{tile.values[node.name]} = tl.min({hits}, axis=1)", "the first of equal ones")
+                value = tile.values[node.name] = self.names.value(node)
+                w.line(f"{value} = tl.min({hits}, axis=1)", "the first of equal ones")
+                w.line(f"{value} = tl.where(broken >= 0, broken, {value})", "or the last NaN")
             else:
                 tile.values[node.name] = "largest"
             tile.store_if_output(w, node)

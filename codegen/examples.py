@@ -11,11 +11,14 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BinaryCrossEntropy,
+    CategoricalCrossEntropy,
     Constant,
     Divide,
     InterpolationMatrix,
     Log,
     LogSigmoid,
+    LookUp,
+    LookUpGrad,
     LossGrad,
     MaxUnpool2D,
     Normalize,
@@ -61,6 +64,9 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             value = f"0.5 + {uniform}"
         case MaxUnpool2D(), "index":
             return [f"{name} = torch.randint({prod(op.size)}, {size}, generator=generator).to({dtype})"]
+        case LookUp() | LookUpGrad(), "indices":
+            rows = _rows(region, reader)
+            return [f"{name} = torch.randint({rows}, {size}, generator=generator).to({dtype})"]
         case SoftmaxGrad(), "y":
             value = f"torch.softmax({normal}, -1)"
         case SparsemaxGrad(), "y":
@@ -69,7 +75,7 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             value = f"F.logsigmoid({normal})"
         case ActivationGrad(activation=SparsePlus() | Squareplus()), "saved":
             value = f"{normal}.abs()"
-        case SoftmaxCrossEntropy(), "target":
+        case SoftmaxCrossEntropy() | CategoricalCrossEntropy(), "target":
             last = node.type.channels
             lead = _size(node, 1)
             return [
@@ -78,8 +84,12 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
             ]
         case BinaryCrossEntropy(), "target":
             value = f"({uniform} > 0.5)"
+        case CategoricalCrossEntropy(), "prediction":
+            value = f"0.05 + {uniform}"
         case BinaryCrossEntropy(from_logits=False), "prediction":
             value = f"0.05 + 0.9 * {uniform}"
+        case _ if node.type.dtype == "bool":
+            value = f"{uniform} < 0.5"
         case _ if not node.type.is_floating:
             return [f"{name} = torch.randint(4, {size}, generator=generator).to({dtype})"]
         case _:
@@ -87,6 +97,13 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     if value == normal and node.type.dtype == "float32":
         return [f"{name} = {value}"]
     return [f"{name} = ({value}).to({dtype})"]
+
+
+def _rows(region: Region, reader: Node) -> int:
+    """Rows of the table that numbers are looked up in; small dtypes cannot name them all."""
+    op = reader.op
+    rows = op.rows if isinstance(op, LookUpGrad) else int(region.graph[reader.inputs[0]].type.shape[0])
+    return min(rows, 127)
 
 
 def _interpolation_lines(op: InterpolationMatrix, name: str) -> list[str]:

@@ -19,22 +19,29 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Cast,
+    Compare,
     Divide,
     ExtremumGrad,
     Floor,
     InTraining,
+    Logical,
     Maximum,
     Minimum,
     Multiply,
     Normalize,
+    Not,
     Prelu,
     PreluGrad,
     RsqrtPlus,
     Scale,
     Square,
     Step,
+    StopGradient,
     Subtract,
+    Where,
 )
+from ..graph.types import DTYPES
 from .activations import row_of
 from .writer import number
 
@@ -187,7 +194,8 @@ def helpers_called(text: str) -> list[str]:
 
 
 def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
-    """Triton text of a pointwise op applied to float32 values named `operands`.
+    """Triton text of a pointwise op applied to values named `operands`: float32 ones, but for integers and
+    truth values, which are what they are.
 
     count: text of the number of values per channel, which BatchNormGrad needs; for BroadcastTo, how often a
     value is repeated.
@@ -207,6 +215,18 @@ def expression(op: Op, operands: Sequence[str], *, count: str = "") -> str:
     return text(op, *operands)
 
 
+RELATIONS = {"greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<="}
+RELATIONS |= {"equal": "==", "not_equal": "!="}
+CONNECTIVES = {"and": "&", "or": "|", "xor": "^"}
+
+
+def _cast(op: Cast, x: str) -> str:
+    """What a floating-point number rounds to is rounded where it is stored."""
+    if op.dtype == "bool":
+        return f"{x} != 0"
+    return f"{x}.to({'tl.float32' if DTYPES[op.dtype].is_floating_point else f'tl.{op.dtype}'})"
+
+
 def _scale(op: Any, x: str) -> str:
     text = x if op.factor == 1 else f"-{x}" if op.factor == -1 else f"{x} * {number(op.factor)}"
     return text if op.offset == 0 else f"{text} + {number(op.offset)}"
@@ -214,10 +234,16 @@ def _scale(op: Any, x: str) -> str:
 
 _TEXT: dict[type[Op], Callable[..., str]] = {
     Add: lambda op, a, b: f"{a} + {b}",
+    Cast: _cast,
     Subtract: lambda op, a, b: f"{a} - {b}",
     Multiply: lambda op, a, b: f"{a} * {b}",
     Scale: _scale,
     Step: lambda op, x: f"tl.where({x} > 0, 1.0, 0.0)",
+    StopGradient: lambda op, x: x,
+    Compare: lambda op, a, b: f"{a} {RELATIONS[op.relation]} {b}",
+    Logical: lambda op, a, b: f"{a} {CONNECTIVES[op.connective]} {b}",
+    Not: lambda op, x: f"{x} == 0",
+    Where: lambda op, condition, x1, x2: f"tl.where({condition}, {x1}, {x2})",
     Floor: lambda op, x: f"tl.floor({x})",
     Square: lambda op, x: f"{x} * {x}",
     RsqrtPlus: lambda op, x: f"1.0 / tl.sqrt({x} + {number(op.epsilon)})",
@@ -230,8 +256,8 @@ _TEXT: dict[type[Op], Callable[..., str]] = {
     Maximum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} > {b}, {a}, {b}))",
     Minimum: lambda op, a, b: f"tl.where({a} != {a}, {a}, tl.where({a} < {b}, {a}, {b}))",
     ExtremumGrad: lambda op, dy, x, other: (
-        f"tl.where({x} == {other}, 0.5 * {dy}, "
-        f"tl.where({x} {'<' if op.smallest else '>'} {other}, {dy}, 0.0))"
+        f"tl.where({x} {'>' if op.smallest else '<'} {other}, 0.0, "
+        f"tl.where({x} == {other}, 0.5 * {dy}, {dy}))"
     ),
     Prelu: lambda op, x, alpha: f"tl.where({x} > 0, {x}, {alpha} * {x})",
     PreluGrad: lambda op, dy, x, alpha: f"tl.where({x} > 0, {dy}, {alpha} * {dy})",

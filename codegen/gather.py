@@ -321,6 +321,8 @@ def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
         pointer = f"{g.source}_tile + start[:, None] + {offset}[None, :]"
         w.line(f"inside = {' & '.join(checks)}")
         w.line(f"a = {_masked(pointer, 'inside')}", "[BLOCK_M, BLOCK_K]")
+        if g.prologue:  # of the loaded values alone: no operand of its own is addressed
+            g.prologue(w, "row", g.lane, "inside")
         e_ok = "e_ok[:, None]" if partial else ""
         w.line(f"b = {_masked(_flat_weight(g), e_ok, _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
         _multiply(w, g)

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..graph.ir import Node
 from ..graph.regions import Region
 from .aot import Request, compile_request
-from .interpreter import load_module
+from .installed import require_triton
 from .resources import Resources
 from .schedules import Schedule
 from .source import KernelFile
@@ -102,6 +102,9 @@ class Kernel:
     def load(self, interpreted: bool) -> types.ModuleType:
         """The file as a module with `launch`, `reference` and `example`; loaded once a form."""
         if interpreted not in self._modules:
+            require_triton("running a kernel")
+            from .interpreter import load_module
+
             self._modules[interpreted] = load_module(self.source, self.name, interpreted=interpreted)
         return self._modules[interpreted]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..graph.ir import Node
 from ..graph.op import Op
-from ..graph.ops import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from ..graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from ..graph.regions import Region
 from .errors import NotEmittable
 from .general_reduction import in_brackets
@@ -25,12 +25,19 @@ from .writer import Writer
 BLOCK = 1024
 """Elements a program of an elementwise loss sums; partial sums the second kernel adds at a time."""
 
+ROWWISE = (SoftmaxCrossEntropy, CategoricalCrossEntropy)
+"""Losses that look at whole rows."""
+
 CLIP = "1e-7"
 """Keras keeps probabilities within [1e-7, 1 - 1e-7]."""
 
 _FORMULA: dict[type[Op], Callable[[Any], str]] = {
     SoftmaxCrossEntropy: lambda op: (
         "mean over the rows of -sum over c of target[c] * log softmax(prediction)[c]"
+    ),
+    CategoricalCrossEntropy: lambda op: (
+        "mean over the rows of -sum over c of target[c] * log p[c], "
+        "p = prediction / its sum over c, within [1e-7, 1 - 1e-7]"
     ),
     MeanSquaredError: lambda op: "mean of (prediction - target)^2",
     BinaryCrossEntropy: lambda op: (
@@ -46,12 +53,12 @@ def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
     _alone(region)
     prediction, target = (region.graph[name] for name in node.inputs)
     names = Names(region)
-    rowwise = isinstance(node.op, SoftmaxCrossEntropy)
+    rowwise = isinstance(node.op, ROWWISE)
     tensors = [(names.pointer(n), n.type.dtype) for n in region.inputs] + [("partial_ptr", "float32")]
     if rowwise:
         rows = RowTile.of(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
-        _cross_entropy(jit.body, rows, prediction, target)
+        _cross_entropy(jit.body, rows, node.op, prediction, target)
         constants, used, programs = rows.constants(), rows.schedule, f"triton.cdiv({rows.rows}, BLOCK_R)"
         constants = {**constants, "BLOCK": (BLOCK, "partial sums added at a time")}
         count = rows.rows
@@ -99,15 +106,14 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
     launch = Writer()
     launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
     roles = [names.role[n.name] for n in operands]
-    if isinstance(loss, SoftmaxCrossEntropy):
+    if isinstance(loss, ROWWISE):
         rows = RowTile.of(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program computes BLOCK_R rows.", tensors)
         constants, used = rows.constants(), rows.schedule
         tile = rows.tile()
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
-        jit.body.line(f"likely = {rows.softmax(jit.body, x)}", tile.note)
-        jit.body.line(f"weight = tl.sum({t}, axis=1)[:, None]", "[BLOCK_R, 1]")
-        value, count = f"(likely * weight - {t})", rows.rows
+        slope = _logits_slope if isinstance(loss, SoftmaxCrossEntropy) else _probabilities_slope
+        value, count = slope(jit.body, rows, x, t), rows.rows
         launch.line(jit.call(f"(triton.cdiv({rows.rows}, BLOCK_R),)", roles))
     else:
         size = image_size(prediction)
@@ -145,18 +151,41 @@ def _alone(region: Region) -> None:
         raise NotEmittable(f"{region.anchor.name}: a loss shares no kernel and needs a batch axis")
 
 
-# -- softmax cross-entropy -----------------------------------------------------------------------------------
-def _cross_entropy(body: Writer, rows: RowTile, prediction: Node, target: Node) -> None:
+# -- categorical cross-entropy, of logits and of probabilities -----------------------------------------------
+def _cross_entropy(body: Writer, rows: RowTile, op: Op, prediction: Node, target: Node) -> None:
     tile = rows.tile()
     x, t = tile.load(body, prediction), tile.load(body, target)
-    if rows.column_ok:
-        body.line(f'shown = tl.where(column_ok, {x}, float("-inf"))', tile.note)
-    shown = "shown" if rows.column_ok else x
-    body.line(f"largest = tl.max({shown}, axis=1)[:, None]", "[BLOCK_R, 1]")
-    body.line(f"powers = tl.sum(tl.exp({shown} - largest), axis=1)[:, None]", "[BLOCK_R, 1]")
-    body.line(f"log_likely = {x} - largest - tl.log(powers)", tile.note)
+    if isinstance(op, SoftmaxCrossEntropy):
+        body.line(f"log_likely = {rows.log_softmax(body, x)}", tile.note)
+    else:
+        _clipped(body, _normalised(body, rows, x), tile.note)
+        body.line("log_likely = tl.log(p)", tile.note)
     body.line(f"losses = tl.where({tile.ok}, -{t} * log_likely, 0.0)", tile.note)
     body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.sum(losses, axis=1), axis=0))")
+
+
+def _logits_slope(body: Writer, rows: RowTile, x: str, t: str) -> str:
+    """Text of a row's derivative: softmax(x) * sum of t - t."""
+    body.line(f"likely = {rows.softmax(body, x)}", rows.tile().note)
+    body.line(f"weight = tl.sum({t}, axis=1)[:, None]", "[BLOCK_R, 1]")
+    return f"(likely * weight - {t})"
+
+
+def _probabilities_slope(body: Writer, rows: RowTile, x: str, t: str) -> str:
+    """Text of a row's derivative: (sum of t where p is not clipped - t / p there) / total."""
+    note, share = rows.tile().note, _normalised(body, rows, x)
+    _clipped(body, share, note)
+    body.line(f"kept = tl.where({_unclipped(share)}, {t}, 0.0)", note)
+    body.line("weight = tl.sum(kept, axis=1)[:, None]", "[BLOCK_R, 1]")
+    return "(weight - kept / p) / total"
+
+
+def _normalised(body: Writer, rows: RowTile, x: str) -> str:
+    """Lines for the rows of x divided by their sums, whose masked columns are 0; the name of the result."""
+    body.line(f"total = tl.sum({x}, axis=1)[:, None]", "[BLOCK_R, 1]")
+    body.line("total = tl.where(row_ok, total, 1.0)", "rows beyond the last")
+    body.line(f"share = {x} / total", rows.tile().note)
+    return "share"
 
 
 # -- elementwise losses --------------------------------------------------------------------------------------
@@ -187,15 +216,20 @@ def _elementwise(body: Writer, names: Names, op: Any, prediction: Node, target: 
         body.line(f"powers = tl.exp(-tl.abs({x}))", "never above 1")
         body.line(f"losses = tl.where({x} < 0, 0.0, {x}) - {x} * {t} + tl.log(1.0 + powers)", tile.note)
     else:
-        _clipped(body, x)
+        _clipped(body, x, tile.note)
         body.line(f"losses = -({t} * tl.log(p) + (1.0 - {t}) * tl.log(1.0 - p))", tile.note)
     body.line("losses = tl.where(inside, losses, 0.0)", tile.note)
     body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(losses, axis=0))")
 
 
-def _clipped(body: Writer, x: str) -> None:
-    body.line(f"p = tl.where({x} < {CLIP}, {CLIP}, {x})", "Keras's clipping")
-    body.line(f"p = tl.where(p > 1.0 - {CLIP}, 1.0 - {CLIP}, p)")
+def _clipped(body: Writer, x: str, note: str) -> None:
+    body.line(f"p = tl.where({x} < {CLIP}, {CLIP}, {x})", f"{note} Keras's clipping")
+    body.line(f"p = tl.where(p > 1.0 - {CLIP}, 1.0 - {CLIP}, p)", note)
+
+
+def _unclipped(x: str) -> str:
+    """Text of where x keeps its gradient, the bounds included."""
+    return f"({x} >= {CLIP}) & ({x} <= 1.0 - {CLIP})"
 
 
 def _slope(body: Writer, op: Any, x: str, t: str) -> str:
@@ -204,9 +238,8 @@ def _slope(body: Writer, op: Any, x: str, t: str) -> str:
         return f"2.0 * ({x} - {t})"
     if op.from_logits:
         return f"(sigmoid({x}) - {t})"
-    _clipped(body, x)
-    body.line(f"unclipped = ({x} > {CLIP}) & ({x} < 1.0 - {CLIP})", "[BLOCK]")
-    return f"tl.where(unclipped, (p - {t}) / (p * (1.0 - p)), 0.0)"
+    _clipped(body, x, "[BLOCK]")
+    return f"tl.where({_unclipped(x)}, (p - {t}) / (p * (1.0 - p)), 0.0)"
 
 
 def _finish(names: Names, node: Node, count: str, block: int) -> JitFunction:

@@ -21,17 +21,23 @@ from ..graph.ops import (
     BatchNorm,
     BatchNormGrad,
     BroadcastTo,
+    Cast,
+    Compare,
     Constant,
     Conv2DWeightGrad,
     DenseWeightGrad,
     Divide,
     ExtremumGrad,
+    Logical,
+    LookUp,
+    LookUpGrad,
     Maximum,
     MaxPoolIndex2D,
     MaxUnpool2D,
     Minimum,
     Multiply,
     Normalize,
+    Not,
     Prelu,
     PreluGrad,
     Random,
@@ -40,6 +46,7 @@ from ..graph.ops import (
     Scale,
     Square,
     Subtract,
+    Where,
 )
 from ..graph.ops.reduction import _Loss
 from ..graph.regions import Region
@@ -61,7 +68,7 @@ RESERVED = frozenset(
         "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",
         "matrix", "k0", "k_ok", "a_tile", "b_tile",
         "a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "i0", "i1", "j0", "j1", "down", "across", "owned",
-        "share", "weights", "weight", "index",
+        "share", "weights", "weight", "index", "hits", "known", "named", "places",
     ]
 )  # fmt: skip
 """Words that no operand and no value is called: Python's, the file's own, and the kernels' variables."""
@@ -134,6 +141,10 @@ _VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (RsqrtPlus, "rstd"),
     ((BatchNorm, Normalize), "normalized"),
     (BatchNormGrad, "unnormalized"),
+    (Cast, "converted"),
+    ((Compare, Logical, Not), "truth"),
+    (Where, "selected"),
+    (LookUp, "looked_up"),
     ((MaxUnpool2D, AverageUnpool2D, BroadcastTo), "spread"),
 )
 
@@ -181,7 +192,7 @@ def _output_role(region: Region, node: Node) -> str:
         return "index"
     if isinstance(node.op, _Loss):
         return "loss"
-    if isinstance(node.op, Conv2DWeightGrad | DenseWeightGrad):
+    if isinstance(node.op, Conv2DWeightGrad | DenseWeightGrad | LookUpGrad):
         return "dw"
     if isinstance(node.op, Reduce):
         return "mean" if node.op.mean else "total"

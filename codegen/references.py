@@ -22,6 +22,9 @@ from ..graph.ops import (
     BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
+    Cast,
+    CategoricalCrossEntropy,
+    Compare,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -35,7 +38,10 @@ from ..graph.ops import (
     Flip,
     Floor,
     InTraining,
+    Logical,
     LogSoftmax,
+    LookUp,
+    LookUpGrad,
     LossGrad,
     MatMul,
     Maximum,
@@ -46,6 +52,7 @@ from ..graph.ops import (
     Minimum,
     Multiply,
     Normalize,
+    Not,
     Pad,
     Prelu,
     PreluGrad,
@@ -62,10 +69,14 @@ from ..graph.ops import (
     SparsemaxGrad,
     Square,
     Step,
+    StopGradient,
     Subtract,
     Transpose,
+    Where,
 )
+from ..graph.types import DTYPES
 from .activations import row_of
+from .expressions import CONNECTIVES, RELATIONS
 from .warp_references import WARPS
 from .writer import number, tuple_text
 
@@ -90,6 +101,9 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
     f = op.activation
     row = row_of(f)
+    if row.torch_slope and f.cuts:
+        slope = f"slope = {row.torch_slope(f, saved)}"
+        return [slope, f"{result} = torch.where(slope == 0, 0, {dy} * slope)"]
     if row.torch_slope:
         return f"{dy} * {row.torch_slope(f, saved)}"
     return [
@@ -168,7 +182,9 @@ def _max_pool(op: MaxPool2D, result: str, x: str) -> Lines:
 def _max_pool_index(op: MaxPoolIndex2D, result: str, x: str) -> Lines:
     return [
         *_windows(op, result, x, 'float("-inf")'),
+        f"place = torch.where({result}.isnan(), torch.arange({result}.shape[-1], device={x}.device), -1)",
         f"{result} = ({result} == {result}.amax(-1, keepdim=True)).int().argmax(-1)",
+        f"{result} = torch.where(place.amax(-1) < 0, {result}, place.amax(-1))",
     ]
 
 
@@ -184,13 +200,14 @@ def _scattered(op: Any, result: str, share: str) -> Lines:
     """Lines that add share(position), (N, P, Q, C) for each position of a window, into the map."""
     (top, bottom), (left, right) = op.padding
     (h, w), (size_h, size_w), (step_h, step_w) = op.input_size, op.size, op.strides
+    chosen = isinstance(op, MaxUnpool2D)
     return [
         f"n, p, q, c = {share}.shape",
         f"{result} = {share}.new_zeros(n, {h + top + bottom + size_h}, {w + left + right + size_w}, c)",
         f"for t in range({size_h * size_w}):",
         f"    r, s = divmod(t, {size_w})",
         f"    part = {result}[:, r : r + p * {step_h} : {step_h}, s : s + q * {step_w} : {step_w}]",
-        f"    part[:, :p, :q] += {share}" + (" * (chosen == t)" if isinstance(op, MaxUnpool2D) else ""),
+        f"    part[:, :p, :q] += {f'torch.where(chosen == t, {share}, 0)' if chosen else share}",
         f"{result} = {result}[:, {top} : {top + h}, {left} : {left + w}]",
     ]
 
@@ -239,6 +256,15 @@ def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
 
 def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
     return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
+
+
+def _probability_cross_entropy(
+    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
+) -> Lines:
+    return [
+        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log()).sum(-1).mean()",
+    ]
 
 
 def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
@@ -323,11 +349,48 @@ def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Line
     return lines
 
 
+def _cast(op: Cast, result: str, x: str) -> str:
+    """Floating-point numbers stay in float64."""
+    return f"{x}.double()" if DTYPES[op.dtype].is_floating_point else f"{x}.to(torch.{op.dtype})"
+
+
+def _named_rows(indices: str, rows: str) -> Lines:
+    """Lines for the rows `named` by numbers, and whether those are `known`."""
+    return [
+        f"named = {indices}.long()",
+        f"named = torch.where(named < 0, named + {rows}, named)",
+        f"known = (named >= 0) & (named < {rows})",
+    ]
+
+
+def _look_up(op: LookUp, result: str, table: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, f"len({table})"),
+        f'{result} = torch.where(known[..., None], {table}[named * known], float("nan"))',
+    ]
+
+
+def _look_up_grad(op: LookUpGrad, result: str, dy: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, str(op.rows)),
+        f"{result} = {dy}.new_zeros({op.rows}, {dy}.shape[-1])",
+        f"{result} = {result}.index_add(0, named[known], {dy}[known])",
+    ]
+
+
 _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Add: lambda op, result, a, b: f"{a} + {b}",
     Subtract: lambda op, result, a, b: f"{a} - {b}",
     Multiply: lambda op, result, a, b: f"{a} * {b}",
+    Cast: _cast,
     Scale: _scale,
+    StopGradient: lambda op, result, x: x,
+    Compare: lambda op, result, a, b: f"{a} {RELATIONS[op.relation]} {b}",
+    Logical: lambda op, result, a, b: f"{a} {CONNECTIVES[op.connective]} {b}",
+    Not: lambda op, result, x: f"~{x}",
+    Where: lambda op, result, condition, x1, x2: f"torch.where({condition}, {x1}, {x2})",
+    LookUp: _look_up,
+    LookUpGrad: _look_up_grad,
     Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
     Floor: lambda op, result, x: f"{x}.floor()",
     Square: lambda op, result, x: f"{x} * {x}",
@@ -343,7 +406,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Maximum: lambda op, result, a, b: f"torch.maximum({a}, {b})",
     Minimum: lambda op, result, a, b: f"torch.minimum({a}, {b})",
     ExtremumGrad: lambda op, result, dy, x, other: (
-        f"{dy} * (({x} {'<' if op.smallest else '>'} {other}) + 0.5 * ({x} == {other}))"
+        f"torch.where({x} {'>' if op.smallest else '<'} {other}, 0, "
+        f"torch.where({x} == {other}, 0.5 * {dy}, {dy}))"
     ),
     BroadcastTo: _broadcast_to,
     Prelu: lambda op, result, x, alpha: f"torch.where({x} > 0, {x}, {alpha} * {x})",
@@ -372,6 +436,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     Sparsemax: _sparsemax,
     SparsemaxGrad: _sparsemax_grad,
     SoftmaxCrossEntropy: _cross_entropy,
+    CategoricalCrossEntropy: _probability_cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
     MeanSquaredError: _mean_squared_error,
     LossGrad: _loss_grad,

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import triton
-
 from ..graph.errors import CompileError
 from .targets import Target
 
@@ -118,6 +116,8 @@ def _cuobjdump(*arguments: str) -> str:
 
 def _nvidia_tool(name: str) -> Path:
     """One of the CUDA tools that come inside the triton package, wherever this version keeps it."""
+    import triton
+
     package = Path(triton.__file__).parent
     usual = package / "backends" / "nvidia" / "bin" / name
     found = [usual] if usual.exists() else sorted(package.rglob(name))

@@ -110,7 +110,8 @@ class RowTile:
         is -1 at least, which the largest alone would give.
         """
         note, row, z = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]", self.names.fresh("shifted")
-        body.line(f"broken = tl.max(({x} != {x}).to(tl.int32), axis=1)", "tl.max passes over NaN")
+        body.line(f'lost = ({x} != {x}) | ({x} == float("inf"))', "no difference to these is a number")
+        body.line("broken = tl.max(lost.to(tl.int32), axis=1)", "[BLOCK_R]")
         if self.column_ok:
             body.line(f'{x} = tl.where(column_ok, {x}, float("-inf"))', note)
         body.line(f'largest = tl.where(broken > 0, float("nan"), tl.max({x}, axis=1))', "[BLOCK_R]")

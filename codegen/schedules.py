@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
+from ..graph.errors import CompileError
 from ..graph.regions import Region
 from .geometry import ceil_div, power_of_two
 from .products import Product, product
@@ -27,15 +28,20 @@ MEMORY_SECONDS = 8e-7
 """From asking for an operand to having it; a pipeline of n stages has n - 1 steps under way."""
 
 
+MOST_WARPS = 32
+"""Warps of a block of 1024 threads."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Tile sizes and resources of one kernel.
 
     block_m, block_n: rows and columns of a tile of the result. block_k: elements of the sum a step takes.
     group_m: row tiles that share the column tiles while they are in the L2 cache.
-    warps, stages: of a block, and of its software pipeline.
+    warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
     chunk: weight gradients only: pixels that are summed between two looks at how many there are.
     programs: weight gradients only: blocks that the sum over pixels is split to reach.
+    Raises CompileError for sizes that no kernel can have.
     """
 
     block_m: int
@@ -47,6 +53,22 @@ class Schedule:
     chunk: int = 0
     programs: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("block_m", "block_n", "block_k", "warps"):
+            size = getattr(self, name)
+            if not _is_whole(size) or size < 1 or size & (size - 1):
+                raise CompileError(
+                    f"schedule: {name} is {size!r}; tiles and warps are powers of two"
+                )
+        if self.warps > MOST_WARPS:
+            raise CompileError(f"schedule: warps is {self.warps}; a block has at most {MOST_WARPS}")
+        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0)):
+            size = getattr(self, name)
+            if not _is_whole(size) or size < least:
+                raise CompileError(
+                    f"schedule: {name} is {size!r}; it must be whole and at least {least}"
+                )
+
     @property
     def many_warps(self) -> str:
         """The number of warps in words."""
@@ -55,6 +77,10 @@ class Schedule:
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         return f"{self.block_m}x{self.block_n}{depth}, {self.many_warps}, {self.stages} stages"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -91,7 +117,7 @@ def candidates(
     Raises CompileError for an unknown target.
     """
     chosen = find_target(target)
-    device = next((d for d in DEVICES.values() if d.target == target), DEVICES["A100"])
+    device = next((d for d in DEVICES.values() if d.target == chosen.name), DEVICES["A100"])
     fit = _Fit(product(region), chosen, device, precision, batch)
     fitting = [
         s

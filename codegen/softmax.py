@@ -22,9 +22,10 @@ def _softmax_grad(rows: RowTile, body: Writer, dy: str, y: str) -> str:
 
 
 def _sparsemax_grad(rows: RowTile, body: Writer, dy: str, y: str) -> str:
-    body.line(f"kept = ({y} > 0).to(tl.float32)", "[BLOCK_R, BLOCK_C] the support")
-    body.line(f"mean = tl.sum({dy} * kept, axis=1)[:, None] / tl.sum(kept, axis=1)[:, None]", "[BLOCK_R, 1]")
-    return f"tl.where({y} > 0, {dy} - mean, 0.0)"
+    body.line(f"kept = tl.where({y} <= 0, 0.0, 1.0)", "[BLOCK_R, BLOCK_C] the support")
+    body.line(f"inside = tl.where({y} <= 0, 0.0, {dy})", "[BLOCK_R, BLOCK_C]")
+    body.line("mean = tl.sum(inside, axis=1)[:, None] / tl.sum(kept, axis=1)[:, None]", "[BLOCK_R, 1]")
+    return f"tl.where({y} <= 0, 0.0, {dy} - mean)"
 
 
 _VALUE: dict[type[Op], Callable[..., str]] = {

@@ -24,7 +24,10 @@ POINTERS = {
     "float32": "*fp32",
     "float16": "*fp16",
     "bfloat16": "*bf16",
+    "bool": "*i1",
     "uint8": "*u8",
+    "int8": "*i8",
+    "int16": "*i16",
     "int32": "*i32",
     "int64": "*i64",
 }
@@ -34,7 +37,10 @@ TRITON_TYPES = {
     "float32": "tl.float32",
     "float16": "tl.float16",
     "bfloat16": "tl.bfloat16",
+    "bool": "tl.int1",
     "uint8": "tl.uint8",
+    "int8": "tl.int8",
+    "int16": "tl.int16",
     "int32": "tl.int32",
     "int64": "tl.int64",
 }
@@ -262,7 +268,7 @@ class KernelFile:
         outputs.line('"""Room for what `launch` writes, filled with NaN so that a missed element shows."""')
         made = []
         for node in self.region.outputs:
-            fill_value = 'float("nan")' if node.type.is_floating else "255"
+            fill_value = 'float("nan")' if node.type.is_floating else _UNLIKELY.get(node.type.dtype, "255")
             dtype = f"dtype=torch.{node.type.dtype}, device=device"
             outputs.line(
                 f"{self.names.role[node.name]} = torch.full({size_text(node)}, {fill_value}, {dtype})"
@@ -274,6 +280,9 @@ class KernelFile:
             'def results(batch=2, device="cpu"):\n' + outputs.text.rstrip("\n"),
         ]
 
+
+_UNLIKELY = {"bool": "True", "int8": "-1"}
+"""What stands for a missed element where there is no NaN; 255 where it fits."""
 
 _EPS = {"torch.float32": 2.0**-23, "torch.float16": 2.0**-10, "torch.bfloat16": 2.0**-7}
 

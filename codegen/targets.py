@@ -9,11 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from triton.backends.compiler import GPUTarget
 
-from ..graph.errors import CompileError
+from ..graph.errors import CompileError, unknown
 
 KIB = 1024
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What Triton calls an architecture: its backend ("cuda" or "hip"), its name there, threads in a warp."""
+
+    backend: str
+    arch: int | str
+    warp_size: int
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Target:
     """
 
     name: str
-    gpu: GPUTarget
+    gpu: Chip
     shared_per_block: int  # bytes one block may ask for
     shared_per_processor: int  # bytes all resident blocks share
     shared_reserved: int  # bytes the system takes for each block, beside what the block asks for
@@ -36,7 +44,7 @@ class Target:
     @property
     def warp_size(self) -> int:
         """Threads in a warp: 32 on NVIDIA, 64 in an AMD wavefront."""
-        return int(self.gpu.warp_size)
+        return self.gpu.warp_size
 
     def blocks_resident(self, registers: int, shared_bytes: int, num_warps: int) -> int:
         """Blocks that fit on one processor at once; 0 if not even one does.
@@ -58,7 +66,7 @@ class Target:
 def _nvidia(capability: int, shared_kib: int, warps: int, blocks: int) -> Target:
     return Target(
         name=f"sm_{capability}",
-        gpu=GPUTarget("cuda", capability, 32),
+        gpu=Chip("cuda", capability, 32),
         shared_per_block=(shared_kib - 1) * KIB,
         shared_per_processor=shared_kib * KIB,
         shared_reserved=KIB,
@@ -72,7 +80,7 @@ def _nvidia(capability: int, shared_kib: int, warps: int, blocks: int) -> Target
 def _amd(arch: str, shared_kib: int) -> Target:
     return Target(
         name=arch,
-        gpu=GPUTarget("hip", arch, 64),
+        gpu=Chip("hip", arch, 64),
         shared_per_block=shared_kib * KIB,
         shared_per_processor=shared_kib * KIB,
         shared_reserved=0,
@@ -119,10 +127,16 @@ def target_of(device: torch.device) -> str:
 
 
 def target(name: str) -> Target:
-    """The target called `name`, such as "sm_90"; raises CompileError that lists the known ones."""
-    if name not in TARGETS:
-        raise CompileError(f"unknown target {name!r}; known targets: {', '.join(TARGETS)}")
-    return TARGETS[name]
+    """The target called `name`: an architecture such as "sm_90", or a card such as "H200" for its own.
+
+    Raises CompileError that lists the known ones.
+    """
+    wanted = str(name).lower()
+    cards = {card.name.lower(): card.target for card in DEVICES.values()}
+    found = cards.get(wanted, wanted)
+    if not isinstance(name, str) or found not in TARGETS:
+        raise CompileError(unknown("target", name, [*DEVICES, *TARGETS]))
+    return TARGETS[found]
 
 
 @dataclass(frozen=True)
@@ -167,5 +181,5 @@ DEVICES: dict[str, Device] = {
 def device(name: str) -> Device:
     """The device called `name`, such as "H200"; raises CompileError that lists the known ones."""
     if name not in DEVICES:
-        raise CompileError(f"unknown device {name!r}; known devices: {', '.join(DEVICES)}")
+        raise CompileError(unknown("device", name, DEVICES))
     return DEVICES[name]

@@ -29,7 +29,8 @@ class Tile:
     row_ok, column_ok: text of their masks, "" where every row or column exists.
     note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: broadcast ones.
     batch: text of the number of images, which only BatchNormGrad and BroadcastTo need.
-    values: node name -> text of its float32 value; members and loaded operands are added as they are written.
+    values: node name -> text of its value, a float32 one if it is no integer or truth value; members and
+        loaded operands are added as they are written.
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class Tile:
             self.store_if_output(writer, node)
 
     def load(self, writer: Writer, node: Node) -> str:
-        """Text of a value in float32; an operand from outside the region is loaded the first time."""
+        """Text of a value, in float32 unless it is an integer or a truth value; an operand from outside the
+        region is loaded the first time.
+        """
         if node.name not in self.values:
             if node.name in self.region.members:
                 raise CompileError(f"{node.name} is needed on a tile before it is computed")
@@ -109,7 +112,8 @@ class Tile:
         return self.values[node.name]
 
     def _load_operand(self, writer: Writer, node: Node) -> str:
-        cast = "" if node.type.dtype == "float32" else ".to(tl.float32)"
+        narrow = node.type.is_floating and node.type.dtype != "float32"
+        cast = ".to(tl.float32)" if narrow else ""
         offset, ok, note = self.address(writer, node)
         name = self.names.role[node.name]
         address = f"{name}_ptr" + (f" + {offset}" if offset else "")

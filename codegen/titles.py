@@ -9,7 +9,9 @@ from ..graph.ops import (
     AveragePool2D,
     AverageUnpool2D,
     BroadcastTo,
+    Cast,
     Clip,
+    Compare,
     Conv2D,
     Conv2DDataGrad,
     Conv2DTranspose,
@@ -22,6 +24,9 @@ from ..graph.ops import (
     Gelu,
     GeneralRelu,
     LeakyRelu,
+    Logical,
+    LookUp,
+    LookUpGrad,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -38,6 +43,7 @@ from ..graph.ops import (
     SparsemaxGrad,
     Swish,
     Tanh,
+    Where,
 )
 from ..graph.regions import Region
 
@@ -45,6 +51,7 @@ _PROPER: dict[type[Op], str] = {Relu: "ReLU", Relu6: "ReLU6", LeakyRelu: "leaky 
 _PROPER |= {Elu: "ELU", Gelu: "GELU", Sigmoid: "sigmoid", Swish: "swish", Tanh: "tanh", Prelu: "PReLU"}
 _PROPER |= {PreluGrad: "derivative of PReLU", ExtremumGrad: "derivative of a maximum"}
 _PROPER |= {BroadcastTo: "spreading", Clip: "clipping"}
+_PROPER |= {LookUp: "rows looked up", LookUpGrad: "gradient of rows looked up", Where: "choice of two"}
 _PROPER |= {SoftmaxGrad: "gradient of softmax", SparsemaxGrad: "gradient of sparsemax"}
 
 
@@ -91,8 +98,14 @@ def _words(region: Region, node: Node) -> str:
             return f"{op.method} resizing to {'x'.join(map(str, op.sizes))}"
         case ResizeGrad():
             return f"gradient of {op.method} resizing from {'x'.join(map(str, op.sizes))}"
+        case Compare():
+            return f"comparison ({op.relation.replace('_', ' ')})"
+        case Logical():
+            return f"logical {op.connective}"
         case ActivationGrad():
             return f"derivative of {_PROPER.get(type(op.activation), op.activation.op_name())}"
+        case Cast():
+            return f"conversion of {region.graph[node.inputs[0]].type.dtype}"
         case Reduce() if region.anchor.op.kind is Kind.CONTRACTION:
             return "gradient of the bias"
     return _PROPER.get(type(op), op.op_name().replace("_", " "))

@@ -1,46 +1,27 @@
 """ConvLoom compiles convolutional networks to readable, fused Triton kernels."""
 
-from .checking import CheckReport, check, load
-from .frontends import Input, Limits, Model, Sequential, layers, loads
-from .graph.errors import (
-    CompileError,
-    ConvLoomError,
-    ModelFormatError,
-    ShapeError,
-    UnsafeModelError,
-    UnsupportedLayerError,
-)
-from .runtime.callbacks import Callback, EarlyStopping
-from .runtime.compile import compile
-from .runtime.emit import emit
-from .runtime.fit import History, fit
-from .runtime.network import CompiledNetwork
-from .runtime.profile import profile
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Callback",
-    "CheckReport",
-    "CompileError",
-    "CompiledNetwork",
-    "ConvLoomError",
-    "EarlyStopping",
-    "History",
-    "Input",
-    "Limits",
-    "Model",
-    "ModelFormatError",
-    "Sequential",
-    "ShapeError",
-    "UnsafeModelError",
-    "UnsupportedLayerError",
-    "check",
-    "compile",
-    "emit",
-    "fit",
-    "layers",
-    "load",
-    "loads",
-    "profile",
-]
+
+def __getattr__(name: str) -> Any:
+    """What `api` holds, imported here and not before: `convloom --version` needs no PyTorch."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(name)
+    api = importlib.import_module(f"{__name__}.api")
+    found = getattr(api, name, globals().get(name, api))  # a room, such as convloom.graph, is there by now
+    if found is api:
+        raise AttributeError(f"module 'convloom' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

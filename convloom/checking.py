@@ -6,8 +6,8 @@ import os
 import re
 import zipfile
 from dataclasses import dataclass
-from math import inf, prod
-from typing import IO, Any
+from math import inf
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ import torch
 from .frontends import Model
 from .frontends.keras import load as load_model
 from .frontends.keras.limits import DEFAULT, Limits
+from .frontends.keras.npz import read_npy
 from .frontends.keras.shapes import Wanted
+from .frontends.keras.source import Readable
 from .graph.errors import ConvLoomError, ModelFormatError
 from .runtime.compile import compile
 
@@ -26,7 +28,6 @@ LARGEST_CHECK = 2**31
 """Bytes of one stored array; a few samples are enough for a check."""
 
 Array = npt.NDArray[Any]
-NPY: Any = np.lib.format
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,22 @@ class CheckReport:
 
 
 def load(
-    path: str | os.PathLike[str],
-    weights: str | os.PathLike[str] | None = None,
+    path: Readable,
+    weights: Readable | None = None,
     limits: Limits = DEFAULT,
     *,
     input_shape: Wanted = None,
+    architecture_only: bool = False,
     check: str | os.PathLike[str] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Model:
     """A model from a saved Keras model: `.json`, `.keras` or `.h5`. Keras is not needed.
 
-    weights: a `.weights.h5` or `.h5`; without it the model has those of its own file, or else initial ones.
+    path: of the file, or of the folder that a `.keras` was unpacked to; or a binary file object.
+    weights: a `.weights.h5`, `.h5` or `.keras`, or an `.npz` of arrays by the weights' names; without it the
+    model has those of its own file. A `.json` has none, and gives initial ones.
     limits: what the files may ask for.
+    architecture_only: leave a file's weights aside, or do without them, and take initial ones.
     input_shape: of one sample, where the file leaves axes open, or at another size than its own: one shape, a
     list of them in the order of the inputs, or a dictionary by name.
     check: an `.npz` of stored inputs and outputs, replayed as by `check`; the report is then the model's
@@ -88,7 +93,9 @@ def load(
     Raises ModelFormatError with the place in the file, UnsupportedLayerError naming every layer that ConvLoom
     does not know, UnsafeModelError for a Lambda and its like, ConvLoomError where the check fails.
     """
-    model = load_model(path, weights, limits, input_shape=input_shape)
+    model = load_model(
+        path, weights, limits, input_shape=input_shape, architecture_only=architecture_only
+    )
     if check is not None:
         model.check_report = _replay(model, check, tolerance)
     return model
@@ -159,7 +166,10 @@ def _read(
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             found = [
-                [_array(archive, members[name], label) for name in _names(members, letter, count, label)]
+                [
+                    read_npy(archive, members[name], label, LARGEST_CHECK)
+                    for name in _names(members, letter, count, label)
+                ]
                 for letter, count in (("x", inputs), ("y", outputs))
             ]
     except FileNotFoundError:
@@ -180,24 +190,3 @@ def _names(members: dict[str, zipfile.ZipInfo], letter: str, count: int, label: 
             f"the file holds {', '.join(sorted(there)) or 'none of these'}"
         )
     return wanted
-
-
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str) -> Array:
-    with archive.open(info) as member:
-        shape, dtype = _header(member)
-        size = prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiub" or size > min(info.file_size, LARGEST_CHECK):
-            raise ModelFormatError(
-                f"{label}: {info.filename!r:.80} is an array of {dtype}, shape {shape}; at most "
-                f"{LARGEST_CHECK:,} bytes of plain numbers are read, and no more than the file has"
-            )
-    with archive.open(info) as member:
-        array: Array = NPY.read_array(member, allow_pickle=False)
-    return array
-
-
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype from the start of a .npy."""
-    read = NPY.read_array_header_1_0 if NPY.read_magic(member) == (1, 0) else NPY.read_array_header_2_0
-    shape, _, dtype = read(member)
-    return shape, dtype

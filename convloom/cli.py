@@ -129,7 +129,8 @@ def parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="instead of stdout; .txt gives text, .keras and .weights.h5 the network as Keras 3 saves it",
+        help="instead of stdout: .json or .txt for the graph, .keras for the network as Keras 3 saves it, "
+        ".weights.h5 or .npz for its weights",
     )
     convert.add_argument("--text", action="store_true", help="text to read rather than JSON")
     convert.add_argument(
@@ -155,7 +156,11 @@ def _add(made: Any, name: str, command: Command, text: str, network: bool = True
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
     if network:
-        added.add_argument("network", metavar="NET", help="a saved Keras model: .json, .keras or .h5")
+        added.add_argument(
+            "network",
+            metavar="NET",
+            help="a saved Keras model: .json, .keras or .h5; or a graph that `convert` wrote",
+        )
         added.add_argument(
             "--input-shape",
             action="append",
@@ -172,7 +177,7 @@ def _json(command: argparse.ArgumentParser) -> None:
 
 def _weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--weights", metavar="W", help="the weights: .weights.h5, .h5, or .npz as `train` saves them"
+        "--weights", metavar="W", help="the weights: .weights.h5, .h5, .keras, or .npz as `train` saves them"
     )
 
 

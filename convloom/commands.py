@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton
 from rich.console import Console
 
 from . import __version__
 from .checking import check
+from .codegen.installed import triton_version
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
+from .frontends.initializers import check_seed
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
@@ -35,6 +36,9 @@ from .runtime.plan import Mode, prepare
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
 
+CONVERTED = (".json", ".txt", ".keras", ".weights.h5", ".npz")
+"""Endings of what `convert` writes."""
+
 
 def info(arguments: Namespace) -> None:
     """Versions, devices, backends, targets."""
@@ -44,7 +48,7 @@ def info(arguments: Namespace) -> None:
         "convloom": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": triton.__version__,
+        "triton": triton_version(),
         "numpy": np.__version__,
         "devices": devices,
         "backends": list(BACKENDS),
@@ -68,7 +72,7 @@ def summary(arguments: Namespace) -> None:
         return
     layers = [
         {
-            "name": block.name,
+            "name": model.name_of(block),
             "type": type(block).__name__,
             "outputs": [list(t.shape) for call in model.network if call.block is block for t in call.outputs],
         }
@@ -105,6 +109,8 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
+    if arguments.seed is not None:
+        torch.manual_seed(check_seed(arguments.seed, "--seed"))
     model = _model(arguments)
     data = _arrays(arguments.data)
     for name in ("x", "y"):
@@ -134,7 +140,7 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save_weights(Path(arguments.save), model, net)
+        _save(Path(arguments.save), model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
 
@@ -181,21 +187,27 @@ def profile(arguments: Namespace) -> None:
 
 def convert(arguments: Namespace) -> None:
     """The graph as JSON or text, or Keras 3's files; with a check its report, and these if asked for."""
+    path = Path(arguments.output) if arguments.output else None
+    if path is not None and not path.name.endswith(CONVERTED):
+        raise ConvLoomError(
+            f"convert writes {', '.join(CONVERTED[:-1])} or {CONVERTED[-1]}, not {path.name!r}: the graph as "
+            f"JSON or as text, the network as Keras 3 saves it, its weights for Keras, its weights by name"
+        )
     model = _model(arguments)
     if arguments.check:
         print(check(model, arguments.check, arguments.tolerance))
         if not arguments.output:
             return
-    if (arguments.output or "").endswith((".keras", ".weights.h5")):
-        _save_keras(model, Path(arguments.output))
+    if path is not None and path.name.endswith((".keras", ".weights.h5", ".npz")):
+        _save(path, model)
         return
     graph = model.to_graph()
     if arguments.passes or arguments.training:
         graph, _, _ = prepare(graph, _mode(arguments))
-    as_text = arguments.text or (arguments.output or "").endswith(".txt")
+    as_text = arguments.text or (path is not None and path.suffix == ".txt")
     text = (str(graph) if as_text else to_json(graph)) + "\n"
-    if arguments.output:
-        _write(Path(arguments.output), text)
+    if path is not None:
+        _write(path, text)
     else:
         sys.stdout.write(text)
 
@@ -208,17 +220,8 @@ def explain(arguments: Namespace) -> None:
 
 # -- files -------------------------------------------------------------------------------------------------
 def _model(arguments: Namespace) -> Model:
-    """The network with its weights, which may be ConvLoom's own .npz."""
-    weights = arguments.weights
-    if not weights or not weights.endswith(".npz"):
-        return _load(arguments, weights)
-    model = _load(arguments)
-    found = _arrays(weights)
-    if missing := [name for name in model.parameters if name not in found]:
-        raise ConvLoomError(f"{weights} lacks the weights {', '.join(missing)}; it holds {', '.join(found)}")
-    for name in model.parameters:
-        model.parameters[name] = found[name]
-    return model
+    """The network with its weights."""
+    return _load(arguments, arguments.weights)
 
 
 def _load(arguments: Namespace, weights: str | None = None) -> Model:
@@ -287,17 +290,11 @@ def _check_weight_file(path: Path, model: Model) -> None:
         raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _save_weights(path: Path, model: Model, net: CompiledNetwork) -> None:
-    for name, value in net.weights().items():
-        model.parameters[name] = value
+def _save(path: Path, model: Model) -> None:
+    """The network with its weights, or the weights alone."""
     if path.suffix == ".npz":
         _save_arrays(path, {name: value.numpy() for name, value in model.parameters.items()})
-    else:
-        _save_keras(model, path)
-
-
-def _save_keras(model: Model, path: Path) -> None:
-    if path.suffix == ".keras":
+    elif path.suffix == ".keras":
         model.save(path)
     else:
         model.save_weights(path)

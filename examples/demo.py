@@ -63,6 +63,7 @@ def train() -> cl.Model:
     source = (HERE / "lenet5.py").read_text()
     code(source[source.index("def lenet5") : source.index("\n\n\nif __name__")])
     say("")
+    torch.manual_seed(0)  # for the initial weights
     model = lenet5()
     model.summary(print_fn=lambda text: console.print(text, markup=False))
     net = cl.compile(model)

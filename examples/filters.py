@@ -17,16 +17,16 @@ from convloom import layers as L
 
 
 def filter_layer(height: int, width: int) -> cl.Model:
-    """(height, width, 1) -> (height - 4, width - 4, filters): a filter is an output channel of one layer."""
+    """(height, width, 1) -> (height - 2, width - 2, filters): a filter is an output channel of one layer."""
     image = cl.Input((height, width, 1), name="photograph")
-    responses = L.Conv2D(len(FILTERS), 5, use_bias=False, name="filters")(image)
+    responses = L.Conv2D(len(FILTERS), 3, use_bias=False, name="filters")(image)
     model = cl.Model(image, responses, name="image_filters")
     model.set_weights([np.stack([f.kernel for f in FILTERS], axis=-1)[:, :, None, :]])
     return model
 
 
 def apply_filters(photo: np.ndarray) -> np.ndarray:
-    """(height, width, 3) colours in [0, 1] -> (height - 4, width - 4, filters) responses."""
+    """(height, width, 3) colours in [0, 1] -> (height - 2, width - 2, filters) responses."""
     grey = (photo @ GREY).astype(np.float32)
     net = cl.compile(filter_layer(*grey.shape))
     return net(grey[None, :, :, None])[0].cpu().numpy()
@@ -38,8 +38,11 @@ def main() -> None:
     parser.add_argument("photographs", nargs="*", type=Path, help="at most two; default scikit-learn's")
     parser.add_argument("-o", "--output", type=Path, default=Path("filters.png"))
     options = parser.parse_args()
-    photos = [photograph(path) for path in options.photographs[:2]] or sample_photographs()
-    draw(photos, [apply_filters(photo) for photo in photos], options.output)
+    try:
+        photos = [photograph(path) for path in options.photographs[:2]] or sample_photographs()
+        draw(photos, [apply_filters(photo) for photo in photos], options.output)
+    except OSError as error:  # no such file, no picture, no place to write to
+        parser.error(str(error))
     print(f"wrote {options.output}")
 
 

@@ -16,17 +16,19 @@ Array = NDArray[np.float32]
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
 
-SIZE = 5
-"""Of every kernel in the layer; smaller filters stand in its middle, with zeros around."""
+SIZE = 3
+"""Of every kernel in the layer; the filter in one dimension stands in its middle row, with zeros around."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """One filter: its matrix of whole numbers, what it is divided by, and whether its response has a sign."""
+    """One filter: its matrix as the lectures write it, what it is divided by here so that brightness stays,
+    and whether its response has a sign. It is laid over the image as it is written: a cross-correlation.
+    """
 
     name: str
     finds: str
-    matrix: tuple[tuple[int, ...], ...]
+    matrix: tuple[tuple[float, ...], ...]
     divisor: int = 1
     signed: bool = False
 
@@ -34,22 +36,21 @@ class Filter:
     def kernel(self) -> Array:
         """(SIZE, SIZE), float32."""
         rim = (SIZE - len(self.matrix)) // 2
-        return np.pad(np.array(self.matrix, np.float32) / self.divisor, rim)
+        return np.pad(np.array(self.matrix, np.float32) / self.divisor, ((rim, rim), (0, 0)))
 
 
 FILTERS = (
-    Filter("Identity", "the photograph in grey, unchanged", ((0, 0, 0), (0, 1, 0), (0, 0, 0))),
     Filter("Sharpen", "a pixel against its four neighbours", ((0, -1, 0), (-1, 5, -1), (0, -1, 0))),
-    Filter("Box blur", "the mean of 25 pixels", ((1,) * 5,) * 5, 25),
+    Filter("Edges", "what differs from its neighbours", ((0, 1, 0), (1, -4, 1), (0, 1, 0)), 1, True),
+    Filter("Blur", "the mean of nine pixels", ((1, 1, 1),) * 3, 9),
     Filter(
-        "Gaussian blur",
-        "a mean that counts near pixels more",
-        ((1, 4, 6, 4, 1), (4, 16, 24, 16, 4), (6, 24, 36, 24, 6), (4, 16, 24, 16, 4), (1, 4, 6, 4, 1)),
-        256,
+        "Soft blur",
+        "a mean that counts the middle more",
+        ((0.05, 0.125, 0.05), (0.125, 0.3, 0.125), (0.05, 0.125, 0.05)),
     ),
-    Filter("Edges", "what differs from all around it", ((-1, -1, -1), (-1, 8, -1), (-1, -1, -1)), 1, True),
-    Filter("Sobel, vertical", "edges that stand upright", ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)), 1, True),
-    Filter("Sobel, horizontal", "edges that lie flat", ((-1, -2, -1), (0, 0, 0), (1, 2, 1)), 1, True),
+    Filter("Sobel, vertical", "edges that stand upright", ((1, 0, -1), (2, 0, -2), (1, 0, -1)), 1, True),
+    Filter("Sobel, horizontal", "edges that lie flat", ((1, 2, 1), (0, 0, 0), (-1, -2, -1)), 1, True),
+    Filter("Moving average", "along each row alone: one dimension", ((1 / 4, 1 / 2, 1 / 4),)),
 )
 
 
@@ -93,7 +94,10 @@ def draw(photos: Sequence[Array], responses: Sequence[Array], path: Path) -> Non
     rows = (len(FILTERS) + 2) // 2
     page = _Page(2 * wide + 3 * GAP * 2, TITLE + rows * (high + 2 * GAP))
     page.text(2 * GAP, 28, "Seven filters, one convolution layer", 38, INK)
-    what = "Conv2D(7, 5): a filter is an output channel. In the last three, blue is below zero, orange above."
+    what = (
+        "Conv2D(7, 3): a filter is an output channel, laid over the image as it is written "
+        "(cross-correlation). Where a response has a sign, blue is below zero, orange above."
+    )
     page.text(2 * GAP, 78, what, 20, SOFT)
     for index, shown in enumerate((None, *FILTERS)):
         left = 2 * GAP + (index % 2) * (wide + 2 * GAP)
@@ -149,23 +153,23 @@ class _Page:
     def matrix(self, x: float, y: float, shown: Filter, height: float) -> None:
         """The filter's numbers in a square, each cell tinted by its size."""
         numbers = np.array(shown.matrix)
-        cell = MATRIX / len(numbers)
-        y += (height - MATRIX) / 2
+        cell = MATRIX / SIZE
+        y += (height - cell * len(numbers)) / 2
         for (row, column), value in np.ndenumerate(numbers):
             share = 0.62 * abs(value) / np.abs(numbers).max()
             tint = 255 + share * ((NEGATIVE if value < 0 else POSITIVE) - 255)
             left, top = x + column * cell, y + row * cell
             box = [round(v * SHARP) for v in (left, top, left + cell, top + cell)]
             self.pen.rectangle(box, tuple(int(c) for c in tint), LINE, SHARP)
-            size = 24 if len(numbers) == 3 else 16
-            self.number(left + cell / 2, top + cell / 2, int(value), size)
+            self.number(left + cell / 2, top + cell / 2, value, 24 if value == int(value) else 17)
         if shown.divisor > 1:
-            self.text(x + MATRIX / 2, y + MATRIX + 8, f"divided by {shown.divisor}", 17, SOFT, "ma")
+            below = f"shown divided by {shown.divisor}"
+            self.text(x + MATRIX / 2, y + cell * len(numbers) + 8, below, 17, SOFT, "ma")
 
-    def number(self, x: float, y: float, value: int, size: int) -> None:
+    def number(self, x: float, y: float, value: float, size: int) -> None:
         """A number in the middle of a cell. The minus is a line: the font has only a hyphen, half as long."""
         colour = SOFT if value == 0 else INK
-        width = self.text(x, y, str(abs(value)), size, colour, "mm")
+        width = self.text(x, y, f"{abs(value):g}", size, colour, "mm")
         if value < 0:
             left = x - width / 2 - 0.42 * size
             box = [v * SHARP for v in (left, y - 0.04 * size, left + 0.36 * size, y + 0.04 * size)]

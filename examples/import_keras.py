@@ -25,7 +25,10 @@ def main() -> None:
     own = options.network == LENET5 / "lenet5.json"
     weights = options.weights or (LENET5 / "lenet5.weights.h5" if own else None)
 
-    model = cl.load(options.network, weights=weights)
+    try:
+        model = cl.load(options.network, weights=weights)
+    except cl.ConvLoomError as error:
+        parser.error(str(error))
     model.summary()
     net = cl.compile(model)
     print(f"\n{len(net.kernels)} kernels; without fusion {len(cl.compile(model, fuse=False).kernels)}:")

@@ -1,9 +1,23 @@
 """The ways into ConvLoom: layers and models described in Python, and saved Keras models."""
 
-from . import layers, names
+from . import constraints, initializers, layers, names, regularizers
 from .keras import Limits, load, loads
-from .model import Input, Model
+from .layers import Input
+from .model import Model
 from .sequential import Sequential
 from .symbolic import SymbolicTensor
 
-__all__ = ["Input", "Limits", "Model", "Sequential", "SymbolicTensor", "layers", "load", "loads", "names"]
+__all__ = [
+    "Input",
+    "Limits",
+    "Model",
+    "Sequential",
+    "SymbolicTensor",
+    "constraints",
+    "initializers",
+    "layers",
+    "load",
+    "loads",
+    "names",
+    "regularizers",
+]

@@ -7,17 +7,19 @@ continues "<layer>: <field> ...". `Layer` puts the layer and the field in front.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from ..graph.errors import ShapeError, UnsupportedLayerError
 from .activations import ACTIVATIONS
 from .budget import MOST_AXES
-from .initializers import INITIALIZERS
+from .initializers import INITIALIZERS, OTHER_NAMES, Initializer, from_class_name, from_config
 from .lowering import Block
-from .names import is_printable
+from .names import is_printable, meant
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -35,6 +37,15 @@ TUPLES = {1: "tuple of one", 2: "pair", 3: "triple"}
 def option(check: Check | PerAxis, *, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
     """A field of a declaration, with Keras's default where there is one. kw_only: given by name alone."""
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"check": check})
+
+
+def in_python(value: Any) -> Any:
+    """Numbers, words and arrays of NumPy as Python's own, in lists and tuples too."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(in_python, value)) if type(value) in (list, tuple) else value
+    return value
 
 
 # -- numbers -------------------------------------------------------------------------------------------------
@@ -290,14 +301,17 @@ def window_padding(dims: int, *modes: str) -> Check:
     allowed = ("same", "valid", *modes)
 
     def check(value: Any) -> str | tuple[Any, ...]:
+        hint = ""
         if isinstance(value, str):
             if value.lower() in allowed:
                 return value.lower()
+            if (why := meant(value, allowed, "")).startswith("did"):
+                hint = f"; {why}"
         elif isinstance(value, (list, tuple)):
             result: tuple[Any, ...] = border(dims)(value)
             return result
         full = {1: "(before, after)", 2: "((top, bottom), (left, right))"}.get(dims, "three pairs")
-        raise ShapeError(f"must be {', '.join(map(repr, allowed))} or {full}, got {value!r}")
+        raise ShapeError(f"must be {', '.join(map(repr, allowed))} or {full}, got {value!r:.80}{hint}")
 
     return check
 
@@ -305,10 +319,12 @@ def window_padding(dims: int, *modes: str) -> Check:
 # -- names ---------------------------------------------------------------------------------------------------
 def choice(*allowed: str) -> Check:
     """One of these words; another is unsupported rather than wrong."""
+
     def check(value: Any) -> str:
-        if value not in allowed:
-            raise UnsupportedLayerError(f"must be {' or '.join(map(repr, allowed))}, got {value!r}")
-        return str(value)
+        if not isinstance(value, str) or value not in allowed:
+            hint = f"; {why}" if (why := meant(value, allowed, "")).startswith("did") else ""
+            raise UnsupportedLayerError(f"must be {' or '.join(map(repr, allowed))}, got {value!r:.80}{hint}")
+        return value
 
     return check
 
@@ -324,7 +340,7 @@ _LAYOUT = choice("channels_last", "channels_first")
 
 
 def data_format(value: Any) -> str:
-    """"channels_last", which None stands for too, or "channels_first"."""
+    """ "channels_last", which None stands for too, or "channels_first"."""
     return str(_LAYOUT("channels_last" if value is None else value))
 
 
@@ -342,10 +358,9 @@ def activation(value: Any) -> str | Block:
             "'threshold' takes numbers, which a name cannot give; use a layer ReLU(threshold=...)"
         )
     if not isinstance(value, str) or value not in ACTIVATIONS:
-        raise UnsupportedLayerError(
-            f"{value!r:.80} is not a known activation; use one of {', '.join(ACTIVATIONS)}, or a layer "
-            f"such as LeakyReLU(0.1)"
-        )
+        why = meant(value, ACTIVATIONS)
+        layer = "" if why.startswith("did") else ", or a layer such as LeakyReLU(0.1)"
+        raise UnsupportedLayerError(f"{value!r:.80} is not a known activation; {why}{layer}")
     return value
 
 
@@ -357,12 +372,21 @@ def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def initializer(value: Any) -> str:
-    """A name of the table of initializers."""
+InitializerLike = str | Initializer
+
+
+def initializer(value: Any) -> InitializerLike:
+    """A name of the table of initializers, or another that Keras has for one there; an initializer; or what a
+    file says of one."""
+    if isinstance(value, type) and issubclass(value, Initializer):
+        value = value()
+    if isinstance(value, Mapping):
+        value = from_config(value) or value
+    if isinstance(value, Initializer):
+        return value
+    value = OTHER_NAMES.get(value) or from_class_name(value) or value if isinstance(value, str) else value
     if not isinstance(value, str) or value not in INITIALIZERS:
-        raise UnsupportedLayerError(
-            f"{value!r} is not a known initializer; use one of {', '.join(INITIALIZERS)}"
-        )
+        raise UnsupportedLayerError(f"{value!r:.80} is not a known initializer; {meant(value, INITIALIZERS)}")
     return value
 
 

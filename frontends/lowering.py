@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,16 +15,21 @@ from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
 from .budget import BUDGET, MOST_AXES
+from .names import DefaultName
 from .symbolic import Call, SymbolicTensor
 from .written import Written
 
 if TYPE_CHECKING:
     from .layers.base import Layer, Weight
+    from .regularizers import Regularizer
 
 WeightKey = tuple["Layer", str]
 """A layer and its weight's name."""
 
 MOST_CALLS = 100_000
+
+CAST = ops.Cast("float32")
+"""To the dtype a network computes in, which is settled when it is compiled."""
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -34,6 +39,7 @@ class Lowering:
     """A graph being filled, and where in the model it is.
 
     names: parameter name of each weight, for a model; without it a weight is "<layer>/<weight>".
+    blocks: what the model around calls its layers.
     prefix: path of the models around, "outer/inner/" or "", calls numbered. owner: the same, unnumbered.
     frozen: whether all of it does in training what it does in inference, as `base(x, training=False)` says.
     """
@@ -43,10 +49,16 @@ class Lowering:
     prefix: str = ""
     owner: str = ""
     frozen: bool = False
+    blocks: Mapping[Block, str] = field(default_factory=dict)
 
-    def inside(self, block: Block, call: int) -> Lowering:
-        prefix = f"{self.prefix}{numbered(block.name, call)}/"
-        return replace(self, prefix=prefix, owner=f"{self.owner}{block.name}/")
+    def name_of(self, block: Block) -> str:
+        return self.blocks.get(block, block.name)
+
+    def inside(self, block: Block, call: int, blocks: Mapping[Block, str]) -> Lowering:
+        """Within a model, which calls its own blocks so."""
+        name = self.name_of(block)
+        prefix = f"{self.prefix}{numbered(name, call)}/"
+        return replace(self, prefix=prefix, owner=f"{self.owner}{name}/", blocks=blocks)
 
     def called(self, call: Call) -> Lowering:
         return replace(self, frozen=True) if call.training is False else self
@@ -67,8 +79,19 @@ class Block(abc.ABC):
     """What can be called on symbolic tensors: a layer or a model."""
 
     name: str
+    """Given, or else from the first model around it; `Model.name_of` is what a certain model calls it."""
+    default_name: DefaultName | None = None
+    """Where no name was given."""
     written: Written | None = None
     """What the file it was read from said of it."""
+
+    @property
+    def model_inside(self) -> Block | None:
+        """The model that a layer is made of, whose layers keep their weights themselves."""
+        return None
+
+    model_home: str = ""
+    """The part of the layer that Keras keeps `model_inside` in."""
 
     activates: ClassVar[bool] = False
     """Whether it may stand as the activation of a layer."""
@@ -87,6 +110,8 @@ class Block(abc.ABC):
         """Check the inputs and settle what depends on them; raises ShapeError."""
 
     _calls: int = 0
+    first_call: Call | None = None
+    """Whose tensors are its `input` and `output`."""
 
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any:
         """One symbolic tensor or a list of them in, one symbolic tensor (or a list, where several) out.
@@ -107,7 +132,7 @@ class Block(abc.ABC):
         types = [tensor.type for tensor in tensors]
         self.prepare(types)
         BUDGET.get().calls(self.call_count, self.label)
-        return self._record(tensors, self.results(types, **options), training, options)
+        return alone(self.record(tensors, self.results(types, **options), training, options).outputs)
 
     @property
     def call_count(self) -> int:
@@ -120,17 +145,48 @@ class Block(abc.ABC):
         sources = [trial.graph.add(ops.Input(t.shape, t.dtype), name="input") for t in types]
         return [trial.graph[result].type for result in self.lower(trial, sources, 0, **options)]
 
-    def _record(
+    def record(
         self,
         inputs: Sequence[SymbolicTensor],
         types: Iterable[TensorType],
         training: bool | None = None,
         options: Mapping[str, Any] = NO_OPTIONS,
-    ) -> Any:
+    ) -> Call:
+        """One more call of it, whose results have these types."""
         call = Call(self, tuple(inputs), self._calls, training=training, options=options)
         self._calls += 1
+        self.first_call = self.first_call or call
         call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
-        return call.outputs[0] if len(call.outputs) == 1 else list(call.outputs)
+        return call
+
+    @property
+    def input(self) -> Any:
+        """The symbolic tensor it was first called on, or the list of them, as in Keras.
+
+        Raises ConvLoomError where it has not been called.
+        """
+        return alone(self._first_call("input").inputs)
+
+    @property
+    def output(self) -> Any:
+        """What its first call gave: `Model(model.input, layer.output)` ends where this layer does.
+
+        A symbolic tensor, or a list of them. Raises ConvLoomError where it has not been called.
+        """
+        return alone(self._first_call("output").outputs)
+
+    def _first_call(self, what: str) -> Call:
+        if self.first_call is None:
+            raise ConvLoomError(
+                f"{self.label}: has no {what}: it has not been called; call it on a symbolic tensor first, "
+                f"or put it into a model"
+            )
+        return self.first_call
+
+
+def alone(tensors: Sequence[SymbolicTensor]) -> Any:
+    """The tensor where there is one, else the list of them."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def flatten_tensors(value: Any, where: str) -> list[SymbolicTensor]:
@@ -173,7 +229,9 @@ class Builder:
         self._layer = layer
         self._call = call
         self._home = home
-        self.path = into.prefix + numbered(layer.name, call)
+        self._still = into.frozen or not layer.trainable
+        self._name = into.owner + into.name_of(layer)
+        self.path = into.prefix + numbered(into.name_of(layer), call)
 
     def within(self, part: str) -> Self:
         """What appends for the same layer, its nodes named after a part of it."""
@@ -193,33 +251,65 @@ class Builder:
         Where nothing is to change in training, what is random hands on its first operand, and a batch norm
         keeps to its stored statistics.
         """
+        inputs = self._computable(op, inputs)
         graph = self._into.graph
         if self._into.frozen and isinstance(op, ops.InTraining):
             return inputs[0]
-        if isinstance(op, ops.BatchNorm) and (self._into.frozen or not self._layer.trainable):
+        if isinstance(op, ops.BatchNorm) and self._still:
             op = replace(op, frozen=True)
+        if isinstance(op, ops.Drawn):
+            op = replace(op, seed=self._layer.draws_from)
         try:
-            kind = op.infer(*(self.type(name) for name in inputs))
+            kind = op.result(*(self.type(name) for name in inputs))
         except ShapeError as error:
             raise ShapeError(f"{self._layer.label}: {str(error).removeprefix(op.op_name() + ': ')}") from None
         if kind.rank > MOST_AXES:
             raise self._layer.fail(f"gives {kind.rank:,} axes; a value has at most {MOST_AXES}")
         BUDGET.get().value(kind, self._layer.label)
         name = f"{self.path}/{suffix}" if suffix else self.path
-        return graph.add(op, inputs, name=name, layer=self._into.owner + self._layer.name)
+        return graph.add(op, inputs, name=name, layer=self._name)
 
-    def inside(self, home: str) -> Self:
+    def _computable(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
+        """The operands, integers and truth values cast where the op computes with them, as Keras's layers do
+        at their start, and where it joins or compares them with floating-point numbers.
+        """
+        floating = [self.type(name).is_floating for name in inputs]
+        joined = [op.is_alike(position) for position in range(len(inputs))]
+        joins = any(known and alike for known, alike in zip(floating, joined, strict=True))
+        return tuple(
+            name
+            if known or (op.takes_whole(position) and not (joins and alike))
+            else self.add(CAST, name, suffix="cast")
+            for position, (name, known, alike) in enumerate(zip(inputs, floating, joined, strict=True))
+        )
+
+    def run(self, model: Block, call: int, *inputs: str) -> list[str]:
+        """Append a model that the layer is made of, called for the `call`-th time there."""
+        inside = replace(self._into, prefix=f"{self.path}/", owner=f"{self._name}/")
+        return model.lower(inside, inputs, call)
+
+    def inside(self, home: str, part: Layer) -> Self:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
         inner = copy.copy(self)
         inner._home = f"{self._home}{home}/"
+        inner._still = self._still or not part.trainable
         return inner
 
     def weight(self, name: str) -> str:
         """The Parameter node of one of the layer's weights, the same for every call of a shared layer."""
         layer, graph, name = self._layer, self._into.graph, self._home + name
-        parameter = self._into.names.get((layer, name), f"{self._into.owner}{layer.name}/{name}")
+        parameter = self._into.names.get((layer, name), f"{self._name}/{name}")
         if parameter not in graph:
             weight: Weight = next(w for w in layer.all_weights if w.name == name)
-            op = ops.Parameter(weight.shape, trainable=weight.trainable and layer.trainable)
-            graph.add(op, name=parameter, layer=self._into.owner + layer.name)
+            op = ops.Parameter(weight.shape, trainable=weight.trained_with(layer))
+            graph.add(op, name=parameter, layer=self._name)
+            self.penalize(parameter, weight.regularizer)
+            if weight.constraint is not None:
+                graph.constraints[parameter] = weight.constraint.projection(weight.shape)
         return parameter
+
+    def penalize(self, value: str, regularizer: Regularizer | None) -> None:
+        """Count a weight, or an activation, in the loss."""
+        if regularizer is not None and (op := regularizer.penalty()) != ops.SizePenalty():
+            penalties = self._into.graph.penalties
+            penalties[value] = (*penalties.get(value, ()), op)

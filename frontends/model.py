@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
+from ..graph.op import snake_case
 from ..graph.types import TensorType
 from .budget import BUDGET
+from .cutting import begun_at, put_in
+from .initializers import check_seed
 from .layers.base import Layer
 from .layers.core import InputLayer
-from .layers.masking import HANDS_ON, READS, Masking
-from .lowering import Block, Lowering, check_size, flatten_tensors
-from .names import check_name, next_name
+from .layers.masking import HANDS_ON, READS
+from .lowering import Block, Lowering, alone, check_size, flatten_tensors
+from .names import DefaultName, check_name, meant, settle, visible
 from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
+from .pickling import flattened, restored
 from .symbolic import Call, SymbolicTensor
-
-
-def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
-    """A symbolic tensor where data enters a network.
-
-    shape: of one sample, without the batch; images are (height, width, channels).
-    """
-    return InputLayer(shape, dtype, name=name or "").tensor()
 
 
 class Model(Block):
     """A network from its inputs to its outputs.
 
-    inputs, outputs: symbolic tensors, or lists or dictionaries of them. seed: of the initial weights, which
-    are drawn when first asked for. Raises ConvLoomError where outputs do not follow from the inputs.
+    inputs, outputs: symbolic tensors, or lists or dictionaries of them. An input may also be what a layer of
+    another model gives: the new model begins there, with the layers and weights of the other.
+    seed: of the initial weights; without one, it is drawn from torch's generator here, so that
+    `torch.manual_seed` before the model is built makes them repeatable. The weights themselves are drawn when
+    first asked for.
+    Raises ConvLoomError where outputs do not follow from the inputs.
     """
 
     check_report: Any = None
     """What the self-check of `convloom.load(..., check=)` found."""
 
     _masking: bool
-    """Whether a Masking layer is in it, or in a model inside."""
+    """Whether a layer that makes a mask is in it, or in a model inside."""
 
     structure: tuple[Any, Any] = (None, None)
     """Inputs and outputs as they were given: alone, in a list or in a dictionary."""
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int = 0) -> None:
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Functional")
-        self.structure = inputs, outputs
-        self._connect(flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label))
+        given, made = flatten_tensors(inputs, self.label), flatten_tensors(outputs, self.label)
+        ways = begun_at(given, made, self.label)
+        self.structure = put_in(inputs, ways), put_in(outputs, ways)
+        self._connect(put_in(given, ways), put_in(made, ways))
 
     @classmethod
     def in_order(
@@ -60,15 +64,19 @@ class Model(Block):
     ) -> Model:
         """A model whose layers are listed as a file lists them, rather than in Keras's own order."""
         model = cls.__new__(cls)
-        model._configure(name, 0, keras_class)
+        model._configure(name, None, keras_class)
         model._connect(flatten_tensors(inputs, model.label), flatten_tensors(outputs, model.label), layers)
         return model
 
-    def _configure(self, name: str | None, seed: int, keras_class: str) -> None:
+    def _configure(self, name: str | None, seed: int | None, keras_class: str) -> None:
         self.keras_class = keras_class
         """The name of its class in Keras's files, where "Model" is Functional."""
-        self.name = check_name(name or next_name(keras_class), keras_class)
-        self.seed = seed
+        if not name:
+            self.default_name = DefaultName(keras_class)
+        self.name = check_name(name or snake_case(keras_class), keras_class)
+        self.seed = check_seed(seed, self.label)
+        if self.seed is None:
+            self.seed = int(torch.randint(2**63 - 1, (), device="cpu"))
 
     def _connect(
         self,
@@ -83,6 +91,7 @@ class Model(Block):
         BUDGET.get().calls(self._call_count, self.label)
         check_size(self._call_count, self.label)
         self._blocks = list(order) if order is not None else keras_layer_order(outputs)
+        self._called = settle(dict.fromkeys([*(tensor.node.block for tensor in inputs), *self._blocks]))
         self._check()
         self._parameters = Parameters(list(self.slots()), self.seed)
 
@@ -110,14 +119,13 @@ class Model(Block):
                 )
         first: dict[str, Block] = {}
         for block in self._blocks:
-            if first.setdefault(block.name, block) is not block:
+            if (other := first.setdefault(self.name_of(block), block)) is not block:
                 raise ConvLoomError(
-                    f"{self.label}: two layers are named {block.name!r} "
-                    f"({type(first[block.name]).__name__} and "
+                    f"{self.label}: two layers are named {block.name!r} ({type(other).__name__} and "
                     f"{type(block).__name__}); give each layer its own name"
                 )
         self._masking = any(
-            block._masking if isinstance(block, Model) else isinstance(block, Masking)
+            block._masking if isinstance(block, Model) else isinstance(block, Layer) and block.masks
             for block in self._blocks
         )
         if self._masking:
@@ -139,10 +147,11 @@ class Model(Block):
                 continue  # drops it
             elif places and kind in READS:
                 raise UnsupportedLayerError(
-                    f"{self.label}: {block.label} comes after a Masking layer and would read its mask, which "
-                    f"ConvLoom does not do; {Masking.remedy}"
+                    f"{self.label}: {block.label} comes after a Masking layer, or an Embedding with "
+                    f"mask_zero, and would read its mask, which ConvLoom does not do; remove the mask, or "
+                    f"mask the values yourself"
                 )
-            elif isinstance(block, Masking) or (places and kind in HANDS_ON):
+            elif (isinstance(block, Layer) and block.masks) or (places and kind in HANDS_ON):
                 found |= set(call.outputs)
         return [i for i, tensor in enumerate(self._outputs) if tensor in found]
 
@@ -156,6 +165,16 @@ class Model(Block):
         return list(self._outputs)
 
     @property
+    def input(self) -> Any:
+        """Its inputs as they were given: a tensor, or a list or a dictionary of them."""
+        return alone(self._inputs) if self.structure[0] is None else self.structure[0]
+
+    @property
+    def output(self) -> Any:
+        """Its outputs as they were given: a tensor, or a list or a dictionary of them."""
+        return alone(self._outputs) if self.structure[1] is None else self.structure[1]
+
+    @property
     def layers(self) -> list[Block]:
         """The layers and nested models, in Keras's order."""
         return list(self._blocks)
@@ -165,14 +184,31 @@ class Model(Block):
         """The calls, operands before their readers."""
         return list(self._network)
 
-    def get_layer(self, name: str) -> Block:
-        """The layer of that name; raises ConvLoomError where there is none."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Block:
+        """The layer of that name, or at that place in `layers`; raises ConvLoomError where there is none."""
+        if (name is None) == (index is None):
+            raise ConvLoomError(f"{self.label}: get_layer takes a name or an index, one of the two")
+        if index is not None:
+            place = operator.index(index) if isinstance(index, (int, np.integer)) else len(self._blocks)
+            if not -len(self._blocks) <= place < len(self._blocks):
+                raise ConvLoomError(
+                    f"{self.label}: has {len(self._blocks)} layers, 0 to {len(self._blocks) - 1}; there is "
+                    f"no layer {index!r:.80}"
+                )
+            return self._blocks[place]
         for block in self._blocks:
-            if block.name == name:
+            if self.name_of(block) in (name, visible(name)):
                 return block
+        known = [self.name_of(block) for block in self._blocks]
         raise ConvLoomError(
-            f"{self.label}: no layer is named {name!r}; there are {', '.join(b.name for b in self._blocks)}"
+            f"{self.label}: no layer is named {name!r:.80}; {meant(name, known, 'there are')}"
         )
+
+    def name_of(self, block: Block) -> str:
+        """What this model calls one of its layers. Mostly the layer's own name; but where layers that were
+        never named meet again in a second model, having got the same name in their first, they are numbered.
+        """
+        return self._called.get(block, block.name)
 
     def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
         """Print a table of layers, output shapes, parameters and connections; print_fn takes the text."""
@@ -191,18 +227,19 @@ class Model(Block):
             if block in seen:
                 continue
             seen.add(block)
-            if isinstance(block, Model):
-                yield from block.slots(f"{prefix}{block.name}/", seen)
+            inner = block.model_inside or block
+            if isinstance(inner, Model):
+                yield from inner.slots(f"{prefix}{self.name_of(block)}/", seen)
             elif isinstance(block, Layer):
                 for weight in block.all_weights:
-                    yield Slot(f"{prefix}{block.name}/{weight.name}", block, weight)
+                    yield Slot(f"{prefix}{self.name_of(block)}/{weight.name}", block, weight)
 
     @property
     def trainable(self) -> bool:
         """Whether any layer with weights is; setting it freezes or frees all layers, nested models included.
 
-        A frozen batch norm keeps its statistics and normalises with them in training too, as in Keras. Takes
-        effect when the model is compiled.
+        A frozen batch norm keeps its statistics and normalises with them in training too, as in Keras. What
+        was compiled before follows at its next call.
         """
         found = [slot.layer.trainable for slot in self.slots()]
         return any(found) or not found
@@ -214,8 +251,13 @@ class Model(Block):
                 block.trainable = value
 
     @property
+    def changes(self) -> int:
+        """How often layers have been frozen or freed so far; a network looks at it at every call."""
+        return Layer.changes
+
+    @property
     def parameters(self) -> Parameters:
-        """Parameter name -> float32 tensor: the initial weights, those loaded, or those last assigned."""
+        """Parameter name -> float32 tensor: initial, loaded, assigned or trained, whichever was last."""
         return self._parameters
 
     def count_params(self) -> int:
@@ -233,8 +275,9 @@ class Model(Block):
         for name, value in zip(parameters, weights, strict=True):
             parameters[name] = np.asarray(value)
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Read a `.weights.h5`; raises ModelFormatError, naming the weight, where it does not fit."""
+    def load_weights(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
+        """Read a `.weights.h5`, an `.h5`, a `.weights.json` with its files, the weights of a `.keras`, or an
+        `.npz` by the weights' names; raises ModelFormatError, naming the weight, where they do not fit."""
         from .keras.weights import load_weights
 
         load_weights(self, path)
@@ -265,6 +308,12 @@ class Model(Block):
 
         save_weights(self, path)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return flattened({**self.__dict__, "first_call": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(restored(state))
+
     # -- lowering --------------------------------------------------------------------------------------------
     def to_graph(self) -> Graph:
         """The network as IR: inputs, parameters and outputs under the names of their layers."""
@@ -272,11 +321,11 @@ class Model(Block):
         names = {(slot.layer, slot.weight.name): slot.name for slot in self.slots()}
         sources = []
         for tensor in self._inputs:
-            layer = tensor.node.block.name
+            layer = self.name_of(tensor.node.block)
             sources.append(graph.add(ops.Input(tensor.type.shape, tensor.dtype), name=layer, layer=layer))
-        results = self._lower_calls(Lowering(graph, names), sources)
+        results = self._lower_calls(Lowering(graph, names, blocks=self._called), sources)
         for tensor, result in zip(self._outputs, results, strict=True):
-            graph.outputs[_unused(tensor.node.block.name, graph.outputs)] = result
+            graph.outputs[_unused(self.name_of(tensor.node.block), graph.outputs)] = result
         return graph
 
     def prepare(self, inputs: Sequence[TensorType]) -> None:
@@ -297,7 +346,7 @@ class Model(Block):
         return super().results(types, **options)
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
-        return self._lower_calls(into.inside(self, call), inputs)
+        return self._lower_calls(into.inside(self, call, self._called), inputs)
 
     def _lower_calls(self, into: Lowering, inputs: Sequence[str]) -> list[str]:
         values = dict(zip(self._inputs, inputs, strict=True))

@@ -17,60 +17,87 @@ from .symbolic import SymbolicTensor
 class Sequential(Model):
     """Layers one after another.
 
-    layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more.
+    layers: the first an Input(shape), an InputLayer, or a layer with input_shape=. `add` appends one more,
+    `pop` takes the last one away. seed: as for Model.
     """
 
-    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int = 0) -> None:
+    def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Sequential")
         self._chain: list[Block] = []
         self._names: dict[str, Block] = {}
-        self._entry: SymbolicTensor | None = None
-        self._last: SymbolicTensor | None = None
+        self._ends: list[SymbolicTensor] = []
+        """The input and, from there on, what each layer gives; none before the input's shape is known."""
         for layer in layers:
             self.add(layer)
 
     def add(self, layer: Any) -> None:
         """Append a layer or a model; raises ConvLoomError where it does not fit what is there."""
+        self._may_change()
         if isinstance(layer, SymbolicTensor) and isinstance(layer.node.block, InputLayer):
             layer = layer.node.block
         if not isinstance(layer, Block):
             raise ConvLoomError(f"{self.label}: takes layers, got {type(layer).__name__} {str(layer)[:60]!r}")
         if isinstance(layer, InputLayer):
-            if self._chain or self._entry is not None:
+            if self._chain or self._ends:
                 raise ConvLoomError(f"{self.label}: {layer.label} must come first")
-            self._entry = self._last = layer.tensor()
+            self._ends = [layer.tensor()]
             return
-        if self._names.setdefault(layer.name, layer) is not layer:
+        if layer.default_name is None and self._names.setdefault(layer.name, layer) is not layer:
             raise ConvLoomError(f"{self.label}: two layers are named {layer.name!r}; give each its own name")
-        if not self._chain and self._entry is None and (shape := _sample_shape(layer)) is not None:
-            self._entry = self._last = InputLayer(shape).tensor()
-        if self._last is not None:
-            self._last = self._after(self._last, layer)
+        if not self._chain and not self._ends and (shape := _sample_shape(layer)) is not None:
+            self._ends = [InputLayer(shape).tensor()]
+        if self._ends:
+            self._append(layer)
         self._chain.append(layer)
         self._reopen()
+
+    def pop(self) -> Block:
+        """Take the last layer away and return it, weights and all; raises ConvLoomError where there is none.
+
+        What was compiled before stays as it is.
+        """
+        self._may_change()
+        if not self._chain:
+            raise ConvLoomError(f"{self.label}: has no layers to take away")
+        layer = self._chain.pop()
+        del self._ends[len(self._chain) + 1 :]
+        if layer not in self._chain and self._names.get(layer.name) is layer:
+            del self._names[layer.name]
+        self._reopen()
+        return layer
+
+    def _may_change(self) -> None:
+        if self._calls:
+            raise ConvLoomError(
+                f"{self.label}: another model is made with it, which its layers must not change under; "
+                f"change it before, or make a new Sequential of its layers"
+            )
 
     @property
     def end(self) -> SymbolicTensor | None:
         """What the chain gives so far; None before it has an input shape."""
-        return self._last
+        return self._ends[-1] if self._ends else None
 
-    def _after(self, tensor: SymbolicTensor, layer: Block) -> SymbolicTensor:
-        result = layer(tensor)
+    def _append(self, layer: Block) -> None:
+        """Call a layer on what the chain gives so far."""
+        result = layer(self._ends[-1])
         if not isinstance(result, SymbolicTensor):
             raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
-        return result
+        self._ends.append(result)
 
     def prepare(self, inputs: Sequence[TensorType]) -> None:
         """A chain without an input shape takes that of its first call."""
-        if self._entry is None and len(inputs) == 1:
-            self._entry = self._last = InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()
+        if not self._ends and len(inputs) == 1:
+            self._ends = [InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()]
             for layer in self._chain:
-                self._last = self._after(self._last, layer)
+                self._append(layer)
             self._reopen()
         super().prepare(inputs)
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
-    _LAZY = ("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_parameters", "_masking")
+    _LAZY = (
+        *("_inputs", "_outputs", "_network", "_blocks", "_call_count", "_called", "_parameters", "_masking"),
+    )
 
     def _reopen(self) -> None:
         for name in self._LAZY:
@@ -79,10 +106,10 @@ class Sequential(Model):
     def __getattr__(self, name: str) -> Any:
         if name not in self._LAZY:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if self._entry is None or self._last is None or not self._chain:
-            lacks = "input shape" if self._entry is None else "layers"
+        if not self._ends or not self._chain:
+            lacks = "layers" if self._ends else "input shape"
             raise ConvLoomError(f"{self.label}: has no {lacks} yet; start with Input(shape) and add layers")
-        self._connect([self._entry], [self._last], order=list(dict.fromkeys(self._chain)))
+        self._connect([self._ends[0]], [self._ends[-1]], order=list(dict.fromkeys(self._chain)))
         return self.__dict__[name]
 
 
@@ -90,6 +117,6 @@ def _sample_shape(block: Block) -> Sequence[int] | None:
     """Shape of one sample that a first layer takes, where it says so."""
     if isinstance(block, Layer):
         return block.input_shape
-    if isinstance(block, Sequential) and block._entry is None:
+    if isinstance(block, Sequential) and not block._ends:
         return None
     return block.inputs[0].type.size()[1:] if isinstance(block, Model) and len(block.inputs) == 1 else None

@@ -26,9 +26,9 @@ def summary_text(model: Model, width: int | None = None) -> str:
     table.add_column("Connected to", overflow="fold")
     for block, calls in _rows(model).items():
         shapes = dict.fromkeys(str(tensor.shape) for call in calls for tensor in call.outputs)
-        sources = dict.fromkeys(tensor.node.block.name for call in calls for tensor in call.inputs)
+        sources = dict.fromkeys(model.name_of(tensor.node.block) for call in calls for tensor in call.inputs)
         table.add_row(
-            escape(f"{block.name} ({type(block).__name__})"),
+            escape(f"{model.name_of(block)} ({type(block).__name__})"),
             escape("\n".join(shapes)),
             f"{_size(block):,}",
             escape(", ".join(sources)),

@@ -39,7 +39,8 @@ class SymbolicTensor:
     """A value of a network that is being described.
 
     node: the call it comes from; position: which of that call's outputs it is.
-    Arithmetic, powers, abs and x[:, 1:3] make Keras's operations of it, with tensors, numbers and arrays.
+    Arithmetic, powers, abs, comparisons, &, |, ^, ~ and x[:, 1:3] make Keras's operations of it, with
+    tensors, numbers and arrays. As in Keras, == asks whether it is the same tensor, and is no operation.
     """
 
     __array_ufunc__ = None  # let `array + tensor` reach __radd__ rather than spread over the array's elements
@@ -105,6 +106,53 @@ class SymbolicTensor:
 
     def __abs__(self) -> SymbolicTensor:
         return operate("Absolute", self)
+
+    def __lt__(self, other: Any) -> SymbolicTensor:
+        return operate("Less", self, other)
+
+    def __le__(self, other: Any) -> SymbolicTensor:
+        return operate("LessEqual", self, other)
+
+    def __gt__(self, other: Any) -> SymbolicTensor:
+        return operate("Greater", self, other)
+
+    def __ge__(self, other: Any) -> SymbolicTensor:
+        return operate("GreaterEqual", self, other)
+
+    def __ne__(self, other: object) -> SymbolicTensor:  # type: ignore[override]
+        return operate("NotEqual", self, other)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same tensor. Raises ShapeError for a number or an array, which it never is."""
+        if isinstance(other, (bool, int, float)) or hasattr(other, "__array__"):
+            raise ShapeError(
+                f"{self!r} == {str(other)[:40]}: == asks whether two tensors are the same one, as in Keras; "
+                f"for the operation write ~(x != y)"
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __and__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalAnd", self, other)
+
+    def __rand__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalAnd", other, self)
+
+    def __or__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalOr", self, other)
+
+    def __ror__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalOr", other, self)
+
+    def __xor__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalXor", self, other)
+
+    def __rxor__(self, other: Any) -> SymbolicTensor:
+        return operate("LogicalXor", other, self)
+
+    def __invert__(self) -> SymbolicTensor:
+        return operate("LogicalNot", self)
 
     def __getitem__(self, key: Any) -> SymbolicTensor:
         return operate("GetItem", self, key)

@@ -1,7 +1,7 @@
 """What a file said of a layer, a call or a model: kept beside it, so that saving it can say the same again.
 
-ConvLoom reads less than Keras writes: initializers, regularizers, dtype policies and build hints mean nothing
-to it. The export takes them from here.
+ConvLoom reads less than Keras writes: most initializers, dtype policies and build hints mean nothing to it.
+The export takes them from here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from .names import visible
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,8 @@ class Written:
     def config(self) -> Mapping[str, Any]:
         config = self.data.get("config")
         return config if isinstance(config, Mapping) else {}
+
+    def original(self, name: str) -> str:
+        """The file's name for what is called `name` now: the same, but for characters that are escaped."""
+        said = self.data.get("name") or self.config.get("name")
+        return said if isinstance(said, str) and visible(said) == name else name

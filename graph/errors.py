@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConvLoomError(Exception):
     """Base class of every error ConvLoom raises for input that is merely wrong."""
@@ -25,3 +28,26 @@ class UnsafeModelError(ConvLoomError):
 
 class CompileError(ConvLoomError):
     """A network that cannot be compiled as asked, or an option that does not exist."""
+
+
+def unknown(kind: str, given: object, known: Iterable[str], more: str = "") -> str:
+    """The text for a name that does not exist: the nearest that does, and all of them.
+
+    kind: what is named, such as "loss". more: what else is taken, at the end of the list.
+    """
+    names = list(known)
+    if not isinstance(given, str):
+        return f"{kind} is {given!r}, a {type(given).__name__}; give a name: {', '.join(names)}{more}"
+    near = nearest(given, names)
+    return f"unknown {kind} {given!r}{near}{' Known' if near else '; known'}: {', '.join(names)}{more}"
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'adam'?", or nothing where no known name is near. Case and separators do not count."""
+
+    def plain(name: str) -> str:
+        return "".join(c for c in name.lower() if c.isalnum())
+
+    by_plain = {plain(name): name for name in known}
+    found = difflib.get_close_matches(plain(given), by_plain, 1)
+    return f"; did you mean {by_plain[found[0]]!r}?" if found else ""

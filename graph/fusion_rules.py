@@ -14,12 +14,14 @@ from .op import Kind
 from .ops import (
     AveragePool2D,
     AverageUnpool2D,
+    Cast,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    LookUp,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
@@ -27,6 +29,7 @@ from .ops import (
     Reduce,
     Resize,
     ResizeGrad,
+    Scale,
     Softmax,
     Warp,
 )
@@ -90,7 +93,7 @@ def _epilogue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
     if node.type.shape != producer.type.shape:
         return f"{node.name} broadcasts {producer.name} from {producer.type} to {node.type}"
     # One pass over the elements, which finds any operand's place.
-    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad | Warp)
+    flat = group.kind is Kind.POINTWISE or isinstance(group.anchor.op, Resize | ResizeGrad | Warp | LookUp)
     for operand in () if flat else graph.operands(node):
         if operand.name != producer.name and operand.name not in group.names:
             kind = broadcast_kind(operand.type.shape, node.type.shape)
@@ -174,9 +177,18 @@ def _prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | N
         return f"{producer.name} is the weight, not the data, of {node.name}"
     if isinstance(op, Conv2D):
         kernel = graph[node.inputs[1]].type.size()[:2]
-        if kernel != (1, 1):
+        if kernel != (1, 1) and not _reads_integers(graph, group):
             return f"a {kernel[0]}x{kernel[1]} kernel would compute {producer.name} {prod(kernel)} times"
     return _plain_pointwise(graph, group)
+
+
+def _reads_integers(graph: Graph, group: Group) -> bool:
+    """Whether a group makes floating-point numbers of integers, one by one: so little work that it is done
+    again for each tap rather than that the image is written and read as numbers of four times the size."""
+    reads = [graph[name].type for node in group.nodes for name in node.inputs if name not in group.names]
+    return len(reads) == 1 and not reads[0].is_floating and all(
+        isinstance(node.op, Cast | Scale) for node in group.nodes
+    )
 
 
 def _reduce_prologue(graph: Graph, producer: Node, node: Node, group: Group) -> str | None:
@@ -274,6 +286,11 @@ RULES: tuple[FusionRule, ...] = (
     FusionRule(
         "pointwise(warp(x)) -> one kernel",
         lambda node, group: node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, Warp),
+        _epilogue,
+    ),
+    FusionRule(
+        "pointwise(look_up(table, x)) -> one kernel",
+        lambda node, group: node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, LookUp),
         _epilogue,
     ),
     FusionRule(

@@ -7,13 +7,14 @@ pass is then no bookkeeping: it is simply read there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from .ir import Graph, Node
 from .op import Kind, Op
-from .ops import Add, Input, Parameter, Reduce, Reshape
-from .types import Dim, TensorType
+from .ops import Add, Cast, Input, Parameter, Reduce, Reshape
+from .ops.reduction import _Sums
+from .types import Dim, TensorType, widest
 
 
 @dataclass
@@ -69,6 +70,17 @@ class GradientBuilder:
             total = self.add(Reshape(target.size(), batched=False), total)
         return total
 
+    def as_narrow_as(self, operand: Node, gradient: str) -> str:
+        """A gradient that is no wider than the value it is of, where that is no weight's."""
+        kind, wanted = self.graph[gradient].type, operand.type
+        if not wanted.batched or widest([kind, wanted]) == wanted.dtype:
+            return gradient
+        op = self.graph[gradient].op
+        if isinstance(op, _Sums) and not op.dtype and not self.graph.readers(gradient):
+            self.graph.update_node(gradient, op=replace(op, dtype=wanted.dtype))
+            return gradient
+        return self.add(Cast(wanted.dtype), gradient)
+
     def bias_gradient(self, node: Node, position: int, dy: str) -> list[str | None]:
         """Gradient of the optional bias operand: dy summed over all axes but the channels."""
         if len(node.inputs) <= position:
@@ -77,12 +89,12 @@ class GradientBuilder:
 
 
 def differentiate(
-    graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool = False
+    graph: Graph, outputs: Sequence[str] | None = None, wrt_inputs: bool | Collection[str] = False
 ) -> Derivatives:
     """Append the backward pass of `graph` to it.
 
     outputs: output names to differentiate (default: all). Each gets an input node `d_<output>` as its seed.
-    wrt_inputs: also give gradients of the network's floating-point inputs.
+    wrt_inputs: also give gradients of the network's floating-point inputs: of all, or of those named.
     Raises CompileError where an op on the way has no gradient.
     """
     forward = list(graph.nodes())
@@ -103,7 +115,7 @@ def differentiate(
         if not parts:
             continue
         build.node = node
-        dy = _total(build, parts)
+        dy = build.as_narrow_as(node, _total(build, parts))
         if node.name in wanted:
             result.gradients[node.name] = dy
         if node.op.kind is Kind.SOURCE:
@@ -114,10 +126,11 @@ def differentiate(
     return result
 
 
-def _is_wanted(node: Node, wrt_inputs: bool) -> bool:
+def _is_wanted(node: Node, wrt_inputs: bool | Collection[str]) -> bool:
     if isinstance(node.op, Parameter):
         return node.op.trainable
-    return wrt_inputs and isinstance(node.op, Input) and node.type.is_floating
+    asked = wrt_inputs if isinstance(wrt_inputs, bool) else node.name in wrt_inputs
+    return asked and isinstance(node.op, Input) and node.type.is_floating
 
 
 def _needed(forward: list[Node], wanted: set[str]) -> set[str]:

@@ -43,18 +43,38 @@ class Node:
         return f"%{self.name} = {head}({parts}){shown} : {self.type}"
 
 
+@dataclass(frozen=True)
+class Update:
+    """State that a training step moves: parameter <- momentum * parameter + (1 - momentum) * value."""
+
+    parameter: str
+    value: str
+    momentum: float
+
+    def __str__(self) -> str:
+        m = self.momentum
+        return f"%{self.parameter} <- {m:g} * %{self.parameter} + {1 - m:g} * %{self.value}"
+
+
 class Graph:
     """A network. Nodes are added operands first; `nodes()` yields them in topological order.
 
     outputs: output name -> node name, in the order a call returns them.
-    updates: state a training step writes back, parameter name -> (node holding the batch's value, momentum).
+    updates: what a training step writes back, in the order it is written; a parameter may have several.
+    penalties: what of a value counts in a loss, its name -> ops, each one number; `add_penalties` makes nodes
+        of them. They belong to the values as written: who removes a value removes its penalties.
+    constraints: parameter name -> the op that an optimizer's step on it is followed by.
     """
 
     def __init__(self, name: str = "network") -> None:
         self.name = name
         self.dag: nx.MultiDiGraph = nx.MultiDiGraph()
         self.outputs: dict[str, str] = {}
-        self.updates: dict[str, tuple[str, float]] = {}
+        self.updates: list[Update] = []
+        self.penalties: dict[str, tuple[Op, ...]] = {}
+        self.constraints: dict[str, Op] = {}
+        self._places: dict[str, int] = {}
+        """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
 
     # -- reading ----------
     def __contains__(self, name: str) -> bool:
@@ -67,13 +87,9 @@ class Graph:
         return cast(Node, self.dag.nodes[name]["node"])
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes, operands before their readers, otherwise in the order they were added."""
-        for name in nx.lexicographical_topological_sort(self.dag, key=self._order.__getitem__):
+        """All nodes, operands before their readers, otherwise in the order their names were added."""
+        for name in nx.lexicographical_topological_sort(self.dag, key=self._places.__getitem__):
             yield self[name]
-
-    @property
-    def _order(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.dag)}
 
     def latest(self) -> str | None:
         """The node added last."""
@@ -92,7 +108,7 @@ class Graph:
 
     def is_output(self, name: str) -> bool:
         """Whether the value leaves the graph, as an output or as updated state."""
-        return name in self.outputs.values() or name in [source for source, _ in self.updates.values()]
+        return name in self.outputs.values() or any(name == update.value for update in self.updates)
 
     def sources(self, op: type[Op]) -> list[Node]:
         return [node for node in self.nodes() if isinstance(node.op, op)]
@@ -122,12 +138,13 @@ class Graph:
 
     def _infer(self, name: str, op: Op, operands: tuple[str, ...]) -> TensorType:
         try:
-            return op.infer(*(self[operand].type for operand in operands))
+            return op.result(*(self[operand].type for operand in operands))
         except ShapeError as error:
             raise ShapeError(f"{name}: {error}") from None
 
     def _insert(self, node: Node) -> None:
         self.dag.add_node(node.name, node=node)
+        self._places.setdefault(node.name, len(self._places))
         for position, operand in enumerate(node.inputs):
             self.dag.add_edge(operand, node.name, key=position)
 
@@ -155,7 +172,10 @@ class Graph:
             if reader.name != new:
                 self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
         self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
-        self.updates = {k: (new if v == old else v, m) for k, (v, m) in self.updates.items()}
+        self._let_updates_use(old, new)
+
+    def _let_updates_use(self, old: str, new: str) -> None:
+        self.updates = [replace(u, value=new) if u.value == old else u for u in self.updates]
 
     def rename(self, old: str, new: str) -> None:
         """Give a node a name that is free."""
@@ -164,18 +184,28 @@ class Graph:
         for reader in readers:
             self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
         self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
-        self.updates = {k: (new if v == old else v, m) for k, (v, m) in self.updates.items()}
+        self._let_updates_use(old, new)
+        self.updates = [replace(u, parameter=new) if u.parameter == old else u for u in self.updates]
+        if old in self.penalties:
+            self.penalties[new] = self.penalties.pop(old)
+        if old in self.constraints:
+            self.constraints[new] = self.constraints.pop(old)
         self.remove(old)
 
     def remove(self, name: str) -> None:
         self.dag.remove_node(name)
+        self.penalties.pop(name, None)
+        self.constraints.pop(name, None)
 
     def copy(self) -> Graph:
         twin = Graph(self.name)
         twin.dag = self.dag.copy()
         twin.dag.graph = {"counters": dict(self.dag.graph.get("counters", {}))}
         twin.outputs = dict(self.outputs)
-        twin.updates = dict(self.updates)
+        twin.updates = list(self.updates)
+        twin.penalties = dict(self.penalties)
+        twin.constraints = dict(self.constraints)
+        twin._places = dict(self._places)
         return twin
 
     # -- derived facts ----------
@@ -195,7 +225,7 @@ class Graph:
         lines += [f"  {node}" + (f"  // {node.layer}" if node.layer else "") for node in self.nodes()]
         results = ", ".join(f"{key}=%{value}" for key, value in self.outputs.items())
         lines.append(f"  return {results}")
-        lines += [
-            f"  update %{key} <- {m:g} * %{key} + {1 - m:g} * %{v}" for key, (v, m) in self.updates.items()
-        ]
+        lines += [f"  update {update}" for update in self.updates]
+        lines += [f"  penalty {op} of %{value}" for value, ops in self.penalties.items() for op in ops]
+        lines += [f"  constrain %{parameter} by {op}" for parameter, op in self.constraints.items()]
         return "\n".join([*lines, "}"])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from .errors import CompileError, ModelFormatError
+from .attributes import checked, declared, plain
+from .errors import CompileError, ModelFormatError, ShapeError
 from .types import TensorType
 
 if TYPE_CHECKING:
@@ -83,6 +84,33 @@ class Op(abc.ABC):
         if not cls.__name__.startswith("_"):
             REGISTRY[cls.op_name()] = cls
 
+    whole: ClassVar[tuple[str, ...]] = ()
+    """Operands, by name, that may be integers or truth values: what is moved, converted, compared or looked
+    up. Every other operand is a number to compute with, and those are floating-point numbers."""
+
+    alike: ClassVar[tuple[str, ...]] = ()
+    """Operands, by name, of which none is an integer or a truth value where another is none."""
+
+    def takes_whole(self, position: int) -> bool:
+        """Whether the operand at this position may be an integer or a truth value."""
+        return self._operand(position) in self.whole
+
+    def is_alike(self, position: int) -> bool:
+        """Whether the operand at this position is one of those that are `alike`."""
+        return self._operand(position) in self.alike
+
+    def _operand(self, position: int) -> str:
+        return self.operands[min(position, len(self.operands) - 1)].rstrip("?*") if self.operands else ""
+
+    def result(self, *inputs: TensorType) -> TensorType:
+        """`infer`, once no integer is where numbers are computed with; raises ShapeError."""
+        for position, operand in enumerate(inputs):
+            if not operand.is_floating and not self.takes_whole(position):
+                raise ShapeError(
+                    f"{self.op_name()} computes with floating-point numbers, found {operand}; cast it before"
+                )
+        return self.infer(*inputs)
+
     @classmethod
     def op_name(cls) -> str:
         """The name in the IR's text: Conv2D -> conv2d."""
@@ -90,7 +118,7 @@ class Op(abc.ABC):
 
     @abc.abstractmethod
     def infer(self, *inputs: TensorType) -> TensorType:
-        """Type of the result; raises ShapeError for operands that do not fit."""
+        """Type of the result; raises ShapeError for operands that do not fit. `result` asks it."""
 
     @abc.abstractmethod
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -116,7 +144,9 @@ class Op(abc.ABC):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items())
+        # What only some dtypes need is shown where it says something.
+        rare = {f.name for f in fields(self) if f.metadata.get("rare") and getattr(self, f.name) == f.default}
+        shown = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items() if k not in rare)
         return f"{self.op_name()}({shown})" if shown else self.op_name()
 
 
@@ -127,7 +157,7 @@ def _plain(value: Any) -> str:
 
 
 def op_to_json(op: Op) -> dict[str, Any]:
-    attributes = {k: op_to_json(v) if isinstance(v, Op) else v for k, v in op.attributes().items()}
+    attributes = {k: op_to_json(v) if isinstance(v, Op) else plain(v) for k, v in op.attributes().items()}
     return {"op": op.op_name(), **attributes}
 
 
@@ -141,7 +171,11 @@ def op_from_json(data: dict[str, Any]) -> Op:
     known = {f.name for f in fields(cls)}
     if unknown := attributes.keys() - known:
         raise ModelFormatError(f"op {name!r} has no attribute {sorted(unknown)}; it has {sorted(known)}")
-    return cls(**attributes)
+    kinds = declared(cls)
+    try:
+        return cls(**{key: checked(value, kinds[key]) for key, value in attributes.items()})
+    except TypeError as error:
+        raise ModelFormatError(f"op {name!r} is malformed in graph JSON: {error}") from None
 
 
 def _frozen(value: Any) -> Any:

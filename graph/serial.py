@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+from . import ops  # noqa: F401  fills the registry
+from .attributes import declared
 from .errors import ModelFormatError
-from .ir import Graph
-from .op import op_from_json, op_to_json
+from .ir import Graph, Update
+from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
-FORMAT = "convloom-graph-1"
+FAMILY = "convloom-graph-"
+FORMAT = FAMILY + "2"
+OWN = ("name", "inputs", "layer", "phase")
+"""What an entry says of its node beside the op."""
+LONGEST_NAME = 10_000
+
+for _op in REGISTRY.values():
+    declared(_op)  # which evaluates annotations: now, so that nothing is evaluated while a file is read
 
 
 def to_json(graph: Graph) -> str:
@@ -21,7 +31,14 @@ def to_json(graph: Graph) -> str:
     ]
     lines = ",\n  ".join(json.dumps(node) for node in nodes)
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
-    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {json.dumps(graph.updates)}'
+    updates = json.dumps([asdict(update) for update in graph.updates])
+    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
+    if graph.penalties:
+        penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
+        tail += f', "penalties": {json.dumps(penalties)}'
+    if graph.constraints:
+        constraints = {parameter: op_to_json(op) for parameter, op in graph.constraints.items()}
+        tail += f', "constraints": {json.dumps(constraints)}'
     return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
 
 
@@ -31,18 +48,36 @@ def from_json(text: str) -> Graph:
         data: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise ModelFormatError(f"graph JSON does not parse: {error}") from None
+    return from_data(data)
+
+
+def from_data(data: Any) -> Graph:
+    """`from_json` of what is parsed already."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
-    graph = Graph(str(data.get("name", "network")))
+    graph = Graph(_name(data.get("name", "network")))
     try:
         for entry in data["nodes"]:
-            own = {key: entry.pop(key) for key in ("name", "inputs", "layer", "phase")}
-            name = graph.add(op_from_json(entry), own["inputs"], own["name"], own["layer"], own["phase"])
+            own = {key: entry[key] for key in OWN}
+            op = op_from_json({key: value for key, value in entry.items() if key not in OWN})
+            name = graph.add(op, own["inputs"], _name(own["name"]), _name(own["layer"], 0), own["phase"])
             if name != own["name"]:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
-        graph.updates = {key: (source, float(m)) for key, (source, m) in data["updates"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        graph.updates = [Update(u["parameter"], u["value"], float(u["momentum"])) for u in data["updates"]]
+        penalties = data.get("penalties", {}).items()
+        graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
+        constraints = data.get("constraints", {}).items()
+        graph.constraints = {parameter: op_from_json(op) for parameter, op in constraints}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")
     return graph
+
+
+def _name(value: Any, least: int = 1) -> str:
+    """Names reach terminals, comments and pages, and those that are written hold no control characters."""
+    fits = isinstance(value, str) and least <= len(value) <= LONGEST_NAME and (value + " ").isprintable()
+    if not fits:
+        raise ModelFormatError(f"graph JSON: a name is printable text, found {value!r:.80}")
+    return str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -22,7 +22,10 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "int64": torch.int64,
     "int32": torch.int32,
+    "int16": torch.int16,
+    "int8": torch.int8,
     "uint8": torch.uint8,
+    "bool": torch.bool,
 }
 
 
@@ -92,11 +95,42 @@ class TensorType:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def broadcast(first: TensorType, second: TensorType, where: str) -> TensorType:
-    """The type of an elementwise result, by NumPy's broadcasting rules.
+HALF = ("bfloat16", "float16")
+"""The dtypes that hold values only, never sums: those are kept in float32."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def widest(types: Iterable[TensorType]) -> str:
+    """The dtype that holds the values of all of these."""
+    first, *rest = {t.torch_dtype for t in types}
+    for dtype in rest:
+        first = torch.promote_types(first, dtype)
+    return _NAMES[first]
+
+
+def elementwise(types: Sequence[TensorType], where: str) -> TensorType:
+    """The type of an elementwise result.
+
+    Its shape follows NumPy's broadcasting rules. Its dtype is the widest of the operands that have the
+    result's own shape; what is spread over it, a weight for each channel or a statistic for each row, may be
+    wider and is then used as it is, for weights and sums are float32 where activations are narrower. Where no
+    operand has the result's shape, the widest of all counts.
 
     Raises ShapeError naming both shapes where they do not fit.
     """
+    result = types[0]
+    for other in types[1:]:
+        result = result.with_shape(_broadcast_shape(result, other, where))
+    return result.with_dtype(widest([t for t in types if t.shape == result.shape] or types))
+
+
+def broadcast(first: TensorType, second: TensorType, where: str) -> TensorType:
+    """`elementwise` of two."""
+    return elementwise((first, second), where)
+
+
+def _broadcast_shape(first: TensorType, second: TensorType, where: str) -> tuple[Dim, ...]:
     rank = max(first.rank, second.rank)
     a = (1,) * (rank - first.rank) + first.shape
     b = (1,) * (rank - second.rank) + second.shape
@@ -105,7 +139,7 @@ def broadcast(first: TensorType, second: TensorType, where: str) -> TensorType:
         if left != right and 1 not in (left, right):
             raise ShapeError(f"{where}: shapes {first} and {second} do not broadcast together")
         shape.append(right if left == 1 else left)
-    return TensorType(tuple(shape), first.dtype)
+    return tuple(shape)
 
 
 def accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:

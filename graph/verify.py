@@ -11,7 +11,10 @@ import networkx as nx
 
 from .errors import CompileError, ShapeError
 from .ir import Graph, Node
-from .op import Kind
+from .op import Kind, Op
+from .ops.penalty import PENALTIES, SizePenalty
+from .ops.source import Parameter
+from .types import TensorType
 
 Violation = tuple[str, str]
 NodeRule = Callable[[Graph, Node], Iterator[Violation]]
@@ -47,7 +50,7 @@ def _type(graph: Graph, node: Node) -> Iterator[Violation]:
     if any(operand not in graph for operand in node.inputs):
         return
     try:
-        inferred = node.op.infer(*(graph[operand].type for operand in node.inputs))
+        inferred = node.op.result(*(graph[operand].type for operand in node.inputs))
     except (ShapeError, ValueError, IndexError, TypeError) as error:
         yield "operands its op can type", str(error)
         return
@@ -100,6 +103,40 @@ def verify(graph: Graph, after: str = "") -> None:
     for output, name in graph.outputs.items():
         if name not in graph:
             raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
-    for parameter, (name, _) in graph.updates.items():
-        if parameter not in graph or name not in graph:
-            raise CompileError(f"graph {graph.name}{where}: update of {parameter} from {name}: no such node")
+    for update in graph.updates:
+        for name in (update.parameter, update.value):
+            if name not in graph:
+                raise CompileError(f"graph {graph.name}{where}: update {update}: there is no node {name}")
+    _beside_the_nodes(graph, where)
+
+
+def _beside_the_nodes(graph: Graph, where: str) -> None:
+    """Penalties are numbers of what is there; constraints leave a parameter's type as it is."""
+    for value, ops in graph.penalties.items():
+        kind = graph[value].type if value in graph else None
+        for op in ops:
+            if kind is None or _why_no_penalty(op, kind):
+                found = "which is no node" if kind is None else f"{kind}: {_why_no_penalty(op, kind)}"
+                raise CompileError(f"graph {graph.name}{where}: penalty {op} of {value}, {found}")
+    for parameter, op in graph.constraints.items():
+        kind = graph[parameter].type if parameter in graph else None
+        if kind is None or not isinstance(graph[parameter].op, Parameter):
+            raise CompileError(f"graph {graph.name}{where}: constraint of {parameter}, which is no parameter")
+        try:
+            fits = op.infer(kind) == kind
+        except (ShapeError, ValueError, IndexError, TypeError):
+            fits = False
+        if not fits:
+            raise CompileError(f"graph {graph.name}{where}: {op} cannot constrain {parameter} of {kind}")
+
+
+def _why_no_penalty(op: Op, kind: TensorType) -> str | None:
+    if not isinstance(op, PENALTIES):
+        return "it is none"
+    if kind.batched:
+        return None if isinstance(op, SizePenalty) else "it is of weights"
+    try:
+        op.infer(kind)
+    except ShapeError as error:
+        return str(error)
+    return None

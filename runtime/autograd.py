@@ -3,43 +3,72 @@
 A network in training mode runs its training plan and keeps what the backward steps read. A network in eval
 mode runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it
 all the same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
+What the backward pass needs is bound when the forward pass runs, and whatever it reads then is saved through
+autograd, which refuses by itself what has been written to since.
+
+With `create_graph=True` somebody wants gradients of the gradients. Then the backward pass walks the network's
+definitions through PyTorch's operators, with the same draws, and lets PyTorch differentiate those: slower
+than the kernels, and right to any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .plan import Plan
 
-Gradients = dict[str, torch.Tensor]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What one call is bound to.
+
+    backward_plan: gives the plan that differentiates, made for the mode of the call. trained: the parameters
+    that follow the inputs among the function's tensors. others: every other weight.
+    """
+
+    plan: Plan
+    backward_plan: Callable[[], Plan]
+    trained: Sequence[str]
+    others: Mapping[str, torch.Tensor]
+
+    @property
+    def fixed(self) -> list[str]:
+        """The other weights that must stay as they are until the backward pass has run."""
+        if not self.plan.mode.backward:
+            return list(self.others)
+        moved = {update.parameter for update in self.plan.graph.updates}
+        return [name for name in self.others if name not in moved or name in self.plan.read_back]
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A compiled network has its dtype; autocast would change that of some of PyTorch's operators inside."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 class CompiledFunction(torch.autograd.Function):
-    """Forward and backward of a plan. Arguments: plan, differentiable plan, input count, names, *tensors.
-
-    tensors: the inputs followed by the parameters in the order of names.
-    """
+    """Forward and backward of a plan. Arguments: binding, *tensors: inputs, then trained parameters."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        plan: Plan,
-        backward_plan: Callable[[], Plan],
-        names: Sequence[str],
-        others: Gradients,
-        count: int,
-        *tensors: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        inputs, parameters = tensors[:count], tensors[count:]
-        bound = {**others, **dict(zip(names, parameters, strict=True))}
-        outputs, saved = plan.forward(inputs, bound)
-        ctx.names, ctx.others, ctx.count = names, others, count
-        ctx.plan, ctx.backward_plan = plan, backward_plan
-        ctx.save_for_backward(*inputs, *parameters, *saved)
-        ctx.split = len(tensors)
+    def forward(ctx: Any, binding: Binding, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        plan, fixed = binding.plan, binding.fixed
+        count = len(tensors) - len(binding.trained)
+        bound = {**binding.others, **dict(zip(binding.trained, tensors[count:], strict=True))}
+        state = dict(bound)
+        for update in plan.graph.updates:  # of a batch norm that is frozen in one call and not in another
+            if update.parameter in plan.read_back:
+                bound[update.parameter] = state[update.parameter].clone()
+        outputs, saved = plan.forward(tensors[:count], bound, state)
+        ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
+        ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
         if plan.derivatives.seeds:
             constant = [
                 o for name, o in zip(plan.outputs, outputs, strict=True) if name not in plan.derivatives.seeds
@@ -48,17 +77,69 @@ class CompiledFunction(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        given, saved = tensors[: ctx.split], tensors[ctx.split :]
-        bound = {**ctx.others, **dict(zip(ctx.names, given[ctx.count :], strict=True))}
-        plan: Plan = ctx.plan
-        if not plan.mode.backward:
-            plan = ctx.backward_plan()
-            _, saved = plan.forward(given[: ctx.count], bound)
-        seeds = {
-            name: g.contiguous() for name, g in zip(plan.outputs, gradients, strict=True) if g is not None
-        }
-        found = plan.backward(saved, seeds, bound)
-        inputs = [found.get(node.name) for node in plan.inputs]
-        return (None, None, None, None, None, *inputs, *(found.get(name) for name in ctx.names))
+    def backward(ctx: Any, *seeds: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        binding, tensors, count = ctx.binding, ctx.saved_tensors, ctx.count
+        given = tensors[: count + len(binding.trained)]
+        end = len(given) + len(ctx.fixed)
+        bound = {**binding.others, **dict(zip(ctx.fixed, tensors[len(given) : end], strict=True))}
+        with without_autocast(binding.plan.device):
+            if torch.is_grad_enabled():
+                return None, *_by_definition(ctx, given, bound, tensors[end:], seeds)
+            bound.update(zip(binding.trained, given[count:], strict=True))
+            return None, *_by_kernels(ctx, given[:count], bound, tensors[end:], seeds)
+
+
+def _by_kernels(
+    ctx: Any,
+    inputs: Sequence[torch.Tensor],
+    bound: Tensors,
+    saved: Sequence[torch.Tensor],
+    seeds: Sequence[torch.Tensor],
+) -> list[torch.Tensor | None]:
+    """The gradients, by the plan's own backward steps."""
+    plan: Plan = ctx.binding.plan
+    if not plan.mode.backward:
+        plan = ctx.binding.backward_plan()
+        _, saved = plan.forward(inputs, bound)
+    found = plan.backward(
+        saved, {name: seed.contiguous() for name, seed in zip(plan.outputs, seeds, strict=True)}, bound
+    )
+    names = [*(node.name for node in plan.inputs), *ctx.binding.trained]
+    return [found.get(name) for name in names]
+
+
+def _by_definition(
+    ctx: Any,
+    given: Sequence[torch.Tensor],
+    bound: Tensors,
+    saved: Sequence[torch.Tensor],
+    seeds: Sequence[torch.Tensor],
+) -> list[torch.Tensor | None]:
+    """The gradients as functions of the inputs, the parameters and the seeds that autograd can see."""
+    plan: Plan = ctx.binding.plan
+    drawn = plan.drawn_of(saved) if plan.mode.backward else {}
+    asked = [place for place, wanted in enumerate(ctx.needs_input_grad[1:]) if wanted]
+    # Views, so that a gradient stops here where one of these tensors follows from another.
+    here = list(given)
+    for place in asked:
+        here[place] = given[place].view_as(given[place])
+    bound.update(zip(ctx.binding.trained, here[ctx.count :], strict=True))
+    outputs = plan.walk(here[: ctx.count], bound, drawn)
+    known = plan.derivatives.seeds
+    pairs = [
+        (output, seed)
+        for name, output, seed in zip(plan.outputs, outputs, seeds, strict=True)
+        if output.requires_grad and (name in known or not known)
+    ]
+    gradients: list[torch.Tensor | None] = [None] * len(given)
+    if pairs:
+        found = torch.autograd.grad(
+            [output for output, _ in pairs],
+            [here[place] for place in asked],
+            [seed for _, seed in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+        for place, gradient in zip(asked, found, strict=True):
+            gradients[place] = gradient
+    return gradients

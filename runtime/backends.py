@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 
 from ..codegen import Kernel, emit
-from ..codegen.interpreter import interpreting
 from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.regions import Region
@@ -98,6 +97,8 @@ class Backend:
 
 
 def _interpreted(call: Call) -> Call:
+    from ..codegen.interpreter import interpreting
+
     def run(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         with interpreting():
             return call(values)

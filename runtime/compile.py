@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
 
 import torch
 
-from ..graph.errors import CompileError
+from ..codegen.installed import has_triton, require_triton
+from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
+from ..graph.passes.precision import with_dtype
 from .backends import BACKENDS
-from .network import CompiledNetwork, Options
+from .network import CompiledNetwork, ModelLike, Options
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
-
-
-class ModelLike(Protocol):
-    """What can be compiled: a graph and the values of its parameters."""
-
-    def to_graph(self) -> Graph: ...
-
-    @property
-    def parameters(self) -> Mapping[str, torch.Tensor]: ...
 
 
 def compile(
@@ -32,28 +24,80 @@ def compile(
     dtype: str = "float32",
     fuse: bool = True,
 ) -> CompiledNetwork:
-    """Compile a model.
+    """Compile a model. The network and the model hold the same weights from then on.
 
     device: "cuda", "cpu" or "auto" (a GPU where there is one).
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
-        graph through PyTorch's operators, "auto" is triton on a GPU and aten on the CPU.
+        graph through PyTorch's operators, "auto" is triton on a GPU where that package is installed, and
+        aten elsewhere.
     dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
     fuse: False runs one kernel an op.
     Raises CompileError for an unknown or impossible option.
     """
     chosen = _device(device)
     if backend not in (*BACKENDS, "auto"):
-        raise CompileError(f"unknown backend {backend!r}; use 'triton', 'aten' or 'auto'")
-    if dtype not in DTYPE_NAMES:
-        raise CompileError(f"unknown dtype {dtype!r}; use {', '.join(map(repr, DTYPE_NAMES))}")
+        raise CompileError(unknown("backend", backend, (*BACKENDS, "auto")))
+    _check_dtype(dtype)
     if backend == "auto":
-        backend = "triton" if chosen.type == "cuda" and dtype != "float64" else "aten"
+        able = chosen.type == "cuda" and dtype != "float64" and has_triton()
+        backend = "triton" if able else "aten"
+    if backend == "triton":
+        require_triton("backend 'triton'")
     if dtype == "float64" and backend != "aten":
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
-    if not hasattr(model, "to_graph"):
-        raise CompileError(f"compile takes a Model or Sequential, found {type(model).__name__}")
+    _check_model(model, "compile takes a Model or Sequential")
     options = Options(chosen, backend, dtype, fuse)
-    return CompiledNetwork(model.to_graph(), model.parameters, options)
+    return CompiledNetwork(model, options)
+
+
+def as_network(
+    model: ModelLike | CompiledNetwork, *, device: str, backend: str, dtype: str | None
+) -> CompiledNetwork:
+    """A model compiled; a network that is compiled already as it is.
+
+    Raises CompileError where an option is not the network's own.
+    """
+    if not isinstance(model, CompiledNetwork):
+        return compile(model, device=device, backend=backend, dtype=dtype or "float32")
+    asked = {"device": device, "backend": backend, "dtype": dtype}
+    own = {
+        "device": model.options.device.type,
+        "backend": model.options.backend,
+        "dtype": model.options.dtype,
+    }
+    for name, value in asked.items():
+        if value not in (None, "auto", own[name], str(model.options.device)):
+            raise CompileError(f"{model.name} is compiled for {name} {own[name]!r}; leave {name} out")
+    return model
+
+
+def typed_graph(model: ModelLike | CompiledNetwork, dtype: str | None) -> tuple[Graph, str]:
+    """The graph of a model or compiled network before any pass, in its compute dtype, and that dtype."""
+    if isinstance(model, CompiledNetwork):
+        return as_network(model, device="auto", backend="auto", dtype=dtype).source, model.options.dtype
+    _check_model(model, "kernels are emitted for a Model or a compiled network")
+    dtype = "float32" if dtype is None else dtype
+    _check_dtype(dtype)
+    graph = model.to_graph()
+    return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype)), dtype
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPE_NAMES:
+        raise CompileError(unknown("dtype", dtype, DTYPE_NAMES))
+
+
+def _check_model(model: object, takes: str) -> None:
+    if hasattr(model, "to_graph"):
+        return
+    hint = ""
+    if isinstance(model, CompiledNetwork):
+        hint = ", which is compiled already"
+    elif isinstance(model, str | Path):
+        hint = "; read the file first, with cl.load"
+    elif any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__):
+        hint = "; save Keras's model and read the file, cl.load('model.keras')"
+    raise CompileError(f"{takes}, found {type(model).__name__}{hint}")
 
 
 def _device(device: str) -> torch.device:
@@ -65,8 +109,8 @@ def _device(device: str) -> torch.device:
         )
     try:
         chosen = torch.device(device)
-    except RuntimeError:
-        raise CompileError(f"unknown device {device!r}; use 'cuda', 'cpu' or 'auto'") from None
+    except (RuntimeError, TypeError):
+        raise CompileError(unknown("device", device, ("cuda", "cpu", "auto"))) from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise CompileError(
             "device 'cuda' was asked for, but this machine has no CUDA GPU; use 'cpu' or 'auto'"

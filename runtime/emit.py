@@ -13,9 +13,10 @@ from ..graph.errors import CompileError, ConvLoomError
 from ..graph.fusion import fuse as fuse_regions
 from ..graph.fusion import leave_unfused
 from ..graph.ir import Graph
-from ..graph.passes.precision import with_dtype
 from ..graph.regions import Region
-from .compile import DTYPE_NAMES, ModelLike
+from .checks import whole
+from .compile import DTYPE_NAMES, typed_graph
+from .network import CompiledNetwork, ModelLike
 from .plan import Mode, prepare
 
 _USE = """\
@@ -29,33 +30,32 @@ the kernel runs in Triton's interpreter. `graph.txt` is the network they were cu
 
 
 def emit(
-    model: ModelLike,
+    model: ModelLike | CompiledNetwork,
     folder: str | Path,
     *,
     target: str = "sm_90",
-    dtype: str = "float32",
+    dtype: str | None = None,
     batch_size: int | None = None,
     training: bool = False,
     fuse: bool = True,
 ) -> list[Path]:
     """Write every kernel of a model into `folder`, with an index README.md and the graph; returns the files.
 
-    target: the architecture whose schedules are taken, such as "sm_90". dtype: as for `compile`.
+    model: a Model, or a network that is compiled already, in its own dtype.
+    target: the architecture whose schedules are taken, such as "sm_90", or a card such as "H200".
+    dtype: as for `compile`.
     batch_size: that the index counts FLOPs and bytes for (default 1); the kernels take any.
     training: the kernels of a training step, backward ones included, instead of those of inference.
     fuse: False writes one kernel an op.
     Files are named after what their kernels compute, never after the model's layers.
     Raises ConvLoomError for unknown options or a folder that cannot be written.
     """
-    find_target(target)
-    if dtype not in DTYPE_NAMES or dtype == "float64":
+    target = find_target(target).name
+    batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
+    graph, dtype = typed_graph(model, dtype)
+    if dtype == "float64":
         known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
         raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")
-    if batch_size is not None and batch_size < 1:
-        raise ConvLoomError(f"batch_size is {batch_size}; it must be at least 1")
-    graph = model.to_graph()
-    if dtype not in ("float32", "tf32"):
-        graph = with_dtype(graph, dtype)
     graph, _, _ = prepare(graph, Mode(training=training, backward=training, fuse=fuse))
     partition = fuse_regions(graph) if fuse else leave_unfused(graph)
     precision = "tf32" if dtype == "tf32" else "ieee"

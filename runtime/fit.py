@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..graph.errors import ConvLoomError
-from .batches import Batches, open_data, split_off
+from . import checks
+from .batches import Batches, Form, open_data, split_off
 from .callbacks import Callback
+from .compile import compile
+from .guard import Guard
+from .inputs import holds_arrays, is_array
+from .losses import Loss, find_loss
+from .metrics import Metric, find_metrics
 from .network import CompiledNetwork
-from .objectives import Measure, find_loss, find_metrics, make_optimizer
+from .optimizers import make_optimizer
+from .progress import EpochBar
 
-SHOWN_EVERY = 0.2
-"""Seconds between updates of the progress bar; each reads a number back from the device."""
-
-Step = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""(inputs, target) -> loss, prediction, and the target in the form the metrics take."""
+Step = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(inputs, target) -> loss and prediction."""
 
 
 @dataclass
@@ -30,11 +33,13 @@ class History:
     """What training reported. epoch: the epochs that ran, from 0. history: name -> one value an epoch.
 
     The names are Keras's: loss, accuracy, val_loss, val_accuracy. seconds: of each epoch with its validation.
+    net: the network that was trained, in eval() mode: `history.net(x)` predicts.
     """
 
     epoch: list[int] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    net: torch.nn.Module | None = field(default=None, repr=False, compare=False)
 
     def add(self, logs: Mapping[str, float], seconds: float) -> None:
         self.epoch.append(len(self.epoch))
@@ -43,87 +48,181 @@ class History:
             self.history.setdefault(name, []).append(value)
 
 
-class _Mean:
-    """Means over examples, kept on the device so that no step waits for a number."""
+class _Epoch:
+    """The loss and the metrics of an epoch; means stay on the device, so that no step waits for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self.metrics = metrics
         self.totals: dict[str, torch.Tensor] = {}
         self.count = 0
+        for metric in metrics:
+            if metric.reset is not None:
+                metric.reset()
 
-    def add(self, values: Mapping[str, torch.Tensor], examples: int) -> None:
-        self.count += examples
-        for name, value in values.items():
-            part = value.detach().to(torch.float64) * examples
-            self.totals[name] = self.totals[name] + part if name in self.totals else part
+    def add(self, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor) -> None:
+        self.count += len(target)
+        self._add("loss", loss, len(target))
+        for metric in self.metrics:
+            if metric.measure is not None:
+                self._add(metric.name, torch.as_tensor(metric.measure(prediction, target)), len(target))
+            elif metric.update is not None:
+                metric.update(prediction, target)
+
+    def _add(self, name: str, value: torch.Tensor, examples: int) -> None:
+        if value.numel() != 1:
+            raise ConvLoomError(
+                f"metric {name} gave a tensor of shape {tuple(value.shape)}; it must give one number, "
+                f"such as the mean over the batch"
+            )
+        part = value.detach().reshape(()).to(torch.float64) * examples
+        self.totals[name] = self.totals[name] + part if name in self.totals else part
 
     def read(self) -> dict[str, float]:
-        return {name: float(total) / max(1, self.count) for name, total in self.totals.items()}
+        means = {name: float(total) / max(1, self.count) for name, total in self.totals.items()}
+        return {"loss": means["loss"]} | {
+            m.name: means[m.name] if m.name in means else m.read() for m in self.metrics
+        }
 
 
 def fit(
-    net: torch.nn.Module,
+    net: Any,
     data: Any,
-    loss: str | Measure,
-    optimizer: Any = "adam",
-    *,
+    *more: Any,
+    y: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
     epochs: int = 1,
     batch_size: int = 32,
     learning_rate: float | None = None,
     validation_data: Any = None,
     validation_split: float = 0.0,
     callbacks: Iterable[Callback] = (),
-    metrics: Iterable[str | Measure] | Mapping[str, Measure] | None = None,
+    metrics: Any = None,
     shuffle: bool = True,
     seed: int | None = None,
+    stop_on_nan: bool = True,
     verbose: bool = True,
 ) -> History:
-    """Train a compiled network, and leave it in eval() mode.
+    """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
 
-    data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them where
-        the network has several inputs); or a DataLoader, or any iterable of such pairs, batches already.
+    What the network's regularizers count is part of the loss in training and in validation, and its
+    constraints follow each step of the optimizer, as in Keras.
+
+    net: a compiled network; or a Model, which is compiled as `compile(model)` does, trained, and left with
+        the new weights, while `history.net` is the network to predict with.
+    data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them, or a
+        dictionary by the inputs' names, where the network has several inputs); or a DataLoader, or any
+        iterable of such pairs, batches already. `fit(net, x, y, ...)` is taken as well.
     loss: "categorical_crossentropy", "sparse_categorical_crossentropy" (targets are class numbers),
-        "binary_crossentropy", "mean_squared_error" or "mse"; or a function (prediction, target) -> scalar.
-    optimizer: "sgd", "adam", "adamw" or "rmsprop" with Keras's defaults; a torch.optim.Optimizer; or what
-        makes one from parameters. learning_rate: instead of the optimizer's default.
+        "binary_crossentropy", "mean_squared_error" or "mse"; an object of `cl.losses`, which takes
+        from_logits=; or a function that returns one number. A function or object of Keras's, or one whose
+        first argument is called y_true (or target, labels), is called as (y_true, y_pred); any other, torch's
+        and torchmetrics' among them, as (prediction, target).
+    optimizer: "sgd", "adam" (the default), "adamw" or "rmsprop", which are Keras's, with Keras's defaults;
+        one of `cl.optimizers`, which take its other arguments; a torch.optim.Optimizer; or what makes one
+        from parameters. learning_rate: instead of the default of an optimizer given by name.
     validation_split: the last fraction of the data is kept for validation, as in Keras.
-    metrics: "accuracy", or functions (prediction, target) -> mean over the batch; by default accuracy, except
-        for a squared error.
+    metrics: "accuracy"; functions that give the mean over a batch, called as losses are; or metric objects of
+        Keras's or torchmetrics' kind, which keep their state over an epoch. By default accuracy, with a
+        cross-entropy by name.
     seed: of the shuffling and of dropout; the global generator of torch is left as it was.
+    stop_on_nan: stop with an error at the first step whose loss or new weights are not finite, with the
+        weights from before it; False trains on.
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
-    if epochs < 0:
-        raise ConvLoomError(f"epochs is {epochs}; it must be at least 0")
+    data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
+    net = _network(net)
+    epochs = checks.whole(epochs, "epochs", 0)
+    batch_size = checks.whole(batch_size, "batch_size", 1)
+    seed = checks.seed(seed)
+    callbacks = _checked(callbacks)
+    found = find_loss(loss)
+    if metrics is None:
+        metrics = ("accuracy",) if isinstance(found, Loss) and found.classifies else ()
+    training = _Run(
+        net,
+        _step(net, found),
+        make_optimizer(optimizer, net.parameters(), learning_rate),
+        find_metrics(metrics),
+        stop_on_nan,
+    )
+    form = _form(net, found)
     if validation_split:
         if validation_data is not None:
             raise ConvLoomError("give validation_data or validation_split, not both")
-        data, validation_data = split_off(data, validation_split)
-    callbacks = _checked(callbacks)
-    step, named = _step(net, loss)
-    if metrics is None:
-        metrics = ("accuracy",) if named is None or named.classifies else ()
-    training = _Run(
-        net, step, make_optimizer(optimizer, net.parameters(), learning_rate), find_metrics(metrics)
-    )
+        data, validation_data = split_off(data, validation_split, form)
     device = next(net.parameters()).device
     with _seeded(seed, device):
         order = torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if shuffle else None
-        batches = open_data(data, batch_size, device, order)
+        batches = open_data(data, batch_size, device, order, "data", form)
         held_out = None
         if validation_data is not None:
-            held_out = open_data(validation_data, batch_size, device, None, "validation_data")
+            held_out = open_data(validation_data, batch_size, device, None, "validation_data", form)
         try:
             return training.run(batches, held_out, epochs, callbacks, verbose)
         finally:
             net.eval()
-            if isinstance(net, CompiledNetwork):
-                net.update_model()
+
+
+def _arguments(data: Any, more: tuple[Any, ...], y: Any, loss: Any, optimizer: Any) -> tuple[Any, Any, Any]:
+    """(data, loss, optimizer) of fit(net, (x, y), loss, optimizer) or of fit(net, x, y, loss, optimizer)."""
+    rest = list(more)
+    if y is None and rest and _is_target(rest[0], data):
+        y = rest.pop(0)
+    if y is not None:
+        if not (is_array(data) or isinstance(data, list | tuple | Mapping)):
+            raise ConvLoomError(f"data is a {type(data).__name__} and brings its own targets; leave y out")
+        data = (data, y)
+    if rest and loss is None:
+        loss = rest.pop(0)
+    if rest and optimizer is None:
+        optimizer = rest.pop(0)
+    if rest:
+        raise ConvLoomError(
+            f"call fit(net, (x, y), loss, optimizer), everything else by name; {rest[0]!r:.60} is too much"
+        )
+    if loss is None:
+        raise ConvLoomError("fit needs a loss, for example loss='categorical_crossentropy'")
+    return data, loss, "adam" if optimizer is None else optimizer
+
+
+def _is_target(value: Any, data: Any) -> bool:
+    """Whether fit's third argument is the targets rather than the loss."""
+    if is_array(value) or isinstance(value, list) or holds_arrays(value):
+        return True
+    return (is_array(data) or isinstance(data, Mapping)) and not (isinstance(value, str) or callable(value))
+
+
+def _network(net: Any) -> torch.nn.Module:
+    if isinstance(net, torch.nn.Module):
+        return net
+    if hasattr(net, "to_graph"):
+        return compile(net)
+    raise ConvLoomError(f"fit takes a compiled network or a Model, found {type(net).__name__}")
+
+
+def _compiled(net: torch.nn.Module) -> CompiledNetwork | None:
+    """The compiled network, which torch's data parallelism may wrap."""
+    inner = getattr(net, "module", net)
+    return inner if isinstance(inner, CompiledNetwork) else None
+
+
+def _form(net: torch.nn.Module, loss: Any) -> Form:
+    compiled = _compiled(net)
+    names = [node.name for node in compiled.input_nodes] if compiled else ()
+    if not isinstance(loss, Loss):
+        return Form(names)
+    output = _output_shape(net)
+    return Form(names, lambda target: loss.check(target, output))
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
     found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in found:
         if not isinstance(callback, Callback):
-            raise ConvLoomError(f"callback {callback!r} is no cl.Callback; derive its class from cl.Callback")
+            raise ConvLoomError(
+                f"callback {callback!r:.60} is no cl.Callback; derive its class from cl.Callback"
+            )
     return found
 
 
@@ -138,34 +237,36 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _step(net: torch.nn.Module, loss: str | Measure) -> tuple[Step, Any]:
-    """The computation of one batch's loss, and the named loss behind it (None for a function)."""
-    if not isinstance(loss, str):
-        if not callable(loss):
-            raise ConvLoomError(
-                f"loss {loss!r} is neither a name nor a function (prediction, target) -> scalar"
-            )
-        own = loss
+def _step(net: torch.nn.Module, loss: Any) -> Step:
+    """The computation of one batch's loss: one function, for training and for validation."""
+    if not isinstance(loss, Loss):
+        predict = _predictor(net)
 
         def by_function(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            prediction = net(*inputs)
-            return own(prediction, target), prediction, target
+            prediction, penalty = predict(*inputs)
+            value = loss(prediction, target)
+            return value if penalty is None else value + penalty, prediction
 
-        return by_function, None  # type: ignore[return-value]
-    named = find_loss(loss)
-    fused = net.with_loss(named.graph_name)  # type: ignore[operator]
+        return by_function  # type: ignore[return-value]
+    if not isinstance(net, CompiledNetwork):
+        raise ConvLoomError(
+            f"{loss.keras_name} is compiled with the network, and {type(net).__name__} is no compiled one; "
+            f"give a function (prediction, target)"
+        )
+    fused = net.with_loss(loss.graph_name, loss.from_logits)
     output = _output_shape(net)
 
-    def by_name(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        target = named.target(target, output)
-        if net.training:
-            value, prediction = fused(inputs, target)
-        else:  # the inference plan and the loss's definition: no second graph to compile for validation
-            prediction = net(*inputs)
-            value = named.op.reference(prediction, target.to(prediction.dtype))
-        return value, prediction, target
+    def by_name(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return fused(inputs, loss.encode(target, output))
 
-    return by_name, named  # type: ignore[return-value]
+    return by_name
+
+
+def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:
+    """The network as a function that also gives what its regularizers add to the loss, None for nothing."""
+    if isinstance(net, CompiledNetwork) and net.is_regularized:
+        return net.with_penalty()
+    return lambda *inputs: (net(*inputs), None)
 
 
 def _output_shape(net: Any) -> tuple[int, ...]:
@@ -182,18 +283,24 @@ class _Run:
     net: torch.nn.Module
     step: Step
     optimizer: torch.optim.Optimizer
-    metrics: dict[str, Measure]
+    metrics: list[Metric]
+    stop_on_nan: bool
 
     def run(
         self, data: Batches, validation: Batches | None, epochs: int, callbacks: list[Callback], verbose: bool
     ) -> History:
-        history = History()
+        history = History(net=self.net)
+        reported = {"loss": "min"} | {metric.name: metric.direction for metric in self.metrics}
+        if validation is not None:
+            reported |= {f"val_{name}": direction for name, direction in reported.items()}
         for callback in callbacks:
+            callback.reported = reported
             callback.on_train_begin(self.net)
+        guard = Guard(self.net, next(self.net.parameters()).device) if self.stop_on_nan and epochs else None
         for epoch in range(epochs):
             start = time.perf_counter()
-            with _EpochBar(epoch, epochs, data.size, verbose) as bar:
-                logs = self._train(data, bar)
+            with EpochBar(epoch, epochs, data.size, verbose) as bar:
+                logs = self._train(data, bar, guard)
                 if validation is not None:
                     logs |= {f"val_{name}": value for name, value in self._validate(validation).items()}
                 bar.finish(logs)
@@ -206,94 +313,72 @@ class _Run:
             callback.on_train_end()
         return history
 
-    def _train(self, data: Batches, bar: _EpochBar) -> dict[str, float]:
+    def _train(self, data: Batches, bar: EpochBar, guard: Guard | None) -> dict[str, float]:
         self.net.train()
-        mean = _Mean()
+        means = _Epoch(self.metrics)
         for inputs, target in data:
+            if guard is not None:
+                guard.before()
             self.optimizer.zero_grad(set_to_none=True)
-            loss, prediction, target = self.step(inputs, target)
+            loss, prediction = self.step(inputs, target)
             _check_scalar(loss)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self._record(mean, loss, prediction, target)
-            bar.advance(mean)
-        if not mean.count:
+            if isinstance(self.net, CompiledNetwork):
+                self.net.apply_constraints()
+            if guard is not None:
+                guard.after(loss, (*inputs, target))
+            means.add(loss, _detached(prediction), target)
+            bar.advance(means.read)
+        if guard is not None:
+            guard.finish()
+        if not means.count:
             raise ConvLoomError(
                 "the data gave no batch; an iterator can be read once only, so give a list or a DataLoader"
             )
-        return mean.read()
+        return means.read()
 
     @torch.no_grad()
     def _validate(self, data: Batches) -> dict[str, float]:
         self.net.eval()
-        mean = _Mean()
+        means = _Epoch(self.metrics)
         for inputs, target in data:
-            self._record(mean, *self.step(inputs, target))
-        if not mean.count:
+            loss, prediction = self.step(inputs, target)
+            means.add(loss, prediction, target)
+        if not means.count:
             raise ConvLoomError("validation_data gave no batch; give arrays, a list or a DataLoader")
-        return mean.read()
+        logs = means.read()
+        if self.stop_on_nan and not math.isfinite(logs["loss"]):
+            raise ConvLoomError(
+                f"training stopped: val_loss is {logs['loss']} while the training loss is finite; look for "
+                f"NaN or infinite values in validation_data; fit(..., stop_on_nan=False) would go on"
+            )
+        return logs
 
-    def _record(
-        self, mean: _Mean, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor
-    ) -> None:
-        values = {"loss": loss.detach()}
-        for name, metric in self.metrics.items():
-            values[name] = torch.as_tensor(metric(prediction.detach(), target))
-        mean.add(values, len(target))
+
+def _detached(prediction: Any) -> Any:
+    """The prediction without its graph; a tuple of them where the network has several outputs."""
+    if isinstance(prediction, tuple):
+        return tuple(part.detach() for part in prediction)
+    return prediction.detach()
 
 
 def _check_scalar(loss: Any) -> None:
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        kind = (
-            f"a tensor of shape {tuple(loss.shape)}"
-            if isinstance(loss, torch.Tensor)
-            else type(loss).__name__
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad:
+        return
+    if not isinstance(loss, torch.Tensor):
+        kind = type(loss).__name__
+        backend = (
+            "; Keras computes with torch under KERAS_BACKEND=torch"
+            if "keras" in type(loss).__module__
+            else ""
         )
         raise ConvLoomError(
             f"the loss function returned {kind}; it must return one number that torch can differentiate"
+            f"{backend}"
         )
-
-
-class _EpochBar:
-    """A bar while an epoch runs, and one line when it ends; nothing at all where not verbose."""
-
-    def __init__(self, epoch: int, epochs: int, batches: int | None, verbose: bool) -> None:
-        self.label = f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}"
-        self.console = Console()
-        self.progress = Progress(
-            TextColumn(self.label),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[logs]}", markup=False),
-            console=self.console,
-            transient=True,
-            disable=not (verbose and self.console.is_terminal),
-        )
-        self.task = self.progress.add_task("", total=batches, logs="")
-        self.verbose = verbose
-        self.start = self.shown = time.perf_counter()
-
-    def __enter__(self) -> _EpochBar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def advance(self, mean: _Mean) -> None:
-        if not self.verbose:
-            return
-        self.progress.advance(self.task)
-        now = time.perf_counter()
-        if now - self.shown > SHOWN_EVERY:
-            self.shown = now
-            self.progress.update(self.task, logs=_shown(mean.read()))
-
-    def finish(self, logs: Mapping[str, float]) -> None:
-        if self.verbose:
-            line = f"{self.label}  {time.perf_counter() - self.start:5.1f} s  {_shown(logs)}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _shown(logs: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+    what = f"a tensor of shape {tuple(loss.shape)}" if loss.numel() != 1 else "a number without a gradient"
+    hint = "; give its mean" if loss.numel() != 1 else "; compute it with torch from the prediction"
+    raise ConvLoomError(
+        f"the loss function returned {what}; it must return one number that torch can differentiate{hint}"
+    )

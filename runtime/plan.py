@@ -7,18 +7,22 @@ of the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..graph.errors import CompileError
 from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
-from ..graph.ops import KNOWN, Drawn, Input, Parameter, Reshape
+from ..graph.ops import Drawn, Input, Parameter, Reshape
+from ..graph.ops.random import Streams
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
 from ..graph.regions import Partition, Region
 from ..graph.settings import settings
+from ..graph.walk import walk
+from .prelude import Prelude
 
 Call = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 Lowering = Callable[[Region], Call]
@@ -26,13 +30,14 @@ Lowering = Callable[[Region], Call]
 
 @dataclass(frozen=True)
 class Mode:
-    """training: batch statistics, dropout, noise, augmentation. backward: build gradients; wrt_inputs: of the
-    inputs too.
+    """training: batch statistics, dropout, noise, augmentation. backward: build gradients, of the parameters
+    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`.
     """
 
     training: bool = False
     backward: bool = False
-    wrt_inputs: bool = False
+    wrt_inputs: frozenset[str] = frozenset()
+    trained: frozenset[str] | None = None
     fuse: bool = True
 
 
@@ -45,55 +50,6 @@ class Step:
     reads: list[int]
     writes: list[int]
     frees: list[int] = field(default_factory=list)
-
-
-class Prelude:
-    """Values computed from parameters alone; computed again only when a parameter behind them has changed."""
-
-    def __init__(self, graph: Graph, device: torch.device) -> None:
-        only = graph.parameter_only()
-        self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
-        self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
-        self.behind: dict[str, frozenset[str]] = {}
-        """The parameters that each node follows."""
-        for node in self.nodes:
-            self.behind[node.name] = frozenset().union(*(self.behind.get(x, {x}) for x in node.inputs))
-        self.seen: dict[str, tuple[int, int]] = {}
-        """Where each parameter lay, and its version."""
-        self.stale: set[str] = set()
-        self.values: dict[str, torch.Tensor] = {}
-
-    def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
-        seen = {name: (p.data_ptr(), p._version) for name, p in parameters.items()}
-        if seen != self.seen or self.stale or not self.values:
-            changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
-            self.values = self._compute(parameters, changed | self.stale)
-            self.seen, self.stale = seen, set()
-        return self.values
-
-    def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
-        """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
-        # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
-        # Kernels read row-major data; `to(memory_format=torch.channels_last)` lays a kernel out otherwise.
-        values = {
-            n: p.detach().contiguous() if n in changed else self.values[n] for n, p in parameters.items()
-        }
-        values.update(self.constants)
-        with torch.no_grad():
-            for node in self.nodes:
-                if not node.inputs:
-                    continue
-                if node.name in self.values and not (self.behind[node.name] & changed):
-                    values[node.name] = self.values[node.name]
-                else:
-                    values[node.name] = node.evaluate(*(values[name] for name in node.inputs)).contiguous()
-        return values
-
-    def forget(self, parameters: Iterable[str]) -> None:
-        """Compute anew, at the next call, what follows from these: a write through `.data` leaves no trace in
-        a version."""
-        self.stale.update(parameters)
 
 
 class Plan:
@@ -114,13 +70,16 @@ class Plan:
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
         self.prelude = Prelude(self.graph, device)
         self.inputs = [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
-        self.drawn = [(n.name, n.op) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.drawn = [(n.name, n) for n in self.graph.nodes() if isinstance(n.op, Drawn)]
+        self.streams = Streams()
         self.slots: dict[str, int] = {}
         self.forward_steps = [self._step(region, lower) for region in self.partition.phase("forward")]
         self.backward_steps = [self._step(region, lower) for region in self.partition.phase("backward")]
         self._plan_lifetimes()
         self._input_slots = [self._slot(node.name) for node in self.inputs]
         self._output_slots = [self.slots[self.graph.outputs[name]] for name in self.outputs]
+        held = self.graph.parameter_only()
+        self._known_outputs = {i for i, o in enumerate(self.outputs) if self.graph.outputs[o] in held}
         self._known: dict[str, torch.Tensor] = {}
         self._start_slots: list[torch.Tensor | None] = []
 
@@ -141,9 +100,14 @@ class Plan:
         needed = {slot for step in self.backward_steps for slot in step.reads}
         gradients = set(self.derivatives.gradients.values())
         needed.update(self.slots[g] for g in gradients if g in self.slots)
+        if self.mode.backward:  # the definitions are walked with the same draws
+            needed.update(self._slot(name) for name, _ in self.drawn)
         self.saved = sorted(made & needed)
         leaving = {self._slot(self.graph.outputs[name]) for name in self.outputs}
-        leaving.update(self._slot(source) for source, _ in self.graph.updates.values())
+        back = [name for name, slot in self.slots.items() if slot in needed and name in held]
+        self.read_back = frozenset().union(*(self.prelude.behind.get(name, {name}) for name in back))
+        """The parameters that the backward pass follows from."""
+        leaving.update(self._slot(update.value) for update in self.graph.updates)
         keep = leaving | {self._slot(name) for name in held}
         _free_after_last_use(self.forward_steps, keep | set(self.saved))
         _free_after_last_use(
@@ -152,19 +116,25 @@ class Plan:
 
     # -- running ----------
     def forward(
-        self, inputs: Sequence[torch.Tensor], parameters: dict[str, torch.Tensor]
+        self,
+        inputs: Sequence[torch.Tensor],
+        parameters: dict[str, torch.Tensor],
+        state: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Outputs in order, and the values the backward pass needs."""
+        """Outputs in order, and the values the backward pass needs. state: what updates are written to, where
+        it is not to be `parameters`."""
         slots = self._start(parameters)
         batch = inputs[0].shape[0] if inputs else 1
         for slot, value in zip(self._input_slots, inputs, strict=True):
             slots[slot] = value
-        for name, source in self.drawn:
-            slots[self._slot(name)] = source.draw(batch, self.device)
+        for name, value in self.draw(batch).items():
+            slots[self.slots[name]] = value
         run_steps(self.forward_steps, slots)
         if self.graph.updates:
-            self._write_back(slots, parameters)
+            self._write_back(slots, parameters if state is None else state)
         outputs = [_value(slots, slot) for slot in self._output_slots]
+        if self._known_outputs:  # no caller may write into a weight, or into what is kept of it
+            outputs = [y.clone() if i in self._known_outputs else y for i, y in enumerate(outputs)]
         return outputs, [_value(slots, slot) for slot in self.saved]
 
     def backward(
@@ -202,10 +172,33 @@ class Plan:
                     self._start_slots[self.slots[name]] = value
         return self._start_slots.copy()
 
-    def _write_back(self, slots: list[torch.Tensor | None], parameters: dict[str, torch.Tensor]) -> None:
+    def _write_back(self, slots: list[torch.Tensor | None], state: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
-            for name, (source, momentum) in self.graph.updates.items():
-                parameters[name].mul_(momentum).add_(_value(slots, self.slots[source]), alpha=1 - momentum)
+            for update in self.graph.updates:
+                value = _value(slots, self.slots[update.value])
+                state[update.parameter].mul_(update.momentum).add_(value, alpha=1 - update.momentum)
+
+    # -- by definition ----------
+    def draw(self, batch: int) -> dict[str, torch.Tensor]:
+        """A value for every drawn source."""
+        return {name: self.streams.draw(source, batch, self.device) for name, source in self.drawn}
+
+    def drawn_of(self, saved: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What `forward` drew, found among what it saved."""
+        kept = dict(zip(self.saved, saved, strict=True))
+        return {name: kept[self.slots[name]] for name, _ in self.drawn}
+
+    def walk(
+        self,
+        inputs: Sequence[torch.Tensor],
+        parameters: Mapping[str, torch.Tensor],
+        drawn: Mapping[str, torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """The outputs once more, op by op through PyTorch, which can differentiate them to any order."""
+        given = dict(zip((node.name for node in self.inputs), inputs, strict=True))
+        names = [self.graph.outputs[name] for name in self.outputs]
+        found = walk(self.graph, {**parameters, **given, **drawn}, names)
+        return [found[name] for name in names]
 
     @property
     def regions(self) -> list[Region]:
@@ -226,8 +219,15 @@ class Plan:
 def prepare(
     graph: Graph, mode: Mode, loss: Sequence[str] | None = None
 ) -> tuple[Graph, list[PassReport], Derivatives]:
-    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one."""
+    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
+
+    Raises CompileError for a graph that has a backward pass already.
+    """
+    check_forward(graph)
     graph = graph.copy()
+    if mode.trained is not None:
+        for node in graph.sources(Parameter):
+            graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
     observe = _dump if settings.dump else None
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
     reports = run_pipeline(graph, pipeline, observe)
@@ -240,6 +240,15 @@ def prepare(
     for report in reports:
         settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives
+
+
+def check_forward(graph: Graph) -> None:
+    """Raise CompileError for a graph that has a backward pass already."""
+    if graph.updates or any(node.phase == "backward" for node in graph.nodes()):
+        raise CompileError(
+            f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
+            f"convert without --training what is to be compiled"
+        )
 
 
 def _dump(moment: str, graph: Graph) -> None:

@@ -7,23 +7,25 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
 from ..codegen import Kernel, emit
 from ..codegen.aot import compile_many
+from ..codegen.installed import triton_version
 from ..codegen.resources import Resources
-from ..codegen.targets import DEVICES, TARGETS, Device
-from ..graph.errors import CompileError, ConvLoomError
+from ..codegen.targets import DEVICES, Device
+from ..codegen.targets import target as find_target
+from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.ops import Input
 from ..graph.regions import Partition, Region
-from .compile import ModelLike, compile
-from .network import CompiledNetwork
+from .checks import whole
+from .compile import as_network
+from .network import CompiledNetwork, ModelLike
 from .plan import Plan, Step
 from .report import Report, Row, Setup, Side
 
@@ -35,21 +37,21 @@ WARMUP = 2
 
 
 def profile(
-    model: ModelLike,
+    model: ModelLike | CompiledNetwork,
     *,
     batch_size: int = 32,
     device: str = "auto",
     backend: str = "auto",
-    dtype: str = "float32",
+    dtype: str | None = None,
     target: str | None = None,
     repeats: int | None = None,
     resources: bool = False,
     jobs: int | None = None,
 ) -> Report:
-    """Measure a model in inference, fused and unfused, and say what each kernel does.
+    """Measure a model, or a compiled network, in inference, fused and unfused; say what each kernel does.
 
-    device, backend, dtype: as for `compile`. On the CPU the measured times are always those of PyTorch's
-        operators: Triton's interpreter checks values, its time means nothing.
+    device, backend, dtype: as for `compile`; a compiled network keeps its own. On the CPU the measured times
+        are always those of PyTorch's operators: Triton's interpreter checks values, its time means nothing.
     target: a GPU such as "H200" for the roofline, or an architecture such as "sm_90"; by default the GPU at
         hand, and H200 without one.
     repeats: how often each kernel is timed; by default as often as a second or two allows.
@@ -57,16 +59,14 @@ def profile(
         at a time: seconds a kernel.
     Raises ConvLoomError for options that do not exist.
     """
-    if batch_size < 1:
-        raise ConvLoomError(f"batch_size is {batch_size}; it must be at least 1")
-    if repeats is not None and repeats < 1:
-        raise ConvLoomError(f"repeats is {repeats}; it must be at least 1")
+    batch_size = whole(batch_size, "batch_size", 1)
+    repeats = None if repeats is None else whole(repeats, "repeats", 1)
+    jobs = None if jobs is None else whole(jobs, "jobs", 1)
     arch, gpu = find_gpu(target)
-    on_cpu = compile(model, device=device, backend=backend, dtype=dtype).options.device.type == "cpu"
-    nets = [
-        compile(model, device=device, backend="aten" if on_cpu else backend, dtype=dtype, fuse=fused)
-        for fused in (True, False)
-    ]
+    net = as_network(model, device=device, backend=backend, dtype=dtype)
+    own = "aten" if net.options.device.type == "cpu" else net.options.backend
+    nets = [net.twin(replace(net.options, backend=own, fuse=fused)) for fused in (True, False)]
+    dtype = net.options.dtype
     watches = [Stopwatch(net, batch_size) for net in nets]
     done = _measure(watches, repeats)
     kernels = _emitted(nets[0], arch)
@@ -97,15 +97,12 @@ def find_gpu(target: str | None) -> tuple[str, Device | None]:
         card = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
         return card.target, card
     by_name = {name.lower(): card for name, card in DEVICES.items()}
-    if target.lower() in by_name:
+    if str(target).lower() in by_name:
         card = by_name[target.lower()]
         return card.target, card
-    if target not in TARGETS:
-        raise CompileError(
-            f"unknown target {target!r}; GPUs: {', '.join(DEVICES)}; architectures: {', '.join(TARGETS)}"
-        )
+    arch = find_target(target).name
     cards = [DEVICES[DEFAULT_GPU], *DEVICES.values()]
-    return target, next((card for card in cards if card.target == target), None)
+    return arch, next((card for card in cards if card.target == arch), None)
 
 
 # -- measuring ---------------------------------------------------------------------------------------------
@@ -310,7 +307,7 @@ def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "triton": triton.__version__,
+            "triton": triton_version(),
         },
     )
 

@@ -15,6 +15,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup() -> None:
+    """Weights without a seed of their own are drawn from torch's generator: each test starts it anew."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=["cpu", on_gpu("cuda")])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The CPU, where Triton interprets, and with `-m gpu` a GPU: a test for a GPU runs, small, without one.

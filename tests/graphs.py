@@ -10,6 +10,7 @@ import torch
 from convloom.graph import ops
 from convloom.graph.gradients import Derivatives, differentiate
 from convloom.graph.ir import Graph
+from convloom.graph.losses import add_loss
 from convloom.graph.op import Kind, Op
 from convloom.graph.types import BATCH
 from convloom.graph.windows import Padding, Pair, resolve_padding
@@ -170,13 +171,10 @@ def chain() -> Graph:
 NETWORKS: list[Callable[[], Graph]] = [lenet, residual_block, inception, unet, shared_layer]
 
 
-def with_loss(graph: Graph, loss: Op | None = None) -> Graph:
-    """A copy with a target and a loss behind its only output."""
+def with_loss(graph: Graph, loss: str = "categorical_crossentropy") -> Graph:
+    """A copy that ends in a loss of its only output."""
     graph = graph.copy()
-    (output,) = graph.outputs.values()
-    target = graph.add(ops.Input(graph[output].type.shape), name="target")
-    value = graph.add(loss or ops.CategoricalCrossEntropy(), (output, target), "loss")
-    graph.outputs = {"loss": value}
+    graph.outputs = {"loss": add_loss(graph, loss)}
     return graph
 
 

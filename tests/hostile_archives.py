@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -44,7 +46,7 @@ CASES["20,000 shards"] = (
 # -- archives ------------------------------------------------------------------------------------------------
 def archive_with(name: str, data: bytes, attributes: int = 0) -> Maker:
     def make(folder: Path) -> Path:
-        path = write_keras(folder / "net.keras", small())
+        path = write_keras(folder / "net.keras", small(), write_weights(folder / "w.h5", **kernel()))
         member = zipfile.ZipInfo(name)
         member.external_attr = attributes << 16
         with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
@@ -67,11 +69,23 @@ CASES["CVE-2024-55459 a link in an archive"] = (
     "is a link",
 )
 CASES["a member twice"] = (archive_with("config.json", b"{}"), "UnsafeModelError", "stands twice")
-CASES["weights as npz"] = (
-    archive_with("model.weights.npz", b"PK"),
+
+
+@case("weights as npz", "ModelFormatError", r"keeps its weights in 'model\.weights\.npz'")
+def npz_inside(folder: Path) -> Path:
+    path = write_keras(folder / "net.keras", small())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.weights.npz", b"PK")
+    return path
+
+
+@case(
+    "an archive without weights",
     "ModelFormatError",
-    r"keeps its weights in 'model\.weights\.npz'",
+    r"net\.keras: only the architecture is there, .*_only=True",
 )
+def without_weights(folder: Path) -> Path:
+    return write_keras(folder / "net.keras", small())
 
 
 @case("an archive inside the archive is not looked into", "loaded")
@@ -146,7 +160,7 @@ def hdf5_named_keras(folder: Path) -> Path:
 
 @case("PR 23212 a bomb among the assets is not read", "loaded")
 def assets_bomb(folder: Path) -> Path:
-    path = write_keras(folder / "net.keras", small(), packed=True)
+    path = write_keras(folder / "net.keras", small(), write_weights(folder / "w.h5", **kernel()), packed=True)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("assets/bomb", b"\0" * 100 * 2**20)
         archive.writestr("metadata.json", b"\0" * 50 * 2**20)
@@ -158,3 +172,147 @@ def truncated(folder: Path) -> Path:
     path = write_keras(folder / "net.keras", small())
     path.write_bytes(path.read_bytes()[:-30])
     return path
+
+
+# -- folders that were archives ------------------------------------------------------------------------------
+def unpacked(folder: Path) -> Path:
+    """`small` with its weights, as a folder beside a file that nobody may read through it."""
+    place = folder / "net.keras"
+    place.mkdir()
+    write_json(place / "config.json", small())
+    write_weights(place / "model.weights.h5", **kernel())
+    write_json(folder / "secret.json", small())
+    write_weights(folder / "secret.h5", **kernel())
+    return place
+
+
+CASES["a good folder"] = (unpacked, "loaded", "")
+
+
+def linked(name: str, target: str) -> Maker:
+    def make(folder: Path) -> Path:
+        place = unpacked(folder)
+        (place / name).unlink()
+        (place / name).symlink_to(target)
+        return place
+
+    return make
+
+
+for name, target in {
+    "config.json": "../secret.json",
+    "model.weights.h5": "../secret.h5",
+    "a link to itself": "config.json",
+}.items():
+    member = name if "." in name else "config.json"
+    CASES[f"a link in a folder: {name}"] = (
+        linked(member, target),
+        "UnsafeModelError",
+        rf"net\.keras: {member} is a link, or no plain file",
+    )
+
+
+@case("a pipe in a folder", "UnsafeModelError", r"net\.keras: config\.json is a link, or no plain file")
+def pipe(folder: Path) -> Path:
+    place = unpacked(folder)
+    (place / "config.json").unlink()
+    os.mkfifo(place / "config.json")
+    return place
+
+
+@case("a folder in a folder", "UnsafeModelError", r"model\.weights\.h5 is a link, or no plain file")
+def folder_as_weights(folder: Path) -> Path:
+    place = unpacked(folder)
+    (place / "model.weights.h5").unlink()
+    (place / "model.weights.h5").mkdir()
+    return place
+
+
+@case(
+    "a description of 100 MiB in a folder", "ModelFormatError", r"config\.json: 104,8\d+,\d+ bytes; at most"
+)
+def large_folder(folder: Path) -> Path:
+    place = unpacked(folder)
+    with (place / "config.json").open("r+b") as file:
+        file.truncate(100 * 2**20)
+    return place
+
+
+@case("an external link in the weights of a folder", "UnsafeModelError", "is a ExternalLink")
+def external_link_in_folder(folder: Path) -> Path:
+    place = unpacked(folder)
+    with h5py.File(place / "model.weights.h5", "a") as file:
+        del file["layers/dense"]
+        file["layers/dense"] = h5py.ExternalLink(str(folder / "secret.h5"), "/layers/dense")
+    return place
+
+
+# -- weights inside archives ---------------------------------------------------------------------------------
+def as_weights(make: Maker) -> Maker:
+    """A file as the weights of `small`."""
+
+    def both(folder: Path) -> Files:
+        made = make(folder)
+        assert isinstance(made, Path)
+        return write_json(folder / "net.json", small()), made
+
+    return both
+
+
+CASES["a link in a folder of weights"] = (
+    as_weights(linked("model.weights.h5", "../secret.h5")),
+    "UnsafeModelError",
+    "is a link, or no plain file",
+)
+CASES["weights of an archive: a bomb"] = (
+    as_weights(weights_bomb),
+    "UnsafeModelError",
+    r"expands to 157,\d+,\d+ bytes; this model and its",
+)
+CASES["weights of an archive: a member that leads out"] = (
+    as_weights(archive_with("../../outside", b"x")),
+    "UnsafeModelError",
+    "leads out of the archive",
+)
+
+
+def arrays(**values: Any) -> Maker:
+    """An .npz of `small`'s weights, with others in their places: arrays, or headers that only claim to be."""
+
+    def make(folder: Path) -> Files:
+        path = folder / "w.npz"
+        named = {"d/kernel": np.ones((3, 2), "f4"), "d/bias": np.ones(2, "f4"), **values}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            value: Any
+            for name, value in named.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    if isinstance(value, np.ndarray):
+                        np.lib.format.write_array(member, value)
+                    else:
+                        text = repr({"descr": value[1], "fortran_order": False, "shape": value[0]}).encode()
+                        member.write(
+                            b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"12345678"
+                        )
+        return write_json(folder / "net.json", small()), path
+
+    return make
+
+
+CASES["weights by name"] = (arrays(), "loaded", "")
+CASES["a pickle among weights by name"] = (
+    arrays(**{"d/bias": np.array([{}, {}], dtype=object)}),
+    "ModelFormatError",
+    r"array of object, shape \(2,\)",
+)
+for title, shape, dtype, text in (
+    ("CVE-2026-0897 an array of 4 TB", (2**20, 2**20), "<f4", r"shape \(1048576, 1048576\); at most 1,"),
+    ("an array of more than it has", (50,), "<f4", r"shape \(50,\); .* no more than the file has"),
+    ("complex numbers", (2,), "<c8", "array of complex64"),
+    ("an array that ends early", (2,), "<f8", "ends before its 16 bytes"),
+):
+    CASES[f"by name: {title}"] = (arrays(**{"d/bias": (shape, dtype)}), "ModelFormatError", text)
+CASES["an array that expands"] = (
+    arrays(**{"d/kernel": np.zeros((10**7, 2), "f4")}),
+    "ModelFormatError",
+    r"shape \(10000000, 2\); at most 1,\d+ bytes",
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from convloom.graph.serial import FORMAT
 from keras_files import (
     Json,
     called,
@@ -44,13 +45,24 @@ def alone(class_name: str, /, module: str = "keras.layers", **config: Any) -> Js
     return functional(entry(3), bad)
 
 
-# The first two load as they are: whatever is imported on first use is in memory after them.
+def graph(**op: Any) -> Json:
+    """An input and one op, as ConvLoom writes a graph."""
+    nodes = [
+        {"name": "x", "inputs": [], "layer": "x", "phase": "forward", "op": "input", "shape": ["N", 3]},
+        {"name": "y", "inputs": ["x"], "layer": "y", "phase": "forward", **op},
+    ]
+    return {"format": FORMAT, "name": "g", "nodes": nodes, "outputs": {"y": "y"}, "updates": []}
+
+
+# The first three load as they are: whatever is imported on first use is in memory after them.
 describe("a good description", "loaded", "", small())
 CASES["a good archive"] = (
     lambda folder: write_keras(folder / "a.keras", small(), write_weights(folder / "w.h5", **kernel())),
     "loaded",
     "",
 )
+
+describe("a good graph", "loaded", "", graph(op="relu"))
 
 CODE = {"class_name": "__lambda__", "config": {"code": "4wEAAAAA", "defaults": None, "closure": None}}
 UNSAFE = "the model asks for code or files outside itself"

@@ -23,6 +23,9 @@ FORBIDDEN = (
     *("os.symlink", "os.link", "tempfile.mkstemp", "tempfile.mkdtemp", "ctypes.dlopen"),
 )
 
+PARTS = ("config.json", "model.weights.h5")
+"""What may be read in a folder."""
+
 
 def megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -31,7 +34,7 @@ def megabytes() -> float:
 def main() -> None:
     cases = json.load(sys.stdin)
     events: list[str] = []
-    allowed: set[str] = set()
+    allowed: set[str | None] = set()
     watching = False
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -46,13 +49,14 @@ def main() -> None:
 
     sys.addaudithook(watch)
     # What is imported on first use is imported now.
-    for _, model, weights in cases[:2]:
+    for _, model, weights in cases[:3]:
         load(model, weights)
     assert h5py.__version__
     before = megabytes()
     results: dict[str, Any] = {}
     for name, model, weights in cases:
-        allowed = {model, weights}
+        inside = [f"{file}/{part}" for file in (model, weights) for part in PARTS]
+        allowed = {model, weights, *inside}
         events.clear()
         watching, start = True, time.process_time()
         kind, text = load(model, weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from hostile_cases import CODE, UNSAFE, alone, case, describe
+from hostile_cases import CODE, UNSAFE, alone, case, describe, graph
 from keras_files import (
     called,
     entry,
@@ -43,8 +43,8 @@ describe(
 )
 describe(
     "CVE-2025-1550 object as regularizer is never made",
-    "loaded",
-    "",
+    "UnsupportedLayerError",
+    "kernel_regularizer 'system' of module 'os' is not a known regularizer",
     functional(
         entry(3),
         layer(
@@ -138,9 +138,37 @@ def deep_attribute(folder: Path) -> Path:
         file.attrs["model_config"] = "[" * 10_000 + "]" * 10_000
     return folder / "net.h5"
 
+
 describe(
     "a terminal escape among open axes",
     "ShapeError",
     r"leaves axes open; give them a size: input_shape=\(224, 4, 224\)",
     functional(entry(None, 4, "\x1b[31m"), layer("ReLU", "r", called("x"))),
+)
+
+
+# -- graphs --------------------------------------------------------------------------------------------------
+for title, op, kind, text in (
+    (
+        "code as a number",
+        {"op": "leaky_relu", "slope": "__import__('os')"},
+        "ModelFormatError",
+        "is no float",
+    ),
+    ("code as a word", {"op": "cast", "dtype": "f'{exec()}'"}, "ModelFormatError", "is no str"),
+    ("another op", {"op": "os.system"}, "ModelFormatError", "unknown op 'os.system'"),
+    (
+        "a value of 4 TB",
+        {"op": "pad", "padding": [[0, 2**40]], "value": 0.0},
+        "ModelFormatError",
+        "in one sample",
+    ),
+    ("a terminal escape", {"op": "relu", "name": "\x1b[31m"}, "ModelFormatError", "a name is printable text"),
+):
+    describe(f"a graph: {title}", kind, text, graph(**op))
+describe(
+    "a graph of 110,000 nodes",
+    "ModelFormatError",
+    "110,001 nodes; at most 100,000",
+    {**graph(op="relu"), "nodes": [{}] * 110_001},
 )

@@ -21,7 +21,7 @@ class Case:
     """An op over operands of these shapes.
 
     scale: of the operands' normal values. positive, probabilities: positions of operands that must be > 0, or
-    rows that sum to 1. indices: position -> bound of integers.
+    rows that sum to 1. indices: position -> bound of integers. truths: positions of truth values.
     """
 
     op: Op
@@ -30,6 +30,7 @@ class Case:
     positive: tuple[int, ...] = ()
     probabilities: tuple[int, ...] = ()
     indices: tuple[tuple[int, int], ...] = ()
+    truths: tuple[int, ...] = ()
     dtype: str = "float32"
 
     def __str__(self) -> str:
@@ -39,7 +40,8 @@ class Case:
         graph = Graph("one op")
         names = []
         for position, shape in enumerate(self.shapes):
-            dtype = "uint8" if position in dict(self.indices) else self.dtype
+            whole = "uint8" if position in dict(self.indices) else self.dtype
+            dtype = "bool" if position in self.truths else whole
             fixed = tuple(d for d in shape if isinstance(d, int))
             source = ops.Input(shape, dtype) if N in shape else ops.Parameter(fixed, dtype)
             names.append(graph.add(source, name=f"x{position}"))
@@ -58,6 +60,10 @@ class Case:
         for position, bound in self.indices:
             given[f"x{position}"] = (
                 (given[f"x{position}"].abs() * 100).long().remainder(bound).to(torch.uint8)
+            )
+        for position in self.truths:
+            given[f"x{position}"] = (
+                torch.arange(given[f"x{position}"].numel()).reshape(given[f"x{position}"].shape) % 3 > 0
             )
         if isinstance(self.op, ops.Resize | ops.ResizeGrad):
             for position, shape in enumerate(self.shapes[1:], 1):
@@ -210,7 +216,7 @@ CASES: list[Case] = [
             ops.Elu(),
             ops.Elu(0.7),
             ops.GeneralRelu(),
-            ops.GeneralRelu(5.0, 0.25, 1.5),
+            ops.GeneralRelu(5.1, 0.3, 1.1),
             ops.GeneralRelu(max_value=6.0),
             ops.HardSigmoid(),
             ops.HardSigmoid(0.2),
@@ -261,6 +267,33 @@ CASES: list[Case] = [
     Case(ops.Pad(((1, 2), (0, 3), (1, 0)), 0.5), (IMAGE,)),
     Case(ops.Step(), (IMAGE,)),
     Case(ops.Floor(), (IMAGE,), scale=4.0),
+    Case(ops.StopGradient(), (IMAGE,)),
+    # comparisons, logic and choices, of integers and truth values too
+    *(
+        Case(ops.Compare(relation), shapes)
+        for relation in ops.RELATIONS
+        for shapes in ((IMAGE, IMAGE), (IMAGE, (1,)), ((N, 7, 1, 3), (5, 1)), ((3,), IMAGE))
+    ),
+    Case(ops.Compare("less_equal"), (IMAGE, IMAGE), indices=((0, 3), (1, 3))),
+    Case(ops.Compare("not_equal"), (IMAGE, IMAGE), truths=(0, 1)),
+    *(
+        Case(ops.Logical(connective), shapes, truths=(0, 1))
+        for connective in ops.CONNECTIVES
+        for shapes in ((IMAGE, IMAGE), (IMAGE, (3,)), ((N, 7, 1, 3), IMAGE))
+    ),
+    Case(ops.Not(), (IMAGE,), truths=(0,)),
+    *(
+        Case(ops.Where(), shapes, truths=(0,))
+        for shapes in ((IMAGE, IMAGE, IMAGE), (IMAGE, (3,), IMAGE), ((N, 7, 1, 3), IMAGE, (5, 1)))
+    ),
+    Case(ops.Where(), (IMAGE, IMAGE, IMAGE), indices=((1, 9), (2, 9)), truths=(0,)),
+    Case(ops.Where(), (IMAGE, IMAGE, IMAGE), truths=(0, 1, 2)),
+    # rows of a table
+    Case(ops.LookUp(), ((9, 17), (N, 5)), indices=((1, 9),)),
+    Case(ops.LookUp(), ((65, 3), (N, 7, 5)), indices=((1, 65),)),
+    Case(ops.LookUp(), ((9, 4), (N,)), indices=((1, 9),)),
+    Case(ops.LookUpGrad(9), ((N, 5, 17), (N, 5)), indices=((1, 9),)),
+    Case(ops.LookUpGrad(70), ((N, 7, 5, 3), (N, 7, 5)), indices=((1, 65),)),
     Case(ops.Flip((1, 3)), (IMAGE,)),
     Case(ops.Flip((2,)), ((N, 5, 7),)),
     Case(ops.Slice((1, 0, 2), (7, 3, 3)), (IMAGE,)),
@@ -275,6 +308,20 @@ CASES: list[Case] = [
         for fill_mode in modes
         for interpolation in ("bilinear", "nearest")
         for op in (ops.Warp, ops.WarpGrad)
+    ),
+    # penalties and projections of weights
+    Case(ops.SizePenalty(0.3, 0.2), ((3, 2, 5), (17,), (4, 1))),
+    Case(ops.SizePenalty(l1=0.3), ((65,),)),
+    Case(ops.SizePenalty(l2=0.2), ((7, 3), (1,))),
+    *(Case(ops.OrthogonalPenalty(0.3, columns), ((5, 3),)) for columns in (False, True)),
+    Case(ops.OrthogonalPenalty(0.3, True), ((3, 1),)),
+    Case(ops.OrthogonalSlope(ops.OrthogonalPenalty(0.3)), ((5, 3),)),
+    *(
+        Case(ops.NormWithin(axes, least, most, rate), ((3, 2, 5),))
+        for axes, least, most, rate in (
+            *(((0,), 0.0, 1.0, 1.0), ((0, 2), 1.0, 1.0, 1.0)),
+            ((1,), 0.5, 1.5, 0.25),
+        )
     ),
     # reductions and losses
     Case(ops.Reduce((0, 1, 2)), (IMAGE,)),

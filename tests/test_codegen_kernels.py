@@ -73,7 +73,7 @@ def check(given: Region, *, length: int = 1, batches: Sequence[int] = (1, 3)) ->
             kernel.outputs, outputs, wanted, module.reference(*inputs), strict=True
         ):
             assert found.dtype == node.type.torch_dtype
-            assert difference(text, right) < 1e-6, f"{node}: the file's own reference is wrong"
+            assert difference(text, right) < 1e-12, f"{node}: the file's own reference is wrong"
             allowed = stored + steps * EPS["float32"] if node.type.is_floating else 0.0
             assert difference(found, right) <= allowed, f"{node} at batch {batch}"
             assert difference(found, right) <= module.TOLERANCE
@@ -91,7 +91,7 @@ def vector(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tup
 # -- pointwise -----------------------------------------------------------------------------------------------
 ACTIVATIONS = [
     ops.Relu(), ops.Relu6(), ops.LeakyRelu(0.2), ops.Sigmoid(), ops.Tanh(), ops.Swish(), ops.Gelu(),
-    ops.Gelu(True), ops.Elu(0.7), ops.GeneralRelu(5.0, 0.25, 1.5), ops.GeneralRelu(max_value=0.5),
+    ops.Gelu(True), ops.Elu(0.7), ops.GeneralRelu(5.1, 0.3, 1.1), ops.GeneralRelu(max_value=0.5),
     ops.HardSigmoid(), ops.HardSigmoid(0.2), ops.HardSwish(), ops.Softplus(), ops.Softsign(), ops.Mish(),
     ops.Abs(), ops.Elu(1.67, scale=1.05), ops.Elu(0.7, input_scale=1 / 0.7), ops.Clip(-0.5, 1.0),
     ops.HardShrink(), ops.SoftShrink(), ops.Threshold(0.5, -1.0), ops.SparsePlus(), ops.LogSigmoid(),
@@ -432,6 +432,7 @@ def test_rows_too_wide_for_a_program_are_refused() -> None:
 # -- losses --------------------------------------------------------------------------------------------------
 LOSSES = [
     ops.SoftmaxCrossEntropy(),
+    ops.CategoricalCrossEntropy(),
     ops.BinaryCrossEntropy(),
     ops.BinaryCrossEntropy(from_logits=True),
     ops.MeanSquaredError(),
@@ -442,6 +443,8 @@ LOSSES = [
 @pytest.mark.parametrize("shape", [(10,), (1,), (7, 5, 17), (1030,)], ids=str)
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_loss_and_its_gradient(loss: Op, shape: tuple[int, ...], dtype: str) -> None:
+    if shape == (1,) and loss == ops.CategoricalCrossEntropy():
+        pytest.skip("one class has p = 1, clipped to 1 - 1e-7, whose logarithm float32 does not resolve")
     p, t, d = image("p", *shape, dtype=dtype), image("t", *shape, dtype=dtype), vector("d")
     kernel = check(region([p, t, ("loss", loss, ["p", "t"])]), length=1030, batches=(1, 37))
     assert kernel.launches == 2

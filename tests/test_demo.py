@@ -73,11 +73,27 @@ def test_filters_equal_a_cross_correlation_by_numpy() -> None:
     grey = (photo @ GREY).astype(np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(grey, (SIZE, SIZE))
     found = apply_filters(photo)
-    assert found.shape == (19, 27, len(FILTERS))
+    assert found.shape == (21, 29, len(FILTERS))
     for channel, shown in enumerate(FILTERS):
         expected = np.einsum("hwrs,rs->hw", windows, shown.kernel.astype(np.float64))
         tolerance = SIZE * SIZE * np.finfo(np.float32).eps * np.abs(shown.kernel).sum()
         np.testing.assert_allclose(found[..., channel], expected, rtol=0, atol=tolerance, err_msg=shown.name)
+
+
+def test_filters_are_those_of_the_lectures() -> None:
+    """As they are laid over an image by cross-correlation; a blur keeps brightness, so it is divided."""
+    wanted = {
+        "Sharpen": [[0, -1, 0], [-1, 5, -1], [0, -1, 0]],
+        "Edges": [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+        "Blur": [[1 / 9] * 3] * 3,
+        "Soft blur": [[0.05, 0.125, 0.05], [0.125, 0.3, 0.125], [0.05, 0.125, 0.05]],
+        "Sobel, vertical": [[1, 0, -1], [2, 0, -2], [1, 0, -1]],
+        "Sobel, horizontal": [[1, 2, 1], [0, 0, 0], [-1, -2, -1]],
+        "Moving average": [[0, 0, 0], [0.25, 0.5, 0.25], [0, 0, 0]],
+    }
+    assert [shown.name for shown in FILTERS] == list(wanted)
+    for shown in FILTERS:
+        np.testing.assert_allclose(shown.kernel, wanted[shown.name], rtol=1e-6, err_msg=shown.name)
 
 
 @pytest.mark.parametrize("shown", FILTERS, ids=lambda shown: shown.name)

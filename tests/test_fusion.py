@@ -6,7 +6,7 @@ import pytest
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
 from convloom.graph.fusion import fuse
-from convloom.graph.ir import Graph
+from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Op
 from convloom.graph.regions import order_regions
 from convloom.graph.types import BATCH, broadcast_kind
@@ -120,7 +120,7 @@ def test_an_output_in_the_middle() -> None:
 def test_a_value_written_back_as_state_is_an_output() -> None:
     b = head()
     graph = b.finish(b.op(ops.Relu(), "conv", name="relu"))
-    graph.updates = {"conv/bias": ("conv", 0.9)}
+    graph.updates = [Update("conv/bias", "conv", 0.9)]
     assert reasons(fuse(graph), "relu") == ["conv is an output of the network"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
-from convloom.graph.ir import Graph
+from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Cost, snake_case
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH, TensorType, accumulated, broadcast
@@ -34,7 +34,7 @@ def test_text() -> None:
     x = b.input(4, 6, 1)
     x = b.conv(x, 2, strides=(2, 1), name="c")
     graph = b.finish(b.op(ops.Relu(), x))
-    graph.updates = {"c/bias": ("relu", 0.9)}
+    graph.updates = [Update("c/bias", "relu", 0.9)]
     assert str(graph) == (
         "graph tiny {\n"
         "  %image = input() {shape=(N,4,6,1), dtype=float32} : float32[N,4,6,1]\n"
@@ -80,7 +80,7 @@ def test_names_are_made_unique() -> None:
 def test_rename_moves_readers_outputs_and_updates() -> None:
     graph = chain()
     graph.outputs["again"] = "first"
-    graph.updates = {"image": ("first", 0.5)}
+    graph.updates = [Update("image", "first", 0.5)]
     given = values(graph)
     before = outputs(graph, given)
     graph.rename("first", "other")
@@ -88,7 +88,7 @@ def test_rename_moves_readers_outputs_and_updates() -> None:
     assert "first" not in graph
     assert graph["second"].inputs == ("other",)
     assert graph.outputs == {"out": "second", "again": "other"}
-    assert graph.updates == {"image": ("other", 0.5)}
+    assert graph.updates == [Update("image", "other", 0.5)]
     assert_same(outputs(graph, given), before)
 
 
@@ -127,7 +127,7 @@ def test_a_copy_is_its_own() -> None:
     before = str(graph)
     twin = graph.copy()
     twin.outputs["more"] = "pool1"
-    twin.updates["conv1/bias"] = ("pool1", 0.1)
+    twin.updates.append(Update("conv1/bias", "pool1", 0.1))
     twin.update_node("pool1", op=ops.AveragePool2D())
     twin.rename("conv1", "changed")
     assert str(graph) == before
@@ -168,7 +168,7 @@ def test_an_input_without_a_batch_is_no_parameter() -> None:
 def test_outputs_and_updates_leave_the_graph() -> None:
     graph = chain()
     assert [name for name in ("image", "first", "second") if graph.is_output(name)] == ["second"]
-    graph.updates = {"image": ("first", 0.5)}
+    graph.updates = [Update("image", "first", 0.5)]
     assert graph.is_output("first")
 
 

@@ -638,7 +638,8 @@ def test_digits(tmp_path: Path) -> None:
             L.Conv2D(32, 3, activation="relu", padding="same"),
             L.Flatten(),
             L.Dense(10, activation="softmax"),
-        ]
+        ],
+        seed=0,
     )
     net = cl.compile(model, device="cpu")
     history = cl.fit(

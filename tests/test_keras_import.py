@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from convloom.frontends import Sequential, load, loads
 from convloom.frontends import layers as L
+from convloom.frontends.regularizers import L2
 from convloom.graph.errors import ConvLoomError
 from keras_dialects import DATA, LENET5, Json, called, conv, entry, functional, keras3, layer, outputs, simple
 
@@ -140,7 +141,7 @@ def test_keras_2_spellings() -> None:
         conv(
             "c",
             kernel_initializer={"class_name": "HeNormal", "config": {"seed": None}},
-            kernel_regularizer={"l2": 1},
+            kernel_regularizer={"class_name": "L2", "config": {"l2": 1}},
         ),
     )
     data["config"]["layers"][0]["config"] = {
@@ -156,6 +157,7 @@ def test_keras_2_spellings() -> None:
     found = model.get_layer("c")
     assert isinstance(found, L.Conv2D)
     assert found.kernel_initializer == "he_normal"
+    assert found.kernel_regularizer == L2(1.0)
 
 
 def test_sequential_without_input_layer_takes_the_shape_from_where_the_writer_put_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def test_statistics_may_have_all_axes_as_older_files_have_them() -> None:
 # -- training ------------------------------------------------------------------------------------------------
 def trained(net: cl.Model, x: torch.Tensor, backend: str, dtype: str) -> list[torch.Tensor]:
     """Output, gradients of input and weights, moving statistics after one step in training mode."""
-    network = cl.compile(net, device="cpu", backend=backend, dtype=dtype).train()
+    # A copy: a network trains its model, and the next one here is to start where this one does.
+    network = cl.compile(copy.deepcopy(net), device="cpu", backend=backend, dtype=dtype).train()
     given = x.to(getattr(torch, dtype), copy=True).requires_grad_()
     y = network(given)
     weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).reshape(y.shape)

@@ -113,7 +113,7 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("missing.h5", "missing.h5: there is no such file"),
+        ("missing.h5", "missing.h5: cannot be read: No such file or directory"),
         ("tiny_resnet.json", "tiny_resnet.json: is no index of weights: it has no weight_map"),
         ("tiny_resnet.weights.h5", "does not fit Sequential 'net': Dense 'late': weight 'kernel'"),
     ],

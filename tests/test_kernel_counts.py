@@ -9,6 +9,7 @@ from convloom.graph import ops
 from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.fusion_rules import WIDEST_ROW_IN_A_TILE
 from convloom.graph.ir import Graph
+from convloom.graph.passes.precision import with_dtype
 from convloom.graph.regions import Partition
 from graphs import (
     inception,
@@ -85,8 +86,10 @@ def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: in
         (shared_layer, 7),
     ],
 )
-def test_kernels_of_training(make: Callable[[], Graph], fused: int) -> None:
-    assert len(fuse(training(make())).kernels) <= fused
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_kernels_of_training(make: Callable[[], Graph], fused: int, dtype: str) -> None:
+    """In half precision the casts on the way to sums ride along."""
+    assert len(fuse(training(with_dtype(make(), dtype))).kernels) <= fused
 
 
 def test_the_two_sums_of_a_batch_norm_gradient_share_a_kernel_but_mean_and_variance_cannot() -> None:

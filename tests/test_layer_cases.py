@@ -50,8 +50,10 @@ def check(case: str, network: cl.CompiledNetwork) -> None:
         result = network(*(torch.from_numpy(x).to(network.options.device) for x in numbered(case, "x")))
     results = result if isinstance(result, tuple) else (result,)
     for found, expected in zip(results, numbered(case, "y"), strict=True):
-        assert tuple(found.shape) == expected.shape
-        assert np.abs(found.cpu().numpy() - expected).max() <= RELATIVE * np.abs(expected).max()
+        value = found.cpu().numpy()
+        assert (value.shape, value.dtype) == (expected.shape, expected.dtype)
+        wide = expected.astype(np.float64)
+        assert np.abs(value - wide).max() <= RELATIVE * np.abs(wide).max()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -166,17 +166,6 @@ def test_moving_statistics_follow_keras_rule() -> None:
     torch.testing.assert_close(weights["moving_variance"], 0.9 + 0.1 * x.var((0, 1, 2), unbiased=False))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_network_owns_its_weights_in_its_own_dtype(dtype: str) -> None:
-    model = randomised(residual())
-    before = {name: value.clone() for name, value in model.parameters.items()}
-    net = compile(model, dtype=dtype).train()
-    assert {value.dtype for value in net.weights().values()} == {getattr(torch, dtype)}
-    net(batch(model))  # moves the network's statistics, not the model's
-    for name, value in model.parameters.items():
-        assert torch.equal(value, before[name]), name
-
-
 def test_torch_training_loop_learns() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 12, 14, 1)
@@ -283,16 +272,6 @@ def test_numpy_in_tensor_out_and_several_outputs() -> None:
     assert net(torch.zeros(2, 6, 6, 2))[0].requires_grad
     assert features.shape == (2, 4, 4, 3)
     assert pooled.shape == (2, 3)
-
-
-def test_update_model_copies_trained_weights_back() -> None:
-    model = small_lenet()
-    net = compile(model)
-    with torch.no_grad():
-        next(iter(net.parameters())).add_(1.0)
-    net.update_model()
-    name = next(iter(model.parameters))
-    torch.testing.assert_close(model.parameters[name], net.weights()[name].detach())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
-from convloom.graph.ir import Graph
+from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
 from convloom.graph.passes.cleanup import remove_dead_code
@@ -43,7 +43,7 @@ def test_dead_code_goes_inputs_stay() -> None:
     moving = b.weight(3, name="moving", trainable=False)
     graph = b.finish(kept)
     batch = b.op(ops.Reduce((0,), mean=True), x, name="mean")
-    graph.updates = {moving: (batch, 0.9)}
+    graph.updates = [Update(moving, batch, 0.9)]
     decisions = remove_dead_code(graph)
     assert [str(d) for d in decisions] == ["applied at dead", "applied at deader"]
     assert [node.name for node in graph.nodes()] == ["image", "unused", "kept", "moving", "mean"]
@@ -124,7 +124,7 @@ def test_training_follows_its_masks_and_statistics(graph: Graph) -> None:
     for node in twin.sources(ops.Random):
         given[node.name] = torch.ones_like(given[node.name])
     found = all_values(twin, given)
-    for moving, (batch, _) in twin.updates.items():
-        given[moving] = found[batch]
+    for update in twin.updates:
+        given[update.parameter] = found[update.value]
     for name, value in outputs(graph, given).items():
         torch.testing.assert_close(found[twin.outputs[name]], value, rtol=1e-9, atol=1e-9)

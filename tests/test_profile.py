@@ -119,7 +119,7 @@ def test_targets(target: str, arch: str, card: str | None) -> None:
     [
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
-        ({"target": "sm_91"}, "unknown target 'sm_91'; GPUs: A100, H100, H200, MI300X; architectures: sm_80"),
+        ({"target": "sm_91"}, r"'sm_91'; did you mean 'sm_90'\? Known: A100, H100, H200, MI300X, sm_80"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
     ],
 )
@@ -237,7 +237,7 @@ def test_emit_unfused_is_one_file_an_op(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"target": "sm_12"}, "unknown target 'sm_12'; known targets: sm_80"),
+        ({"target": "sm_12"}, r"unknown target 'sm_12'; did you mean 'sm_120'\? Known: A100"),
         ({"dtype": "float64"}, "kernels are not emitted for dtype 'float64'; use float32, tf32"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],

@@ -12,7 +12,6 @@ from convloom.graph.passes.cleanup import (
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
-    STABLE_LOSSES,
     TRAINING_BRANCHES,
     remove_dead_code,
 )
@@ -27,15 +26,13 @@ from graphs import (
     differentiated,
     outputs,
     values,
-    with_loss,
 )
 
 FOLD_CONV, FOLD_DENSE = FOLD
 SAME_SHAPE, MERGE_RESHAPES, SCALE = IDENTITIES
 (DROPOUT,) = INFERENCE_IDENTITIES
 (PAD,) = PAD_INTO_CONVOLUTION
-LOGITS, SIGMOID = STABLE_LOSSES
-AFTER_POOLING, BEFORE_VIEW = GRADIENT_RULES
+AFTER_POOLING, BEFORE_VIEW, AT_ONCE, LIKE_ANOTHER = GRADIENT_RULES
 
 
 def rewrite(graph: Graph, rule: Rule) -> tuple[Graph, list[Decision]]:
@@ -233,27 +230,6 @@ def test_scaling_by_one() -> None:
         assert refusal(b.finish(b.op(op, b.input(3))), SCALE) == "it changes the values"
 
 
-# -- losses ----------
-def test_cross_entropy_of_a_softmax_takes_the_logits() -> None:
-    b = Builder()
-    graph = with_loss(b.finish(b.op(ops.Softmax(), b.dense(b.input(4), 5), name="softmax")))
-    graph.outputs["prediction"] = "softmax"  # the softmax may be read by others, and stays for them
-    twin, decisions = rewrite(graph, LOGITS)
-    assert [d.applied for d in decisions] == [True]
-    assert op_names(twin) == ["dense", "softmax", "softmax_cross_entropy"]
-    given = values(graph)
-    assert_same(outputs(twin, given), outputs(graph, given))
-
-
-def test_binary_cross_entropy_of_a_sigmoid_takes_the_logits() -> None:
-    b = Builder()
-    head = b.finish(b.op(ops.Sigmoid(), b.dense(b.input(4), 5), name="sigmoid"))
-    twin = applied(with_loss(head, ops.BinaryCrossEntropy()), SIGMOID)
-    assert op_names(twin) == ["dense", "binary_cross_entropy"]
-    assert twin["loss"].op == ops.BinaryCrossEntropy(from_logits=True)
-    assert refusal(with_loss(head, ops.BinaryCrossEntropy(True)), SIGMOID) == "it takes logits already"
-
-
 # -- gradients behind pooling ----------
 def gradient_of_pooled(activation: ops.Activation, pool: ops.MaxPool2D) -> Graph:
     b = Builder()
@@ -326,6 +302,39 @@ def test_the_derivative_does_not_move_behind_somebody_else_s_pooling() -> None:
     other = graph.add(ops.Input((BATCH, 7, 6, 2)), name="other")
     graph.update_node(gradient.name, inputs=(gradient.inputs[0], other))
     assert refusal(graph, AFTER_POOLING) == "no max pooling of the saved activation has these windows"
+
+
+# -- gradients of sums ----------
+def gradient_of_sums(shape: ops.Activation, *, means: tuple[bool, bool] = (True, True)) -> Graph:
+    """The backward pass of a mean, over pixels and then over channels, of an activation."""
+    b = Builder()
+    x = b.op(shape, b.input(4, 3, 2), name="act")
+    sums = b.op(ops.Reduce((0, 1, 2), mean=means[0]), x, name="sums")
+    return differentiated(b.finish(b.op(ops.Reduce((0,), mean=means[1]), sums, name="sum")))[0]
+
+
+def test_the_gradient_of_a_sum_of_sums_is_spread_at_once() -> None:
+    graph = gradient_of_sums(ops.Swish())
+    twin, decisions = rewrite(graph, AT_ONCE)
+    assert [d.applied for d in decisions] == [True]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    (spread,) = [node for node in twin.nodes() if isinstance(node.op, ops.BroadcastTo)]
+    assert (spread.inputs, spread.op.shape) == (("d_out", "act"), (BATCH, 4, 3, 2))
+    mixed = gradient_of_sums(ops.Swish(), means=(True, False))
+    assert refusal(mixed, AT_ONCE) == "one gives shares, the other the whole"
+
+
+def test_a_value_is_not_kept_for_its_batch_size_alone() -> None:
+    graph = gradient_of_sums(ops.Swish())  # whose derivative reads its input
+    twin, decisions = rewrite(graph, LIKE_ANOTHER)
+    assert [d.node for d in decisions if d.applied] == ["sums/broadcast_to"]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+    assert not any(r.phase == "backward" for r in twin.readers("act"))
+    kept = gradient_of_sums(ops.Relu())  # whose derivative reads its output
+    reasons = {d.reason for d in rewrite(kept, LIKE_ANOTHER)[1]}
+    assert reasons == {"it takes its batch from the gradient", "act is kept anyway, or nothing else is"}
 
 
 # -- the engine ----------

@@ -90,7 +90,7 @@ def graph_json(*nodes: dict[str, object], **changes: object) -> str:
         "name": "g",
         "nodes": [image, *nodes],
         "outputs": {"out": "image"},
-        "updates": {},
+        "updates": [],
     }
     return json.dumps({**data, **changes})
 
@@ -103,13 +103,17 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
     ("text", "error", "message"),
     [
         ("{", ModelFormatError, "graph JSON does not parse: "),
-        ("[]", ModelFormatError, "'format' should be 'convloom-graph-1'"),
-        (graph_json(format="keras"), ModelFormatError, "'format' should be 'convloom-graph-1'"),
+        ("[]", ModelFormatError, "'format' should be 'convloom-graph-2'"),
+        (graph_json(format="keras"), ModelFormatError, "'format' should be 'convloom-graph-2'"),
         (graph_json(nodes=None), ModelFormatError, "graph JSON is malformed"),
         (graph_json(nodes=[7]), ModelFormatError, "graph JSON is malformed"),
         (graph_json(outputs=["y"]), ModelFormatError, "graph JSON is malformed"),
-        (graph_json(updates={"image": 3}), ModelFormatError, "graph JSON is malformed"),
-        (graph_json(updates={"image": ["image", "much"]}), ModelFormatError, "graph JSON is malformed"),
+        (graph_json(updates=[3]), ModelFormatError, "graph JSON is malformed"),
+        (
+            graph_json(updates=[{"parameter": "image", "value": "image", "momentum": "much"}]),
+            ModelFormatError,
+            "graph JSON is malformed",
+        ),
         (
             graph_json({"name": "y", "op": "relu"}),
             ModelFormatError,
@@ -145,9 +149,9 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
         ),
         (graph_json(outputs={"out": "ghost"}), CompileError, "output out names ghost, which is no node"),
         (
-            graph_json(updates={"image": ["ghost", 0.5]}),
+            graph_json(updates=[{"parameter": "image", "value": "ghost", "momentum": 0.5}]),
             CompileError,
-            "update of image from ghost: no such node",
+            "there is no node ghost",
         ),
     ],
 )

@@ -7,13 +7,14 @@ from typing import Any
 
 from ...graph.errors import ConvLoomError, UnsafeModelError, UnsupportedLayerError
 from ..layers import InputLayer, Layer
+from ..layers.aliases import UNSAFE
 from ..lowering import Block
 from ..model import Model
 from ..operations import Operation
 from ..sequential import Sequential
 from ..symbolic import SymbolicTensor
 from .budget import within
-from .catalogue import UNSAFE, declare, is_operation, refusal
+from .catalogue import declare, is_operation, refusal
 from .keep import remember
 from .limits import DEFAULT, Limits
 from .order import Node, check_references, ordered

@@ -11,32 +11,30 @@ from typing import Any, TypeVar
 
 from ...graph.errors import ConvLoomError, ModelFormatError, UnsafeModelError, UnsupportedLayerError
 from .. import fields as f
-from ..initializers import from_class_name
+from ..initializers import from_class_name, from_config
 from ..layers import DECLARATIONS, InputLayer, Layer
+from ..layers.aliases import ALIASES, UNSAFE
+from ..layers.time_distributed import a_layer_or_model
 from ..layers.wrapper import a_layer
+from ..lowering import Block
 from ..operations import OPERATIONS
 from ..written import Written
 from .functions import CLASSES as FUNCTION_CLASSES
 from .keep import remember
+from .objects import NUMBERS, foreign, is_keras, named, refusal_of_value
 from .spec import LayerSpec
 from .values import get_dict, get_text, malformed, optional_text, shown
 
 L = TypeVar("L", bound=Layer)
 
-UNSAFE = frozenset(
-    {
-        *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
-        *("StringLookup", "IntegerLookup", "TextVectorization", "Hashing"),
-    }
-)
-"""Layers that carry code, load other files, or wrap another framework's objects."""
-
-# Training aids that leave a layer's meaning alone, and what a file repeats elsewhere.
+# What a file repeats elsewhere.
 COMMON_KEYS = frozenset(
     {"name", "dtype", "batch_input_shape", "batch_shape", "build_config", "autocast", "ragged"}
 )
-COMMON_ENDINGS = ("_regularizer", "_constraint")
-
+RULES = ("_regularizer", "_constraint")
+"""How the keys end under which files have None for weights that a layer does not have."""
+RNG_TYPES = (None, "stateful", "stateless", "legacy_stateful")
+"""`rng_type` of Keras 2's random layers: how TensorFlow keeps its generator's state. Ours is torch's."""
 
 MOST_NESTED = 8
 """Activation layers in one another, as Activation(Activation(ReLU()))."""
@@ -62,28 +60,29 @@ def refusal(spec: LayerSpec) -> str | None:
         return f"operation {shown(spec.config.get('function', spec.class_name))}"
     if _known(spec):
         return None
-    where = (
-        f" of module {spec.module!r:.80}" if spec.module and not spec.module.endswith("keras.layers") else ""
-    )
+    where = ""
+    if spec.module and not spec.module.endswith("keras.layers"):
+        where = f" of module {spec.module!r:.80}"
+    elif spec.registered_name not in (None, spec.class_name):
+        where = f", registered as {spec.registered_name!r:.80}"
     return f"class {spec.class_name!r:.80}{where}"
 
 
 def _known(spec: LayerSpec) -> bool:
     """Whether the entry means a class of the table."""
     name = _class_name(spec)
-    root, *path = (spec.module or "keras").split(".")
-    if name not in DECLARATIONS or root not in ("keras", "tf_keras"):
+    if name not in DECLARATIONS or not is_keras(spec.module):
         return False
-    if name not in APPLICATIONS or "applications" in path:
-        return True
+    if name not in APPLICATIONS:
+        return spec.registered_name in (None, name)
     registered = (spec.registered_name or name).removeprefix(REGISTERED)
-    return spec.module is None and registered == name
+    return "applications" in (spec.module or "").split(".") or (spec.module is None and registered == name)
 
 
 def _class_name(spec: LayerSpec) -> str:
-    """The class, without what Keras 2 puts before the applications' own."""
+    """The class under its own name, without what Keras 2 puts before the applications' own."""
     bare = spec.class_name.removeprefix(REGISTERED)
-    return bare if bare in APPLICATIONS else spec.class_name
+    return bare if bare in APPLICATIONS else ALIASES.get(spec.class_name, spec.class_name)
 
 
 def declare(spec: LayerSpec, depth: int = 0) -> Layer:
@@ -122,18 +121,37 @@ def _arguments(spec: LayerSpec, declaration: type[Layer], depth: int) -> dict[st
         field = known.get(key)
         if field is None:
             continue
-        if field.metadata.get("check") is a_layer:
+        if field.metadata.get("check") is a_layer_or_model and _is_model(value):
+            arguments[key] = _inner_model(spec, key, value)
+        elif field.metadata.get("check") in (a_layer, a_layer_or_model):
             arguments[key] = _inner_layer(spec, key, value, depth + 1)
         elif field.metadata.get("check") is f.initializer:
-            found = value.get("class_name") if isinstance(value, dict) else value
-            if known_name := from_class_name(found):
-                arguments[key] = known_name
+            found = from_config(value) if isinstance(value, dict) else from_class_name(value)
+            if found is not None:
+                arguments[key] = found
         elif field.metadata.get("check") is f.activation:
-            named = _plain(value)
-            arguments[key] = _inner_layer(spec, key, named, depth + 1) if isinstance(named, dict) else named
+            plain = _plain(value)
+            arguments[key] = _inner_layer(spec, key, plain, depth + 1) if isinstance(plain, dict) else plain
         else:
             arguments[key] = _plain(value)
     return arguments
+
+
+def _is_model(value: Any) -> bool:
+    from .reader import is_model
+
+    return isinstance(value, dict) and is_model(value, str(value.get("class_name")))
+
+
+def _inner_model(spec: LayerSpec, key: str, value: dict[str, Any]) -> Block:
+    """The model that an entry holds as its argument `key`. Raises as loading it alone does."""
+    from .assemble import assemble
+    from .reader import read_model
+
+    try:
+        return assemble(read_model(value))
+    except ConvLoomError as error:
+        raise type(error)(f"{spec.place}: {key}: {error}") from None
 
 
 def _inner_layer(spec: LayerSpec, key: str, value: Any, depth: int) -> Layer:
@@ -182,22 +200,27 @@ def _has_weights(layer: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A number wrapped by NumPy, or a function given by its name, -> the number, the name."""
-    if (
-        isinstance(value, dict)
-        and isinstance(value.get("config"), dict)
-        and value.get("class_name") in ("__numpy__", "__tensor__")
-    ):
+    """A number wrapped by NumPy, or a function of Keras's given by its name, -> the number, the name."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("config"), dict) and value.get("class_name") in NUMBERS:
         return value["config"].get("value")
-    if isinstance(value, dict) and value.get("class_name") == "function":
-        return value.get("config")
+    if value.get("class_name") == "function":
+        return named(value) if foreign(value) else value.get("config")
     return value
 
 
 def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) -> None:
     for key, value in spec.config.items():
-        if key in known or key in COMMON_KEYS or key.endswith(COMMON_ENDINGS) or key in declaration.ignored:
-            _refuse_quantized(spec, key, value)
+        if key in known or key in COMMON_KEYS or key in declaration.ignored:
+            # Regularizers and constraints are looked at where a field reads them.
+            unread = key not in known or key.endswith("_initializer")
+            if unread and (why := refusal_of_value(key, value)):
+                raise UnsupportedLayerError(f"{spec.place}: {key} is {why}; replace it before saving")
+            continue
+        if key == "rng_type" and value in RNG_TYPES:
+            continue
+        if key.endswith(RULES) and value is None:
             continue
         if key in declaration.neutral and any(
             value == v and type(value) is type(v) for v in declaration.neutral[key]
@@ -205,11 +228,4 @@ def _refuse_unknown(spec: LayerSpec, declaration: type[Layer], known: set[str]) 
             continue
         raise UnsupportedLayerError(
             f"{spec.place}: {spec.class_name} with {key}={shown(value)} is not supported by ConvLoom"
-        )
-
-
-def _refuse_quantized(spec: LayerSpec, key: str, value: Any) -> None:
-    if key == "dtype" and isinstance(value, dict) and "Quantized" in str(value.get("class_name")):
-        raise UnsupportedLayerError(
-            f"{spec.place}: quantized layers ({value['class_name']!r:.80}) are not supported"
         )

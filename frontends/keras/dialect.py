@@ -57,6 +57,8 @@ def _translate(spec: ModelSpec) -> None:
     for layer in spec.layers:
         if layer.model is not None:
             _translate(layer.model)
+        if isinstance(inner := layer.config.get("layer"), dict):
+            layer.config = {**layer.config, "layer": _translated(inner)}
         if layer.class_name == "ThresholdedReLU":  # which Keras 3 has as a ReLU
             layer.class_name = "ReLU"
             renamed = {"theta": "threshold"}

@@ -26,9 +26,13 @@ def to_json(model: Model, indent: int | None = None) -> str:
     return json.dumps(model_entry(model, file_name(model)), indent=indent, allow_nan=False)
 
 
-def file_name(block: Block) -> str:
-    """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did."""
-    return block.name.replace("/", "_")
+def file_name(block: Block, called: str = "") -> str:
+    """Its name in the file: Keras 3 takes no slash in one, which Keras 2 did.
+
+    called: what its model calls it, where that is not its own name.
+    """
+    name = called or block.name
+    return (block.written.original(name) if block.written is not None else name).replace("/", "_")
 
 
 def file_names(model: Model) -> dict[Block, str]:
@@ -36,10 +40,11 @@ def file_names(model: Model) -> dict[Block, str]:
     names: dict[Block, str] = {}
     taken: set[str] = set()
     for block in blocks(model):
-        name, count = file_name(block), 0
+        stem = name = file_name(block, model.name_of(block))
+        count = 0
         while name in taken:
             count += 1
-            name = f"{file_name(block)}_{count}"
+            name = f"{stem}_{count}"
         names[block] = name
         taken.add(name)
     return names
@@ -223,6 +228,14 @@ def _encoded(value: Any) -> Any:
         return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(value, list):
         if value and all(isinstance(item, (int, float, list)) for item in value):
-            return {"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}
+            return {"class_name": "__numpy__", "config": {"value": value, "dtype": _dtype_of(value)}}
         return [_encoded(item) for item in value]
     return value
+
+
+def _dtype_of(value: list[Any]) -> str:
+    """Of a list of numbers or truth values, perhaps in lists: what Keras makes an array of."""
+    kinds = {type(item) for item in value}
+    if kinds == {list}:
+        return _dtype_of([item for row in value for item in row])
+    return {frozenset({bool}): "bool", frozenset({int}): "int32"}.get(frozenset(kinds), "float32")

@@ -25,6 +25,7 @@ from ...graph.errors import ConvLoomError
 from ..layers import Layer
 from ..lowering import Block
 from ..model import Model
+from ..names import visible
 from .export import file_name, file_names, to_json
 from .weights import KERAS_3, group_stem, homes
 
@@ -109,7 +110,7 @@ def _write_weights(model: Model, path: Path) -> None:
     for name in values:
         values[name]  # draws what has no value yet, all from one generator
     with h5py.File(path, "w") as file:
-        file.create_group("vars").attrs["name"] = file_name(model)
+        file.create_group("vars").attrs["name"] = visible(file_name(model))
         _write_layers(model, file.create_group(KERAS_3))
 
 
@@ -127,7 +128,7 @@ def _write_layers(model: Model, group: h5py.Group) -> None:
 
 def _write_block(block: Block, name: str, place: h5py.Group) -> None:
     stored = place.create_group("vars")
-    stored.attrs["name"] = name
+    stored.attrs["name"] = visible(name)  # HDF5 takes no text with zeros in it
     if isinstance(block, Model):
         _write_layers(block, place.create_group(KERAS_3))
     elif isinstance(block, Layer):
@@ -137,3 +138,5 @@ def _write_block(block: Block, name: str, place: h5py.Group) -> None:
             for position, weight in enumerate(weights):
                 value = block.values[weight.name]
                 stored.create_dataset(str(position), data=value.numpy().astype(weight.dtype, copy=False))
+        if (inner := block.model_inside) is not None:
+            _write_block(inner, file_name(inner), place.require_group(block.model_home))

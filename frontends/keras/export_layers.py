@@ -12,10 +12,12 @@ from typing import Any
 
 from ...graph.errors import UnsupportedLayerError
 from ...graph.types import BATCH, TensorType
+from ..by_name import Named
+from ..initializers import Initializer
 from ..layers import InputLayer, Layer
+from ..lowering import Block
 from ..operations import Operation
 from ..written import Written
-from .catalogue import COMMON_ENDINGS
 from .dialect import MEANINGS
 
 Json = dict[str, Any]
@@ -36,6 +38,8 @@ OBJECT_MODULES = {
 NOT_IN_CONFIG = ("name", "trainable", "input_shape")
 """Fields that a declaration has in common with all others, or that only its use in Python needs."""
 
+NOT_IN_OPERATIONS = (*NOT_IN_CONFIG, "activity_regularizer")
+
 
 def layer_entry(layer: Layer, name: str) -> Json:
     """module, class_name, config, registered_name and, where it helps Keras to build, build_config.
@@ -50,7 +54,7 @@ def layer_entry(layer: Layer, name: str) -> Json:
     class_name = type(layer).__name__
     if isinstance(layer, Operation):
         said = {field.name: _plain(layer, field.name, getattr(layer, field.name)) for field in fields(layer)}
-        config = {key: value for key, value in said.items() if key not in NOT_IN_CONFIG}
+        config = {key: value for key, value in said.items() if key not in NOT_IN_OPERATIONS}
         entry = object_entry(layer.module, class_name, {"name": name, **config})
         return {**entry, "registered_name": class_name}
     entry = object_entry(HOMES.get(class_name, "keras.layers"), class_name, _config(layer, name))
@@ -78,7 +82,7 @@ def _config_as_written(layer: Layer, name: str, written: Written) -> Json:
     names = {field: key for key, field in layer.aliases.items() if key in written.config}
     for field in fields(layer):
         value = getattr(layer, field.name)
-        if isinstance(value, Layer):  # which has its own part of the file
+        if isinstance(value, Block):  # which has its own part of the file
             config.update(_said(layer, field.name, value))
             continue
         if value == written.values.get(field.name) or field.name in ("name", "input_shape"):
@@ -111,11 +115,7 @@ def _config(layer: Layer, name: str) -> Json:
             config.update(_said(layer, field.name, value))
     known = {field.name for field in fields(layer)}
     for key, value in said.items():
-        if key in known:
-            continue
-        if key.endswith(COMMON_ENDINGS) and isinstance(value, Mapping):
-            config[key] = _modern_object(key, value)
-        elif key in layer.ignored and isinstance(value, (bool, int, float)):
+        if key not in known and key in layer.ignored and isinstance(value, (bool, int, float)):
             config[key] = value
     return config
 
@@ -138,6 +138,8 @@ def _said(layer: Layer, field: str, value: Any) -> Json:
     if field.endswith("_initializer") and isinstance(value, str):
         class_name = "".join(part.title() for part in value.split("_"))
         return {field: object_entry("keras.initializers", class_name, {})}
+    if isinstance(value, Initializer):
+        return {field: object_entry("keras.initializers", type(value).__name__, value.config())}
     return {field: _plain(layer, field, value)}
 
 
@@ -145,8 +147,15 @@ def _plain(layer: Layer, field: str, value: Any) -> Any:
     """A field's value as JSON has it."""
     if isinstance(value, Layer):
         return _inner_entry(value, layer.trainable)
+    if isinstance(value, Block):  # a model
+        from .export import file_name, model_entry
+
+        return model_entry(value, file_name(value))  # type: ignore[arg-type]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Named):
+        module = next(home for ending, home in OBJECT_MODULES.items() if field.endswith(ending))
+        return object_entry(module, type(value).__name__, value.get_config())
     if isinstance(value, Mapping):
         return {str(key): _plain(layer, field, item) for key, item in value.items()}
     if isinstance(value, Sequence):

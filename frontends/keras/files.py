@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import copy
-import os
-from pathlib import Path
 from typing import Any
 
-from ...graph.errors import ModelFormatError, ShapeError
+from ...graph.errors import ConvLoomError, ModelFormatError, ShapeError
+from ...graph.serial import FAMILY, from_data
+from ..graph_model import GraphModel
 from ..model import Model
-from .archive import open_archive
+from .archive import open_members
 from .assemble import assemble
+from .budget import within
 from .guard import check_tree, parse_json
+from .kinds import FOLDER, HDF5, ZIP
 from .legacy import CONFIG, read_description
 from .limits import DEFAULT, Limits
 from .reader import read_model
 from .shapes import Wanted, entries, is_open
-from .weights import largest_file, load_weights
-
-ZIP_MAGIC = b"PK\x03\x04"
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+from .source import Readable, examine
+from .weights import load_weights
 
 
 def loads(
     text: str | bytes | dict[str, Any], limits: Limits = DEFAULT, *, input_shape: Wanted = None
 ) -> Model:
     """A model from Keras's JSON, as text or parsed; Sequential or Functional, of Keras 2 or 3.
+
+    The JSON of a graph, as `convloom convert` writes it, is read too.
 
     limits: what the file may ask for.
     input_shape: of one sample, for a model that leaves axes open, or at another size than the file's: one
@@ -38,47 +40,44 @@ def loads(
 
 
 def load(
-    path: str | os.PathLike[str],
-    weights: str | os.PathLike[str] | None = None,
+    path: Readable,
+    weights: Readable | None = None,
     limits: Limits = DEFAULT,
     *,
     input_shape: Wanted = None,
+    architecture_only: bool = False,
 ) -> Model:
-    """A model from a `.json`, `.keras` or `.h5` file, with the weights of a `.weights.h5` or `.h5`.
+    """A model from a `.json`, `.keras` or `.h5` file, with the weights of one of `load_weights`'s files.
 
     Keras is not needed; which form a file has is seen from its first bytes.
-    weights: without it a `.json` gets initial weights, the other two the weights inside.
+    path: of the file, or of the folder that a `.keras` was unpacked to; or a binary file object.
+    weights: without it a `.json` gets initial weights, the others the weights inside.
     limits: what the files may ask for. input_shape, errors: as of `loads`.
+    architecture_only: leave the weights inside aside, or do without them, and take initial ones.
     """
-    file, label = Path(path), os.path.basename(os.fspath(path))
-    try:
-        with file.open("rb") as stream:
-            magic = stream.read(8)
-            binary = magic.startswith((ZIP_MAGIC, HDF5_MAGIC))
-            rest = b"" if binary else stream.read(limits.json_bytes + 1)
-    except OSError as error:
-        raise ModelFormatError(f"{label}: cannot be read: {error.strerror}") from None
-    if magic == HDF5_MAGIC:
-        model = _from_json(read_description(file, label, limits), f"{label}: {CONFIG}", limits, input_shape)
-        weights = file if weights is None else weights
-    elif magic.startswith(ZIP_MAGIC):
-        with open_archive(file, label, limits) as archive:
-            text = archive.config()
-        model = _from_json(text, f"{label}: config.json", limits, input_shape)
-        with open_archive(file, label, limits) as archive:
-            stored = archive.weights(largest_file(model)) if weights is None else None
-        if stored is not None:
-            load_weights(model, stored, f"{label}: model.weights.h5", limits)
+    if weights is not None and architecture_only:
+        raise ConvLoomError("load takes weights= or architecture_only=True, not both")
+    source = examine(path)
+    where, own = source.label, True
+    text: str | bytes
+    if source.form == HDF5:
+        where = f"{source.label}: {CONFIG}"
+        text = read_description(source.hdf5, source.label, limits)
+    elif source.form in (ZIP, FOLDER):
+        where = f"{source.label}: config.json"
+        with open_members(source, limits) as members:
+            text = members.config()
     else:
-        model = _from_json(magic + rest, label, limits, input_shape)
+        text, own = source.text(limits), False
+    model = _from_json(text, where, limits, input_shape)
     if weights is not None:
         load_weights(model, weights, limits=limits)
+    elif own and not architecture_only:
+        load_weights(model, source, limits=limits)
     return model
 
 
-def _from_json(
-    text: str | bytes | dict[str, Any], where: str, limits: Limits, input_shape: Wanted
-) -> Model:
+def _from_json(text: str | bytes | dict[str, Any], where: str, limits: Limits, input_shape: Wanted) -> Model:
     data: Any = text
     if isinstance(text, dict):
         check_tree(data, where, limits)
@@ -87,6 +86,13 @@ def _from_json(
         data = parse_json(text, where, limits)
     else:
         raise ModelFormatError(f"{where}: must be text or a dictionary, got {type(text).__name__}")
+    if isinstance(data, dict) and str(data.get("format")).startswith(FAMILY):
+        if input_shape is not None:
+            raise ShapeError(f"{where}: is a graph, whose sizes are settled; it takes no input_shape")
+        nodes = data.get("nodes")
+        limits.check("nodes", len(nodes) if isinstance(nodes, list) else 0, where, "nodes")
+        with within(limits):
+            return GraphModel(from_data(data))
     spec = read_model(data, limits)
     model = assemble(spec, limits, input_shape)
     model.inputs  # noqa: B018  a Sequential without a shape says so here

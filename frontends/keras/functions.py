@@ -68,6 +68,25 @@ FUNCTIONS: dict[str, Function] = {
     **{f"math.{name.lower()}": Function(name) for name in ("Square", "Sqrt", "Rsqrt", "Exp", "Log", "Tanh")},
     "math.reciprocal": Function("Reciprocal"),
     "clip_by_value": Function("Clip", {"clip_value_min": "x_min", "clip_value_max": "x_max"}),
+    **{
+        name: _two(operation)
+        for operation, names in {
+            "Greater": ("math.greater",),
+            "GreaterEqual": ("math.greater_equal",),
+            "Less": ("math.less",),
+            "LessEqual": ("math.less_equal",),
+            "Equal": ("math.equal", "__operators__.eq"),
+            "NotEqual": ("math.not_equal", "__operators__.ne"),
+            "LogicalAnd": ("math.logical_and", "__operators__.and"),
+            "LogicalOr": ("math.logical_or", "__operators__.or"),
+            "LogicalXor": ("math.logical_xor", "__operators__.xor"),
+        }.items()
+        for name in names
+    },
+    **dict.fromkeys(("math.logical_not", "__operators__.invert"), Function("LogicalNot")),
+    "where": Function("Where", {"x": "x1", "y": "x2"}),
+    "cast": Function("Cast"),
+    "stop_gradient": Function("StopGradient"),
     "math.reduce_mean": _along("Mean"),
     "math.reduce_sum": _along("Sum"),
     "math.reduce_max": _along("Max"),

@@ -19,6 +19,8 @@ from .values import shown
 
 BUILT_IN_FILTERS = frozenset({1, 2, 3})
 """Deflate, shuffle and the Fletcher checksum; HDF5 loads a library from disk for others."""
+OPAQUE = np.dtype("V2")
+LONGEST_DTYPE = 64
 FREE_CHUNK = 2**20
 """Bytes a chunk may have, however small its data set is."""
 
@@ -27,7 +29,10 @@ def open_hdf5(source: str | os.PathLike[str] | IO[bytes], label: str, limits: Li
     """Raises ModelFormatError for what is no HDF5 file, or too large a one."""
     try:
         if isinstance(source, (str, os.PathLike)):
-            limits.check("hdf5_bytes", os.stat(source).st_size, label, "bytes of HDF5")
+            size = os.stat(source).st_size
+        else:
+            size = source.seek(0, os.SEEK_END)
+        limits.check("hdf5_bytes", size, label, "bytes of HDF5")
         return h5py.File(source, "r")
     except FileNotFoundError:
         raise ModelFormatError(f"{label}: there is no such file") from None
@@ -66,17 +71,34 @@ def child_names(group: h5py.Group, label: str, limits: Limits = DEFAULT) -> list
     return list(group)
 
 
-def read_array(data: h5py.Dataset, shape: tuple[int, ...], place: str, kinds: str = "f") -> npt.NDArray[Any]:
-    """The values of a data set whose shape the caller expects.
+def is_bfloat16(data: h5py.Dataset) -> bool:
+    """Whether Keras says of two opaque bytes, in an attribute, that they are a bfloat16, which HDF5 lacks."""
+    if data.dtype != OPAQUE or "dtype" not in data.attrs:
+        return False
+    stored = data.attrs.get_id("dtype")
+    text = h5py.check_string_dtype(stored.dtype)
+    if text is None or stored.shape != () or (text.length or 0) > LONGEST_DTYPE:
+        return False
+    return data.attrs["dtype"] in ("bfloat16", b"bfloat16")
 
-    kinds: NumPy's letters of the dtypes that are right here. Raises ModelFormatError for another shape or
-    dtype; `check_storage` comes before it.
+
+def read_array(
+    data: h5py.Dataset, shape: tuple[int, ...], place: str, dtype: str = "float32", bfloat16: bool = False
+) -> npt.NDArray[Any]:
+    """The values of a data set whose shape the caller expects, as `dtype`.
+
+    bfloat16: its bytes are the upper halves of float32 numbers. Raises ModelFormatError for another shape, or
+    for numbers of another kind than `dtype`'s; `check_storage` comes before it.
     """
-    if tuple(data.shape or ()) != shape or data.shape is None or data.dtype.kind not in kinds:
+    kinds = "f" if dtype == "float32" else "iu"
+    if tuple(data.shape or ()) != shape or data.shape is None or not (data.dtype.kind in kinds or bfloat16):
         raise ModelFormatError(
-            f"{place} has shape {tuple(data.shape or ())} of {data.dtype}, expected {shape} of float32"
+            f"{place} has shape {tuple(data.shape or ())} of {data.dtype}, expected {shape} of {dtype}"
         )
-    return np.asarray(data[()])
+    values = np.asarray(data[()])
+    if bfloat16:
+        values = (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return values.astype(dtype, copy=False)
 
 
 def check_storage(data: Any, place: str) -> None:

@@ -15,21 +15,22 @@ them.
 
 from __future__ import annotations
 
-import os
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import torch
 
 from ...graph.errors import ModelFormatError
 from ..layers import Layer
+from ..lowering import Block
 from ..model import Model
 from ..parameters import Slot
-from .hdf5 import check_storage, child, child_names, first_line, open_hdf5, read_array
+from .hdf5 import OPAQUE, check_storage, child, child_names, first_line, open_hdf5, read_array
 from .limits import DEFAULT, Limits
 from .values import shown
 
@@ -39,11 +40,19 @@ NAMES = ("layer_names", "layer_names0")
 LONGEST_PATH = 2_000
 MOST_ALIKE = 64
 """Weights of one name in one group that are told apart by the models around them."""
-KERAS_2_NAMES = {
+UNNAMED = "Variable"
+"""The one weight of a layer that gave it no name: Variable:0 to TensorFlow, variable_7 or so to Keras 3."""
+_UNNAMED = re.compile(r"[Vv]ariable(_\d+)?")
+
+OTHER_NAMES = {
     ("DepthwiseConv1D", "kernel"): "depthwise_kernel",
     ("DepthwiseConv2D", "kernel"): "depthwise_kernel",
+    ("LayerScale", "gamma"): UNNAMED,
 }
-"""Weights that Keras 3 names otherwise."""
+"""Weights that these files name otherwise than the archives of Keras 3."""
+
+INSIDE = "layer"
+"""The part of a layer that keeps the layer inside it."""
 
 ACTIVATION = "activation"
 """The part of a layer that keeps the weights of its activation."""
@@ -51,9 +60,9 @@ ACTIVATION = "activation"
 Found = list[tuple[Layer, str, torch.Tensor]]
 
 
-def read_description(path: str | os.PathLike[str], label: str, limits: Limits = DEFAULT) -> str | bytes:
+def read_description(source: str | IO[bytes], label: str, limits: Limits = DEFAULT) -> str | bytes:
     """The JSON of a whole model. Raises ModelFormatError where the file holds none, or only weights."""
-    with open_hdf5(path, label, limits) as file:
+    with open_hdf5(source, label, limits) as file:
         if CONFIG not in file.attrs:
             raise ModelFormatError(
                 f"{label}: is an HDF5 file; pass the model's .json first and this file as weights=, "
@@ -86,7 +95,7 @@ def read_legacy(
 ) -> tuple[Found, list[str]]:
     """The weights of all layers, and what does not fit: missing, too many, or of another shape."""
     stored = _Stored(_paths(root, label, limits))
-    blocks = {block.name: block for block in model.layers}
+    blocks = {_name(block, model.name_of(block)): block for block in model.layers}
     names = sorted(blocks)
     found: Found = []
     problems: list[str] = []
@@ -118,8 +127,8 @@ def read_legacy(
 def _read(data: Any, slot: Slot, place: str, found: Found, problems: list[str]) -> None:
     weight = slot.weight
     try:
-        kinds = "f" if weight.dtype == "float32" else "iu"
-        values = read_array(data, weight.shape, place, kinds).astype(weight.dtype, copy=False)
+        # Two opaque bytes are bfloat16: the file does not say so, but Keras writes nothing else in this form.
+        values = read_array(data, weight.shape, place, weight.dtype, bfloat16=data.dtype == OPAQUE)
     except ModelFormatError as error:
         problems.append(str(error))
     else:
@@ -128,8 +137,8 @@ def _read(data: Any, slot: Slot, place: str, found: Found, problems: list[str]) 
 
 def _slots(block: Any) -> list[Slot]:
     """A layer's weights, or those of a nested model, under their path inside the block."""
-    if isinstance(block, Model):
-        return list(block.slots())
+    if isinstance(inner := getattr(block, "model_inside", None) or block, Model):
+        return list(inner.slots())
     if isinstance(block, Layer):
         return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.all_weights]
     return []
@@ -174,13 +183,13 @@ class _Group:
     def find(self, slot: Slot) -> str | None:
         """The data set that is named after the layer and the weight, or after the weight alone."""
         for name in _names(slot):
-            alike = self.ends.get(f"{slot.layer.name}/{name}", [])
+            alike = self.ends.get(f"{_name(slot.layer, slot.layer.name)}/{name}", [])
             if alike and len(alike) <= MOST_ALIKE:
                 # Layers of one name in several models: the path that agrees furthest, else the shortest.
                 inside = slot.name.removesuffix(slot.weight.name).split("/")[:-1] + name.split("/")
                 return min(alike, key=lambda path: (-_agreement(_parts(path), inside), len(path), path))
             for path in self.ends.get(name, []):
-                if _plain(path) == f"{self.prefix}{name}":
+                if "/".join(_parts(path)) == f"{self.prefix}{name}":
                     return path
         return None
 
@@ -194,7 +203,8 @@ class _Stored:
     def group(self, name: str, slots: list[Slot]) -> _Group:
         prefix = f"{name}/"
         ends: defaultdict[str, list[str]] = defaultdict(list)
-        keys = {key for slot in slots for name in _names(slot) for key in (name, f"{slot.layer.name}/{name}")}
+        names = [(_name(slot.layer, slot.layer.name), name) for slot in slots for name in _names(slot)]
+        keys = {key for layer, name in names for key in (name, f"{layer}/{name}")}
         lengths = {key.count("/") + 1 for key in keys}
         for path in self._below(prefix):
             parts = _parts(path[len(prefix) :])
@@ -224,17 +234,23 @@ def _renamed(group: _Group, slot: Slot, names: list[str]) -> str | None:
 def _names(slot: Slot) -> list[str]:
     """What a weight may be called in a file."""
     name, path = slot.weight.name, slot.weight.path
-    old = KERAS_2_NAMES.get((type(slot.layer).__name__, name))
-    return [found for found in (name, path, old) if found]
+    old = OTHER_NAMES.get((type(slot.layer).__name__, name))
+    inside = set(slot.weight.home.split("/")) == {INSIDE}
+    innermost = "/".join(path.split("/")[-2:]) if inside else ""
+    bare = name.split("/")[-1] if inside else ""  # as Keras 2 has it
+    return [found for found in (name, path, old, innermost, bare) if found]
 
 
-def _plain(path: str) -> str:
-    """Without the number TensorFlow gives an output."""
-    return path.removesuffix(":0")
+def _name(block: Block, called: str = "") -> str:
+    """What the file calls a layer. called: what its model calls it, where that is not its own name."""
+    name = called or block.name
+    return block.written.original(name) if block.written is not None else name
 
 
 def _parts(path: str) -> list[str]:
-    return _plain(path).split("/")
+    """The steps of a path, without the numbers that TensorFlow and Keras give to variables."""
+    *above, leaf = path.removesuffix(":0").split("/")
+    return [*above, UNNAMED if _UNNAMED.fullmatch(leaf) else leaf]
 
 
 def _agreement(a: list[str], b: list[str]) -> int:

@@ -10,10 +10,13 @@ from .dialect import name_operations, translate
 from .keep import keep
 from .limits import DEFAULT, Limits
 from .nodes import lost_module, read_calls, read_references
+from .objects import foreign, named, refusal_of_value
 from .spec import LayerSpec, ModelSpec, TensorRef, with_references
 from .values import get_dict, get_list, get_text, malformed, optional_text, shown
 
 FUNCTIONAL = ("Functional", "Model")  # "Model" until Keras 2.3
+READ = {"layers", "input_layers", "output_layers"}
+"""Parts of a model's configuration that are read here."""
 
 
 def read_model(data: Any, limits: Limits = DEFAULT) -> ModelSpec:
@@ -28,14 +31,16 @@ def read_model(data: Any, limits: Limits = DEFAULT) -> ModelSpec:
         raise UnsupportedLayerError(
             f"model: class {class_name!r:.80} is neither Functional nor Sequential; ConvLoom reads these two"
         )
+    if foreign(data):
+        raise UnsupportedLayerError(f"model: {named(data)} is none of Keras's own models")
     config = get_dict({"config": config}, "config", "model")
     spec = _Reader(limits).read(class_name, config, data.get("build_config"), "", 1)
     return name_operations(translate(keep(spec, data), data))
 
 
-def is_model(class_name: str, config: Any) -> bool:
-    """Whether an entry is a model rather than a layer."""
-    return class_name in (*FUNCTIONAL, "Sequential") and isinstance(config, dict)
+def is_model(entry: dict[str, Any], class_name: str) -> bool:
+    """Whether an entry is one of Keras's own models rather than a layer."""
+    return class_name in (*FUNCTIONAL, "Sequential") and not foreign(entry)
 
 
 class _Reader:
@@ -50,6 +55,9 @@ class _Reader:
     ) -> ModelSpec:
         place = f"{inside}config"
         self._limits.check("model_depth", depth, place, "levels of models inside models")
+        for key in config.keys() - READ:
+            if why := refusal_of_value(key, config[key]):
+                raise UnsupportedLayerError(f"{place}: {key} is {why}; replace it before saving")
         entries = get_list(config, "layers", place)
         if not entries:
             malformed(place, "layers must hold at least one layer, found none")
@@ -81,6 +89,8 @@ class _Reader:
         config = get_dict(entry, "config", place)
         name = get_text(entry if entry.get("name") is not None else config, "name", place)
         place = f"{place} {shown(name)}"
+        if why := refusal_of_value("build_config", entry.get("build_config")):
+            raise UnsupportedLayerError(f"{place}: build_config holds {why}")
         layer = LayerSpec(
             place,
             class_name,
@@ -90,7 +100,7 @@ class _Reader:
             config,
             read_calls(entry, place),
         )
-        if is_model(class_name, config) and "layers" in config:
+        if is_model(entry, class_name) and "layers" in config:
             layer.model = self.read(class_name, config, entry.get("build_config"), f"{place}: ", depth + 1)
             layer.model.name = name
         return layer

@@ -10,28 +10,32 @@ the model has. Only plain data sets inside the file are read: no links, no exter
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import h5py
 import torch
 
 from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
+from ..graph_model import GraphModel
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
 from ..model import Model
 from ..operations import Operation
 from ..sequential import Sequential
-from .hdf5 import check_storage, first_line, open_hdf5, read_array
+from .archive import CONFIG, WEIGHTS, open_members, open_zip
+from .hdf5 import check_storage, first_line, is_bfloat16, open_hdf5, read_array
+from .kinds import FOLDER, OTHER, ZIP
 from .legacy import ACTIVATION, Found, legacy_root, read_legacy
+from .legacy import CONFIG as DESCRIPTION
 from .limits import DEFAULT, Limits
+from .npz import read_named
 from .shards import OneFile, Shards, Store
+from .source import Readable, Source, examine
 from .values import shown
 
 KERAS_3 = "layers"
@@ -58,38 +62,66 @@ def largest_file(model: Model) -> int:
     return 32 * sum(slot.size for slot in slots) + 2**16 * len(slots) + 2**24
 
 
-def load_weights(
-    model: Model,
-    source: str | os.PathLike[str] | IO[bytes],
-    where: str | None = None,
-    limits: Limits = DEFAULT,
-) -> None:
-    """Give `model` the weights of a `.weights.h5`, an `.h5`, or the files that a `.weights.json` lists.
+def load_weights(model: Model, source: Readable | Source, limits: Limits = DEFAULT) -> None:
+    """Give `model` the weights of a file; nothing changes where they do not fit.
 
-    Nothing changes where they do not fit.
-
+    source: a `.weights.h5`, an `.h5`, the index of several (`.weights.json`), the weights in a `.keras` or in
+    the folder it was unpacked to, or an `.npz` of arrays by the weights' names; a path or a binary file.
     Raises ModelFormatError naming what is missing or has another shape, UnsafeModelError for links.
     """
-    label = where or (
-        os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "weights"
-    )
+    given = source if isinstance(source, Source) else examine(source, "weights")
     model.inputs  # noqa: B018  a Sequential without a shape says so here
     with ExitStack() as stack:
         try:
-            if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".json"):
-                shards = Shards(Path(source), label, limits, stack)
-                found = _fitting(model, label, *_read_by_class(model, shards, label))
-            else:
-                file = stack.enter_context(open_hdf5(source, label, limits))
-                found = _read(model, file, label, limits)
+            found = _found(model, given, limits, stack)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-            raise ModelFormatError(f"{label}: damaged HDF5 file: {first_line(error)}") from None
+            raise ModelFormatError(f"{given.label}: damaged file: {first_line(error)}") from None
     for layer, name, value in found:
         layer.values[name] = value
 
 
+def _found(model: Model, source: Source, limits: Limits, stack: ExitStack) -> Found:
+    """The weights, each of the shape it must have."""
+    stored, label = source.hdf5, source.label
+    if source.form == ZIP and WEIGHTS not in (names := _members(source, limits)) and CONFIG not in names:
+        archive = stack.enter_context(open_zip(source, limits))
+        return _fitting(model, label, *read_named(model, archive, label, limits))
+    if isinstance(model, GraphModel):
+        raise ModelFormatError(
+            f"{label}: {model.label} takes weights by their names, as `convloom convert NET -o w.npz` writes "
+            f"them"
+        )
+    if source.form == OTHER and isinstance(source.file, Path) and source.file.suffix == ".json":
+        shards = Shards(source.file, label, limits, stack)
+        return _fitting(model, label, *_read_by_class(model, shards, label))
+    if source.form in (ZIP, FOLDER):
+        inside = stack.enter_context(open_members(source, limits)).weights(largest_file(model))
+        if inside is None:
+            return _nothing(model, label, f"no {WEIGHTS}")
+        stored, label = inside, f"{label}: {WEIGHTS}"
+    source.refuse_other_kinds()
+    return _read(model, stack.enter_context(open_hdf5(stored, label, limits)), label, limits)
+
+
+def _members(source: Source, limits: Limits) -> list[str]:
+    with open_zip(source, limits) as archive:
+        return archive.namelist()
+
+
+def _nothing(model: Model, label: str, lacks: str) -> Found:
+    """For a file without weights: none, where the model has none. Raises ModelFormatError where it has."""
+    if next(model.slots(), None) is None:
+        return []
+    raise ModelFormatError(
+        f"{label}: only the architecture is there, without its weights ({lacks}). Give a file that has them "
+        f"as weights=, or ask for initial ones: load(..., architecture_only=True)"
+    )
+
+
 def _read(model: Model, file: h5py.File, label: str, limits: Limits) -> Found:
     root = legacy_root(file, label)
+    if root is None and DESCRIPTION in file.attrs:
+        return _nothing(model, label, "no group model_weights")
     if root is not None:
         found, problems = read_legacy(model, root, label, limits)
     else:
@@ -160,6 +192,8 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
             yield from _groups(block, root, f"{path}/", seen)
         elif isinstance(block, Layer):
             yield Group(path, block, again=block in seen)
+            if isinstance(block.model_inside, Model):
+                yield from _groups(block.model_inside, root, f"{path}/{block.model_home}/", seen)
         seen.add(block)
 
 
@@ -178,8 +212,7 @@ def _read_layer(store: Store, group: Group, label: str, problems: list[str]) -> 
                 continue
             check_storage(data, f"{label}: {path}/{position}")
             try:
-                kinds = "f" if weight.dtype == "float32" else "iu"
-                values = read_array(data, weight.shape, place, kinds).astype(weight.dtype, copy=False)
+                values = read_array(data, weight.shape, place, weight.dtype, bfloat16=is_bfloat16(data))
             except ModelFormatError as error:
                 problems.append(str(error))
                 continue

@@ -1,5 +1,7 @@
 """The layers, with Keras's names, arguments and defaults."""
 
+from typing import TYPE_CHECKING
+
 from .activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from .adaptive import (
     AdaptiveAveragePooling1D,
@@ -8,6 +10,38 @@ from .adaptive import (
     AdaptiveMaxPooling1D,
     AdaptiveMaxPooling2D,
     AdaptiveMaxPooling3D,
+)
+from .aliases import (
+    AvgPool1D,
+    AvgPool2D,
+    AvgPool3D,
+    Convolution1D,
+    Convolution1DTranspose,
+    Convolution2D,
+    Convolution2DTranspose,
+    Convolution3D,
+    Convolution3DTranspose,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalAvgPool3D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    GlobalMaxPool3D,
+    GroupedQueryAttention,
+    MaxPool1D,
+    MaxPool2D,
+    MaxPool3D,
+    SeparableConvolution1D,
+    SeparableConvolution2D,
+    add,
+    average,
+    concatenate,
+    dot,
+    maximum,
+    minimum,
+    multiply,
+    no_such_layer,
+    subtract,
 )
 from .attention import GroupQueryAttention, MultiHeadAttention
 from .augmentation import (
@@ -31,9 +65,10 @@ from .colour import (
     RandomSharpness,
 )
 from .conv import Conv1D, Conv2D, Conv3D
-from .core import Dense, Flatten, InputLayer, Permute, Rescaling, Reshape
+from .core import Dense, Flatten, Input, InputLayer, Permute, Rescaling, Reshape
 from .dot import Dot
 from .einsum import EinsumDense
+from .embedding import Embedding
 from .hue import RandomColorJitter, RandomHue, RandomSaturation
 from .layer_normalization import GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization
 from .levels import AutoContrast, RandomPosterization, Solarization
@@ -73,6 +108,7 @@ from .separable import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, Separa
 from .spatial import Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
 from .spectral import SpectralNormalization
 from .standardization import Normalization
+from .time_distributed import TimeDistributed
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from .untrained import AugMix, CutMix, MixUp, RandAugment, RandomElasticTransform
 
@@ -97,6 +133,9 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
+    "AvgPool1D",
+    "AvgPool2D",
+    "AvgPool3D",
     "BatchNormalization",
     "CenterCrop",
     "Concatenate",
@@ -106,6 +145,12 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "Convolution1D",
+    "Convolution1DTranspose",
+    "Convolution2D",
+    "Convolution2DTranspose",
+    "Convolution3D",
+    "Convolution3DTranspose",
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
@@ -117,24 +162,36 @@ __all__ = [
     "Dot",
     "Dropout",
     "EinsumDense",
+    "Embedding",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
     "GroupQueryAttention",
+    "GroupedQueryAttention",
     "Identity",
+    "Input",
     "InputLayer",
     "Layer",
     "LayerNormalization",
     "LayerScale",
     "LeakyReLU",
     "Masking",
+    "MaxPool1D",
+    "MaxPool2D",
+    "MaxPool3D",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
@@ -175,6 +232,8 @@ __all__ = [
     "Resizing",
     "SeparableConv1D",
     "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
     "Softmax",
     "Solarization",
     "SpatialDropout1D",
@@ -183,6 +242,7 @@ __all__ = [
     "SpectralNormalization",
     "StochasticDepth",
     "Subtract",
+    "TimeDistributed",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",
@@ -191,4 +251,20 @@ __all__ = [
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",
+    "add",
+    "average",
+    "concatenate",
+    "dot",
+    "maximum",
+    "minimum",
+    "multiply",
+    "subtract",
 ]
+
+if not TYPE_CHECKING:  # a checker knows the names, and is to miss the others
+
+    def __getattr__(name: str) -> object:
+        """Say what a name that is no layer may have meant."""
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise no_such_layer(name, __all__)

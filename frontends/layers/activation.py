@@ -8,7 +8,9 @@ from typing import ClassVar
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..constraints import ConstraintLike, constraint
 from ..lowering import Builder
+from ..regularizers import RegularizerLike, regularizer
 from .base import Layer, Weight
 from .parts import activate, is_pointwise, on_last_axis, sample_axes
 
@@ -83,8 +85,10 @@ class PReLU(_ActivationLayer):
     shared_axes: the axes along which one alpha holds.
     """
 
-    alpha_initializer: str = f.option(f.initializer, default="zeros")
+    alpha_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     shared_axes: Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
+    alpha_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    alpha_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         if any(not 1 <= axis < inputs[0].rank for axis in self.shared_axes or ()):

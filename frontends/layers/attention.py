@@ -10,9 +10,11 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
-from .base import Layer, Weight
+from ..regularizers import Regularizer
+from .base import Weight
 from .drawn import dropped
 from .parts import ordered
+from .ruled import _KernelAndBias
 
 CALL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "use_causal_mask": (False, True),
@@ -25,7 +27,7 @@ CALL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
 """Of masks, those known when a network is compiled."""
 
 
-class _Attention(Layer):
+class _Attention(_KernelAndBias):
     """Base of the layers with heads: projections, scores, softmax, values mixed, projection back."""
 
     tensors: ClassVar[tuple[str, ...]] = ("query", "value", "key")
@@ -61,7 +63,9 @@ class _Attention(Layer):
             operands.append(b.add(flat, b.weight(f"{part}/bias"), suffix=f"{part}/columns"))
         y = b.add(ops.Dense(), *operands, suffix=f"{part}/product")
         y = y if op is None else b.add(op, y, suffix=f"{part}/{op.op_name()}")
-        return b.add(ops.Reshape((*lead, *columns)), y, suffix=part)
+        y = b.add(ops.Reshape((*lead, *columns)), y, suffix=part)
+        b.penalize(y, super().activity_penalty)
+        return y
 
     @staticmethod
     def _attend(
@@ -128,10 +132,15 @@ class MultiHeadAttention(_Attention):
     output_shape: int | Sequence[int] | None = f.option(f.maybe(f.some_counts), default=None)
     attention_axes: int | Sequence[int] | None = f.option(f.maybe(f.axes), default=None)
     sliding_window: int | None = f.option(f.maybe(f.count), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     use_gate: bool = f.option(f.flag, default=False)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
+
+    @property
+    def activity_penalty(self) -> Regularizer | None:
+        """In Keras each projection has the regularizer, not the layer."""
+        return None
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         super().check(inputs)
@@ -219,8 +228,8 @@ class GroupQueryAttention(_Attention):
     dropout: float = f.option(f.fraction, default=0.0)
     use_bias: bool = f.option(f.flag, default=True)
     sliding_window: int | None = f.option(f.maybe(f.count), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
     use_gate: bool = f.option(f.flag, default=False)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 

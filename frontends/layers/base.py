@@ -6,21 +6,22 @@ adding a layer means adding one subclass in this package.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
 
-import torch
-
 from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
-from ..fields import PerAxis, flag, image_shape, maybe, option
+from ..constraints import Constraint
+from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
+from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
-from ..names import check_name, next_name
+from ..names import DefaultName, check_name, meant, next_name
+from ..parameters import Values
+from ..regularizers import Regularizer, RegularizerLike, of_activity
 
 DECLARATIONS: dict[str, type[Layer]] = {}
 """Every layer ConvLoom knows, by Keras's class name."""
@@ -38,22 +39,31 @@ RANKS = {
 class Weight:
     """One weight: Keras's name and shape, what it starts as, and whether an optimizer moves it.
 
-    initializer: a name of the table, or the one value that all its numbers have. dtype: in Keras's files.
+    initializer: one, or its name, or the one value that all its numbers have. dtype: in Keras's files.
+    frozen: whether a layer inside the one that keeps it is frozen, whose weight it is.
     home: the part of the layer that Keras keeps it in, where the layer is made of others ("query_dense").
     also_in: parts that keep it too, so that Keras's files hold it several times; "" is the layer itself.
     matrix: shape of the matrix it stands for, which an initializer scales by, where it has another.
     path: its name in `.h5` files, which name the layers inside the layer that keep it ("dense/kernel").
+    regularizer, constraint: what the layer's arguments say of it, which `Layer.prepare` sees to.
     """
 
     name: str
     shape: tuple[int, ...]
-    initializer: str | float = "zeros"
+    initializer: str | float | Initializer = "zeros"
     trainable: bool = True
     dtype: str = "float32"
     home: str = ""
     also_in: tuple[str, ...] = ()
     matrix: tuple[int, ...] = ()
     path: str = ""
+    frozen: bool = False
+    regularizer: Regularizer | None = None
+    constraint: Constraint | None = None
+
+    def trained_with(self, layer: Layer) -> bool:
+        """Whether an optimizer moves it, kept by this layer as it is now."""
+        return self.trainable and not self.frozen and layer.trainable
 
     def of_part(self, part: Layer, home: str, name: str) -> Weight:
         """As a weight, `name`, of the layer that has `part` inside it and keeps it there as `home`."""
@@ -61,7 +71,7 @@ class Weight:
             self,
             name=name,
             home=f"{home}/{self.home}".rstrip("/"),
-            trainable=self.trainable and part.trainable,
+            frozen=self.frozen or not part.trainable,
             path=f"{part.name}/{self.path or self.name}",
         )
 
@@ -74,6 +84,7 @@ class Layer(Block):
     name: unique in a model; by default from the class, conv2d, conv2d_1, ...
     trainable: False freezes the layer's weights.
     input_shape: shape of one sample, for the first layer of a Sequential.
+    activity_regularizer: of the results of each call.
     """
 
     rank: ClassVar[int | None] = None
@@ -91,6 +102,8 @@ class Layer(Block):
     """Names of the inputs of a call that takes them one by one, in order; else it takes one, or a list."""
     options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Further arguments of a call, each with the values it may have, the default first."""
+    ruled_by: ClassVar[Mapping[str, str]] = {}
+    """Weight -> "depthwise", where `depthwise_regularizer` and `depthwise_constraint` are of a "kernel"."""
     inner_class: ClassVar[str] = ""
     """The name by which Keras counts layers and groups weights, where most of its files call it otherwise."""
 
@@ -102,6 +115,9 @@ class Layer(Block):
     trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})
     input_shape: Sequence[int] | None = field(
         default=None, kw_only=True, metadata={"check": maybe(image_shape)}
+    )
+    activity_regularizer: RegularizerLike = field(
+        default=None, kw_only=True, metadata={"check": of_activity}
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -140,6 +156,14 @@ class Layer(Block):
             raise UnsupportedLayerError(f"{where}: needs the argument {', '.join(map(repr, missing))}")
         return super().__new__(cls)
 
+    changes: ClassVar[int] = 0
+    """How often a layer has been frozen or freed; networks look at it to see whether they must follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "trainable" and value is not self.__dict__.get(name, value):
+            Layer.changes += 1
+        super().__setattr__(name, value)
+
     def __post_init__(self) -> None:
         self.name = self._checked_name(self.name)
         for f in fields(self):
@@ -149,17 +173,22 @@ class Layer(Block):
             if isinstance(check, PerAxis):
                 check = check.of(self.spatial_rank)
             try:
-                setattr(self, f.name, check(getattr(self, f.name)))
+                setattr(self, f.name, check(in_python(getattr(self, f.name))))
             except ConvLoomError as error:
                 raise type(error)(f"{self.label}: {f.name} {error}") from None
         self.built: tuple[Weight, ...] = ()
-        self.values: dict[str, torch.Tensor] = {}
+        self.values = Values()
         self._built_for: tuple[TensorType, ...] = ()
         self._owner: Layer | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_arguments, (type(self),), {**self.__dict__, "first_call": None}
+
     def _checked_name(self, name: Any) -> str:
         if name is None or name == "":
-            return next_name(self.inner_class or type(self).__name__)
+            kind = self.inner_class or type(self).__name__
+            self.default_name = DefaultName(kind, next_name(kind))
+            return self.default_name.name
         return check_name(name, type(self).__name__)
 
     # -- what a declaration says -----------------------------------------------------------------------------
@@ -170,9 +199,24 @@ class Layer(Block):
         """The weights for inputs of these types, in Keras's order."""
         return []
 
+    @property
+    def masks(self) -> bool:
+        """Whether it makes a mask, of steps that layers after it are to leave out."""
+        return False
+
+    @property
+    def draws_from(self) -> int | None:
+        """The seed of what it draws in training; None for torch's own generator."""
+        seed = getattr(self, "seed", None)
+        return seed if isinstance(seed, int) else None
+
     def pointwise(self) -> bool:
         """Whether one formula makes each value of the result from the one in its place, wherever that is."""
         return False
+
+    def along_last_axis(self) -> bool:
+        """Whether it makes each row of the last axis from that row alone, whatever other axes there are."""
+        return self.pointwise()
 
     def build(self, b: Builder, *inputs: str) -> str | list[str]:
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
@@ -180,9 +224,27 @@ class Layer(Block):
 
     def build_one(self, b: Builder, *inputs: str) -> str:
         """`build` of a layer with one result, as a part of another."""
-        result = self.build(b, *inputs)
-        assert isinstance(result, str)
+        (result,) = self._counted(b, *inputs)
         return result
+
+    def refuse_regularizer(self) -> None:
+        """Raise UnsupportedLayerError where one was given to what has none, here as in Keras."""
+        if self.activity_regularizer is not None:
+            raise UnsupportedLayerError(f"{self.label}: takes no activity_regularizer")
+
+    def _counted(self, b: Builder, *inputs: str) -> list[str]:
+        """`build`, its results listed and counted as the layer's regularizer has it."""
+        result = self.build(b, *inputs)
+        results = [result] if isinstance(result, str) else result
+        for value in results:
+            b.penalize(value, self.activity_penalty)
+        return results
+
+    @property
+    def activity_penalty(self) -> Regularizer | None:
+        """What of each result counts in the loss."""
+        found = self.activity_regularizer
+        return found if isinstance(found, Regularizer) else None
 
     @property
     def spatial_rank(self) -> int:
@@ -212,7 +274,7 @@ class Layer(Block):
                 wanted, remedy = RANKS[self.rank]
                 raise self.fail(f"takes {wanted}, found {kind} of rank {kind.rank}; {remedy}")
         self.check(inputs)
-        weights = tuple(self.weights(inputs))
+        weights = tuple(map(self._ruled, self.weights(inputs)))
         if self._built_for and _forms(weights) != _forms(self.built):
             raise self.fail(
                 f"is shared: its weights were made for {', '.join(map(str, self._built_for))} and do not fit "
@@ -225,6 +287,25 @@ class Layer(Block):
             linear = replace(self, activation=None)  # type: ignore[call-arg]
             linear.built = self.built
             activation.stand_in(self, "activation", linear.results(inputs))
+
+    def _ruled(self, weight: Weight) -> Weight:
+        """With what the arguments say of it: `kernel_regularizer` of a "kernel" or a "query/kernel",
+        `pointwise_constraint` of a "pointwise_kernel". Raises ShapeError where it does not fit.
+        """
+        last = weight.name.rpartition("/")[2]
+        stem = self.ruled_by.get(last, last.removesuffix("_kernel"))
+        regularizer = getattr(self, f"{stem}_regularizer", None)
+        constraint = getattr(self, f"{stem}_constraint", None)
+        if regularizer is None and constraint is None:
+            return weight
+        try:
+            if regularizer is not None:
+                regularizer.check(weight.shape)
+            if constraint is not None:
+                constraint.projection(weight.shape)
+        except ShapeError as error:
+            raise self.fail(f"{last}: {error}") from None
+        return replace(weight, regularizer=regularizer, constraint=constraint)
 
     def own(self, weights: Sequence[Weight]) -> Sequence[Weight]:
         """Those of its weights that no layer inside it has counted already."""
@@ -250,8 +331,7 @@ class Layer(Block):
         self._owner = owner
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
-        result = self.build(Builder(into, self, call, options=options), *inputs)
-        return [result] if isinstance(result, str) else result
+        return self._counted(Builder(into, self, call, options=options), *inputs)
 
     @property
     def built_for(self) -> tuple[TensorType, ...]:
@@ -274,11 +354,15 @@ class Layer(Block):
         return f"<{self.label}>"
 
 
+def _without_arguments(declaration: type[Layer]) -> Layer:
+    """An instance for a pickle to fill."""
+    return object.__new__(declaration)
+
+
 def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
     return [(weight.name, weight.shape) for weight in weights]
 
 
 def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:
-    close = aliases.get(key) or next(iter(difflib.get_close_matches(key, known, 1)), None)
-    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
-    return f"unknown argument {key!r}; {hint}"
+    hint = f"did you mean {aliases[key]!r}?" if key in aliases else meant(key, known, "it takes")
+    return f"unknown argument {key!r:.80}; {hint}"

@@ -12,8 +12,9 @@ from ...graph.windows import Pair
 from .. import fields as f
 from ..lowering import Builder
 from .axes import Axes, as_image, kernel_as_image, rows_and_columns, window_axes
-from .base import Layer, Weight
+from .base import Weight
 from .parts import activate, channels, in_layout, late_activation, spatial
+from .ruled import _KernelAndBias
 from .volumes import convolve_volume
 
 WINDOW_PADDING = f.PerAxis(f.window_padding)
@@ -29,7 +30,7 @@ def refuse_strides_with_dilation(layer: Any) -> None:
         )
 
 
-class _Convolution(Layer):
+class _Convolution(_KernelAndBias):
     """Base of the convolutions.
 
     padding: "valid", "same", or explicit pairs (before, after) for each axis, which Keras lacks.
@@ -47,8 +48,8 @@ class _Convolution(Layer):
     groups: int = f.option(f.count, default=1)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def __post_init__(self) -> None:
         super().__post_init__()

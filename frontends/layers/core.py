@@ -14,6 +14,7 @@ from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
 from .parts import activate, affine, fits_in, to_channels_last
+from .ruled import _KernelAndBias
 
 
 class InputLayer(Layer):
@@ -31,6 +32,7 @@ class InputLayer(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.refuse_regularizer()
         self.saved_shape: tuple[int | None, ...] | None = None
         """The shape its file gave, with the batch, open axes as None: what a file of it says again."""
 
@@ -40,15 +42,25 @@ class InputLayer(Layer):
 
     def tensor(self) -> SymbolicTensor:
         BUDGET.get().value(self.type, self.label)
-        result = self._record([], [self.type])
-        assert isinstance(result, SymbolicTensor)
-        return result
+        return self.record([], [self.type]).outputs[0]
+
+    @property
+    def input(self) -> Any:
+        return self.output
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
         return list(inputs)  # the model binds it
 
 
-class Dense(Layer):
+def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
+    """A symbolic tensor where data enters a network.
+
+    shape: of one sample, without the batch; images are (height, width, channels).
+    """
+    return InputLayer(shape, dtype, name=name or "").tensor()
+
+
+class Dense(_KernelAndBias):
     """Matrix product with a kernel (features in, units) over the last axis, plus a bias, then activation."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"quantization_config": (None,), "lora_rank": (None,)}
@@ -56,12 +68,15 @@ class Dense(Layer):
     units: int = f.option(f.count)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         if inputs[0].rank < 2:
             raise self.fail(f"takes (N, ..., features), found {inputs[0]} of rank {inputs[0].rank}")
+
+    def along_last_axis(self) -> bool:
+        return not isinstance(self.activation, Layer) or self.activation.pointwise()
 
     def weights(self, inputs: Sequence[TensorType]) -> list[Weight]:
         kernel = Weight("kernel", (inputs[0].channels, self.units), self.kernel_initializer)

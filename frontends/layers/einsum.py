@@ -13,8 +13,9 @@ from ...graph.errors import ShapeError
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
-from .base import Layer, Weight
+from .base import Weight
 from .parts import activate, late_activation, ordered
+from .ruled import _KernelAndBias
 
 _FORM = re.compile(r"(\.\.\.)?([a-zA-Z]+)(\.\.\.)?,([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)(\.\.\.)?")
 
@@ -89,7 +90,7 @@ class Equation:
         return tuple(a for a in self.x if a not in self.kernel and a not in self.y)
 
 
-class EinsumDense(Layer):
+class EinsumDense(_KernelAndBias):
     """einsum of the input and a kernel, plus a bias, then activation.
 
     equation: letters of the input's axes, the kernel's and the result's, such as "abc,cd->abd"; "..." stands
@@ -107,8 +108,8 @@ class EinsumDense(Layer):
     output_shape: int | Sequence[int | None] = f.option(f.some_sizes)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     bias_axes: str | None = f.option(f.maybe(f.text), default=None)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         self._sizes(inputs[0])

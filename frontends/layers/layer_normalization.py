@@ -12,6 +12,7 @@ from .. import fields as f
 from ..lowering import Builder
 from .base import Layer, Weight
 from .parts import fits_in, on_last_axis, sample_axes, unit_length
+from .ruled import _GammaAndBeta
 
 
 def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
@@ -53,7 +54,7 @@ def gamma_and_beta(layer: Any, shape: tuple[int, ...], scale: bool, center: bool
     return [*gamma, Weight("beta", shape, layer.beta_initializer)] if center else gamma
 
 
-class LayerNormalization(Layer):
+class LayerNormalization(_GammaAndBeta):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, statistics over `axis` (Ba et al. 2016).
 
     rms_scaling: gamma * x / sqrt(variance + epsilon) instead, the variance taken about the mean; Keras keeps
@@ -64,8 +65,8 @@ class LayerNormalization(Layer):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
     rms_scaling: bool = f.option(f.flag, default=False)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
@@ -103,7 +104,7 @@ class LayerNormalization(Layer):
         return b.add(ops.Reshape((size,), batched=False), weight, suffix=f"flat_{name}")
 
 
-class GroupNormalization(Layer):
+class GroupNormalization(_GammaAndBeta):
     """Channels in `groups` equal runs; statistics of each run over all places (Wu & He 2018).
 
     groups=-1: as many as channels, which is instance normalisation.
@@ -114,8 +115,8 @@ class GroupNormalization(Layer):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         (axis,) = sample_axes(self, self.axis, inputs[0])

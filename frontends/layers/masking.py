@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
-from ..lowering import Builder
+from ..lowering import CAST, Builder
 from .base import Layer
 
 READS = frozenset(
@@ -40,17 +39,20 @@ class Masking(Layer):
     """
 
     mask_value: float = f.option(f.number, default=0.0)
-    remedy: ClassVar[str] = "remove the Masking layer, or mask the values yourself"
+
+    @property
+    def masks(self) -> bool:
+        return True
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         if inputs[0].rank < 2:
             raise self.fail(f"takes (N, ..., features), found {inputs[0]}")
 
     def build(self, b: Builder, *inputs: str) -> str:
+        """A product, as in Keras: no gradient passes where a step is masked, be its values 0 already."""
         x = inputs[0]
-        if self.mask_value == 0:
-            return x  # steps of zeros are zeros
-        away = b.add(ops.Scale(1.0, -self.mask_value), x, suffix="away")
-        distance = b.add(ops.Abs(), away, suffix="distance")
-        total = b.add(ops.Reduce((b.type(x).rank - 1,), keepdims=True), distance, suffix="total")
-        return b.add(ops.Multiply(), x, b.add(ops.Step(), total, suffix="kept"))
+        masked = b.add(ops.Constant((1,), self.mask_value), suffix="mask_value")
+        differs = b.add(ops.Compare("not_equal"), x, masked, suffix="differs")
+        ones = b.add(CAST, differs, suffix="ones")
+        count = b.add(ops.Reduce((b.type(x).rank - 1,), keepdims=True), ones, suffix="count")
+        return b.add(ops.Multiply(), x, b.add(ops.Step(), count, suffix="kept"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..activations import SELU_ALPHA, SELU_SCALE
 from ..lowering import Builder
+from ..regularizers import L1L2, Regularizer
 from .base import Layer
 from .drawn import dropped, in_training, per_element
 from .parts import spatial_axes
@@ -138,6 +138,15 @@ class Identity(_Pass):
 
 
 class ActivityRegularization(_Pass):
-    """The input; in Keras its size is added to the loss, which ConvLoom does not do."""
+    """The input, whose size, l1 * sum of |x| + l2 * sum of x^2 over the batch, is added to the loss."""
 
-    ignored: ClassVar[frozenset[str]] = frozenset({"l1", "l2"})
+    l1: float = f.option(f.at_least_zero, default=0.0)
+    l2: float = f.option(f.at_least_zero, default=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse_regularizer()
+
+    @property
+    def activity_penalty(self) -> Regularizer | None:
+        return L1L2(self.l1, self.l2)

@@ -9,12 +9,13 @@ from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
 from ..lowering import Builder
-from .base import Layer, Weight
+from .base import Weight
 from .layer_normalization import gamma_and_beta
 from .parts import on_last_axis, sample_axes
+from .ruled import _GammaAndBeta
 
 
-class BatchNormalization(Layer):
+class BatchNormalization(_GammaAndBeta):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta along one axis (Ioffe & Szegedy 2015).
 
     scale, center: whether there is a gamma, a beta. momentum: of the moving statistics in training.
@@ -35,10 +36,10 @@ class BatchNormalization(Layer):
     epsilon: float = f.option(f.positive, default=1e-3)
     center: bool = f.option(f.flag, default=True)
     scale: bool = f.option(f.flag, default=True)
-    beta_initializer: str = f.option(f.initializer, default="zeros")
-    gamma_initializer: str = f.option(f.initializer, default="ones")
-    moving_mean_initializer: str = f.option(f.initializer, default="zeros")
-    moving_variance_initializer: str = f.option(f.initializer, default="ones")
+    beta_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    gamma_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
+    moving_mean_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    moving_variance_initializer: f.InitializerLike = f.option(f.initializer, default="ones")
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         sample_axes(self, self.axis, inputs[0])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..constraints import ConstraintLike, constraint
 from ..lowering import Builder
+from ..regularizers import RegularizerLike, regularizer
 from .axes import as_image, kernel_as_image
 from .base import Layer, Weight
 from .conv import SIZES, WINDOW_PADDING, convolution, convolution_axes
@@ -22,6 +24,7 @@ class _Depthwise(Layer):
     """Base of the depthwise convolutions: a channel has depth_multiplier kernels of its own."""
 
     ignored: ClassVar[frozenset[str]] = frozenset({"filters", "kernel_initializer"})
+    ruled_by: ClassVar[Mapping[str, str]] = {"kernel": "depthwise"}
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = KERAS_2
 
     kernel_size: f.PairLike = f.option(SIZES)
@@ -32,8 +35,12 @@ class _Depthwise(Layer):
     dilation_rate: f.PairLike = f.option(SIZES, default=1)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    depthwise_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    depthwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    depthwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    depthwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
+    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         convolution_axes(self, spatial(inputs[0], self.data_format))
@@ -79,9 +86,15 @@ class _Separable(Layer):
     depth_multiplier: int = f.option(f.count, default=1)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    depthwise_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    pointwise_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    depthwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    pointwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
+    depthwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    pointwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    depthwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
+    pointwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
+    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         convolution_axes(self, spatial(inputs[0], self.data_format))

@@ -45,4 +45,4 @@ class SpectralNormalization(_Wrapper):
             f"layer without the wrapper"
         )
         marked = b.add(ops.InTraining(refusal), inputs[0], suffix="input")
-        return self.layer.build_one(b.inside("layer"), marked)
+        return self.layer.build_one(b.inside("layer", self.layer), marked)

@@ -11,16 +11,17 @@ from ...graph.windows import extent
 from .. import fields as f
 from ..lowering import Builder
 from .axes import as_image, kernel_as_image
-from .base import Layer, Weight
+from .base import Weight
 from .conv import SIZES, refuse_strides_with_dilation
 from .parts import activate, channels, in_layout, late_activation, spatial
+from .ruled import _KernelAndBias
 from .volumes import Spread, spread_volume
 
 EXTRA = f.PerAxis(lambda dims: f.maybe(f.integers(dims, least=0)))
 ONE_ROW = Spread(1, 1, 1, 1, 1, 0)
 
 
-class _Transposed(Layer):
+class _Transposed(_KernelAndBias):
     """Base of the transposed convolutions.
 
     output_padding: None, or how many positions more at the end of each axis, fewer than its stride.
@@ -38,8 +39,8 @@ class _Transposed(Layer):
     dilation_rate: f.PairLike = f.option(SIZES, default=1)
     activation: f.ActivationLike = f.option(f.activation, default=None)
     use_bias: bool = f.option(f.flag, default=True)
-    kernel_initializer: str = f.option(f.initializer, default="glorot_uniform")
-    bias_initializer: str = f.option(f.initializer, default="zeros")
+    kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
+    bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,6 +30,10 @@ class _Wrapper(Layer):
     def check(self, inputs: Sequence[TensorType]) -> None:
         self.layer.stand_in(self, "layer", inputs)
 
+    @property
+    def draws_from(self) -> int | None:
+        return self.layer.draws_from
+
     def inner_weights(self) -> list[Weight]:
         """The weights of the layer inside, once it is prepared."""
         return [w.of_part(self.layer, "layer", f"layer/{w.name}") for w in self.layer.all_weights]

@@ -4,7 +4,7 @@ An operation is a layer without weights whose calls mix tensors and constants. F
 module keras.src.ops; arithmetic on symbolic tensors makes it too.
 """
 
-from . import arithmetic, image, network, shape
+from . import arithmetic, core, image, logic, network, shape
 from .base import OPERATIONS, Operation
 
-__all__ = ["OPERATIONS", "Operation", "arithmetic", "image", "network", "shape"]
+__all__ = ["OPERATIONS", "Operation", "arithmetic", "core", "image", "logic", "network", "shape"]

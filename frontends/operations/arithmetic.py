@@ -59,6 +59,7 @@ class Add(_Elementwise):
     """x1 + x2."""
 
     module = NUMPY
+    exact = True
     op = ops.Add
 
     def scale(self, value: float, tensor_is_left: bool) -> ops.Scale:
@@ -69,6 +70,7 @@ class Subtract(_Elementwise):
     """x1 - x2."""
 
     module = NUMPY
+    exact = True
     op = ops.Subtract
 
     def scale(self, value: float, tensor_is_left: bool) -> ops.Scale:
@@ -79,6 +81,7 @@ class Multiply(_Elementwise):
     """x1 * x2."""
 
     module = NUMPY
+    exact = True
     op = ops.Multiply
 
     def scale(self, value: float, tensor_is_left: bool) -> ops.Scale:
@@ -107,6 +110,7 @@ class Maximum(_Elementwise):
     """The larger of x1 and x2."""
 
     module = NUMPY
+    exact = True
     op = ops.Maximum
 
 
@@ -114,6 +118,7 @@ class Minimum(_Elementwise):
     """The smaller of x1 and x2."""
 
     module = NUMPY
+    exact = True
     op = ops.Minimum
 
 
@@ -121,6 +126,7 @@ class Power(Operation):
     """x1 ** x2 for a number x2 that is a multiple of 1/2, or a positive number x1."""
 
     module = NUMPY
+    exact = True
     operands = ("x1", "x2")
 
     def compute(self, b: Builder, *given: Any) -> str:
@@ -165,6 +171,7 @@ class Matmul(Operation):
     """
 
     module = NUMPY
+    exact = True
     operands = ("x1", "x2")
 
     def compute(self, b: Builder, *given: Any) -> str:
@@ -189,6 +196,7 @@ class Negative(_Pointwise):
     """-x."""
 
     module = NUMPY
+    exact = True
     op = ops.Scale(-1.0)
 
 
@@ -196,6 +204,7 @@ class Absolute(_Pointwise):
     """|x|."""
 
     module = NUMPY
+    exact = True
     op = ops.Abs()
 
 
@@ -207,6 +216,7 @@ class Square(_Pointwise):
     """x * x."""
 
     module = NUMPY
+    exact = True
     op = ops.Square()
 
 
@@ -258,6 +268,7 @@ class Clip(Operation):
     """x where it lies between x_min and x_max, else the nearer of the two."""
 
     module = NUMPY
+    exact = True
 
     x_min: float | None = f.option(f.maybe(f.number))
     x_max: float | None = f.option(f.maybe(f.number))
@@ -299,6 +310,7 @@ class _Reduction(Operation):
 class Sum(_Reduction):
     """Sum along axes."""
 
+    exact = True
     def reduce(self, b: Builder, x: str, axes: tuple[int, ...]) -> str:
         return b.add(ops.Reduce(axes, keepdims=True), x)
 
@@ -313,6 +325,7 @@ class Mean(_Reduction):
 class Max(_Reduction):
     """The largest value along axes."""
 
+    exact = True
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"initial": (None,)}
 
     def reduce(self, b: Builder, x: str, axes: tuple[int, ...]) -> str:

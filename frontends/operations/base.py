@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...graph.errors import ShapeError
+from ...graph.types import TensorType
+from ..fields import in_python
 from ..layers.base import Layer
 from ..lowering import Builder, Lowering
 from ..symbolic import SymbolicTensor
@@ -35,7 +37,11 @@ class Operation(Layer):
     """Where Keras keeps the class."""
     operands: ClassVar[tuple[str, ...]] = ("x",)
     """Arguments of a call, in Keras's order; those whose name ends in "?" may be left out."""
+    takes_truths: ClassVar[bool] = False
+    """Whether its constants may be True and False."""
     arity = (1, None)
+    exact: ClassVar[bool] = False
+    """Whether Keras computes it in integers where it is given nothing else."""
 
     @classmethod
     def declare(cls) -> None:
@@ -44,6 +50,7 @@ class Operation(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.refuse_regularizer()
         self.given: tuple[Any, ...] | None = None
         """The arguments of its call, in the order of `operands`, with an `Operand` for each tensor."""
 
@@ -89,14 +96,17 @@ class Operation(Layer):
         if isinstance(value, SymbolicTensor):
             tensors.append(value)
             return Operand(len(tensors) - 1)
-        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiu":
+        kinds = "fiub" if self.takes_truths else "fiu"
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in kinds:
             value = value.tolist()
+        if isinstance(value, slice):
+            return slice(*map(in_python, (value.start, value.stop, value.step)))
         if isinstance(value, (list, tuple)):
             return tuple(self._plain(item, tensors) for item in value)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and (self.takes_truths or not isinstance(value, bool))
         if number and not abs(value) < float("inf"):
             raise self.fail(f"its numbers must be finite, got {value!r}")
-        if number or value is None or value is Ellipsis or isinstance(value, slice):
+        if number or value is None or value is Ellipsis:
             return value
         raise self.fail(f"combines with symbolic tensors and numbers, got {str(value)[:60]!r}")
 
@@ -116,10 +126,21 @@ class Operation(Layer):
         raise NotImplementedError
 
     def lower(self, into: Lowering, inputs: Sequence[str], call: int, **options: Any) -> list[str]:
+        self._check_exact([into.graph[name].type for name in inputs])
         result = self.compute(
             Builder(into, self, call), *self.given_with(lambda operand: inputs[operand.index])
         )
         return result if isinstance(result, list) else [result]
+
+    def _check_exact(self, inputs: Sequence[TensorType]) -> None:
+        """Raises ShapeError where Keras's result would be one of integers, which wrap around as bytes do."""
+        given = [value if isinstance(value, tuple) else (value,) for value in self.given or ()]
+        reals = any(isinstance(number, float) for numbers in given for number in numbers)
+        if self.exact and not reals and not any(kind.is_floating for kind in inputs):
+            raise self.fail(
+                f"is computed in {inputs[0].dtype} by Keras, and ConvLoom computes with floating-point "
+                f"numbers alone; convert {inputs[0]} first, for example by x * 1.0"
+            )
 
     # -- steps that several share ----------------------------------------------------------------------------
     def axis_of(self, axis: int, rank: int) -> int:

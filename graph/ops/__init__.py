@@ -32,7 +32,10 @@ from .contraction import (
     DenseWeightGrad,
     MatMul,
 )
+from .logic import CONNECTIVES, RELATIONS, Compare, Logical, Not, Where
+from .look_up import LookUp, LookUpGrad
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
+from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
     Clip,
     GeneralRelu,
@@ -62,6 +65,7 @@ from .pointwise import (
     Scale,
     Square,
     Step,
+    StopGradient,
     Subtract,
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
@@ -84,7 +88,9 @@ from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, 
 from .warp import Warp, WarpGrad
 
 __all__ = [
+    "CONNECTIVES",
     "KNOWN",
+    "RELATIONS",
     "Abs",
     "Activation",
     "ActivationGrad",
@@ -99,6 +105,7 @@ __all__ = [
     "Cast",
     "CategoricalCrossEntropy",
     "Clip",
+    "Compare",
     "Concat",
     "Constant",
     "Conv2D",
@@ -127,6 +134,9 @@ __all__ = [
     "Log",
     "LogSigmoid",
     "LogSoftmax",
+    "Logical",
+    "LookUp",
+    "LookUpGrad",
     "LossGrad",
     "MatMul",
     "MaxPool2D",
@@ -137,7 +147,11 @@ __all__ = [
     "Minimum",
     "Mish",
     "Multiply",
+    "NormWithin",
     "Normalize",
+    "Not",
+    "OrthogonalPenalty",
+    "OrthogonalSlope",
     "Pad",
     "Parameter",
     "Prelu",
@@ -155,6 +169,7 @@ __all__ = [
     "RsqrtPlus",
     "Scale",
     "Sigmoid",
+    "SizePenalty",
     "Slice",
     "SoftShrink",
     "Softmax",
@@ -169,6 +184,7 @@ __all__ = [
     "Square",
     "Squareplus",
     "Step",
+    "StopGradient",
     "Subtract",
     "Swish",
     "Tanh",
@@ -178,4 +194,5 @@ __all__ = [
     "Transpose",
     "Warp",
     "WarpGrad",
+    "Where",
 ]

@@ -21,11 +21,13 @@ class Activation(_Pointwise):
     """Base of the activations y = f(x).
 
     saves: which of x ("input") or y ("output") the derivative is written in; saving y lets the kernel that
-    computes y drop x, and lets the derivative move behind a max pooling.
+    computes y drop x, and lets the derivative move behind a max pooling. cuts: no gradient passes where the
+    derivative is 0, one that is NaN or infinite neither; it passes where the saved value is NaN.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     saves: ClassVar[str] = "output"
+    cuts: ClassVar[bool] = False
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
         """f'(x), from x or from y = f(x) as `saves` says."""
@@ -40,22 +42,26 @@ class Activation(_Pointwise):
 class Relu(Activation):
     """max(x, 0)."""
 
+    cuts: ClassVar[bool] = True
+
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.relu(inputs[0])
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return (saved > 0).to(saved.dtype)
+        return 1 - (saved <= 0).to(saved.dtype)
 
 
 @dataclass(frozen=True)
 class Relu6(Activation):
     """min(max(x, 0), 6)."""
 
+    cuts: ClassVar[bool] = True
+
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return F.relu6(inputs[0])
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return ((saved > 0) & (saved < 6)).to(saved.dtype)
+        return 1 - ((saved <= 0) | (saved >= 6)).to(saved.dtype)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class LeakyRelu(Activation):
         return F.leaky_relu(inputs[0], self.slope)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, torch.ones_like(saved), self.slope)
+        return torch.where(saved > 0, 1.0, torch.full_like(saved, self.slope))
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class Elu(Activation):
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
         below = self.input_scale * (saved + self.scale * self.alpha)
-        return torch.where(saved > 0, self.scale, below).to(saved.dtype)
+        return torch.where(saved > 0, self.scale, below)
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,8 @@ class Squareplus(Activation):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        return (x + torch.sqrt(x * x + self.b)) / 2
+        root = torch.sqrt(x * x + self.b)
+        return torch.where(x < 0, self.b / 2 / (root - x), (x + root) / 2)  # where the sum would cancel
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
         return 1 / (1 + self.b / (4 * saved * saved))
@@ -288,4 +295,5 @@ class ActivationGrad(_Pointwise):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, saved = inputs
-        return dy * self.activation.derivative(saved)
+        slope = self.activation.derivative(saved)
+        return torch.where(slope == 0, 0, dy * slope) if self.activation.cuts else dy * slope

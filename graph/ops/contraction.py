@@ -11,7 +11,7 @@ Layouts: images are (N, H, W, C), convolution kernels (R, S, C / groups, K) as K
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,6 +23,7 @@ from ..errors import ShapeError
 from ..op import Kind, Op
 from ..types import BATCH, Dim, TensorType, accumulated
 from ..windows import NO_PADDING, Padding, Pair, window_output
+from .pointwise import Cast
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -264,7 +265,8 @@ class MatMul(_Contraction):
     transpose_a, transpose_b: the operand's matrices lie as (K, M), as (P, K). split_a, split_b, split_y: the
     last leading axis, H, lies between the two axes of the matrix, (N, ..., M, H, K): heads of attention then
     are read and written where a matrix product over channels puts them, and nothing is transposed in memory.
-    factor: of every sum, so that scaled scores need no pass of their own on the way back either.
+    factor: of every sum, so that scaled scores need no pass of their own on the way back either. wide: the
+    result keeps the dtype of its sums.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("lhs", "rhs")
@@ -274,6 +276,7 @@ class MatMul(_Contraction):
     split_b: bool = False
     split_y: bool = False
     factor: float = 1.0
+    wide: bool = field(default=False, metadata={"rare": True})
 
     def infer(self, *inputs: TensorType) -> TensorType:
         a, b = inputs
@@ -287,7 +290,8 @@ class MatMul(_Contraction):
                 f"a product of {a} and {b} takes matrices (M, K) and (K, P) for equal leading axes, "
                 f"found ({m}, {k}) and ({inner}, {p}) for {lead} and {other}"
             )
-        return a.with_shape((*lead[:-1], m, lead[-1], p) if self.split_y else (*lead, m, p))
+        kind = a.accumulated() if self.wide else a
+        return kind.with_shape((*lead[:-1], m, lead[-1], p) if self.split_y else (*lead, m, p))
 
     @staticmethod
     def _axes(t: TensorType, transposed: bool, split: bool) -> tuple[tuple[Dim, ...], Dim, Dim]:
@@ -310,10 +314,14 @@ class MatMul(_Contraction):
         a, b = (
             self._plain(x, transposed, split)
             for x, transposed, split in zip(
-                inputs, (self.transpose_a, self.transpose_b), (self.split_a, self.split_b), strict=True
+                accumulated(*inputs),
+                (self.transpose_a, self.transpose_b),
+                (self.split_a, self.split_b),
+                strict=True,
             )
         )
         y = a @ b if self.factor == 1.0 else a @ b * self.factor
+        y = y if self.wide else y.to(inputs[0].dtype)
         return y.transpose(-3, -2) if self.split_y else y
 
     @staticmethod
@@ -325,6 +333,8 @@ class MatMul(_Contraction):
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """da = dy b^T and db = a^T dy, each as its operand lies: its transpose is that of the product."""
         a, b = build.operand(node, 0), build.operand(node, 1)
+        if build.graph[dy].type.dtype != a.type.dtype:
+            dy = build.add(Cast(a.type.dtype), dy)
         ta, tb, sa, sb, sy, factor = (
             self.transpose_a, self.transpose_b, self.split_a, self.split_b, self.split_y, self.factor,
         )  # fmt: skip

@@ -29,6 +29,7 @@ class Reshape(Op):
 
     kind: ClassVar[Kind] = Kind.VIEW
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
     shape: tuple[int, ...] = ()
     batched: bool = True
 
@@ -58,6 +59,7 @@ class Reshape(Op):
 class _Movement(Op):
     kind: ClassVar[Kind] = Kind.MOVEMENT
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 0
@@ -68,6 +70,7 @@ class Concat(_Movement):
     """Operands one after another along `axis` (never the batch)."""
 
     operands: ClassVar[tuple[str, ...]] = ("x*",)
+    alike: ClassVar[tuple[str, ...]] = ("x",)
     axis: int = -1
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -85,6 +88,8 @@ class Concat(_Movement):
                 f"concat along axis {axis} needs shapes equal on every other axis, "
                 f"found {', '.join(map(str, inputs))}"
             )
+        if len({t.dtype for t in inputs}) > 1:
+            raise ShapeError(f"concat needs one dtype, found {', '.join(map(str, inputs))}; cast some before")
         size = sum(int(t.shape[axis]) for t in inputs)
         return inputs[0].with_shape((*inputs[0].shape[:axis], size, *inputs[0].shape[axis + 1 :]))
 

@@ -26,6 +26,7 @@ class GeneralRelu(Activation):
     min(x, max_value) where x > threshold, else negative_slope * (x - threshold).
     """
 
+    cuts: ClassVar[bool] = True
     saves: ClassVar[str] = "input"
     max_value: float | None = None
     negative_slope: float = 0.0
@@ -38,7 +39,7 @@ class GeneralRelu(Activation):
         return torch.where(x <= self.threshold, below, kept)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        slope = torch.where(saved > self.threshold, torch.ones_like(saved), self.negative_slope)
+        slope = torch.where(saved <= self.threshold, torch.full_like(saved, self.negative_slope), 1.0)
         if self.max_value is None:
             return slope
         above = (saved > self.threshold) & (saved >= self.max_value)
@@ -49,6 +50,7 @@ class GeneralRelu(Activation):
 class Clip(Activation):
     """x between low and high; with -1 and 1 the hard tanh."""
 
+    cuts: ClassVar[bool] = True
     low: float = -1.0
     high: float = 1.0
 
@@ -56,13 +58,14 @@ class Clip(Activation):
         return inputs[0].clamp(self.low, self.high)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return ((saved > self.low) & (saved < self.high)).to(saved.dtype)
+        return 1 - ((saved <= self.low) | (saved >= self.high)).to(saved.dtype)
 
 
 @dataclass(frozen=True)
 class HardShrink(Activation):
     """x where |x| > threshold >= 0, else 0."""
 
+    cuts: ClassVar[bool] = True
     threshold: float = 0.5
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -77,6 +80,7 @@ class HardShrink(Activation):
 class SoftShrink(Activation):
     """x moved towards 0 by threshold >= 0, and 0 where it would cross it."""
 
+    cuts: ClassVar[bool] = True
     threshold: float = 0.5
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -91,6 +95,7 @@ class SoftShrink(Activation):
 class Threshold(Activation):
     """x where x > threshold, else value."""
 
+    cuts: ClassVar[bool] = True
     saves: ClassVar[str] = "input"
     threshold: float = 0.0
     value: float = 0.0
@@ -100,7 +105,7 @@ class Threshold(Activation):
         return torch.where(x <= self.threshold, torch.full_like(x, self.value), x)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return (saved > self.threshold).to(saved.dtype)
+        return 1 - (saved <= self.threshold).to(saved.dtype)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class SparsePlus(Activation):
         return torch.where(x <= -1, torch.zeros_like(x), middle)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved < 1, saved.sqrt(), 1.0).to(saved.dtype)
+        return torch.where(saved < 1, saved.sqrt(), 1.0)
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class HardSigmoid(Activation):
     Keras 3 has slope 1/6, which is relu6(x + 3) / 6; Keras 2 has slope 0.2.
     """
 
+    cuts: ClassVar[bool] = True
     slope: float = 1 / 6
     offset: float = 0.5
 
@@ -133,13 +139,14 @@ class HardSigmoid(Activation):
         return (inputs[0] * self.slope + self.offset).clamp(0.0, 1.0)
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return self.slope * ((saved > 0) & (saved < 1)).to(saved.dtype)
+        return self.slope * (1 - ((saved <= 0) | (saved >= 1)).to(saved.dtype))
 
 
 @dataclass(frozen=True)
 class HardSwish(Activation):
     """x * relu6(x + 3) / 6, also called hard SiLU (Howard et al. 2019)."""
 
+    cuts: ClassVar[bool] = True
     saves: ClassVar[str] = "input"
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -147,7 +154,7 @@ class HardSwish(Activation):
 
     def derivative(self, saved: torch.Tensor) -> torch.Tensor:
         middle = torch.where(saved < 3, saved / 3 + 0.5, 1.0)
-        return torch.where(saved <= -3, 0.0, middle).to(saved.dtype)
+        return torch.where(saved <= -3, 0.0, middle)
 
 
 @dataclass(frozen=True)

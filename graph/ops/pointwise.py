@@ -10,7 +10,7 @@ import torch
 
 from ..errors import CompileError, ShapeError
 from ..op import Kind, Op
-from ..types import DTYPES, Dim, TensorType, broadcast
+from ..types import DTYPES, Dim, TensorType, broadcast, elementwise
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -22,10 +22,7 @@ class _Pointwise(Op):
     kind: ClassVar[Kind] = Kind.POINTWISE
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        result = inputs[0]
-        for other in inputs[1:]:
-            result = broadcast(result, other, self.op_name())
-        return result
+        return elementwise(inputs, self.op_name())
 
 
 # -- arithmetic ----------
@@ -126,15 +123,18 @@ class Minimum(_Extremum):
 
 @dataclass(frozen=True)
 class ExtremumGrad(_Pointwise):
-    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal."""
+    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal.
+
+    All of it where either is NaN, so that NaN is not lost.
+    """
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
     smallest: bool = False
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, x, other = inputs
-        wins = x < other if self.smallest else x > other
-        return dy * (wins.to(dy.dtype) + 0.5 * (x == other).to(dy.dtype))
+        loses = x > other if self.smallest else x < other
+        return torch.where(loses, 0, torch.where(x == other, 0.5 * dy, dy))
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,10 @@ class Scale(_Pointwise):
 
 @dataclass(frozen=True)
 class Cast(_Pointwise):
-    """The same numbers in another floating-point dtype; the gradient is cast back."""
+    """The same numbers in another dtype. No gradient passes through integers."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
     dtype: str = "float32"
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -166,10 +167,8 @@ class Cast(_Pointwise):
         return inputs[0].to(DTYPES[self.dtype])
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        x = build.operand(node, 0)
-        if build.graph[dy].type.dtype == x.type.dtype:
-            return [dy]
-        return [build.if_needed(x, Cast(x.type.dtype), dy)]
+        """As it is: `differentiate` rounds gradients that are wider than the values they are of."""
+        return [dy if node.inputs[0] in build.needed else None]
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class Square(_Pointwise):
         x = build.operand(node, 0)
         if x.name not in build.needed:
             return [None]
-        return [build.add(Multiply(), dy, build.add(Scale(2.0), x.name))]
+        return [build.add(Scale(2.0), build.add(Multiply(), dy, x.name))]
 
 
 @dataclass(frozen=True)
@@ -209,6 +208,20 @@ class Floor(_Pointwise):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.floor(inputs[0])
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        return [None]
+
+
+@dataclass(frozen=True)
+class StopGradient(_Pointwise):
+    """x, through which no gradient passes."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    whole: ClassVar[tuple[str, ...]] = ("x",)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0]
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [None]
@@ -241,8 +254,12 @@ class BroadcastTo(_Pointwise):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "like?")
+    whole: ClassVar[tuple[str, ...]] = ("x", "like")
     shape: tuple[Dim, ...] = ()
     mean: bool = False
+
+    def takes_whole(self, position: int) -> bool:
+        return position == 1 or not self.mean
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, *like = inputs
@@ -309,23 +326,37 @@ class BatchNorm(_Pointwise):
         x, gamma, beta = (build.operand(node, i) for i in range(3))
         mean, variance = node.inputs[3:]
         normalized = build.add(Normalize(self.epsilon), x.name, mean, variance)
-        d_beta = build.sum_to(dy, beta, always=self.batch_statistics)
-        d_gamma = build.sum_to(build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics)
+        moved = build.needed if not self.batch_statistics else set()
+        of_mean, of_variance = mean in moved, variance in moved
+        d_beta = build.sum_to(dy, beta, always=self.batch_statistics or of_mean)
+        d_gamma = build.sum_to(
+            build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics or of_variance
+        )
         if self.batch_statistics:
             op = BatchNormGrad(self.epsilon)
             dx = build.if_needed(x, op, dy, x.name, gamma.name, mean, variance, str(d_gamma), str(d_beta))
         else:
             scale = build.add(Multiply(), gamma.name, build.add(RsqrtPlus(self.epsilon), variance))
             dx = build.if_needed(x, Multiply(), dy, scale)
-        return dx, d_gamma, d_beta, None, None
+        d_mean = d_variance = None
+        if of_mean:  # -gamma r d_beta, r = 1 / sqrt(variance + epsilon)
+            d_mean = build.add(Scale(-1.0), build.add(Multiply(), str(d_beta), scale))
+        if of_variance:  # -gamma r^2 d_gamma / 2
+            rstd = build.add(RsqrtPlus(self.epsilon), variance)
+            inner = build.add(Multiply(), scale, build.add(Scale(-0.5), rstd))
+            d_variance = build.add(Multiply(), str(d_gamma), inner)
+        return dx, d_gamma, d_beta, d_mean, d_variance
 
 
 @dataclass(frozen=True)
 class Normalize(_Pointwise):
-    """(x - mean) / sqrt(variance + epsilon)."""
+    """(x - mean) / sqrt(variance + epsilon), in the dtype of x, whatever that of its statistics."""
 
     operands: ClassVar[tuple[str, ...]] = ("x", "mean", "variance")
     epsilon: float = 1e-3
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return super().infer(*inputs).with_dtype(inputs[0].dtype)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, mean, variance = inputs

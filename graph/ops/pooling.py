@@ -96,7 +96,10 @@ class MaxPool2D(_Window):
 
 @dataclass(frozen=True)
 class MaxPoolIndex2D(_Window):
-    """Row-major position within its window of each window's largest value, the first of equal ones."""
+    """Row-major position within its window of each window's largest value.
+
+    The first of equal ones; where there is NaN, the last NaN, as PyTorch's own operator has it.
+    """
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return super().infer(*inputs).with_dtype("uint8" if prod(self.size) <= 255 else "int32")
@@ -105,8 +108,9 @@ class MaxPoolIndex2D(_Window):
         tiles = self._windows(inputs[0], float("-inf"))
         dtype = torch.uint8 if prod(self.size) <= 255 else torch.int32
         position = torch.arange(tiles.shape[-1], device=tiles.device)
-        best = tiles == tiles.amax(-1, keepdim=True)
-        return torch.where(best, position, tiles.shape[-1]).amin(-1).to(dtype)
+        largest = torch.where(tiles == tiles.amax(-1, keepdim=True), position, tiles.shape[-1]).amin(-1)
+        broken = torch.where(tiles.isnan(), position, -1).amax(-1)
+        return torch.where(broken >= 0, broken, largest).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class MaxUnpool2D(_Window):
     """Gradient of max pooling: each dy goes to the position its index names; overlapping windows add up."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "index")
+    whole: ClassVar[tuple[str, ...]] = ("index",)
     input_size: Pair = (0, 0)
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -125,8 +130,8 @@ class MaxUnpool2D(_Window):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, index = inputs
         position = torch.arange(prod(self.size), device=dy.device)
-        chosen = (index.long().unsqueeze(-1) == position).to(dy.dtype)
-        return self._scatter(dy.unsqueeze(-1) * chosen, self.input_size)
+        chosen = index.long().unsqueeze(-1) == position
+        return self._scatter(torch.where(chosen, dy.unsqueeze(-1), 0), self.input_size)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """Drawn values, and the op that lets a layer do one thing in training and another in inference.
 
 Everything random in a network is a source of this file, drawn anew for every batch by its `draw`, and by
-nothing else. The numbers come from torch's generator, so that `torch.manual_seed` makes a run repeatable;
-they are others than Keras would draw, of the same distribution.
+nothing else. The numbers come from torch's generator, so that `torch.manual_seed` makes a run repeatable, or
+from the seed of the source's layer; they are others than Keras would draw, of the same distribution.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ..attributes import Sentence
 from ..errors import ShapeError
 from ..types import BATCH, DTYPES, Dim, TensorType
 from ..windows import Pair
@@ -34,7 +36,8 @@ class InTraining(_Pointwise):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "y?")
-    refusal: str = ""
+    whole: ClassVar[tuple[str, ...]] = ("x", "y")
+    refusal: Sentence = ""
 
     def infer(self, *inputs: TensorType) -> TensorType:
         if any(y.shape != inputs[0].shape for y in inputs[1:]):
@@ -53,11 +56,49 @@ class InTraining(_Pointwise):
 
 @dataclass(frozen=True)
 class Drawn(_Source):
-    """Base of the sources that are drawn anew for every batch."""
+    """Base of the sources that are drawn anew for every batch.
+
+    seed: of the layer, whose sources take their numbers from one stream in turn (`Streams`).
+    """
+
+    seed: int | None = field(default=None, kw_only=True)
 
     def draw(self, batch: int, device: torch.device) -> torch.Tensor:
         """Values for a batch, contiguous, of the type `infer` gives."""
         raise NotImplementedError
+
+
+class Streams:
+    """The generators of a network's seeded layers: each gives its numbers whatever is drawn elsewhere."""
+
+    def __init__(self) -> None:
+        self._generators: dict[str, torch.Generator] = {}
+
+    def draw(self, node: Node, batch: int, device: torch.device) -> torch.Tensor:
+        """Values for a batch of a node that is a `Drawn`, which has its layer's name."""
+        source = node.op
+        assert isinstance(source, Drawn)
+        if source.seed is None:
+            return source.draw(batch, device)
+        place = node.layer or node.name
+        if place not in self._generators:
+            self._generators[place] = torch.Generator(device).manual_seed(source.seed)
+        with _taking_from(self._generators[place]):
+            return source.draw(batch, device)
+
+
+@contextlib.contextmanager
+def _taking_from(generator: torch.Generator) -> Iterator[None]:
+    """Torch's own generator of that device gives the numbers of this one, and is then as it was."""
+    cuda = generator.device.type == "cuda"
+    own = torch.cuda.default_generators[generator.device.index] if cuda else torch.default_generator
+    before = own.get_state()
+    own.set_state(generator.get_state())
+    try:
+        yield
+        generator.set_state(own.get_state())
+    finally:
+        own.set_state(before)
 
 
 # -- numbers -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from ..errors import ShapeError
 from ..op import Kind, Op
-from ..types import TensorType, accumulated
+from ..types import DTYPES, TensorType, accumulated
 from .activation import Exp
 from .movement import Reshape
-from .pointwise import BroadcastTo, Cast, Multiply, Subtract
+from .pointwise import BroadcastTo, Multiply, Subtract
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -27,11 +27,26 @@ class _Reduction(Op):
 
 
 @dataclass(frozen=True)
-class Reduce(_Reduction):
-    """Sum, or mean, over `axes`.
+class _Sums(_Reduction):
+    """Base of the ops whose results are made of sums, which are kept in float32 at least.
 
-    The axes vanish and the result keeps the accumulator's dtype (a parameter's gradient, a statistic); or
-    they stay with size 1 where keepdims, and the result has the operand's dtype.
+    dtype: what the results are rounded to, "" where they stay as they are.
+    """
+
+    dtype: str = field(default="", kw_only=True, metadata={"rare": True})
+
+    def rounded(self, result: TensorType) -> TensorType:
+        return result.with_dtype(self.dtype) if self.dtype else result
+
+    def round(self, result: torch.Tensor) -> torch.Tensor:
+        return result.to(DTYPES[self.dtype]) if self.dtype else result
+
+
+@dataclass(frozen=True)
+class Reduce(_Sums):
+    """Sum, or mean, over `axes`, which vanish, or stay with size 1 where keepdims.
+
+    The result has the dtype of the sums where nothing else is said: float32 at least.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
@@ -43,25 +58,21 @@ class Reduce(_Reduction):
         x = inputs[0]
         if any(not 0 <= axis < x.rank for axis in self.axes):
             raise ShapeError(f"reduce over axes {self.axes} of {x}, which has {x.rank} axes")
-        if self.keepdims:
-            return x.with_shape(1 if i in self.axes else d for i, d in enumerate(x.shape))
-        return x.accumulated().with_shape(d for i, d in enumerate(x.shape) if i not in self.axes)
+        left = [(i, d) for i, d in enumerate(x.shape) if self.keepdims or i not in self.axes]
+        return self.rounded(x.accumulated().with_shape(1 if i in self.axes else d for i, d in left))
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return inputs[0].elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         reduce = torch.mean if self.mean else torch.sum
-        total = reduce(accumulated(inputs[0])[0], dim=self.axes, keepdim=self.keepdims)
-        return total.to(inputs[0].dtype) if self.keepdims else total
+        return self.round(reduce(accumulated(inputs[0])[0], dim=self.axes, keepdim=self.keepdims))
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """dy spread over the axes that were summed."""
         x = build.operand(node, 0)
         if x.name not in build.needed:
             return [None]
-        if build.graph[dy].type.dtype != x.type.dtype:
-            dy = build.add(Cast(x.type.dtype), dy)
         kept = x.type.with_shape(1 if i in self.axes else d for i, d in enumerate(x.type.shape))
         if not self.keepdims and self.axes != tuple(range(len(self.axes))):
             dy = build.add(Reshape(kept.size()[1:] if kept.batched else kept.size(), kept.batched), dy)
@@ -70,38 +81,38 @@ class Reduce(_Reduction):
 
 
 @dataclass(frozen=True)
-class Softmax(_Reduction):
+class Softmax(_Sums):
     """exp(x - max) / sum of the same, over the last axis."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        return inputs[0]
+        return self.rounded(inputs[0])
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 4 * output.elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(inputs[0], -1)
+        return self.round(torch.softmax(inputs[0], -1))
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.if_needed(build.operand(node, 0), SoftmaxGrad(), dy, node.name)]
 
 
 @dataclass(frozen=True)
-class LogSoftmax(_Reduction):
+class LogSoftmax(_Sums):
     """x - max - log(sum of exp(x - max)), over the last axis."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        return inputs[0]
+        return self.rounded(inputs[0])
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 4 * output.elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(inputs[0], -1)
+        return self.round(torch.log_softmax(inputs[0], -1))
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """dy - exp(y) * sum of dy."""
@@ -112,24 +123,24 @@ class LogSoftmax(_Reduction):
 
 
 @dataclass(frozen=True)
-class SoftmaxGrad(_Reduction):
+class SoftmaxGrad(_Sums):
     """y * (dy - sum of dy * y over the last axis), from the softmax's output y."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "y")
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        return inputs[0]
+        return self.rounded(inputs[0])
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 4 * output.elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, y = inputs
-        return y * (dy - (dy * y).sum(-1, keepdim=True))
+        dy, y = accumulated(*inputs)
+        return self.round((y * (dy - (dy * y).sum(-1, keepdim=True))).to(inputs[0].dtype))
 
 
 @dataclass(frozen=True)
-class Sparsemax(_Reduction):
+class Sparsemax(_Sums):
     """The nearest probabilities to x over the last axis: max(x - t, 0), t such that they sum to 1.
 
     With z in descending order and S its running sums, t = (S_k - 1) / k for the largest k at which
@@ -139,40 +150,41 @@ class Sparsemax(_Reduction):
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        return inputs[0]
+        return self.rounded(inputs[0])
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 6 * output.elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        z = inputs[0] - inputs[0].amax(-1, keepdim=True)
+        (x,) = accumulated(*inputs)
+        z = x - x.amax(-1, keepdim=True)
         ordered = z.sort(-1, descending=True).values
         sums = ordered.cumsum(-1)
         place = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
         k = (1 + place * ordered > sums).sum(-1, keepdim=True).clamp(min=1)
-        return (z - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)
+        return self.round((z - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0).to(inputs[0].dtype))
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.if_needed(build.operand(node, 0), SparsemaxGrad(), dy, node.name)]
 
 
 @dataclass(frozen=True)
-class SparsemaxGrad(_Reduction):
+class SparsemaxGrad(_Sums):
     """dy - the mean of dy over the places where y > 0, there; 0 elsewhere. y: the sparsemax's output."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "y")
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        return inputs[0]
+        return self.rounded(inputs[0])
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 4 * output.elements(batch)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, y = inputs
-        kept = y > 0
-        mean = (dy * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
-        return torch.where(kept, dy - mean, torch.zeros_like(dy))
+        dy, y = accumulated(*inputs)
+        away = y <= 0
+        mean = torch.where(away, 0, dy).sum(-1, keepdim=True) / (~away).sum(-1, keepdim=True)
+        return self.round(torch.where(away, 0, dy - mean).to(inputs[0].dtype))
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
@@ -216,7 +228,7 @@ class SoftmaxCrossEntropy(_Loss):
 class CategoricalCrossEntropy(_Loss):
     """Mean over the rows of -sum(target * log p), p the predicted probabilities divided by their sum.
 
-    p is clipped to [1e-7, 1 - 1e-7] as Keras does.
+    p is clipped to [1e-7, 1 - 1e-7] as Keras does; beyond these bounds it has no gradient.
     """
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -228,7 +240,7 @@ class CategoricalCrossEntropy(_Loss):
         rows = prediction.numel() // prediction.shape[-1]
         total = prediction.sum(-1, keepdim=True)
         p = prediction / total
-        inside = ((p > 1e-7) & (p < 1 - 1e-7)).to(p.dtype)
+        inside = ((p >= 1e-7) & (p <= 1 - 1e-7)).to(p.dtype)
         ratio = target * inside / p.clamp(1e-7, 1 - 1e-7)
         return ((ratio * p).sum(-1, keepdim=True) - ratio) / total / rows
 
@@ -254,7 +266,7 @@ class BinaryCrossEntropy(_Loss):
         if self.from_logits:
             return (torch.sigmoid(prediction) - target) / prediction.numel()
         p = prediction.clamp(1e-7, 1 - 1e-7)
-        inside = ((prediction > 1e-7) & (prediction < 1 - 1e-7)).to(p.dtype)
+        inside = ((prediction >= 1e-7) & (prediction <= 1 - 1e-7)).to(p.dtype)
         return inside * (p - target) / (p * (1 - p)) / prediction.numel()
 
 

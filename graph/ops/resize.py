@@ -75,6 +75,9 @@ class _Resampling(Op):
     method: str = "bilinear"
     antialias: bool = False
 
+    def takes_whole(self, position: int) -> bool:
+        return self.method == "nearest"
+
     def infer(self, *inputs: TensorType) -> TensorType:
         x, *matrices = inputs
         if len(self.sizes) != len(self.axes) or not self.axes or len(set(self.axes)) < len(self.axes):
@@ -83,8 +86,6 @@ class _Resampling(Op):
             raise ShapeError(
                 f"{self.op_name()} along axes {self.axes} of {x}: use axes from 1 to {x.rank - 1}"
             )
-        if self.method != "nearest" and not x.is_floating:
-            raise ShapeError(f"{self.op_name()} by {self.method} takes floating-point numbers, found {x}")
         for axis, size in zip(self.axes, self.sizes, strict=True):
             self._matrix(int(x.shape[axis]), size).infer()
         expected = [] if self.method == "nearest" else [self._shape(x, i) for i in range(len(self.axes))]
@@ -122,6 +123,10 @@ class _Resampling(Op):
         shrinks = self.antialias and in_size > out_size
         return 2 * REACH[self.method] * (in_size if shrinks else out_size)
 
+    def _places(self, source: int, result: int) -> torch.Tensor:
+        """For each of `result` places the nearest of `source`, by the matrix: (result,)."""
+        return InterpolationMatrix(source, result, "nearest").reference().argmax(0)
+
     def _products(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
         """x times (size, new size) matrices along the axes, in float32 at least."""
         result = accumulated(x)[0]
@@ -147,10 +152,11 @@ class Resize(_Resampling):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, *matrices = inputs
-        if self.method == "nearest":
-            sizes = zip(self.axes, self.sizes, strict=True)
-            matrices = [self._matrix(x.shape[axis], size).reference() for axis, size in sizes]
-        return self._products(x, [matrix.to(x.device) for matrix in matrices])
+        if self.method != "nearest":
+            return self._products(x, [matrix.to(x.device) for matrix in matrices])
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            x = x.index_select(axis, self._places(x.shape[axis], size).to(x.device))
+        return x
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x, *matrices = (build.operand(node, i) for i in range(len(node.inputs)))
@@ -176,7 +182,11 @@ class ResizeGrad(_Resampling):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         dy, *matrices = inputs
-        if self.method == "nearest":
-            sizes = zip(self.axes, self.sizes, strict=True)
-            matrices = [self._matrix(dy.shape[axis], size).reference() for axis, size in sizes]
-        return self._products(dy, [matrix.t().to(dy.device) for matrix in matrices])
+        if self.method != "nearest":
+            return self._products(dy, [matrix.t().to(dy.device) for matrix in matrices])
+        total = accumulated(dy)[0]
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            place = self._places(size, total.shape[axis]).to(dy.device)
+            shape = [size if i == axis else dim for i, dim in enumerate(total.shape)]
+            total = total.new_zeros(shape).index_add(axis, place, total)
+        return total.to(dy.dtype)

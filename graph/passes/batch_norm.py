@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir import Graph, Node
+from ..ir import Graph, Node, Update
 from ..op import Op
 from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Parameter, Reduce, RsqrtPlus, Square, Subtract
 from ..regions import Decision
@@ -76,7 +76,8 @@ FOLD_FROZEN = _folds(_trained)
 
 def use_batch_statistics(graph: Graph) -> list[Decision]:
     """Training: a batch norm that is not frozen takes its batch's mean and biased variance, and both
-    move the stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention)."""
+    move the stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention);
+    where it is called several times, once for each call, in order."""
     decisions = []
     for node in list(graph.nodes()):
         op = node.op
@@ -89,7 +90,7 @@ def use_batch_statistics(graph: Graph) -> list[Decision]:
         squared = graph.add(Square(), (centred,), f"{node.name}/squared", node.layer)
         variance = graph.add(over, (squared,), f"{node.name}/variance", node.layer)
         for moving, batch in zip(node.inputs[3:], (mean, variance), strict=True):
-            graph.updates[moving] = (batch, op.momentum)
+            graph.updates.append(Update(moving, batch, op.momentum))
         trained = BatchNorm(op.epsilon, True, op.momentum)
         graph.update_node(node.name, op=trained, inputs=(*node.inputs[:3], mean, variance))
         decisions.append(Decision("batch_norm(x, moving) -> batch_norm(x, statistics of x)", node.name, True))

@@ -6,17 +6,12 @@ from ..errors import CompileError
 from ..ir import Graph, Node
 from ..op import Kind
 from ..ops import (
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
     Conv2D,
     Input,
     InTraining,
     Pad,
     Reshape,
     Scale,
-    Sigmoid,
-    Softmax,
-    SoftmaxCrossEntropy,
 )
 from ..regions import Decision
 from ..rewrite import Rule, pattern
@@ -24,7 +19,7 @@ from ..rewrite import Rule, pattern
 
 def remove_dead_code(graph: Graph) -> list[Decision]:
     """Drop every node no output depends on; inputs stay, they are the network's signature."""
-    roots = [*graph.outputs.values(), *graph.updates, *(source for source, _ in graph.updates.values())]
+    roots = [*graph.outputs.values(), *(name for u in graph.updates for name in (u.parameter, u.value))]
     live: set[str] = set()
     stack = list(roots)
     while stack:
@@ -84,26 +79,9 @@ def _training_operand(graph: Graph, nodes: list[Node]) -> str:
     return node.inputs[1]
 
 
-def _logits_loss(graph: Graph, nodes: list[Node]) -> str:
-    loss, sigmoid = nodes
-    inputs = (sigmoid.inputs[0], *loss.inputs[1:])
-    return graph.add(BinaryCrossEntropy(from_logits=True), inputs, loss.name, loss.layer)
-
-
-def _logits_cross_entropy(graph: Graph, nodes: list[Node]) -> str:
-    loss, softmax = nodes
-    return graph.add(SoftmaxCrossEntropy(), (softmax.inputs[0], *loss.inputs[1:]), loss.name, loss.layer)
-
-
 def _same_shape(graph: Graph, nodes: list[Node]) -> str | None:
     same = graph[nodes[0].inputs[0]].type == nodes[0].type
     return None if same else "the shape changes"
-
-
-def _probabilities(graph: Graph, nodes: list[Node]) -> str | None:
-    op = nodes[0].op
-    assert isinstance(op, BinaryCrossEntropy)
-    return "it takes logits already" if op.from_logits else None
 
 
 IDENTITIES: tuple[Rule, ...] = (
@@ -126,21 +104,5 @@ PAD_INTO_CONVOLUTION: tuple[Rule, ...] = (
         pattern(Conv2D, over=(pattern(Pad),)),
         _pad_into_convolution,
         _pad_refusal,
-    ),
-)
-
-STABLE_LOSSES: tuple[Rule, ...] = (
-    Rule(
-        "categorical_cross_entropy(softmax(x), t) -> softmax_cross_entropy(x, t)",
-        pattern(CategoricalCrossEntropy, over=(pattern(Softmax),)),
-        _logits_cross_entropy,
-        keeps_inner=True,
-    ),
-    Rule(
-        "binary_cross_entropy(sigmoid(x), t) -> sigmoid_cross_entropy(x, t)",
-        pattern(BinaryCrossEntropy, over=(pattern(Sigmoid),)),
-        _logits_loss,
-        _probabilities,
-        keeps_inner=True,
     ),
 )

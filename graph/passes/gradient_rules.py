@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..ir import Graph, Node
-from ..ops import ActivationGrad, MaxPool2D, MaxUnpool2D, Reshape
+from ..op import Kind
+from ..ops import ActivationGrad, BroadcastTo, MaxPool2D, MaxUnpool2D, Reshape
 from ..rewrite import Rule, pattern
 
 
@@ -56,6 +57,43 @@ def _before_view(graph: Graph, nodes: list[Node]) -> str:
     return graph.add(view.op, (masked,), view.name, view.layer, "backward")
 
 
+def _unequal_shares(graph: Graph, nodes: list[Node]) -> str | None:
+    outer, inner = (node.op for node in nodes)
+    assert isinstance(outer, BroadcastTo)
+    assert isinstance(inner, BroadcastTo)
+    return None if outer.mean == inner.mean else "one gives shares, the other the whole"
+
+
+def _broadcast_at_once(graph: Graph, nodes: list[Node]) -> str:
+    outer, inner = nodes
+    inputs = (inner.inputs[0], *outer.inputs[1:])
+    return graph.add(outer.op, inputs, outer.name, outer.layer, outer.phase)
+
+
+def _kept_instead(graph: Graph, nodes: list[Node]) -> str | None:
+    """A value of the same shape, behind the one that only tells a batch size, which is kept anyway."""
+    broadcast, like = nodes[0], graph[nodes[0].inputs[1]]
+    if any(r.phase == "backward" and r.name != broadcast.name for r in graph.readers(like.name)):
+        return None
+    while like.op.kind is Kind.POINTWISE and graph[like.inputs[0]].type.shape == like.type.shape:
+        like = graph[like.inputs[0]]
+        if like.op.kind is Kind.SOURCE or any(r.phase == "backward" for r in graph.readers(like.name)):
+            return like.name
+    return None
+
+
+def _no_other(graph: Graph, nodes: list[Node]) -> str | None:
+    if len(nodes[0].inputs) < 2:
+        return "it takes its batch from the gradient"
+    return None if _kept_instead(graph, nodes) else f"{nodes[0].inputs[1]} is kept anyway, or nothing else is"
+
+
+def _like_another(graph: Graph, nodes: list[Node]) -> str:
+    node, other = nodes[0], _kept_instead(graph, nodes)
+    assert other is not None
+    return graph.add(node.op, (node.inputs[0], other), node.name, node.layer, node.phase)
+
+
 GRADIENT_RULES: tuple[Rule, ...] = (
     Rule(
         # Only the window's winner receives gradient, and there the activation equals the pooled value: so the
@@ -71,5 +109,20 @@ GRADIENT_RULES: tuple[Rule, ...] = (
         pattern(ActivationGrad, over=(pattern(Reshape),)),
         _before_view,
         _view_refusal,
+    ),
+    Rule(
+        # The gradient of a sum of sums: what leads to it is read by the kernel that reads the gradient.
+        "broadcast_to(broadcast_to(dy)) -> broadcast_to(dy)",
+        pattern(BroadcastTo, over=(pattern(BroadcastTo),)),
+        _broadcast_at_once,
+        _unequal_shares,
+        keeps_inner=True,
+    ),
+    Rule(
+        # A value that is read for its batch size alone need not be stored: it can be summed as it is made.
+        "broadcast_to(dy, like f(x)) -> broadcast_to(dy, like x)",
+        pattern(BroadcastTo),
+        _like_another,
+        _no_other,
     ),
 )

@@ -14,11 +14,11 @@ from .cleanup import (
     IDENTITIES,
     INFERENCE_IDENTITIES,
     PAD_INTO_CONVOLUTION,
-    STABLE_LOSSES,
     TRAINING_BRANCHES,
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
+from .precision import widen_terms
 from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
@@ -47,13 +47,15 @@ def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:
 
 DEAD_CODE = Pass("remove dead code", remove_dead_code)
 
+WIDE_TERMS = Pass("float32 for what is summed", widen_terms)
+
 INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
-    _rules("stable losses", STABLE_LOSSES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
@@ -65,19 +67,21 @@ TRAINING: tuple[Pass, ...] = (
     _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
-    _rules("stable losses", STABLE_LOSSES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 
 BACKWARD: tuple[Pass, ...] = (
     _rules("gradients after pooling", GRADIENT_RULES),
     _rules("remove identities", IDENTITIES),
+    WIDE_TERMS,
     DEAD_CODE,
 )
 

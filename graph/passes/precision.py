@@ -1,48 +1,183 @@
-"""The dtype a network computes in."""
+"""The dtype a network computes in, and what is kept in float32 where that is narrower.
+
+Sums are kept in float32. So is what sums give, and what feeds them: a square leaves float16's range, both
+ways, long before its root does. Between layers values have the network's own dtype.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ..ir import Graph, Node
+from ..op import Kind, Op
 from ..ops import (
     KNOWN,
+    Add,
     Cast,
+    Compare,
+    Constant,
     Conv2D,
     Conv2DTranspose,
     Dense,
     Input,
+    MatMul,
     Parameter,
     Random,
     RandomBox,
     RandomTransform,
+    Where,
 )
+from ..ops.reduction import _Sums
+from ..regions import Decision
+from ..types import HALF
 
 
 def with_dtype(graph: Graph, dtype: str) -> Graph:
     """The same network with its activations in `dtype`.
 
     Below float32, parameters stay float32 and the weights of contractions are cast where they are used, so an
-    optimizer keeps its precision; float64 makes the parameters float64 too.
+    optimizer keeps its precision, and what sums give stays float32 up to the end of its layer. float64 makes
+    the parameters float64 too.
     """
-    result = Graph(graph.name)
-    names: dict[str, str] = {}
-    half = dtype in ("bfloat16", "float16")
-    for node in graph.nodes():
-        op, inputs = node.op, [names[i] for i in node.inputs]
-        if _follows(node, half):
-            op = replace(op, dtype=dtype)  # type: ignore[call-arg]
-        elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and half:
-            weight = inputs[1]
-            inputs[1] = result.add(Cast(dtype), [weight], f"{weight}/{dtype}", node.layer)
-        names[node.name] = result.add(op, inputs, node.name, node.layer, node.phase)
-    result.outputs = {key: names[value] for key, value in graph.outputs.items()}
-    result.updates = {names[p]: (names[v], m) for p, (v, m) in graph.updates.items()}
-    return result
+    return _Conversion(graph, dtype).run()
 
 
-def _follows(node: Node, half: bool) -> bool:
-    """Whether a source takes the network's dtype; weights and places do not follow it below float32."""
-    if isinstance(node.op, Input | Random | RandomBox):
-        return node.type.is_floating
-    return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not half
+class _Conversion:
+    """A graph on its way into another dtype."""
+
+    def __init__(self, graph: Graph, dtype: str) -> None:
+        self.graph, self.dtype = graph, dtype
+        self.half = dtype in HALF
+        self.result = Graph(graph.name)
+        self.names: dict[str, str] = {}
+        self.narrowed: dict[str, str] = {}
+        """Values that are float32 -> the same in the network's dtype."""
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes():
+            op, inputs = node.op, [self._operand(node, name) for name in node.inputs]
+            if self._follows(node):
+                op = replace(op, dtype=self.dtype)  # type: ignore[call-arg]
+            elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and self.half:
+                weight = inputs[1]
+                inputs[1] = self.result.add(Cast(self.dtype), [weight], f"{weight}/{self.dtype}", node.layer)
+            elif isinstance(op, _Sums) and self.half and self._leaves(node):
+                op = replace(op, dtype=self.dtype)
+            self.names[node.name] = self.result.add(op, inputs, node.name, node.layer, node.phase)
+        self.result.outputs = {key: self._narrow(value) for key, value in self.graph.outputs.items()}
+        self.result.updates = [
+            replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
+            for update in self.graph.updates
+        ]
+        self.result.penalties = {self.names[value]: ops for value, ops in self.graph.penalties.items()}
+        self.result.constraints = {self.names[name]: op for name, op in self.graph.constraints.items()}
+        return self.result
+
+    def _follows(self, node: Node) -> bool:
+        """Whether a source, or what becomes of integers, takes the network's dtype; weights and places do not
+        follow it below float32.
+        """
+        if isinstance(node.op, Input | Random | RandomBox):
+            return node.type.is_floating
+        if isinstance(node.op, Cast):
+            return node.type.is_floating and not self.graph[node.inputs[0]].type.is_floating
+        if not node.type.is_floating:
+            return False
+        if self.half and isinstance(node.op, Constant):  # what is compared, or chosen from, is rounded alike
+            return all(isinstance(r.op, Compare | Where) for r in self.graph.readers(node.name))
+        return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not self.half
+
+    def _leaves(self, node: Node) -> bool:
+        """Whether a value is read by nothing that goes on in float32."""
+        stays = any(not _ends(node, reader) for reader in self.graph.readers(node.name))
+        return not stays or self.graph.is_output(node.name)
+
+    def _operand(self, reader: Node, name: str) -> str:
+        return self._narrow(name) if _ends(self.graph[name], reader) else self.names[name]
+
+    def _narrow(self, name: str) -> str:
+        """A value in the network's dtype."""
+        made = self.result[self.names[name]]
+        computed = made.type.batched and made.type.is_floating and made.op.kind is not Kind.SOURCE
+        if not self.half or not computed or made.type.dtype == self.dtype:
+            return made.name
+        if name not in self.narrowed:
+            cast = self.result.add(
+                Cast(self.dtype), [made.name], f"{made.name}/{self.dtype}", made.layer, made.phase
+            )
+            self.narrowed[name] = cast
+        return self.narrowed[name]
+
+
+def _ends(node: Node, reader: Node) -> bool:
+    """Whether the reader takes a value as its layer hands it on, in the network's dtype."""
+    return node.layer != reader.layer or reader.op.kind not in (Kind.POINTWISE, Kind.REDUCTION)
+
+
+def widen_terms(graph: Graph) -> list[Decision]:
+    """What a layer computes for its sums alone becomes float32, and with it all on the way there.
+
+    Kernels hold values in float32 anyway, so that this counts where values go through memory.
+    """
+    order = [node.name for node in graph.nodes()]
+    chosen: set[str] = set()
+    for name in reversed(order):
+        if _feeds_sums(graph, graph[name], chosen):
+            chosen.add(name)
+    decisions = []
+    for name in order:
+        if name in chosen:
+            _widen(graph, graph[name])
+            decisions.append(Decision("sum(f(x)) -> sum(f(float32(x)))", name, True))
+    return decisions
+
+
+def _feeds_sums(graph: Graph, node: Node, chosen: set[str]) -> bool:
+    """Whether a value of half precision is read by sums of its own layer alone, or by what is float32."""
+    computed = node.op.kind is Kind.POINTWISE or isinstance(node.op, MatMul)
+    if not computed or node.type.dtype not in HALF or graph.is_output(node.name):
+        return False
+    readers = graph.readers(node.name)
+    return bool(readers) and all(
+        _adds_up(node, reader)
+        if reader.layer != node.layer
+        else isinstance(reader.op, _Sums) or reader.name in chosen or _is_wide(reader)
+        for reader in readers
+    )
+
+
+def _is_wide(node: Node) -> bool:
+    return node.op.kind is Kind.POINTWISE and node.type.is_floating and node.type.dtype not in HALF
+
+
+def _adds_up(part: Node, reader: Node) -> bool:
+    """Whether the reader adds up, in float32, a gradient that has several parts."""
+    return part.phase == "backward" and isinstance(reader.op, Add) and _is_wide(reader)
+
+
+def _widen(graph: Graph, node: Node) -> None:
+    if isinstance(node.op, MatMul):
+        graph.update_node(node.name, op=replace(node.op, wide=True))
+    elif isinstance(node.op, Cast):
+        graph.update_node(node.name, op=Cast("float32"))
+    else:
+        _widen_an_operand(graph, graph[node.name])
+    for reader in graph.readers(node.name):
+        if isinstance(reader.op, _Sums):
+            rounded: Op = replace(reader.op, dtype=reader.type.dtype)
+            graph.update_node(reader.name, op=rounded if reader.type.dtype in HALF else reader.op)
+
+
+def _widen_an_operand(graph: Graph, node: Node) -> None:
+    """Cast the first operand that decides the dtype, where what it reads has not become float32 already."""
+    types = [graph[name].type for name in node.inputs]
+    places = [None, *(i for i, kind in enumerate(types) if kind.dtype in HALF)]
+    for place in places:
+        tried = [kind.with_dtype("float32") if i == place else kind for i, kind in enumerate(types)]
+        if node.op.result(*tried).dtype not in HALF:
+            break
+    inputs = list(node.inputs)
+    if place is not None:
+        cast = Cast("float32"), [inputs[place]], f"{inputs[place]}/float32"
+        inputs[place] = graph.add(*cast, node.layer, node.phase)
+    graph.update_node(node.name, inputs=inputs)

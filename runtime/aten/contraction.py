@@ -53,7 +53,8 @@ class Convolution:
         self.outer, inner = split_padding(self.op.padding)
         self.geometry = onednn.Geometry(inner, self.op.strides, self.op.dilation, self.op.groups)
         self.activate = Activated(self.activation)
-        fused = onednn.attribute(self.activation, after_residual=self.with_residual)
+        # Of what may follow a residual, oneDNN has only the ReLU, which loses NaN.
+        fused = None if self.with_residual else onednn.attribute(self.activation)
         self.attribute = fused or onednn.Attribute()
         self.after = None if fused else self.activate
         self._choices: dict[tuple[torch.Size, torch.dtype], Way] = {}

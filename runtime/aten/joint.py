@@ -46,6 +46,8 @@ class Step:
     covers: tuple[str, ...]
     node: Node | None = None
     """The member, where it is only one and has a form of its own."""
+    overwrites: bool = False
+    """Whether `run` may write over the first value it reads."""
 
 
 def _only_reader(region: Region, node: Node) -> Node | None:

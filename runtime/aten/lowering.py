@@ -16,12 +16,22 @@ from ...graph.ir import Graph, Node
 from ...graph.op import Kind
 from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
 from ...graph.regions import Region
+from ...graph.types import HALF
 
 # Imported for their rows in the table of forms.
-from . import contraction, contraction_gradients, pooling, reduction, resize, warp  # noqa: F401
-from .forms import form_of, inplace_form_of
+from . import (  # noqa: F401
+    contraction,
+    contraction_gradients,
+    look_up,
+    pointwise,
+    pooling,
+    reduction,
+    resize,
+    warp,
+)
+from .forms import Form, form_of, has_form, inplace_form_of, makes_memory
 from .joint import JOINT, Step
-from .pointwise import OWN_RESULT
+from .pointwise import MIXED
 
 Runner = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 
@@ -48,10 +58,19 @@ def _steps(region: Region, inference: bool) -> list[Step]:
         remember = inference or _is_fixed(region.graph, node)
         step = matcher(region, node, remember) if matcher else None
         if step is None or any(name in covered for name in step.covers):
-            step = Step(form_of(node.op), node.inputs, (node.name,), node.name, (node.name,), node)
+            step = Step(_form(region.graph, node), node.inputs, (node.name,), node.name, (node.name,), node)
         covered.update(dict.fromkeys(step.covers, step))
     # A step runs at the turn of the member it names: by then all it reads is there.
     return [covered[node.name] for node in region.nodes if covered[node.name].at == node.name]
+
+
+def _form(graph: Graph, node: Node) -> Form:
+    """The form of a node by itself. Where none is written for its op, or none for operands of several dtypes,
+    half precision is computed with in float32, as kernels do."""
+    dtypes = {graph[name].type.dtype for name in node.inputs if graph[name].type.is_floating}
+    known = has_form(node.op) and (len(dtypes) < 2 or isinstance(node.op, MIXED))
+    as_it_is = known or not makes_memory(node.op) or not dtypes.intersection(HALF)
+    return form_of(node.op) if as_it_is else node.evaluate
 
 
 def _is_fixed(graph: Graph, node: Node) -> bool:
@@ -68,21 +87,33 @@ def _is_fixed(graph: Graph, node: Node) -> bool:
 
 def _in_place(region: Region, steps: list[Step]) -> list[Step]:
     """Give each pointwise step its overwriting form where its first operand is free to be overwritten."""
-    kept = {node.name for node in region.outputs}
-    last = {name: index for index, step in enumerate(steps) for name in step.reads}
+    last = _last_needs(region, steps)
     owned: set[str] = set()
     for index, step in enumerate(steps):
         for operands in _orders(step):
             target = operands[0]
-            last_use = last[target] == index and operands.count(target) == 1
-            free = target in owned and target not in kept and last_use
+            free = target in owned and last[target] == index and operands.count(target) == 1
             if step.node is not None and free and _same_memory(region.graph[target], step.node):
                 overwrite = inplace_form_of(step.node.op)
                 if overwrite is not None:
-                    step.run, step.reads = overwrite, operands
+                    step.run, step.reads, step.overwrites = overwrite, operands, True
                     break
-        owned.update(name for name in step.writes if _is_new(region.members[name]))
+        owned.update(name for name in step.writes if makes_memory(region.members[name].op))
     return steps
+
+
+def _last_needs(region: Region, steps: list[Step]) -> dict[str, int]:
+    """The last step that needs each value's memory, itself or through what may be a view of it.
+
+    The region's outputs are needed after the last.
+    """
+    last = {node.name: len(steps) for node in region.outputs}
+    for index, step in reversed(list(enumerate(steps))):
+        views = [name for name in step.writes if not makes_memory(region.members[name].op)]
+        needed = max([index, *(last.get(name, index) for name in views)])
+        for name in step.reads:
+            last[name] = max(last.get(name, 0), needed)
+    return last
 
 
 def _orders(step: Step) -> list[tuple[str, ...]]:
@@ -94,11 +125,6 @@ def _orders(step: Step) -> list[tuple[str, ...]]:
 
 def _same_memory(operand: Node, node: Node) -> bool:
     return node.op.kind is Kind.POINTWISE and operand.type == node.type
-
-
-def _is_new(node: Node) -> bool:
-    """Whether the op's result is memory of its own, never its operand's."""
-    return node.op.kind in (Kind.CONTRACTION, Kind.WINDOW) or isinstance(node.op, OWN_RESULT)
 
 
 # -- running them ----------

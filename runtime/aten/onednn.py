@@ -6,6 +6,10 @@ convolution of 32 channels to 32 at 16x16 (2.4 million multiply-adds) takes 39 u
 of 256 channels at 8x8 (38 million) 821 and 603 us, of 512 at 4x4 1094 and 550 us. Matrix products gain only
 where rows share the weight: 32 x 25088 x 4096 takes 106 ms in addmm and 65 ms here, 32 x 400 x 120 takes 38
 and 45 us.
+
+Of the activations oneDNN could add, only those are used that treat NaN and infinity as PyTorch's own do: its
+ReLU and hard tanh make a number of NaN. They follow as one operator in place, which costs LeNet-5 nothing,
+ResNet-50 -1 to 5 % and MobileNetV2 2 to 13 % (benchmarks/activations.py, one thread of a shared machine).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any
 import torch
 
 from ...graph.op import Op
-from ...graph.ops import Gelu, LeakyRelu, Relu, Relu6, Sigmoid, Swish, Tanh
+from ...graph.ops import Gelu, LeakyRelu, Sigmoid, Swish, Tanh
 from ...graph.windows import Pair
 
 SMALL_CONVOLUTION = 3_000_000
@@ -69,18 +73,16 @@ class Attribute:
     algorithm: str = ""
 
 
-def attribute(op: Op | None, after_residual: bool = False) -> Attribute | None:
-    """The activation's name in oneDNN; None where it has none. After a residual there is only relu."""
-    if after_residual and not isinstance(op, Relu | None):
-        return None
+def attribute(op: Op | None) -> Attribute | None:
+    """The activation's name in oneDNN; None where it has none, or one that means something else.
+
+    "relu" and "hardtanh" give their lower bound where they meet NaN, "leaky_relu" of slope 0 is "relu", and
+    "gelu" by the error function gives NaN at infinity.
+    """
     match op:
         case None:
             return Attribute()
-        case Relu():
-            return Attribute("relu")
-        case Relu6():
-            return Attribute("hardtanh", (0.0, 6.0))
-        case LeakyRelu(slope=slope):
+        case LeakyRelu(slope=slope) if slope != 0:
             return Attribute("leaky_relu", (slope,))
         case Sigmoid():
             return Attribute("sigmoid")
@@ -88,8 +90,8 @@ def attribute(op: Op | None, after_residual: bool = False) -> Attribute | None:
             return Attribute("tanh")
         case Swish():
             return Attribute("swish")
-        case Gelu(approximate=approximate):
-            return Attribute("gelu", (), "tanh" if approximate else "none")
+        case Gelu(approximate=True):
+            return Attribute("gelu", (), "tanh")
     return None
 
 
@@ -120,7 +122,7 @@ def convolve(
     attribute: Attribute,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
-    """activation(conv(x, w) + bias [+ residual]) over (N, C, H, W) views, w packed."""
+    """activation(conv(x, w) + bias), or conv(x, w) + bias + residual, over (N, C, H, W) views, w packed."""
     g, a = geometry, attribute
     place = (g.padding, g.strides, g.dilation, g.groups)
     run = torch.ops.mkldnn._convolution_pointwise
@@ -128,8 +130,7 @@ def convolve(
     if residual is None:
         result = run.default(x, w, bias, *place, a.name, a.scalars, a.algorithm)
     else:
-        unary = None if a.name == "none" else a.name
-        result = run.binary(x, residual, w, bias, *place, "add", 1.0, unary, a.scalars, a.algorithm or None)
+        result = run.binary(x, residual, w, bias, *place, "add", 1.0, None, (), None)
     return result
 
 

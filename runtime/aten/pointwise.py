@@ -15,12 +15,12 @@ from ...graph.ops import (
     Add,
     BatchNorm,
     BatchNormGrad,
+    BroadcastTo,
     Cast,
     Clip,
     Divide,
     Elu,
     Exp,
-    ExtremumGrad,
     Gelu,
     GeneralRelu,
     HardShrink,
@@ -39,39 +39,32 @@ from ...graph.ops import (
     PreluGrad,
     Relu,
     Relu6,
-    RsqrtPlus,
     Scale,
     Sigmoid,
     Softplus,
     SoftShrink,
-    Softsign,
-    SparsePlus,
     Sqrt,
     Square,
-    Squareplus,
+    StopGradient,
     Subtract,
     Swish,
     Tanh,
-    TanhShrink,
     Threshold,
 )
 from .forms import Form, form, inplace, like, wide
 
-OWN_RESULT = (
-    Abs, ActivationGrad, Add, BatchNorm, BatchNormGrad, Clip, Divide, Elu, Exp, ExtremumGrad, Gelu,
-    GeneralRelu, HardShrink, HardSigmoid, HardSwish, LeakyRelu, Log, LogSigmoid, Maximum, Minimum, Mish,
-    Multiply, Normalize, Prelu, PreluGrad, Relu, Relu6, RsqrtPlus, Scale, Sigmoid, Softplus, SoftShrink,
-    Softsign, SparsePlus, Sqrt, Square, Squareplus, Subtract, Swish, Tanh, TanhShrink, Threshold,
-)  # fmt: skip
-"""Ops whose result is always new memory. The others (BroadcastTo, Cast, InTraining) may hand on their
-operand itself."""
+MIXED = (Add, BatchNorm, BatchNormGrad, Divide, Maximum, Minimum, Multiply, Normalize, Subtract)
+"""Ops whose forms take vectors and statistics in float32 where activations are narrower."""
 
 
 def _kept(compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Form:
-    """Arithmetic whose result has the first operand's dtype, whatever the second's."""
+    """Arithmetic of two dtypes in the wider; the result's is that of the operand of its shape."""
 
     def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return like(a, compute(a, b))
+        y = compute(a, b)
+        if a.dtype == b.dtype or (a.shape == y.shape) == (b.shape == y.shape):
+            return y
+        return like(a if a.shape == y.shape else b, y)
 
     return run
 
@@ -111,8 +104,8 @@ def _scale_in_place(op: Scale) -> Form:
     return lambda x: x.mul_(op.factor).add_(op.offset)
 
 
-@form(Cast, InTraining)
-def _as_defined(op: Cast | InTraining) -> Form:
+@form(BroadcastTo, Cast, InTraining, StopGradient, passing=True)
+def _as_defined(op: BroadcastTo | Cast | InTraining | StopGradient) -> Form:
     return op.reference
 
 
@@ -148,12 +141,39 @@ def _hard_sigmoid_in_place(op: HardSigmoid) -> Form:
     return lambda x: x.mul_(op.slope).add_(op.offset).clamp_(0.0, 1.0)
 
 
+def _one_clamp(op: GeneralRelu) -> bool:
+    """Whether there is neither a slope nor a threshold."""
+    return op.max_value is not None and op.max_value >= 0 and not op.negative_slope and not op.threshold
+
+
 @form(GeneralRelu)
 def _general_relu(op: GeneralRelu) -> Form:
-    """One pass where there is neither a slope nor a threshold."""
-    if op.max_value is None or op.max_value < 0 or op.negative_slope or op.threshold:
-        return op.reference
-    return lambda x: x.clamp(0.0, op.max_value)
+    return (lambda x: x.clamp(0.0, op.max_value)) if _one_clamp(op) else op.reference
+
+
+@inplace(GeneralRelu)
+def _general_relu_in_place(op: GeneralRelu) -> Form:
+    return (lambda x: x.clamp_(0.0, op.max_value)) if _one_clamp(op) else op.reference
+
+
+@form(Gelu)
+def _gelu(op: Gelu) -> Form:
+    """On a CPU, PyTorch's operator for the error function is oneDNN's, which gives NaN at infinity."""
+    if op.approximate:
+        return lambda x: F.gelu(x, approximate="tanh")
+    return lambda x: F.gelu(x.clamp_max(torch.finfo(x.dtype).max) if _through_onednn(x) else x)
+
+
+@inplace(Gelu)
+def _gelu_in_place(op: Gelu) -> Form:
+    gelu = torch.ops.aten.gelu_.default
+    if op.approximate:
+        return lambda x: gelu(x, approximate="tanh")
+    return lambda x: gelu(x.clamp_max_(torch.finfo(x.dtype).max) if _through_onednn(x) else x)
+
+
+def _through_onednn(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 @form(Softplus)
@@ -184,9 +204,9 @@ def _activation_grad(op: ActivationGrad) -> Form:
         case Relu():
             return lambda dy, y: aten.threshold_backward.default(dy, like(dy, y), 0)
         case Relu6():
-            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), 0.0, 6.0)
+            return lambda dy, y: dy.masked_fill(_outside(y, 0.0, 6.0), 0)
         case Clip(low=low, high=high):
-            return lambda dy, y: aten.hardtanh_backward.default(dy, like(dy, y), low, high)
+            return lambda dy, y: dy.masked_fill(_outside(y, low, high), 0)
         case LeakyRelu(slope=slope):
             return lambda dy, y: aten.leaky_relu_backward.default(dy, like(dy, y), slope, False)
         case Sigmoid():
@@ -214,10 +234,19 @@ def _activation_grad(op: ActivationGrad) -> Form:
 @inplace(ActivationGrad)
 def _activation_grad_in_place(op: ActivationGrad) -> Form:
     backward = torch.ops.aten.threshold_backward.grad_input
-    if isinstance(op.activation, Relu):
-        return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
-    grad = _activation_grad(op)
-    return lambda dy, y: grad(dy, y)
+    match op.activation:
+        case Relu():
+            return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
+        case Relu6():
+            return lambda dy, y: dy.masked_fill_(_outside(y, 0.0, 6.0), 0)
+        case Clip(low=low, high=high):
+            return lambda dy, y: dy.masked_fill_(_outside(y, low, high), 0)
+    return _activation_grad(op)
+
+
+def _outside(y: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Where no gradient passes. PyTorch's own hardtanh_backward gives 0 or dy at NaN, as vectors fall."""
+    return (y <= low).logical_or_(y >= high)
 
 
 # -- trained slopes ----------

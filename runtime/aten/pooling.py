@@ -75,7 +75,9 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
 
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if x.shape[3] < VECTOR and _worth_slicing(op, x):
-            return _maxima_of_pairs(x)
+            values, place = _maxima_of_pairs(x)
+            if not values.sum().isnan():  # comparisons do not find NaN's place: the operator does
+                return values, place
         padding, terms = op.padding, _terms(op, x)
         # A flat position tells row and column apart only where the window is no wider than the image.
         if terms is None or op.size[1] > x.shape[2]:

@@ -13,34 +13,33 @@ from .forms import Form, form, like, wide
 def _reduce(op: Reduce) -> Form:
     def run(x: torch.Tensor) -> torch.Tensor:
         reduce = torch.mean if op.mean else torch.sum
-        total = reduce(x, dim=op.axes, keepdim=op.keepdims, dtype=wide(x.dtype))
-        return like(x, total) if op.keepdims else total
+        return op.round(reduce(x, dim=op.axes, keepdim=op.keepdims, dtype=wide(x.dtype)))
 
     return run
 
 
 @form(Softmax)
 def _softmax(op: Softmax) -> Form:
-    return lambda x: torch.softmax(x, -1)
+    return lambda x: op.round(torch.softmax(x, -1))
 
 
 @form(LogSoftmax)
 def _log_softmax(op: LogSoftmax) -> Form:
-    return lambda x: torch.log_softmax(x, -1)
+    return lambda x: op.round(torch.log_softmax(x, -1))
 
 
 @form(SoftmaxGrad)
 def _softmax_grad(op: SoftmaxGrad) -> Form:
     def run(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.aten._softmax_backward_data.default(dy, like(dy, y), -1, dy.dtype)
-        return result
+        return op.round(result)
 
     return run
 
 
 @form(Sparsemax)
 def _sparsemax(op: Sparsemax) -> Form:
-    return lambda x: like(x, op.reference(x.to(wide(x.dtype))))
+    return op.reference
 
 
 @form(SoftmaxCrossEntropy)

@@ -38,7 +38,8 @@ def _copied(op: Resize, x: torch.Tensor) -> torch.Tensor:
     times = {axis: size // shape[axis] for axis, size in sizes.items() if size % shape[axis] == 0}
     apart = [part for dim in shape for part in (dim, 1)]
     spread = [part for axis, dim in enumerate(shape) for part in (dim, times.get(axis, 1))]
-    x = x.reshape(apart).expand(spread).reshape([dim * times.get(axis, 1) for axis, dim in enumerate(shape)])
+    copies = x.reshape(apart).expand(spread).clone(memory_format=torch.contiguous_format)
+    x = copies.view([dim * times.get(axis, 1) for axis, dim in enumerate(shape)])
     for axis, size in sizes.items():
         if axis not in times:
             x = x.index_select(axis, _nearest(shape[axis], size, x.device))

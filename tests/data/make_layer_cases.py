@@ -35,17 +35,31 @@ def main() -> None:
         np.savez_compressed(FOLDER / f"{topic}.npz", **stored)
 
 
+def is_whole(shape: Any) -> bool:
+    """Whether an input is one of whole numbers: (dtype, the number they stay below, shape)."""
+    return bool(shape) and isinstance(shape[0], str)
+
+
+def drawn(random: np.random.Generator, shape: Any) -> Any:
+    if is_whole(shape):
+        return random.integers(shape[1], size=(2, *shape[2])).astype(shape[0])
+    return random.standard_normal((2, *shape), np.float32)
+
+
 def computed(name: str, layer: Any, shapes: Any) -> dict[str, Any]:
-    """layer: a layer, or a function from the symbolic inputs to the outputs."""
+    """layer: a layer, or a function of the symbolic inputs. shapes: of the input, or a list of several."""
     random = np.random.default_rng(zlib.crc32(name.encode()))
-    inputs = [keras.Input(shape) for shape in (shapes if isinstance(shapes, list) else [shapes])]
+    given = shapes if isinstance(shapes, list) else [shapes]
+    inputs = [
+        keras.Input(shape[2], dtype=shape[0]) if is_whole(shape) else keras.Input(shape) for shape in given
+    ]
     taken = inputs if isinstance(shapes, list) else inputs[0]
     model = keras.Model(taken, layer(taken))
     stored: dict[str, Any] = {}
     for i, variable in enumerate(model.weights):
         stored[f"w{i}"] = random.random(variable.shape, np.float32) + np.float32(0.3)
         variable.assign(stored[f"w{i}"])
-    data = [random.standard_normal((2, *x.shape[1:]), np.float32) for x in inputs]
+    data = [drawn(random, shape) for shape in given]
     stored |= {f"x{i}": x for i, x in enumerate(data)}
     y = model(data if len(data) > 1 else data[0], training=False)
     if isinstance(y, (list, tuple)):

@@ -1,0 +1,159 @@
+"""What it costs that ReLUs follow oneDNN's convolutions as operators of their own, and so keep NaN.
+
+    python benchmarks/activations.py [--rounds 15] [--networks mobilenet_v2 ...] [--batches 1 8]
+
+The same network twice in one process: as ConvLoom runs it, and with oneDNN's own ReLU and hard tanh inside
+the convolutions and products, which make a number of NaN. The two take turns, in a new random order each
+round. A value is the lower quartile over the rounds of the processor time of one thread: what else a machine
+does adds little to that, and never takes from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from convloom.graph.op import Op
+from convloom.graph.ops import Relu, Relu6
+from convloom.runtime.aten import contraction, onednn
+from networks import lenet5
+
+import convloom as cl
+from convloom import layers as L
+
+SLICE_SECONDS = 0.05
+
+
+# -- networks ----------
+def block(x: object, filters: int, size: int, strides: int = 1, activation: str = "") -> object:
+    x = L.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+    x = L.BatchNormalization()(x)
+    return L.Activation(activation)(x) if activation else x
+
+
+def resnet50() -> cl.Model:
+    image = cl.Input((224, 224, 3))
+    x = L.MaxPooling2D(3, 2, padding="same")(block(image, 64, 7, 2, "relu"))
+    for stage, (filters, repeats) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+        for repeat in range(repeats):
+            strides = 2 if stage and not repeat else 1
+            y = block(block(x, filters, 1, strides, "relu"), filters, 3, 1, "relu")
+            kept = x if repeat else block(x, 4 * filters, 1, strides)
+            x = L.ReLU()(L.Add()([block(y, 4 * filters, 1), kept]))
+    return cl.Model(image, L.Dense(1000, activation="softmax")(L.GlobalAveragePooling2D()(x)))
+
+
+def mobilenet_v2() -> cl.Model:
+    image = cl.Input((224, 224, 3))
+    x, taken = block(image, 32, 3, 2, "relu6"), 32
+    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+    for expand, filters, repeats, first in (*stages, (6, 320, 1, 1)):
+        for repeat in range(repeats):
+            strides = 1 if repeat else first
+            y = block(x, taken * expand, 1, 1, "relu6") if expand > 1 else x
+            y = L.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(y)
+            y = block(L.ReLU(6.0)(L.BatchNormalization()(y)), filters, 1)
+            x, taken = (L.Add()([x, y]) if repeat else y), filters
+    x = L.GlobalAveragePooling2D()(block(x, 1280, 1, 1, "relu6"))
+    return cl.Model(image, L.Dense(1000, activation="softmax")(x))
+
+
+NETWORKS: dict[str, tuple[Callable[[], cl.Model], tuple[int, ...]]] = {
+    "lenet5": (lenet5, (1, 2, 32, 256)),
+    "mobilenet_v2": (mobilenet_v2, (1, 8, 32)),
+    "resnet50": (resnet50, (1, 8, 32)),
+}
+
+
+# -- the form that loses NaN ----------
+def losing_attribute(op: Op | None) -> onednn.Attribute | None:
+    match op:
+        case Relu():
+            return onednn.Attribute("relu")
+        case Relu6():
+            return onednn.Attribute("hardtanh", (0.0, 6.0))
+    return ATTRIBUTE(op)
+
+
+def losing_convolution(self: contraction.Convolution) -> None:
+    PREPARE(self)
+    if self.with_residual and isinstance(self.activation, Relu):
+        self.attribute, self.after = onednn.Attribute("relu"), None
+
+
+def convolve(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    g: onednn.Geometry,
+    attribute: onednn.Attribute,
+    residual: torch.Tensor | None,
+) -> torch.Tensor:
+    """As the executor's, and with a ReLU behind the residual where `attribute` names one."""
+    if residual is None or attribute.name != "relu":
+        return CONVOLVE(x, w, bias, g, attribute, residual)
+    place = (g.padding, g.strides, g.dilation, g.groups)
+    binary = torch.ops.mkldnn._convolution_pointwise.binary
+    result: torch.Tensor = binary(x, residual, w, bias, *place, "add", 1.0, "relu", (), None)
+    return result
+
+
+ATTRIBUTE, CONVOLVE, PREPARE = onednn.attribute, onednn.convolve, contraction.Convolution.__post_init__
+
+
+def variants(model: cl.Model, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
+    found = {}
+    onednn.convolve = convolve
+    for name, losing in (("loses NaN", True), ("keeps NaN", False)):
+        onednn.attribute = losing_attribute if losing else ATTRIBUTE
+        contraction.Convolution.__post_init__ = losing_convolution if losing else PREPARE  # type: ignore[method-assign]
+        net = cl.compile(model, device="cpu", backend="aten").eval()
+        net(x)  # lowered now, as this variant wants it
+        found[name] = lambda net=net: net(x)
+    return found
+
+
+# -- timing ----------
+def quartiles(calls: dict[str, Callable[[], torch.Tensor]], rounds: int) -> dict[str, float]:
+    """Milliseconds a call."""
+    repeats = max(1, round(SLICE_SECONDS / _seconds(next(iter(calls.values())), 1)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in random.sample(list(calls), len(calls)):
+            times[name].append(1e3 * _seconds(calls[name], repeats))
+    return {name: sorted(values)[len(values) // 4] for name, values in times.items()}
+
+
+def _seconds(call: Callable[[], torch.Tensor], repeats: int) -> float:
+    call()
+    start = time.process_time()
+    for _ in range(repeats):
+        call()
+    return (time.process_time() - start) / repeats
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batches", nargs="+", type=int, help="default: each network's own")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    for name in arguments.networks:
+        build, batches = NETWORKS[name]
+        model = build()
+        for batch in arguments.batches or batches:
+            x = torch.randn(batch, *model.inputs[0].shape[1:], generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                calls = variants(model, x)
+                torch.testing.assert_close(*(call() for call in calls.values()))
+                ms = quartiles(calls, arguments.rounds)
+            ratio = ms["keeps NaN"] / ms["loses NaN"]
+            print(f"{name}, batch {batch}: {ms['keeps NaN']:.3f} ms keeps NaN, {ratio:.3f} of what loses it")
+
+
+if __name__ == "__main__":
+    main()

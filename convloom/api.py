@@ -1,0 +1,62 @@
+"""All that `import convloom` offers. It is imported when the first of it is asked for."""
+
+from .checking import CheckReport, check, load
+from .frontends import (
+    Input,
+    Limits,
+    Model,
+    Sequential,
+    constraints,
+    initializers,
+    layers,
+    loads,
+    regularizers,
+)
+from .graph.errors import (
+    CompileError,
+    ConvLoomError,
+    ModelFormatError,
+    ShapeError,
+    UnsafeModelError,
+    UnsupportedLayerError,
+)
+from .runtime import losses, optimizers
+from .runtime.callbacks import Callback, EarlyStopping
+from .runtime.compile import compile
+from .runtime.emit import emit
+from .runtime.fit import History, fit
+from .runtime.network import CompiledNetwork
+from .runtime.profile import profile
+from .runtime.statistics import update_statistics
+
+__all__ = [
+    "Callback",
+    "CheckReport",
+    "CompileError",
+    "CompiledNetwork",
+    "ConvLoomError",
+    "EarlyStopping",
+    "History",
+    "Input",
+    "Limits",
+    "Model",
+    "ModelFormatError",
+    "Sequential",
+    "ShapeError",
+    "UnsafeModelError",
+    "UnsupportedLayerError",
+    "check",
+    "compile",
+    "constraints",
+    "emit",
+    "fit",
+    "initializers",
+    "layers",
+    "load",
+    "loads",
+    "losses",
+    "optimizers",
+    "profile",
+    "regularizers",
+    "update_statistics",
+]

@@ -1,0 +1,110 @@
+"""The weights of a compiled network: tensors that notice when somebody reaches for their `.data`.
+
+Folded and packed copies of weights follow every write that PyTorch counts in a tensor's version. A write
+through `p.data` is not counted there. So a weight counts the times its `.data` was asked for, and as long as
+what it gave away is alive, anything may be written through it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+
+class Touches:
+    """Of one piece of memory: how often its `.data` was asked for, and what is left of that."""
+
+    __slots__ = ("_aliases", "_count")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._aliases: list[weakref.ref[torch.Tensor]] = []
+
+    def add(self, alias: torch.Tensor | None = None) -> None:
+        self._count += 1
+        if alias is not None:
+            self._aliases = [ref for ref in self._aliases if ref() is not None]
+            self._aliases.append(weakref.ref(alias))
+
+    def mark(self) -> object:
+        """Equal to an earlier one where nothing can have been written through `.data` since."""
+        if self._aliases:
+            self._aliases = [ref for ref in self._aliases if ref() is not None]
+            if self._aliases:
+                return object()
+            self._count += 1  # the last alias may have been written through just before it died
+        return self._count
+
+
+class _Noticing:
+    """Mixed into a tensor's class: `.data` works as ever, and is noticed. Tensors over the same memory may
+    share their `touches`."""
+
+    touches: Touches
+
+    @property
+    def data(self) -> torch.Tensor:
+        alias: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        self.touches.add(alias)
+        return alias
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self.touches.add()
+
+
+class Weight(_Noticing, torch.nn.Parameter):
+    """A weight that an optimizer may move."""
+
+    def __new__(cls, value: torch.Tensor, requires_grad: bool = True) -> Weight:
+        made: Weight = super().__new__(cls, value, requires_grad)
+        made.touches = Touches()
+        return made
+
+    def __repr__(self, **_: Any) -> str:
+        return repr(torch.nn.Parameter(self.detach(), self.requires_grad))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Weight:
+        memo[id(self)] = twin = Weight(_cloned(self), self.requires_grad)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Weight, (self.detach(), self.requires_grad)
+
+
+class State(_Noticing, torch.Tensor):
+    """A weight that no optimizer moves: moving statistics."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __new__(cls, value: torch.Tensor, requires_grad: bool = False) -> State:
+        made: State = torch.Tensor._make_subclass(cls, value, requires_grad)
+        made.touches = Touches()
+        return made
+
+    def __repr__(self, **_: Any) -> str:
+        return repr(self.detach())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        memo[id(self)] = twin = State(_cloned(self), self.requires_grad)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return State, (self.detach(), self.requires_grad)
+
+
+def _cloned(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().clone(memory_format=torch.preserve_format)
+
+
+Mark = tuple[int, int, object]
+
+
+def mark(weight: torch.Tensor) -> Mark:
+    """Differs from an earlier mark of the weight where its numbers may differ: it lies elsewhere, was written
+    to, or may have been through `.data`."""
+    touches = weight.touches.mark() if isinstance(weight, _Noticing) else 0
+    return weight.data_ptr(), weight._version, touches

@@ -1,0 +1,113 @@
+"""Stops training where the loss or the weights are no longer finite, with the last good weights in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..graph.errors import ConvLoomError
+
+
+@dataclass
+class _Outcome:
+    """What a step came to. total: finite where everything is; on the CPU, to be read once `ready` has passed.
+    slot: of the weights from before it.
+    """
+
+    number: int
+    slot: int
+    total: torch.Tensor
+    ready: torch.cuda.Event | None
+    loss: torch.Tensor
+    batch: Sequence[torch.Tensor]
+
+
+class Guard:
+    """Call `before` each step, and `after` it with its loss.
+
+    The weights and statistics from before a step are kept until its outcome is known. On the CPU that is at
+    once. On a GPU (`late`) a step's outcome is read while the next step's work is already under way, so that
+    reading it does not keep the GPU waiting; two copies of the weights are held for that.
+    """
+
+    def __init__(self, net: torch.nn.Module, device: torch.device, late: bool | None = None) -> None:
+        self.late = device.type == "cuda" if late is None else late
+        self.trained: list[torch.Tensor] = [p for p in net.parameters() if p.requires_grad]
+        self.statistics = list(net.buffers())
+        self.copies = [
+            [t.detach().clone() for t in (*self.trained, *self.statistics)]
+            for _ in range(2 if self.late else 1)
+        ]
+        self.versions = [[t._version for t in self.statistics] for _ in self.copies]
+        self.pending: _Outcome | None = None
+        self.number = 0
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Keep the weights, and the statistics that have changed, as they are now."""
+        slot = self.number % len(self.copies)
+        kept, count = self.copies[slot], len(self.trained)
+        torch._foreach_copy_(kept[:count], self.trained)
+        for place, statistic in enumerate(self.statistics):
+            if statistic._version != self.versions[slot][place]:
+                kept[count + place].copy_(statistic)
+                self.versions[slot][place] = statistic._version
+
+    def after(self, loss: torch.Tensor, batch: Sequence[torch.Tensor]) -> None:
+        """Take in a step that is done; raises ConvLoomError for it or, on a GPU, for the one before."""
+        loss = loss.detach()
+        # The root of a sum of squares: one fast pass, NaN or infinite where a weight is or is beyond 1e19.
+        sizes = torch._foreach_norm([p.detach() for p in self.trained])
+        total = torch.stack([loss.reshape(()).to(sizes[0].dtype), *sizes]).sum()
+        ready = None
+        if loss.device.type == "cuda":
+            total = total.to("cpu", non_blocking=True)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record()
+        outcome = _Outcome(self.number, self.number % len(self.copies), total, ready, loss, batch)
+        self.number += 1
+        if not self.late:
+            self._judge(outcome)
+            return
+        last, self.pending = self.pending, outcome
+        if last is not None:
+            self._judge(last)
+
+    def finish(self) -> None:
+        """Read what is still to be read; raises ConvLoomError as `after`."""
+        last, self.pending = self.pending, None
+        if last is not None:
+            self._judge(last)
+
+    def _judge(self, outcome: _Outcome) -> None:
+        if outcome.ready is not None:
+            outcome.ready.synchronize()
+        if math.isfinite(float(outcome.total)):
+            return
+        with torch.no_grad():
+            torch._foreach_copy_([*self.trained, *self.statistics], self.copies[outcome.slot])
+        loss = float(outcome.loss)
+        what = (
+            f"the loss is {loss}"
+            if not math.isfinite(loss)
+            else f"the loss is {loss:.4g}, but the step made weights NaN or beyond 1e19"
+        )
+        broken = [name for name, part in zip("xy", _sides(outcome.batch), strict=True) if not part]
+        cause = (
+            f"the batch's {' and '.join(broken)} holds NaN or infinite values; clean the data"
+            if broken
+            else "a lower learning_rate or inputs scaled to about 1 may help"
+        )
+        raise ConvLoomError(
+            f"training stopped at step {outcome.number + 1}: {what}; {cause}. The weights are those "
+            f"from before this step; fit(..., stop_on_nan=False) would go on"
+        )
+
+
+def _sides(batch: Sequence[torch.Tensor]) -> tuple[bool, bool]:
+    """Whether the inputs and the target, which comes last, are finite."""
+    *inputs, target = (bool(torch.isfinite(t).all()) for t in batch)
+    return all(inputs), target

@@ -1,0 +1,59 @@
+"""Functions that compare predictions with targets, called the way their kind is called.
+
+Keras's take (y_true, y_pred), torch's and torchmetrics' (prediction, target). Which of the two a function is
+follows from the package it comes from and from the names of its first arguments; an unknown one is called as
+(prediction, target).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..graph.errors import ConvLoomError
+
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(prediction, target) -> one number for the batch."""
+
+KERAS = ("keras", "tensorflow", "tf_keras")
+TRUTHS = ("y_true", "true", "truth", "target", "targets", "label", "labels")
+
+
+def in_order(function: Callable[..., Any]) -> Measure:
+    """`function` as (prediction, target) -> value; the mean of it where Keras's kind gives one an example."""
+    if not takes_the_truth_first(function):
+        return function
+
+    def measure(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        value = function(target, prediction)
+        plain = inspect.isroutine(function) and isinstance(value, torch.Tensor) and value.dim() > 0
+        return value.mean() if plain else value  # type: ignore[no-any-return]
+
+    return measure
+
+
+def takes_the_truth_first(function: Callable[..., Any]) -> bool:
+    """Whether a function is of Keras's kind: from Keras, or its first argument is y_true or target."""
+    if comes_from(function, KERAS):
+        return True
+    called = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        names = list(inspect.signature(called).parameters)
+    except (TypeError, ValueError):  # compiled functions may have none
+        return False
+    return len(names) >= 2 and names[0].lower() in TRUTHS and names[1].lower() not in TRUTHS
+
+
+def comes_from(thing: Any, packages: tuple[str, ...]) -> bool:
+    """Whether a function, or the class of an object or a base of it, is defined in one of these packages."""
+    modules = [getattr(thing, "__module__", None), *(base.__module__ for base in type(thing).__mro__)]
+    return any(str(module).partition(".")[0] in packages for module in modules)
+
+
+def refuse_class(kind: str, given: Any) -> None:
+    """Raises ConvLoomError where a class is given for an instance of it."""
+    if isinstance(given, type):
+        raise ConvLoomError(f"{kind} {given.__name__} is a class; give an instance: {given.__name__}()")

@@ -1,0 +1,58 @@
+"""What depends on parameters alone, such as folded weights: computed before the batch, and seldom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from ..graph.ir import Graph
+from ..graph.ops import KNOWN, Parameter
+from ..graph.weights import Mark, mark
+
+
+class Prelude:
+    """Values computed from parameters alone; computed again only when a parameter behind them has changed."""
+
+    def __init__(self, graph: Graph, device: torch.device) -> None:
+        only = graph.parameter_only()
+        self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
+        self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
+        self.behind: dict[str, frozenset[str]] = {}
+        """The parameters that each node follows."""
+        for node in self.nodes:
+            self.behind[node.name] = frozenset().union(*(self.behind.get(x, {x}) for x in node.inputs))
+        self.seen: dict[str, Mark] = {}
+        self.stale: set[str] = set()
+        self.values: dict[str, torch.Tensor] = {}
+
+    def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
+        seen = {name: mark(p) for name, p in parameters.items()}
+        if seen != self.seen or self.stale or not self.values:
+            changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
+            self.values = self._compute(parameters, changed | self.stale)
+            self.seen, self.stale = seen, set()
+        return self.values
+
+    def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
+        """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
+        # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
+        # Kernels read row-major data; `to(memory_format=torch.channels_last)` lays a kernel out otherwise.
+        values = {
+            n: p.detach().contiguous() if n in changed else self.values[n] for n, p in parameters.items()
+        }
+        values.update(self.constants)
+        with torch.no_grad():
+            for node in self.nodes:
+                if not node.inputs:
+                    continue
+                if node.name in self.values and not (self.behind[node.name] & changed):
+                    values[node.name] = self.values[node.name]
+                else:
+                    values[node.name] = node.evaluate(*(values[name] for name in node.inputs)).contiguous()
+        return values
+
+    def forget(self, parameters: Iterable[str]) -> None:
+        """Compute anew, at the next call, what follows from these."""
+        self.stale.update(parameters)

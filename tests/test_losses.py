@@ -1,0 +1,200 @@
+"""Losses by name: Keras's values and gradients, whatever the network ends in, training as validating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import pytest
+import torch
+from convloom.graph import ops
+from convloom.graph.errors import CompileError
+from convloom.graph.losses import LOSSES, add_loss
+from graphs import Builder, assert_same, outputs, values
+
+import convloom as cl
+from convloom import layers as L
+
+CLASSES = 5
+
+
+# -- where the logits are ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("loss", "last", "op"),
+    [
+        ("categorical_crossentropy", ops.Softmax(), ops.SoftmaxCrossEntropy()),
+        ("categorical_crossentropy", ops.Sigmoid(), ops.CategoricalCrossEntropy()),
+        ("binary_crossentropy", ops.Sigmoid(), ops.BinaryCrossEntropy(from_logits=True)),
+        ("binary_crossentropy", ops.Softmax(), ops.BinaryCrossEntropy()),
+        ("mse", ops.Softmax(), ops.MeanSquaredError()),
+    ],
+)
+@pytest.mark.parametrize("seen", [(6,), (2, 3), (3, 2)], ids=str)
+def test_the_loss_takes_the_logits_of_the_activation_that_belongs_to_it(
+    loss: str, last: Any, op: Any, seen: tuple[int, ...]
+) -> None:
+    """Through views too; a softmax, only where the loss's rows are the softmax's."""
+    b = Builder()
+    head = b.op(last, b.op(ops.Reshape((2, 3)), b.dense(b.input(4), 6)), name="last")
+    graph = b.finish(b.op(ops.Reshape(seen), head) if seen != (2, 3) else head)
+    kept = (
+        op if seen[-1] == 3 or not isinstance(op, ops.SoftmaxCrossEntropy) else ops.CategoricalCrossEntropy()
+    )
+    plain = graph.copy()
+    target = plain.add(ops.Input(plain[next(iter(plain.outputs.values()))].type.shape), (), "target")
+    of_prediction = LOSSES[loss].of_prediction
+    value = plain.add(of_prediction, (next(iter(plain.outputs.values())), target), "loss")
+    found = graph.copy()
+    node = found[add_loss(found, loss)]
+    assert node.op == kept
+    plain.outputs, found.outputs = {"loss": value}, {"loss": node.name}
+    given = values(plain)
+    assert_same(outputs(found, given), outputs(plain, given))
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "from_logits", "text"),
+    [
+        (ops.Tanh(), "categorical_crosentropy", False, "unknown loss .*; did you mean 'categorical_crosse"),
+        (ops.Softmax(), "categorical_crossentropy", True, "ends in a softmax, so its output is no logits"),
+        (ops.Tanh(), "mse", True, "mse has no logits; leave from_logits out"),
+    ],
+)
+def test_losses_that_cannot_be(last: Any, loss: str, from_logits: bool, text: str) -> None:
+    b = Builder()
+    with pytest.raises(CompileError, match=text):
+        add_loss(b.finish(b.op(last, b.input(4))), loss, from_logits)
+
+
+# -- against Keras -------------------------------------------------------------------------------------------
+def average_of_softmaxes(x: Any) -> Any:
+    return L.Average()([L.Dense(CLASSES, activation="softmax")(x), L.Dense(CLASSES, activation="softmax")(x)])
+
+
+def rows_of_pixels(activation: str) -> Callable[[Any], Any]:
+    return lambda x: L.Activation(activation)(L.Reshape((2, CLASSES))(L.Dense(2 * CLASSES)(x)))
+
+
+WAYS: dict[str, dict[str, Any]] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}
+
+ENDS: dict[str, Callable[[Any], Any]] = {
+    "softmax": L.Dense(CLASSES, activation="softmax"),
+    "softmax layer": lambda x: L.Softmax()(L.Dense(CLASSES)(x)),
+    "softmax of rows": rows_of_pixels("softmax"),
+    "flat sigmoid of rows": lambda x: L.Flatten()(rows_of_pixels("sigmoid")(x)),
+    "sigmoid": L.Dense(CLASSES, activation="sigmoid"),
+    "relu": lambda x: L.ReLU()(L.Dense(CLASSES, bias_initializer="ones")(x)),
+    "average of softmaxes": average_of_softmaxes,
+    "product": lambda x: L.Multiply()([L.Dense(CLASSES, activation=a)(x) for a in ("sigmoid", "softmax")]),
+    "one sigmoid": L.Dense(1, activation="sigmoid"),
+}
+
+
+def network(end: str, **options: Any) -> cl.CompiledNetwork:
+    x = cl.Input((7,))
+    return cl.compile(cl.Model(x, ENDS[end](x), seed=3), device="cpu", **options)
+
+
+def batch(net: cl.CompiledNetwork, loss: str, examples: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(examples, 7, generator=generator)
+    shape = net(x).shape
+    if loss == "binary_crossentropy":
+        return x, (torch.rand(shape, generator=generator) > 0.4).float()
+    number = torch.randint(shape[-1], shape[:-1], generator=generator)
+    return x, torch.nn.functional.one_hot(number, shape[-1]).float()
+
+
+def keras_loss(loss: str, from_logits: bool = False) -> Any:
+    named = {
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    }
+    return named[loss](from_logits=from_logits)
+
+
+@pytest.mark.parametrize("backend", WAYS)
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+@pytest.mark.parametrize("end", ENDS)
+def test_values_and_gradients_are_those_of_keras(end: str, loss: str, backend: str) -> None:
+    """In training and in eval mode, on both backends, fused and unfused."""
+    if end == "one sigmoid" and loss == "categorical_crossentropy":
+        pytest.skip("one class is no choice")
+    if end == "relu" and loss == "binary_crossentropy":
+        pytest.skip("Keras clips values that are no probabilities")
+    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[
+        backend
+    ]
+    net = network(end, **options)
+    x, target = batch(net, loss)
+    net.train()
+    prediction = net(x)
+    expected = keras_loss(loss)(target, prediction)
+    wanted = torch.autograd.grad(expected, list(net.parameters()), allow_unused=True)
+    step = net.with_loss(loss)
+    value, same = step(x, target)
+    value.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(same, prediction)
+    for parameter, gradient in zip(net.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    net.eval()
+    with torch.no_grad():
+        validated, _ = step(x, target)
+    torch.testing.assert_close(validated, value.detach(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+def test_from_logits(loss: str, backend: str) -> None:
+    x = cl.Input((7,))
+    net = cl.compile(cl.Model(x, L.Dense(CLASSES)(x), seed=3), device="cpu", backend=backend)
+    data, target = batch(net, loss)
+    expected = keras_loss(loss, from_logits=True)(target, net(data))
+    value, _ = net.with_loss(loss, from_logits=True)(data, target)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", WAYS)
+@pytest.mark.parametrize(
+    ("loss", "end"), [("categorical_crossentropy", "softmax"), ("binary_crossentropy", "sigmoid")]
+)
+def test_saturated_outputs_still_learn(loss: str, end: str, backend: str) -> None:
+    """Keras on probabilities stops at log 1e-7 = -16.1 and has no gradient there; the logits go on."""
+    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[
+        backend
+    ]
+    net = network(end, **options)
+    x, target = batch(net, loss)
+    kernel, bias = net.parameters()
+    with torch.no_grad():
+        kernel.mul_(300)
+        bias.zero_()
+    logits = x @ kernel + bias
+    function: Any = (
+        torch.nn.functional.cross_entropy if end == "softmax"
+        else torch.nn.functional.binary_cross_entropy_with_logits
+    )  # fmt: skip
+    expected = function(logits, target)
+    assert float(expected.detach()) > 40
+    (wanted,) = torch.autograd.grad(expected, [kernel])
+    step = net.train().with_loss(loss)
+    value, _ = step(x, target)
+    value.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(kernel.grad, wanted, rtol=1e-4, atol=1e-5)
+    net.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(step(x, target)[0], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_targets_keep_float32_beside_a_half_precision_network(backend: str) -> None:
+    x = cl.Input((7,))
+    net = cl.compile(cl.Model(x, L.Dense(2)(x), seed=3), device="cpu", backend=backend, dtype="bfloat16")
+    data, target = torch.zeros(4, 7), torch.full((4, 2), 1000.5)
+    value, prediction = net.train().with_loss("mse")(data, target)
+    assert float(value.detach()) == pytest.approx(
+        float(((prediction.float() - target) ** 2).mean()), rel=1e-6
+    )
