@@ -25,15 +25,15 @@ import convloom as cl
 from convloom import layers as L
 
 FUSED, UNFUSED, DOUBLE = ATEN
-TURNS = ((FUSED, UNFUSED), (FUSED,), (FUSED, DOUBLE))
-"""One after the other, for time's sake; `make fuzz` runs every network in every way."""
+TURNS = (FUSED, UNFUSED, FUSED, DOUBLE)
+"""One after the other, for time's sake: all are held to the same. `make fuzz` turns no way down."""
 
 CHUNK = 30
 
 
-@pytest.mark.parametrize("first", range(0, 240, CHUNK))
+@pytest.mark.parametrize("first", range(0, 270, CHUNK))
 def test_networks_agree_with_float64(first: int) -> None:
-    told(range(first, first + CHUNK), {seed: TURNS[seed % 3] for seed in range(first, first + CHUNK)})
+    told(range(first, first + CHUNK), {seed: (TURNS[seed % 4],) for seed in range(first, first + CHUNK)})
 
 
 @pytest.mark.parametrize("first", range(0, 12, 4))
