@@ -17,8 +17,8 @@ from .frontends import Model
 from .frontends.keras import load as load_model
 from .frontends.keras.limits import DEFAULT, Limits
 from .frontends.keras.npz import read_npy
-from .frontends.keras.shapes import Wanted
 from .frontends.keras.source import Readable
+from .frontends.open_axes import Wanted
 from .graph.errors import ConvLoomError, ModelFormatError
 from .runtime.compile import compile
 

@@ -148,7 +148,7 @@ class CompiledNetwork(torch.nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """The graph, the options and the weights; plans are made anew where it is read."""
         self.weights()
-        made_anew = {"_plans": {}, "_twins": {}, "_sizes": OrderedDict()}
+        made_anew: dict[str, Any] = {"_plans": {}, "_twins": {}, "_sizes": OrderedDict()}
         return {**self.__dict__, "_model": self._model if self._open else None, **made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

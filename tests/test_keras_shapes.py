@@ -134,12 +134,12 @@ def test_a_model_called_at_two_sizes_has_one() -> None:
     )
     used = {**inner, "name": "inner", "inbound_nodes": [called("a"), called("b")]}
     ends = {"output": [["inner", 1, 0], ["inner", 2, 0]], "inputs": [["a", 0, 0], ["b", 0, 0]]}
-    same = functional(entry(6, 5, 3, name="a"), entry(6, 5, 3, name="b"), used, **ends)
+    same = functional(entry(6, 5, 3, name="a"), entry(6, 5, 3, name="b"), used, **ends)  # type: ignore[arg-type]
     assert cl.loads(same).outputs[1].shape == (None, 6, 5, 2)
-    other = functional(entry(6, 5, 3, name="a"), entry(4, 5, 3, name="b"), used, **ends)
+    other = functional(entry(6, 5, 3, name="a"), entry(4, 5, 3, name="b"), used, **ends)  # type: ignore[arg-type]
     with pytest.raises(cl.ShapeError, match=r"'inner': .*takes float32\[N,6,5,3\], found float32\[N,4,5,3\]"):
         cl.loads(other)
-    wrong = functional(entry(6, 5, 4, name="a"), entry(6, 5, 4, name="b"), used, **ends)
+    wrong = functional(entry(6, 5, 4, name="a"), entry(6, 5, 4, name="b"), used, **ends)  # type: ignore[arg-type]
     with pytest.raises(cl.ShapeError, match=r"axis 3 of .*\(None, None, None, 3\)"):
         cl.loads(wrong)
 

@@ -62,7 +62,7 @@ def test_weights_and_statistics_wider_than_the_data(name: str) -> None:
         return
     same = case.graph()
     graph = Graph("mixed")
-    names = []
+    names = []  # type: ignore[var-annotated]
     for node in (same[name] for name in same["y"].inputs):
         narrow = node.type.batched and "transform" not in case.op.operands[len(names) :][:1]
         kind = node.type if narrow or not node.type.is_floating else node.type.with_dtype("float32")

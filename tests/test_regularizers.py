@@ -143,7 +143,7 @@ def test_what_does_not_fit_a_weight() -> None:
     with pytest.raises(UNKNOWN, match=r"^ActivityRegularization 'a': takes no activity_regularizer"):
         L.ActivityRegularization(0.1, activity_regularizer="l2", name="a")
     with pytest.raises(cl.UnsupportedLayerError, match="takes 5 positional arguments"):
-        L.Dense(2, None, True, "zeros", "zeros", "l2")
+        L.Dense(2, None, True, "zeros", "zeros", "l2")  # type: ignore[call-arg]
 
 
 def test_a_layer_without_such_weights_takes_none_from_a_file() -> None:
@@ -175,7 +175,7 @@ def test_keras_2_says_it_its_way() -> None:
     assert graph.constraints == {"d/kernel": ops.NormWithin((0,), 0.0, 2.0), "d/bias": ops.Relu()}
     written = json.loads(model.to_json())["config"]["layers"][1]["config"]
     modern = {"module": "keras.regularizers", "registered_name": None}
-    assert written["kernel_regularizer"] == config["kernel_regularizer"] | modern
+    assert written["kernel_regularizer"] == config["kernel_regularizer"] | modern  # type: ignore[operator]
     assert written["bias_constraint"]["class_name"] == "NonNeg"
     assert "activity_regularizer" not in written
     assert cl.loads(model.to_json()).to_graph().constraints == graph.constraints

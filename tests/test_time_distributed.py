@@ -45,10 +45,10 @@ def test_a_model_inside_keeps_its_weights_and_shares_them() -> None:
     model, x = video(inner), images(2, STEPS, 6, 5, 2)
     assert next(iter(model.parameters)) == "each/conv/kernel"
     assert model.count_params() == inner.count_params()
-    assert model.get_layer("each").count_params() == inner.count_params()
+    assert model.get_layer("each").count_params() == inner.count_params()  # type: ignore[attr-defined]
     each = [outputs(inner, x[:, t])[0] for t in range(STEPS)]
     np.testing.assert_allclose(outputs(model, x)[0], np.concatenate(each, -1), atol=1e-6)
-    inner.parameters["top/bias"] = np.float32([7, 8, 9])
+    inner.parameters["top/bias"] = np.float32([7, 8, 9])  # type: ignore[arg-type]
     assert model.parameters["each/top/bias"].tolist() == [7, 8, 9]
 
 
@@ -138,7 +138,7 @@ def test_files_of_keras_2_mean_their_own_hard_sigmoid_inside() -> None:
         (lambda: L.TimeDistributed(L.Dense(2))(cl.Input((4,))), "takes (N, steps, ...) of 3 axes at least"),
         (lambda: L.TimeDistributed(L.Conv2D(2, 9))(cl.Input((2, 6, 5, 3))), "a window of 9x9"),
         (lambda: L.TimeDistributed(L.Flatten())(cl.Input((5000, 6, 5))), "computes 5,000 steps in turn"),
-        (lambda: L.TimeDistributed("dense"), "layer must be a layer such as Dense(10), got str 'dense'"),
+        (lambda: L.TimeDistributed("dense"), "layer must be a layer such as Dense(10), got str 'dense'"),  # type: ignore[arg-type]
         (lambda: video(frame())(cl.Input((STEPS, 7, 5, 2))), "takes float32[N,3,6,5,2]"),
         (
             lambda: L.TimeDistributed(cl.Model(x := cl.Input((4,)), [x * 2, x * 3]))(cl.Input((2, 4))),

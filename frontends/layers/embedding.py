@@ -37,8 +37,6 @@ class Embedding(Layer):
     embeddings_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
     embeddings_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
     input_length: int | None = f.option(f.plain, default=None, kw_only=True)
-    embeddings_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    embeddings_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     @property
     def masks(self) -> bool:
