@@ -12,7 +12,8 @@ from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype
 from .backends import BACKENDS
-from .network import CompiledNetwork, ModelLike, Options
+from .network import CompiledNetwork
+from .options import ModelLike, Options
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
 

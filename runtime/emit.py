@@ -18,7 +18,8 @@ from ..graph.ir import Graph
 from ..graph.regions import Region
 from .checks import whole
 from .compile import DTYPE_NAMES, typed_graph
-from .network import CompiledNetwork, ModelLike
+from .network import CompiledNetwork
+from .options import ModelLike
 from .plan import Mode, prepare
 
 _USE = """\
