@@ -85,10 +85,8 @@ class CompiledNetwork(HeldWeights):
     def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
         which it was described, which tell its weights."""
-        if self._open:
-            graph = model.to_graph(list(sizes or model.described_at))  # type: ignore[attr-defined]
-        else:
-            graph = model.to_graph(self._input_shape) if self._input_shape else model.to_graph()
+        wanted = list(sizes or getattr(model, "described_at", ())) if self._open else self._input_shape
+        graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
