@@ -113,7 +113,8 @@ def run(arguments: Namespace) -> None:
     for name, y in arrays.items():
         print(f"{name}: shape {tuple(y.shape)}, mean {y.mean():.6g}, from {y.min():.6g} to {y.max():.6g}")
     if arguments.output:
-        _wrote(arguments.output, ", ".join(names))
+        count = len(next(iter(arrays.values())))
+        _wrote(arguments.output, f"{', '.join(names)} of {count} example{'s' if count != 1 else ''}")
 
 
 def train(arguments: Namespace) -> None:
@@ -129,8 +130,6 @@ def train(arguments: Namespace) -> None:
         raise ConvLoomError(
             f"{arguments.data} has arrays to validate on (y_val); leave --validation-split out"
         )
-    if not arguments.save:
-        notes.append("the weights are not kept: --save W does that")
     _note(notes)
     callbacks = []
     if arguments.patience is not None:
@@ -155,6 +154,8 @@ def train(arguments: Namespace) -> None:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": _text(arguments.save)})
     elif arguments.save:
         _wrote(arguments.save, _contents(arguments.save, model))
+    if not arguments.save:
+        _note(["the new weights were not kept; --save W does that"])
 
 
 def emit(arguments: Namespace) -> None:

@@ -72,7 +72,7 @@ def test_every_seed_of_64_bits_is_taken(
     np.savez(tmp_path / "d.npz", x=np.zeros((2, 28, 28, 1), np.float32), y=np.zeros((2, 10), np.float32))
     options = ("--loss", "mse", "--seed", str(seed), "--device", "cpu")
     assert main(["train", LENET, "--data", str(tmp_path / "d.npz"), *options]) == 0
-    assert "the weights are not kept: --save W does that" in capsys.readouterr().err
+    assert "the new weights were not kept; --save W does that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["H100", "h100", "sm_90", "SM_90", "mi300x", "GFX942"])
