@@ -10,6 +10,7 @@ from .frontends import (
     initializers,
     layers,
     loads,
+    ops,
     regularizers,
 )
 from .graph.errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "loads",
     "losses",
+    "ops",
     "optimizers",
     "profile",
     "regularizers",

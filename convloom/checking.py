@@ -17,8 +17,8 @@ from .frontends import Model
 from .frontends.keras import load as load_model
 from .frontends.keras.limits import DEFAULT, Limits
 from .frontends.keras.npz import read_npy
-from .frontends.keras.shapes import Wanted
 from .frontends.keras.source import Readable
+from .frontends.open_axes import Wanted
 from .graph.errors import ConvLoomError, ModelFormatError
 from .runtime.compile import compile
 
@@ -116,9 +116,13 @@ def check(model: Model, path: str | os.PathLike[str], tolerance: float = TOLERAN
     inputs, stored = _read(path, label, len(model.inputs), len(model.outputs))
     _check_shapes(model, inputs, stored, label)
     with torch.no_grad():
-        result = compile(model, device="cpu", backend="aten")(*inputs)
+        net = compile(model, device="cpu", backend="aten")
+        result = net(*inputs)
     found = result if isinstance(result, tuple) else (result,)
-    names = list(model.to_graph().outputs)
+    names = list(net.source.outputs)
+    for name, y, array in zip(names, found, stored, strict=True):
+        if tuple(y.shape) != array.shape:  # of a size that only this input tells
+            raise _misfit(label, "output", model, name, tuple(y.shape), array)
     pairs = zip(names, found, stored, strict=True)
     report = CheckReport(tuple(_difference(n, y.double().numpy(), s) for n, y, s in pairs), float(tolerance))
     if wrong := [str(output) for output in report.outputs if output.relative > tolerance]:
@@ -149,12 +153,23 @@ def _check_shapes(model: Model, inputs: list[Array], outputs: list[Array], label
         raise ModelFormatError(f"{label}: the stored inputs hold no sample; their shape is {inputs[0].shape}")
     for kind, tensors, arrays in (("input", model.inputs, inputs), ("output", model.outputs, outputs)):
         for tensor, array in zip(tensors, arrays, strict=True):
-            expected = (batch, *tensor.type.size()[1:])
-            if array.shape != expected:
-                raise ModelFormatError(
-                    f"{label}: {kind} {tensor.node.block.name!r} of {model.label} has shape {expected}, "
-                    f"the stored one {array.shape}"
-                )
+            expected = (batch, *tensor.shape[1:])
+            if not _fits(array.shape, expected):
+                raise _misfit(label, kind, model, tensor.node.block.name, expected, array)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the expected one, where None stands for any size."""
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(size in (None, have) for have, size in pairs)
+
+
+def _misfit(
+    label: str, kind: str, model: Model, name: str, expected: tuple[int | None, ...], array: Array
+) -> ModelFormatError:
+    return ModelFormatError(
+        f"{label}: {kind} {name!r} of {model.label} has shape {expected}, the stored one {array.shape}"
+    )
 
 
 # -- the file ------------------------------------------------------------------------------------------------

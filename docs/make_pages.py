@@ -13,7 +13,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from convloom.codegen import Kernel
-from convloom.frontends import names
 from convloom.frontends.activations import ACTIVATIONS
 from convloom.frontends.keras.functions import FUNCTIONS
 from convloom.frontends.layers import DECLARATIONS, Layer
@@ -29,7 +28,6 @@ BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def lenet5() -> cl.Model:
     """The network of the README."""
-    names.reset()
     image = cl.Input((28, 28, 1), name="image")
     h = L.Conv2D(6, 5, padding="same", activation="relu")(image)
     h = L.MaxPooling2D(2)(h)
@@ -42,7 +40,6 @@ def lenet5() -> cl.Model:
 
 def tiny() -> cl.Model:
     """The network of the architecture page."""
-    names.reset()
     image = cl.Input((28, 28, 1), name="image")
     h = L.Conv2D(6, 5, padding="same", name="conv")(image)
     h = L.BatchNormalization(name="norm")(h)

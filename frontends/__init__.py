@@ -1,6 +1,6 @@
 """The ways into ConvLoom: layers and models described in Python, and saved Keras models."""
 
-from . import constraints, initializers, layers, names, regularizers
+from . import constraints, initializers, layers, names, ops, regularizers
 from .keras import Limits, load, loads
 from .layers import Input
 from .model import Model
@@ -19,5 +19,6 @@ __all__ = [
     "load",
     "loads",
     "names",
+    "ops",
     "regularizers",
 ]

@@ -20,7 +20,10 @@ def begun_at(inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]
     Each of them that a layer computes becomes an Input, and what follows from it is called again, as Keras
     does: the layers, and so their weights, are the same. Raises ConvLoomError for one that nothing needs.
     """
-    ways = {tensor: InputLayer(tensor.type.size()[1:], tensor.dtype).tensor() for tensor in _inside(inputs)}
+    ways = {
+        tensor: InputLayer(tensor.shape[1:], tensor.dtype).tensor(tensor.type, tensor.other)
+        for tensor in _inside(inputs)
+    }
     if not ways:
         return ways
     calls = reachable_calls(outputs, until=ways)
@@ -31,8 +34,9 @@ def begun_at(inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]
     for call in sorted(calls, key=lambda call: call.serial):
         if not any(tensor in ways for tensor in call.inputs):
             continue
-        types = [tensor.type for tensor in call.outputs]
-        again = call.block.record([ways.get(t, t) for t in call.inputs], types, call.training, call.options)
+        types, others = [t.type for t in call.outputs], [t.other for t in call.outputs]
+        inputs_here = [ways.get(t, t) for t in call.inputs]
+        again = call.block.record(inputs_here, types, call.training, call.options, others)
         again.written = call.written
         ways.update({t: new for t, new in zip(call.outputs, again.outputs, strict=True) if t not in ways})
     return ways

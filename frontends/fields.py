@@ -175,15 +175,11 @@ def sizes(value: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def image_shape(value: Any) -> tuple[int, ...]:
-    """The shape of one sample, without the batch."""
+def image_shape(value: Any) -> tuple[int | None, ...]:
+    """The shape of one sample, without the batch; None on axes that may have any size."""
     if not isinstance(value, (list, tuple)):
         raise ShapeError(f"must be a tuple of positive integers without the batch axis, got {value!r}")
-    if any(v is None for v in few(value)):
-        raise ShapeError(
-            f"must be known on every axis but the batch, got {tuple(value)!r}; give each axis a size"
-        )
-    return tuple(count(v) for v in value)
+    return tuple(None if v is None else count(v) for v in few(value))
 
 
 Array = Any

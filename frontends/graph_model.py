@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..graph import ops
-from ..graph.errors import ModelFormatError, UnsupportedLayerError
+from ..graph.errors import ModelFormatError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph, Node
 from ..graph.types import BATCH
 from .budget import BUDGET
@@ -14,6 +14,7 @@ from .layers.base import Layer, Weight
 from .layers.core import InputLayer
 from .lowering import Block, Lowering
 from .model import Model
+from .open_axes import Wanted
 from .parameters import Slot
 from .symbolic import Call, SymbolicTensor
 
@@ -66,8 +67,14 @@ class GraphModel(Model):
     def slots(self, prefix: str = "", seen: set[Block] | None = None) -> Iterator[Slot]:
         yield from self._weights
 
-    def to_graph(self) -> Graph:
-        """A copy of the graph."""
+    @property
+    def open_axes(self) -> list[tuple[int, ...]]:
+        return []
+
+    def to_graph(self, input_shape: Wanted = None) -> Graph:
+        """A copy of the graph, whose sizes are settled; raises ShapeError where others are asked for."""
+        if input_shape is not None:
+            raise ShapeError(f"{self.label}: is a graph, whose sizes are settled; it takes no input_shape")
         return self.graph.copy()
 
     # -- what needs layers -----------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ class Orthogonal(Initializer):
         normal = torch.empty(max(rows, columns), min(rows, columns)).normal_(generator=source)
         q, r = torch.linalg.qr(normal)
         q = q * r.diagonal().sign()
-        return (self.gain * (q if rows >= columns else q.T)).reshape(values.shape).contiguous()
+        return values.copy_((self.gain * (q if rows >= columns else q.T)).reshape(values.shape))
 
 
 @dataclass(frozen=True)

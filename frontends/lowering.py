@@ -109,6 +109,10 @@ class Block(abc.ABC):
     def prepare(self, inputs: Sequence[TensorType]) -> None:
         """Check the inputs and settle what depends on them; raises ShapeError."""
 
+    def prepare_elsewhere(self, inputs: Sequence[TensorType]) -> None:
+        """`prepare` for other sizes of axes left open; raises ShapeError where it cannot serve them all."""
+        self.prepare(inputs)
+
     _calls: int = 0
     first_call: Call | None = None
     """Whose tensors are its `input` and `output`."""
@@ -130,9 +134,18 @@ class Block(abc.ABC):
                 f"trained in inference"
             )
         types = [tensor.type for tensor in tensors]
-        self.prepare(types)
-        BUDGET.get().calls(self.call_count, self.label)
-        return alone(self.record(tensors, self.results(types, **options), training, options).outputs)
+        others = None
+        try:
+            self.prepare(types)
+            BUDGET.get().calls(self.call_count, self.label)
+            results = self.results(types, **options)
+            if any(tensor.other is not None for tensor in tensors):
+                elsewhere = [tensor.other or tensor.type for tensor in tensors]
+                self.prepare_elsewhere(elsewhere)
+                others = self.results(elsewhere, **options)
+        except ShapeError as error:
+            raise _of_open_axes(error, tensors, self.label) from None
+        return alone(self.record(tensors, results, training, options, others).outputs)
 
     @property
     def call_count(self) -> int:
@@ -151,12 +164,15 @@ class Block(abc.ABC):
         types: Iterable[TensorType],
         training: bool | None = None,
         options: Mapping[str, Any] = NO_OPTIONS,
+        others: Sequence[TensorType | None] | None = None,
     ) -> Call:
-        """One more call of it, whose results have these types."""
+        """One more call of it, whose results have these types; and those others, where axes are open."""
         call = Call(self, tuple(inputs), self._calls, training=training, options=options)
         self._calls += 1
         self.first_call = self.first_call or call
-        call.outputs = tuple(SymbolicTensor(call, i, t) for i, t in enumerate(types))
+        types = list(types)
+        pairs = zip(types, others or [None] * len(types), strict=True)
+        call.outputs = tuple(SymbolicTensor(call, i, kind, other) for i, (kind, other) in enumerate(pairs))
         return call
 
     @property
@@ -182,6 +198,17 @@ class Block(abc.ABC):
                 f"or put it into a model"
             )
         return self.first_call
+
+
+def _of_open_axes(error: ShapeError, tensors: Sequence[SymbolicTensor], label: str) -> ShapeError:
+    """What went wrong, in the user's terms where the sizes in the error are only stand-ins of open axes."""
+    if all(tensor.other is None for tensor in tensors):
+        return error
+    shapes = ", ".join(str(tensor.shape) for tensor in tensors)
+    return ShapeError(
+        f"{label}: does not take {shapes} with axes left open: {str(error).removeprefix(f'{label}: ')}. Give "
+        f"the input a size there (input_shape=, of a file), or let a global pooling come before"
+    )
 
 
 def alone(tensors: Sequence[SymbolicTensor]) -> Any:

@@ -15,7 +15,7 @@ from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
 from ..graph.op import snake_case
-from ..graph.types import TensorType
+from ..graph.types import BATCH, TensorType
 from .budget import BUDGET
 from .cutting import begun_at, put_in
 from .initializers import check_seed
@@ -24,6 +24,7 @@ from .layers.core import InputLayer
 from .layers.masking import HANDS_ON, READS
 from .lowering import Block, Lowering, alone, check_size, flatten_tensors
 from .names import DefaultName, check_name, meant, settle, visible
+from .open_axes import Wanted, closed
 from .operations import Operation
 from .ordering import keras_layer_order, reachable_calls
 from .parameters import Parameters, Slot
@@ -74,9 +75,8 @@ class Model(Block):
         if not name:
             self.default_name = DefaultName(keras_class)
         self.name = check_name(name or snake_case(keras_class), keras_class)
-        self.seed = check_seed(seed, self.label)
-        if self.seed is None:
-            self.seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+        given = check_seed(seed, self.label)
+        self.seed = int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else given
 
     def _connect(
         self,
@@ -197,7 +197,7 @@ class Model(Block):
                 )
             return self._blocks[place]
         for block in self._blocks:
-            if self.name_of(block) in (name, visible(name)):
+            if name is not None and self.name_of(block) in (name, visible(name)):
                 return block
         known = [self.name_of(block) for block in self._blocks]
         raise ConvLoomError(
@@ -315,33 +315,50 @@ class Model(Block):
         self.__dict__.update(restored(state))
 
     # -- lowering --------------------------------------------------------------------------------------------
-    def to_graph(self) -> Graph:
-        """The network as IR: inputs, parameters and outputs under the names of their layers."""
+    @property
+    def open_axes(self) -> list[tuple[int, ...]]:
+        """Of each input the axes of any size, the batch's apart; nothing where all sizes are known."""
+        found = [tuple(i for i, d in enumerate(x.shape) if i and d is None) for x in self._inputs]
+        return found if any(found) else []
+
+    @property
+    def described_at(self) -> list[tuple[int, ...]]:
+        """The shape of one sample of each input at which the network is described; see `open_axes`."""
+        return [tensor.type.size()[1:] for tensor in self._inputs]
+
+    def to_graph(self, input_shape: Wanted = None) -> Graph:
+        """The network as IR: inputs, parameters and outputs under the names of their layers.
+
+        input_shape: of one sample, where inputs leave axes open: one shape, a list of them in the order of
+        the inputs, or a dictionary by name. Raises ShapeError where an axis has no size, or does not fit.
+        """
         graph = Graph(self.name)
+        shapes = closed(self._inputs, input_shape, self.label)
         names = {(slot.layer, slot.weight.name): slot.name for slot in self.slots()}
         sources = []
-        for tensor in self._inputs:
+        for tensor, shape in zip(self._inputs, shapes, strict=True):
             layer = self.name_of(tensor.node.block)
-            sources.append(graph.add(ops.Input(tensor.type.shape, tensor.dtype), name=layer, layer=layer))
+            sources.append(graph.add(ops.Input((BATCH, *shape), tensor.dtype), name=layer, layer=layer))
         results = self._lower_calls(Lowering(graph, names, blocks=self._called), sources)
         for tensor, result in zip(self._outputs, results, strict=True):
             graph.outputs[_unused(self.name_of(tensor.node.block), graph.outputs)] = result
         return graph
 
     def prepare(self, inputs: Sequence[TensorType]) -> None:
-        expected = [tensor.type for tensor in self._inputs]
-        if [kind.shape for kind in inputs] != [kind.shape for kind in expected]:
-            raise ShapeError(
-                f"{self.label}: takes {', '.join(map(str, expected))}, found {', '.join(map(str, inputs))}"
-            )
+        if not (
+            len(inputs) == len(self._inputs)
+            and all(_takes(tensor, kind) for tensor, kind in zip(self._inputs, inputs, strict=True))
+        ):
+            expected = ", ".join(_said(tensor) for tensor in self._inputs)
+            raise ShapeError(f"{self.label}: takes {expected}, found {', '.join(map(str, inputs))}")
 
     @property
     def call_count(self) -> int:
         return self._call_count
 
     def results(self, types: Sequence[TensorType], **options: Any) -> list[TensorType]:
-        """Known without lowering, unless the inputs have another dtype than the model was made for."""
-        if [kind.dtype for kind in types] == [tensor.dtype for tensor in self._inputs]:
+        """Known without lowering, unless the inputs have another dtype or size than it was made for."""
+        if list(types) == [tensor.type for tensor in self._inputs]:
             return [tensor.type for tensor in self._outputs]
         return super().results(types, **options)
 
@@ -358,9 +375,22 @@ class Model(Block):
             use = uses.get(call.block, 0)
             uses[call.block] = use + 1
             operands = [values[tensor] for tensor in call.inputs]
+            types = [into.graph[name].type for name in operands]
+            if any(kind.shape != tensor.type.shape for kind, tensor in zip(types, call.inputs, strict=True)):
+                call.block.prepare(types)  # of another size than it was described at
             results = call.block.lower(into.called(call), operands, use, **call.options)
             values.update(zip(call.outputs, results, strict=True))
         return [values[tensor] for tensor in self._outputs]
+
+
+def _takes(tensor: SymbolicTensor, kind: TensorType) -> bool:
+    """Whether an input takes values of this type."""
+    pairs = zip(tensor.shape, kind.shape, strict=False)
+    return len(tensor.shape) == kind.rank and all(d in (None, e) for d, e in pairs)
+
+
+def _said(tensor: SymbolicTensor) -> str:
+    return f"{tensor.dtype}[{','.join(map(str, ('N', *tensor.shape[1:])))}]"
 
 
 def _unused(name: str, taken: dict[str, str]) -> str:

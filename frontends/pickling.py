@@ -41,7 +41,7 @@ def flattened(state: Mapping[str, Any]) -> dict[str, Any]:
             "block": call.block,
             "inputs": [place(tensor) for tensor in call.inputs],
             "index": call.index,
-            "types": [tensor.type for tensor in call.outputs],
+            "types": [(tensor.type, tensor.other) for tensor in call.outputs],
             "written": call.written,
             "training": call.training,
             "options": dict(call.options),
@@ -62,7 +62,7 @@ def restored(state: Mapping[str, Any]) -> dict[str, Any]:
     for entry in state[CALLS]:
         types = entry.pop("types")
         call = Call(**{**entry, "inputs": tuple(found(place) for place in entry["inputs"])})
-        call.outputs = tuple(SymbolicTensor(call, position, kind) for position, kind in enumerate(types))
+        call.outputs = tuple(SymbolicTensor(call, place, *kinds) for place, kinds in enumerate(types))
         call.block.first_call = call.block.first_call or call
         calls.append(call)
     return {key: _replaced(value, found, _Place) for key, value in state.items() if key != CALLS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..graph.errors import ConvLoomError
@@ -86,14 +86,27 @@ class Sequential(Model):
             raise ConvLoomError(f"{self.label}: {layer.label} has several outputs; use Model instead")
         self._ends.append(result)
 
-    def prepare(self, inputs: Sequence[TensorType]) -> None:
+    def _call(
+        self, tensors: Sequence[SymbolicTensor], training: bool | None, options: Mapping[str, Any]
+    ) -> Any:
         """A chain without an input shape takes that of its first call."""
-        if not self._ends and len(inputs) == 1:
-            self._ends = [InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor()]
-            for layer in self._chain:
-                self._append(layer)
-            self._reopen()
+        if len(tensors) == 1:
+            (x,) = tensors
+            self._begin(InputLayer(x.shape[1:], x.dtype).tensor(x.type, x.other))
+        return super()._call(tensors, training, options)
+
+    def prepare(self, inputs: Sequence[TensorType]) -> None:
+        if len(inputs) == 1:
+            self._begin(InputLayer(inputs[0].size()[1:], inputs[0].dtype).tensor())
         super().prepare(inputs)
+
+    def _begin(self, start: SymbolicTensor) -> None:
+        if self._ends:
+            return
+        self._ends = [start]
+        for layer in self._chain:
+            self._append(layer)
+        self._reopen()
 
     # What `_connect` sets is made on first use: a chain of n layers costs n steps to build, not n * n.
     _LAZY = (
@@ -115,10 +128,10 @@ class Sequential(Model):
         return self.__dict__[name]
 
 
-def _sample_shape(block: Block) -> Sequence[int] | None:
+def _sample_shape(block: Block) -> Sequence[int | None] | None:
     """Shape of one sample that a first layer takes, where it says so."""
     if isinstance(block, Layer):
         return block.input_shape
     if isinstance(block, Sequential) and not block._ends:
         return None
-    return block.inputs[0].type.size()[1:] if isinstance(block, Model) and len(block.inputs) == 1 else None
+    return block.inputs[0].shape[1:] if isinstance(block, Model) and len(block.inputs) == 1 else None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import ShapeError
-from ..graph.types import BATCH, TensorType
+from ..graph.types import TensorType
+from .open_axes import shown
 from .written import Written
 
 if TYPE_CHECKING:
@@ -38,29 +39,34 @@ class Call:
 class SymbolicTensor:
     """A value of a network that is being described.
 
-    node: the call it comes from; position: which of that call's outputs it is.
+    node: the call it comes from; position: which of that call's outputs it is. type: at the size at which the
+    network is described. other: at its second size, where the value has axes left open (`open_axes`).
     Arithmetic, powers, abs, comparisons, &, |, ^, ~ and x[:, 1:3] make Keras's operations of it, with
     tensors, numbers and arrays. As in Keras, == asks whether it is the same tensor, and is no operation.
     """
 
     __array_ufunc__ = None  # let `array + tensor` reach __radd__ rather than spread over the array's elements
 
-    def __init__(self, node: Call, position: int, type: TensorType) -> None:
+    def __init__(
+        self, node: Call, position: int, type: TensorType, other: TensorType | None = None
+    ) -> None:
         self.node = node
         self.position = position
         self.type = type
+        self.other = None if other == type else other
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """As Keras shows it: None for the batch."""
-        return tuple(None if dim == BATCH else int(dim) for dim in self.type.shape)
+        """As Keras shows it: None for the batch, and for axes left open."""
+        return shown(self.type, self.other)
 
     @property
     def dtype(self) -> str:
         return self.type.dtype
 
     def __repr__(self) -> str:
-        return f"<SymbolicTensor {self.type} from {self.node.block.label}>"
+        axes = ("N", *self.shape[1:]) if self.type.batched else self.shape
+        return f"<SymbolicTensor {self.dtype}[{','.join(map(str, axes))}] from {self.node.block.label}>"
 
     def __bool__(self) -> bool:
         raise ShapeError(f"{self!r} has no value yet; a network cannot branch on it while it is described")
@@ -127,7 +133,7 @@ class SymbolicTensor:
         if isinstance(other, (bool, int, float)) or hasattr(other, "__array__"):
             raise ShapeError(
                 f"{self!r} == {str(other)[:40]}: == asks whether two tensors are the same one, as in Keras; "
-                f"for the operation write ~(x != y)"
+                f"for the operation write ops.equal(x, y)"
             )
         return self is other
 

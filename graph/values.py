@@ -226,6 +226,24 @@ class Holder(Protocol):
         """Whether no optimizer ever moves it: moving statistics."""
 
 
+def holder(parameters: Any, trainable: Mapping[str, bool]) -> Holder:
+    """Where a model keeps its weights; for tensors by name that nobody keeps, a place of our own."""
+    return parameters if hasattr(parameters, "held") else _Loose(parameters, trainable)
+
+
+class _Loose:
+    """Weights given as plain tensors."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], trainable: Mapping[str, bool]) -> None:
+        self._tensors, self._trainable = tensors, trainable
+
+    def held(self, name: str) -> Value:
+        return Value(self._tensors[name])
+
+    def is_state(self, name: str) -> bool:
+        return not self._trainable[name]
+
+
 def owned(tensor: torch.Tensor, device: Any, dtype: torch.dtype) -> torch.Tensor:
     """A copy that counts its writes and can be trained, which tensors made in inference mode do not."""
     with torch.inference_mode(False):

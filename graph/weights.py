@@ -64,7 +64,7 @@ class Weight(_Noticing, torch.nn.Parameter):
         made.touches = Touches()
         return made
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return repr(torch.nn.Parameter(self.detach(), self.requires_grad))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Weight:
@@ -85,7 +85,7 @@ class State(_Noticing, torch.Tensor):
         made.touches = Touches()
         return made
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return repr(self.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ def compile(
     backend: str = "auto",
     dtype: str = "float32",
     fuse: bool = True,
+    input_shape: Any = None,
 ) -> CompiledNetwork:
     """Compile a model. The network and the model hold the same weights from then on.
 
@@ -32,6 +34,9 @@ def compile(
         aten elsewhere.
     dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
     fuse: False runs one kernel an op.
+    input_shape: of one sample, for a model that leaves axes open: one shape, a list of them in the order of
+        the inputs, or a dictionary by name. Without it the network takes any size, and is planned once for
+        each that it meets.
     Raises CompileError for an unknown or impossible option.
     """
     chosen = _device(device)
@@ -47,18 +52,24 @@ def compile(
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
     _check_model(model, "compile takes a Model or Sequential")
     options = Options(chosen, backend, dtype, fuse)
-    return CompiledNetwork(model, options)
+    return CompiledNetwork(model, options, input_shape)
 
 
 def as_network(
-    model: ModelLike | CompiledNetwork, *, device: str, backend: str, dtype: str | None
+    model: ModelLike | CompiledNetwork,
+    *,
+    device: str,
+    backend: str,
+    dtype: str | None,
+    input_shape: Any = None,
 ) -> CompiledNetwork:
-    """A model compiled; a network that is compiled already as it is.
+    """A model compiled; a network that is compiled already as it is, or for sizes of axes left open.
 
     Raises CompileError where an option is not the network's own.
     """
     if not isinstance(model, CompiledNetwork):
-        return compile(model, device=device, backend=backend, dtype=dtype or "float32")
+        options = {"device": device, "backend": backend, "dtype": dtype or "float32"}
+        return compile(model, **options, input_shape=input_shape)  # type: ignore[arg-type]
     asked = {"device": device, "backend": backend, "dtype": dtype}
     own = {
         "device": model.options.device.type,
@@ -68,17 +79,23 @@ def as_network(
     for name, value in asked.items():
         if value not in (None, "auto", own[name], str(model.options.device)):
             raise CompileError(f"{model.name} is compiled for {name} {own[name]!r}; leave {name} out")
-    return model
+    return model.closed(input_shape) if model.is_open and input_shape is not None else model
 
 
-def typed_graph(model: ModelLike | CompiledNetwork, dtype: str | None) -> tuple[Graph, str]:
+def typed_graph(
+    model: ModelLike | CompiledNetwork, dtype: str | None, input_shape: Any = None
+) -> tuple[Graph, str]:
     """The graph of a model or compiled network before any pass, in its compute dtype, and that dtype."""
     if isinstance(model, CompiledNetwork):
-        return as_network(model, device="auto", backend="auto", dtype=dtype).source, model.options.dtype
+        network = as_network(
+            model, device="auto", backend="auto", dtype=dtype, input_shape=input_shape
+        )
+        network.check_closed()
+        return network.source, model.options.dtype
     _check_model(model, "kernels are emitted for a Model or a compiled network")
     dtype = "float32" if dtype is None else dtype
     _check_dtype(dtype)
-    graph = model.to_graph()
+    graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)
     return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype)), dtype
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..codegen import Kernel
 from ..codegen import emit as emit_kernel
 from ..codegen.names import escaped
 from ..codegen.targets import target as find_target
-from ..graph.errors import CompileError
+from ..graph.errors import CompileError, ConvLoomError
 from ..graph.fusion import fuse as fuse_regions
 from ..graph.fusion import leave_unfused
 from ..graph.ir import Graph
@@ -40,6 +42,7 @@ def emit(
     training: bool = False,
     fuse: bool = True,
     overwrite: bool = False,
+    input_shape: Any = None,
 ) -> list[Path]:
     """Write every kernel of a model into `folder`, with an index README.md and the graph; returns the files.
 
@@ -51,12 +54,21 @@ def emit(
     batch_size: that the index counts FLOPs and bytes for (default 1); the kernels take any.
     training: the kernels of a training step, backward ones included, instead of those of inference.
     fuse: False writes one kernel an op.
+    input_shape: of one sample, where the model leaves axes open, as for `compile`.
     overwrite: also write over files that something else wrote, or that were changed since they were emitted.
     Files are named after what their kernels compute, never after the model's layers.
     Raises ConvLoomError for unknown options, a file in the way, or a folder that cannot be written.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConvLoomError(f"folder is a {type(folder).__name__}; give the path of a folder to write into")
     texts = kernel_texts(
-        model, target=target, dtype=dtype, batch_size=batch_size, training=training, fuse=fuse
+        model,
+        target=target,
+        dtype=dtype,
+        batch_size=batch_size,
+        training=training,
+        fuse=fuse,
+        input_shape=input_shape,
     )
     return write_files(Path(folder), texts, overwrite).files
 
@@ -69,11 +81,12 @@ def kernel_texts(
     batch_size: int | None,
     training: bool,
     fuse: bool,
+    input_shape: Any = None,
 ) -> dict[str, str]:
     """The texts of all that `emit` writes, by file name."""
     target = find_target(target).name
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
-    graph, dtype = typed_graph(model, dtype)
+    graph, dtype = typed_graph(model, dtype, input_shape)
     if dtype == "float64":
         known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
         raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")

@@ -57,11 +57,12 @@ class Guard:
                 kept[count + place].copy_(statistic)
                 self.versions[slot][place] = statistic._version
 
+    @torch.no_grad()
     def after(self, loss: torch.Tensor, batch: Sequence[torch.Tensor]) -> None:
         """Take in a step that is done; raises ConvLoomError for it or, on a GPU, for the one before."""
         loss = loss.detach()
         # The root of a sum of squares: one fast pass, NaN or infinite where a weight is or is beyond 1e19.
-        sizes = torch._foreach_norm([p.detach() for p in self.trained])
+        sizes = torch._foreach_norm(self.trained)
         total = torch.stack([loss.reshape(()).to(sizes[0].dtype), *sizes]).sum()
         ready = None
         if loss.device.type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,16 @@ def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.devi
             f"the inputs have different batch sizes: {sorted(batches)}; give every input the same one"
         )
     return tensors
+
+
+def with_open_axes(nodes: Sequence[Node], axes: Sequence[Sequence[int]]) -> list[Node]:
+    """The inputs as what is given is held against: with any size on open axes, like a batch's."""
+    if not axes:
+        return list(nodes)
+    return [
+        replace(n, type=n.type.with_shape(BATCH if i in found else d for i, d in enumerate(n.type.shape)))
+        for n, found in zip(nodes, axes, strict=True)
+    ]
 
 
 def by_name(names: Sequence[str], given: Mapping[str, Any]) -> list[Any]:
@@ -159,7 +170,8 @@ def _holds(dtype: torch.dtype, other: torch.dtype) -> bool:
 
 def _check_shape(node: Node, shape: tuple[int, ...], is_tensor: bool) -> None:
     expected = node.type.shape
-    shown = "(" + ", ".join("batch" if d == BATCH else str(d) for d in expected) + ")"
+    sizes = ["any" if d == BATCH else str(d) for d in expected]
+    shown = f"({', '.join(['batch', *sizes[1:]] if expected[:1] == (BATCH,) else sizes)})"
     hint = _hint(shape, expected, is_tensor)
     if len(shape) != len(expected):
         raise ShapeError(
@@ -171,6 +183,8 @@ def _check_shape(node: Node, shape: tuple[int, ...], is_tensor: bool) -> None:
             raise ShapeError(
                 f"input '{node.name}' has shape {shape}, but axis {axis} must be {want}: {shown}{hint}"
             )
+    if 0 in shape[1:]:
+        raise ShapeError(f"input '{node.name}' has shape {shape}: nothing in it; give at least one pixel")
     if shape and expected[0] == BATCH and shape[0] == 0:
         raise ShapeError(f"input '{node.name}' has shape {shape}: an empty batch; give at least one example")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,20 +20,30 @@ from ..graph.ops import Add, BatchNorm, Constant, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
-from ..graph.values import Holder, Ties, Value
+from ..graph.values import Ties, Value, holder
 from ..graph.weights import State, Weight
+from ..graph.words import words
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
-from .inputs import bind_inputs, by_name
+from .inputs import bind_inputs, with_open_axes
 from .plan import Mode, Plan, check_forward
 from .stand_in import StandIn
+from .steps import LossStep, PenaltyStep
 from .summary import summary_text
+
+MOST_SIZES = 16
+"""Sizes of open axes that a network keeps plans for."""
+
+CPU = torch.device("cpu")
+
+Sizes = tuple[tuple[int, ...], ...]
+"""The shape of one sample of each input."""
 
 PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
 """training, backward, the inputs and the parameters to differentiate by."""
 
 TwinKey = tuple[str, bool, frozenset[str]]
-"""A loss or none, whether from logits, and the penalties that do not count."""
+"""The loss ("" for none), whether it is of logits, and the regularized weights that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class ModelLike(Protocol):
     layers are frozen or freed.
     """
 
-    def to_graph(self) -> Graph: ...
+    def to_graph(self, input_shape: Any = None) -> Graph: ...
 
     @property
     def parameters(self) -> Mapping[str, torch.Tensor]: ...
@@ -83,29 +94,39 @@ class CompiledNetwork(torch.nn.Module):
     a pickle gives, has weights of its own (those of its model, if that came along), and follows no layers.
     """
 
-    def __init__(self, model: ModelLike, options: Options) -> None:
+    def __init__(self, model: ModelLike, options: Options, input_shape: Any = None) -> None:
+        """input_shape: of inputs that the model leaves open; without it the network follows their sizes."""
         super().__init__()
         self.options = options
         self._model: ModelLike | None = model
         self._changes = getattr(model, "changes", 0)
+        self._input_shape = input_shape
+        self._open: Sequence[tuple[int, ...]] = () if input_shape else getattr(model, "open_axes", ())
+        self._sizes: OrderedDict[Sizes, CompiledNetwork] = OrderedDict()
         self.source = self._lowered(model)
         self.name = self.source.name
-        self._inputs = self.source.sources(Input)
+        self._inputs = with_open_axes(self.source.sources(Input), self._open)
         self._differentiated: list[str] | None = None
         self._plans: dict[PlanKey, Plan] = {}
         self._twins: dict[TwinKey, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
         self._streams = Streams()
-        holder = _holder(model, self.source)
+        values = holder(model.parameters, _trainable(self.source))
         for name, trainable in _trainable(self.source).items():
-            self._adopt(name, holder.held(name), trainable, holder.is_state(name))
+            self._adopt(name, values.held(name), trainable, values.is_state(name))
         if self.source.sources(BatchNorm):
             self.add_module("batch norms", StandIn(self.name))
         self.eval()
 
-    def _lowered(self, model: ModelLike) -> Graph:
-        graph, dtype = model.to_graph(), self.options.compute_dtype
+    def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
+        """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
+        which it was described, which tell its weights."""
+        if self._open:
+            graph = model.to_graph(list(sizes or model.described_at))  # type: ignore[attr-defined]
+        else:
+            graph = model.to_graph(self._input_shape) if self._input_shape else model.to_graph()
+        dtype = self.options.compute_dtype
         check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
 
@@ -128,7 +149,8 @@ class CompiledNetwork(torch.nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """The graph, the options and the weights; plans are made anew where it is read."""
         self.weights()
-        return {**self.__dict__, "_model": None, "_plans": {}, "_twins": {}}
+        made_anew: dict[str, Any] = {"_plans": {}, "_twins": {}, "_sizes": OrderedDict()}
+        return {**self.__dict__, "_model": self._model if self._open else None, **made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -149,7 +171,66 @@ class CompiledNetwork(torch.nn.Module):
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
         with without_autocast(self.options.device):
-            return self._run(bind_inputs(self._inputs, inputs, self.options.device), _has_tensor(inputs))
+            bound = bind_inputs(self._inputs, inputs, self.options.device)
+            return self.of_size(bound)._run(bound, _has_tensor(inputs))
+
+    # -- open axes ----------
+    @property
+    def is_open(self) -> bool:
+        """Whether inputs have axes of any size; such a network is planned for each size that it meets."""
+        return bool(self._open)
+
+    def of_size(self, inputs: Sequence[torch.Tensor]) -> CompiledNetwork:
+        """The network for inputs of these sizes: itself, where no axes are open."""
+        return self._at(tuple(tuple(x.shape[1:]) for x in inputs)) if self._open else self
+
+    def at(self, *input_shapes: Sequence[int]) -> CompiledNetwork:
+        """The network for samples of these shapes, one for each input, where axes are open.
+
+        It shares this network's weights and mode, and has plan, kernels and `explain()`, which need sizes.
+        The latest 16 sizes are kept. Raises ShapeError for shapes that do not fit.
+        """
+        if not self._open:
+            raise CompileError(f"{self.name} leaves no axis open; call it as it is")
+        shapes = tuple(tuple(int(size) for size in shape) for shape in input_shapes)
+        bind_inputs(self._inputs, [_sample(n, s) for n, s in zip(self._inputs, shapes, strict=False)], CPU)
+        return self._at(shapes)
+
+    def closed(self, input_shape: Any) -> CompiledNetwork:
+        """A network of its own for these sizes of the open axes, over the same weights."""
+        if self._model is None:
+            raise CompileError(f"{self.name}: its model is gone; compile the model again")
+        return CompiledNetwork(self._model, self.options, input_shape).train(self.training)
+
+    def check_closed(self) -> None:
+        """Raise CompileError where a plan is wanted, and axes without a size do not allow one."""
+        if self._open:
+            shapes = ", ".join("(...)" for _ in self._inputs)
+            raise CompileError(
+                f"{self.name} leaves axes open, and is planned for the sizes that it meets; say one: "
+                + words(f"net.at({shapes}), or input_shape=", "--input-shape H,W,C")
+            )
+
+    def _at(self, sizes: Sizes) -> CompiledNetwork:
+        network = self._sizes.get(sizes)
+        if network is None:
+            if self._model is None:
+                raise CompileError(f"{self.name}: its model is gone; compile the model again")
+            self._follow_layers()
+            network = self._sizes[sizes] = _Twin(self, self._lowered(self._model, sizes), None)
+            network.name = self.name
+            if len(self._sizes) > MOST_SIZES:
+                self._sizes.popitem(last=False)
+        self._sizes.move_to_end(sizes)
+        if network.training != self.training:
+            network.train(self.training)
+        return network
+
+    def _family(self) -> Iterator[CompiledNetwork]:
+        """This network and all around it, or of certain sizes, that share its weights."""
+        yield self
+        for network in (*self._twins.values(), *self._sizes.values()):
+            yield from network._family()
 
     def _run(self, inputs: list[torch.Tensor], tensors: bool) -> Any:
         """tensors: whether the call was made with tensors, so that a gradient may be wanted in eval mode."""
@@ -207,12 +288,6 @@ class CompiledNetwork(torch.nn.Module):
             for name, key in self._keys.items()
         }
 
-    def _weight(self, name: str) -> torch.Tensor:
-        key = self._keys[name]
-        found = self._parameters[key] if key in self._parameters else self._buffers[key]
-        assert found is not None
-        return found
-
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -242,9 +317,10 @@ class CompiledNetwork(torch.nn.Module):
                 assert weight is not None
                 weight.requires_grad_(node.op.trainable)
                 weight.grad = weight.grad if node.op.trainable else None
-        for network in (self, *self._twins.values()) if changed else ():
+        for network in self._family() if changed else ():
             for node in changed:
-                network.source.update_node(node.name, op=node.op)
+                if node.name in network.source:
+                    network.source.update_node(node.name, op=node.op)
             network._plans.clear()
 
     def _plan(
@@ -272,7 +348,7 @@ class CompiledNetwork(torch.nn.Module):
         They also follow every write that PyTorch knows of, and those through `p.data`. Only a write through
         a NumPy array or another alias that PyTorch has lost sight of goes unseen: call `eval()` after one.
         """
-        for network in (self, *self._twins.values()):
+        for network in self._family():
             for plan in network._plans.values():
                 plan.prelude.forget(self._keys)
         super().train(mode)
@@ -318,11 +394,11 @@ class CompiledNetwork(torch.nn.Module):
 
     def _save_to_state_dict(self, *given: Any) -> None:
         self.weights()
-        super()._save_to_state_dict(*given)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(*given)
 
     def _load_from_state_dict(self, *given: Any) -> None:
         self.weights()  # what others wrote counts as earlier
-        super()._load_from_state_dict(*given)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*given)
         self._put_back()
 
     @property
@@ -336,20 +412,10 @@ class CompiledNetwork(torch.nn.Module):
 
         loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
         or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
-        that belongs to it. What its regularizers count is part of the loss. Raises CompileError for an
-        unknown loss or a network of several outputs.
+        that belongs to it. What the network's regularizers count is added. Raises CompileError for an unknown
+        loss or a network of several outputs.
         """
-        without = self._untrained_penalties()
-        key = loss, from_logits, without
-        if key not in self._twins:
-            graph = self.source.copy()
-            value = add_loss(graph, loss, from_logits)
-            penalty = add_penalties(graph, without)
-            if penalty is not None:
-                value = graph.add(Add(), (value, penalty), "loss with penalties")
-            graph.outputs = {"loss": value, **graph.outputs}
-            self._twins[key] = _Twin(self, graph, ["loss"])
-        return LossStep(self, self._twins[key])
+        return LossStep(self, loss, from_logits)
 
     def with_penalty(self) -> PenaltyStep:
         """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.
@@ -357,28 +423,38 @@ class CompiledNetwork(torch.nn.Module):
         For a training loop of your own; the penalty is a scalar that carries a gradient, Keras's
         sum(model.losses), and 0 where nothing is regularized. `fit` and `with_loss` count it by themselves.
         """
-        without = self._untrained_penalties()
-        key = "", False, without
+        return PenaltyStep(self)
+
+    def around(self, loss: str, from_logits: bool) -> CompiledNetwork:
+        """The network with a loss and its penalties behind it, or with its penalties alone."""
+        key = loss, from_logits, self._untrained_penalties()
         if key not in self._twins:
             graph = self.source.copy()
-            penalty = add_penalties(graph, without) or graph.add(Constant(()), (), "penalty")
-            graph.outputs[_free("penalty", graph.outputs)] = penalty
-            self._twins[key] = _Twin(self, graph, None)
-        return PenaltyStep(self, self._twins[key])
-
-    def _untrained_penalties(self) -> frozenset[str]:
-        """The regularized parameters that are not trained now, which Keras leaves out of the loss."""
-        self._follow_layers()
-        return frozenset(
-            name
-            for name in self.source.penalties
-            if name in self._keys and not self._weight(name).requires_grad
-        )
+            results = {f"output {name}": value for name, value in graph.outputs.items()}
+            if loss:
+                value = add_loss(graph, loss, from_logits)
+                penalty = add_penalties(graph, key[2])
+                if penalty is not None:
+                    value = graph.add(Add(), (value, penalty), "loss with penalties")
+                graph.outputs = {"loss": value, **results}
+            else:
+                penalty = add_penalties(graph, key[2]) or graph.add(Constant(()), (), "penalty")
+                graph.outputs = {"penalty": penalty, **results}
+            self._twins[key] = _Twin(self, graph, ["loss"] if loss else None)
+        return self._twins[key]
 
     @property
     def is_regularized(self) -> bool:
         """Whether anything is added to its loss."""
         return bool(self.source.penalties)
+
+    def _untrained_penalties(self) -> frozenset[str]:
+        """The regularized weights that are not trained now, which Keras leaves out of the loss."""
+        if not self.source.penalties:
+            return frozenset()
+        weights = self.weights()
+        penalties = self.source.penalties
+        return frozenset(name for name in penalties if name in weights and not weights[name].requires_grad)
 
     @torch.no_grad()
     def apply_constraints(self) -> None:
@@ -386,15 +462,18 @@ class CompiledNetwork(torch.nn.Module):
 
         `fit` does. Weights that are not trained stay as they are.
         """
+        if not self.source.constraints:
+            return
+        weights = self.weights()
         for name, op in self.source.constraints.items():
-            weight = self._weight(name)
-            if weight.requires_grad:
-                weight.copy_(op.reference(weight))
+            if weights[name].requires_grad:
+                weights[name].copy_(op.reference(weights[name]))
 
     # -- looking inside ----------
     @property
     def plan(self) -> Plan:
         """The plan of the current mode: in training, forward and backward together."""
+        self.check_closed()
         weights = self.weights()
         if not self.training:
             return self._plan()
@@ -435,6 +514,11 @@ def _has_tensor(inputs: Sequence[Any]) -> bool:
     return False
 
 
+def _sample(node: Node, shape: Sequence[int]) -> torch.Tensor:
+    """Something of one sample's shape, which takes no memory."""
+    return torch.zeros((), dtype=node.type.torch_dtype).expand(1, *shape)
+
+
 def _under_a_transform() -> bool:
     """Whether `torch.func` or forward-mode differentiation is at work."""
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
@@ -445,25 +529,6 @@ def _trainable(graph: Graph) -> dict[str, bool]:
     return {n.name: n.op.trainable for n in graph.nodes() if isinstance(n.op, Parameter)}
 
 
-def _holder(model: ModelLike, graph: Graph) -> Holder:
-    """Where the model keeps its weights; for tensors that nobody keeps, a place of our own."""
-    parameters: Any = model.parameters
-    return parameters if hasattr(parameters, "held") else _Loose(parameters, _trainable(graph))
-
-
-class _Loose:
-    """Weights given as plain tensors."""
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor], trainable: Mapping[str, bool]) -> None:
-        self._tensors, self._trainable = tensors, trainable
-
-    def held(self, name: str) -> Value:
-        return Value(self._tensors[name])
-
-    def is_state(self, name: str) -> bool:
-        return not self._trainable[name]
-
-
 class _Twin(CompiledNetwork):
     """A network over another graph that shares its owner's very weights; its gradients start at the loss."""
 
@@ -471,7 +536,8 @@ class _Twin(CompiledNetwork):
         torch.nn.Module.__init__(self)
         self.__dict__["_owner"] = owner  # which is no module inside this one
         self.options, self.source, self.name = owner.options, graph, f"{owner.name} with loss"
-        self._inputs, self._ties = graph.sources(Input), owner._ties
+        self._inputs, self._ties, self._model = graph.sources(Input), owner._ties, None
+        self._open, self._sizes = (), OrderedDict()
         self._differentiated = differentiated
         self._plans, self._twins, self._keys = {}, {}, owner._keys
         self._streams = owner._streams
@@ -482,45 +548,3 @@ class _Twin(CompiledNetwork):
         owner._follow_layers()
 
 
-class _Step:
-    """A network and a graph around it that shares its weights and its mode."""
-
-    def __init__(self, network: CompiledNetwork, compiled: CompiledNetwork) -> None:
-        self.network = network
-        self.compiled = compiled
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the network's current mode, with what is around it."""
-        self.compiled.train(self.network.training)
-        return self.compiled.plan
-
-
-class LossStep(_Step):
-    """A network and its loss as one compiled graph. Call it with a batch and its target."""
-
-    def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
-        if self.compiled.training != self.network.training:
-            self.compiled.train(self.network.training)
-        if isinstance(inputs, Mapping):
-            inputs = by_name([node.name for node in self.network.input_nodes], inputs)
-        given = inputs if isinstance(inputs, list | tuple) else (inputs,)
-        loss, prediction = self.compiled(*given, target)
-        return loss, prediction
-
-
-class PenaltyStep(_Step):
-    """A network and its penalties as one compiled graph. Call it as the network."""
-
-    def __call__(self, *inputs: Any) -> tuple[Any, torch.Tensor]:
-        """(what the network gives, penalty); the penalty is a scalar."""
-        if self.compiled.training != self.network.training:
-            self.compiled.train(self.network.training)
-        *outputs, penalty = self.compiled(*inputs)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs), penalty
-
-
-def _free(name: str, taken: Mapping[str, str]) -> str:
-    """The name, or one like it that no output has."""
-    return _free(f"{name}_", taken) if name in taken else name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, overload
 
 import torch
@@ -124,12 +124,22 @@ class _Adam(torch.optim.AdamW):
 # -- the recipes ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Recipe(abc.ABC):
-    """Base of Keras's optimizers by name. Raises ConvLoomError for arguments out of their ranges."""
+    """Base of Keras's optimizers by name. Raises ConvLoomError for arguments out of their ranges.
+
+    One of these may clip the gradients before each step. clipvalue: each number of them. clipnorm: the norm
+    of each weight's. global_clipnorm: the norm of all together.
+    """
 
     learning_rate: float
+    clipvalue: float | None = field(default=None, kw_only=True)
+    clipnorm: float | None = field(default=None, kw_only=True)
+    global_clipnorm: float | None = field(default=None, kw_only=True)
 
     _ranges: ClassVar[dict[str, dict[str, float]]] = {
         "learning_rate": {"above": 0},
+        "clipvalue": {"above": 0},
+        "clipnorm": {"above": 0},
+        "global_clipnorm": {"above": 0},
         "momentum": {"least": 0},
         "rho": {"least": 0},
         "beta_1": {"least": 0, "below": 1},
@@ -139,14 +149,45 @@ class Recipe(abc.ABC):
     }
 
     def __post_init__(self) -> None:
-        for name, bounds in self._ranges.items():
-            value = getattr(self, name, None)
+        name = type(self).__name__
+        for argument, bounds in self._ranges.items():
+            value = getattr(self, argument, None)
             if value is not None:
-                number(value, f"{type(self).__name__}: {name}", **bounds)
+                number(value, f"{name}: {argument}", **bounds)
+        if sum(limit is not None for limit in self._limits) > 1:
+            raise ConvLoomError(f"{name}: give one of clipvalue, clipnorm and global_clipnorm")
 
-    @abc.abstractmethod
+    @property
+    def _limits(self) -> tuple[float | None, ...]:
+        return self.clipvalue, self.clipnorm, self.global_clipnorm
+
     def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
+        made = self._make(parameters)
+        if any(limit is not None for limit in self._limits):
+            made.register_step_pre_hook(self._clip)
+        return made
+
+    @abc.abstractmethod
+    def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """The optimizer without clipping."""
+
+    @torch.no_grad()
+    def _clip(self, optimizer: torch.optim.Optimizer, *step: Any) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        slopes: list[torch.Tensor] = [p.grad for p in weights if p.grad is not None]
+        if not slopes:
+            return
+        if self.clipvalue is not None:
+            for slope in slopes:
+                slope.clamp_(-self.clipvalue, self.clipvalue)
+            return
+        norms = list(torch._foreach_norm(slopes))
+        limit = self.clipnorm
+        if limit is None:
+            limit = self.global_clipnorm or 0.0
+            norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(slopes)
+        torch._foreach_mul_(slopes, [limit / norm.clamp(min=limit) for norm in norms])
 
 
 @dataclass(frozen=True)
@@ -158,7 +199,7 @@ class SGD(Recipe):
     nesterov: bool = False
     weight_decay: float | None = None
 
-    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
+    def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
         options = {"momentum": self.momentum, "nesterov": self.nesterov}
         return _SGD(
             parameters, {"lr": self.learning_rate, "weight_decay": self.weight_decay or 0.0, **options}
@@ -176,7 +217,7 @@ class RMSprop(Recipe):
     centered: bool = False
     weight_decay: float | None = None
 
-    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
+    def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
         options = {
             "lr": self.learning_rate,
             "rho": self.rho,
@@ -199,7 +240,7 @@ class Adam(Recipe):
     amsgrad: bool = False
     weight_decay: float | None = None
 
-    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
+    def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
         return _Adam(
             parameters,
             lr=self.learning_rate,
@@ -222,9 +263,9 @@ class AdamW(Recipe):
     epsilon: float = 1e-7
     amsgrad: bool = False
 
-    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
+    def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
         plain = Adam(self.learning_rate, self.beta_1, self.beta_2, self.epsilon, self.amsgrad)
-        return replace(plain, weight_decay=self.weight_decay)(parameters)
+        return replace(plain, weight_decay=self.weight_decay)._make(parameters)
 
 
 OPTIMIZERS: dict[str, type[Recipe]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}

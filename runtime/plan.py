@@ -227,6 +227,7 @@ def prepare(
     graph = graph.copy()
     if mode.trained is not None:
         for node in graph.sources(Parameter):
+            assert isinstance(node.op, Parameter)
             graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
     observe = _dump if settings.dump else None
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)

@@ -46,6 +46,7 @@ def profile(
     repeats: int | None = None,
     resources: bool = False,
     jobs: int | None = None,
+    input_shape: Any = None,
 ) -> Report:
     """Measure a model, or a compiled network, in inference, fused and unfused; say what each kernel does.
 
@@ -56,13 +57,15 @@ def profile(
     repeats: how often each kernel is timed; by default as often as a second or two allows.
     resources: also compile every fused kernel for the target and read its registers and shared memory, `jobs`
         at a time: seconds a kernel.
+    input_shape: of one sample, where the model leaves axes open, as for `compile`.
     Raises ConvLoomError for options that do not exist.
     """
     batch_size = whole(batch_size, "batch_size", 1)
     repeats = None if repeats is None else whole(repeats, "repeats", 1)
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     arch, gpu = find_gpu(target)
-    net = as_network(model, device=device, backend=backend, dtype=dtype)
+    net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
+    net.check_closed()
     own = "aten" if net.options.device.type == "cpu" else net.options.backend
     nets = [net.twin(replace(net.options, backend=own, fuse=fused)) for fused in (True, False)]
     dtype = net.options.dtype

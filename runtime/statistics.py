@@ -37,18 +37,19 @@ def update_statistics(net: torch.nn.Module, data: Any, *, batch_size: int = 32) 
         raise ConvLoomError(f"update_statistics takes a compiled network, got {type(net).__name__}")
     batch_size = whole(batch_size, "batch_size", 1)
     weights = net.weights()
-    graph, parameters = _measuring(net.source)
+    _, parameters = _measuring(net.source)
     if not parameters:
         return
     options = net.options
-    backend = Backend(options.backend, options.device, options.precision, inference=False)
-    plan = Plan(graph, Mode(training=True, fuse=options.fuse), backend.lower, options.device)
-    plan.streams = net._streams
+    plans: dict[CompiledNetwork, Plan] = {}
     sums = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in weights.items()}
     counts = dict.fromkeys(parameters, 0)
     for batch in _input_batches(data, batch_size):
         inputs = bind_inputs(net.input_nodes, [_placed(batch, options.device)], options.device)
-        values, _ = plan.forward(inputs, weights)
+        sized = net.of_size(inputs)
+        if sized not in plans:
+            plans[sized] = _plan(sized)
+        values, _ = plans[sized].forward(inputs, weights)
         for name, value in zip(parameters, values, strict=True):
             sums[name] += value.double() * len(inputs[0])
             counts[name] += len(inputs[0])
@@ -56,6 +57,15 @@ def update_statistics(net: torch.nn.Module, data: Any, *, batch_size: int = 32) 
         raise ConvLoomError("the data gave no batch; an iterator can be read once only")
     for name, count in counts.items():
         weights[name].copy_(sums[name] / count)
+
+
+def _plan(net: CompiledNetwork) -> Plan:
+    options = net.options
+    backend = Backend(options.backend, options.device, options.precision, inference=False)
+    mode = Mode(training=True, fuse=options.fuse)
+    plan = Plan(_measuring(net.source)[0], mode, backend.lower, options.device)
+    plan.streams = net._streams
+    return plan
 
 
 def _measuring(source: Graph) -> tuple[Graph, list[str]]:

@@ -78,7 +78,9 @@ def check_region(region: Region, exact: Values, inference: bool, dtype: torch.dt
         results = lower(region, inference=inference)(given)
     for before, after in zip(kept, given, strict=True):
         assert torch.equal(before, after), f"{region}: wrote into an input"
-    widest = max((t for t in types if t.is_floating_point), key=lambda t: torch.finfo(t).eps)
+    widest = max(
+        (t for t in types if t.is_floating_point), key=lambda t: torch.finfo(t).eps, default=torch.float64
+    )
     unit = torch.finfo(widest).eps
     assert len(results) == len(region.outputs)
     for node, result in zip(region.outputs, results, strict=True):

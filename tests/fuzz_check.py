@@ -173,7 +173,7 @@ class _Trial:
         for name, value in exact.items():
             if name.startswith("gradient"):
                 exact[name] = value / max(1.0, float(value.abs().max()))
-        trained = dict(net.named_parameters())
+        trained = trainable(net)
         for name, parameter in trained.items():
             parameter.grad = exact[f"gradient of {name}"].to(parameter.device, parameter.dtype)
         if trained:
@@ -183,7 +183,7 @@ class _Trial:
 
     def redraw(self, net: cl.CompiledNetwork) -> Values:
         """The random numbers of the training pass that the same seed has just started."""
-        if not self.graph.sources(ops.Drawn):
+        if not any(isinstance(node.op, ops.Drawn) for node in self.graph.nodes()):
             return {}
         torch.manual_seed(self.seed)
         drawn = {
@@ -213,7 +213,7 @@ class _Trial:
         found = self.named(net(*inputs))
         parts = [value * self.seeds[name[7:]].to(value.device, value.dtype) for name, value in found.items()]
         sum(part.sum() for part in parts).backward()  # type: ignore[union-attr]
-        for name, value in [*zip(self.inputs, inputs, strict=True), *net.named_parameters()]:
+        for name, value in [*zip(self.inputs, inputs, strict=True), *trainable(net).items()]:
             found[f"gradient of {name}"] = (
                 torch.zeros_like(value) if value.grad is None else value.grad.clone()
             )
@@ -222,6 +222,10 @@ class _Trial:
     def named(self, outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> Values:
         values = outputs if isinstance(outputs, tuple) else (outputs,)
         return {f"output {key}": value for key, value in zip(self.graph.outputs, values, strict=True)}
+
+
+def trainable(net: cl.CompiledNetwork) -> Values:
+    return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
 
 
 def put(net: cl.CompiledNetwork, values: Values) -> None:

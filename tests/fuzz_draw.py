@@ -316,7 +316,7 @@ def _step(r: random.Random, growing: Growing, steps: Sequence[Step]) -> Step | N
     if r.random() < 0.08 and steps:  # a layer once more
         place = r.randrange(len(steps))
         step = steps[place]
-        if step.kind not in ("absolute", "negative", "BatchNormalization", *(m[0] for m in MERGES)):
+        if step.kind not in ("absolute", "negative", *(m[0] for m in MERGES)):
             home = place if step.again is None else step.again
             return Step(step.kind, (recent,), step.options, home)
     if r.random() < 0.3 and count > 1:

@@ -124,7 +124,7 @@ def trained() -> cl.Model:
     labels = np.arange(24) % 3
     net = cl.compile(model, device="cpu", backend="aten")
     data = (images(24, 6, 6, 2), labels)
-    cl.fit(net, data, "sparse_categorical_crossentropy", epochs=2, batch_size=8, verbose=0, seed=0)
+    cl.fit(net, data, "sparse_categorical_crossentropy", epochs=2, batch_size=8, verbose=False, seed=0)
     return model
 
 

@@ -67,8 +67,9 @@ class Case:
             )
         if isinstance(self.op, ops.Resize | ops.ResizeGrad):
             for position, shape in enumerate(self.shapes[1:], 1):
-                sizes, method = map(int, shape), (self.op.method, self.op.antialias, "float64")
-                given[f"x{position}"] = ops.InterpolationMatrix(*sizes, *method).reference()
+                (here, there), method = map(int, shape), self.op.method
+                matrix = ops.InterpolationMatrix(here, there, method, self.op.antialias, "float64")
+                given[f"x{position}"] = matrix.reference()
         if isinstance(self.op, ops.Warp | ops.WarpGrad):  # transforms that keep clear of a horizon
             still, moved = (1, 0, 0, 0, 1, 0, 0, 0), (0.2, 0.2, 3, 0.2, 0.2, 3, 0.01, 0.01)
             given["x1"] = torch.tensor(still).double() + torch.tensor(moved).double() * given["x1"].tanh()

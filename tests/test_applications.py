@@ -13,12 +13,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from applications.networks import APPLICATIONS, FAMILIES, Application, draw, generator, image, keras_2_stream
+from convloom.graph.ir import Node
 from convloom.graph.op import Kind
 
 import convloom as cl
@@ -123,6 +125,6 @@ def measured(folder: Path) -> dict[str, float | int]:
     return {**row, "unfused": working(region.anchor for region in unfused.plan.regions)}
 
 
-def working(nodes) -> int:
+def working(nodes: Iterable[Node]) -> int:
     """Nodes that cost a kernel: neither weights nor views."""
     return sum(node.op.kind not in (Kind.SOURCE, Kind.VIEW) for node in nodes)

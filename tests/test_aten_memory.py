@@ -182,7 +182,7 @@ def spread_along_one_axis() -> cl.Model:
 def test_upsampling_by_copies(build: Callable[[], cl.Model], batch: int) -> None:
     model = build()
     fused, unfused = (cl.compile(model, backend="aten", fuse=fuse) for fuse in (True, False))
-    x = torch.randn(batch, *model.inputs[0].shape[1:], generator=torch.Generator().manual_seed(0))
+    x = torch.randn(batch, *model.inputs[0].shape[1:], generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     for mode in (False, True):
         given = [x.clone().requires_grad_() for _ in range(2)]
         y, wanted = (net.train(mode)(value) for net, value in zip((fused, unfused), given, strict=True))

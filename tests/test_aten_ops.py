@@ -132,7 +132,7 @@ def test_large_maps_of_few_values(channels: int) -> None:
     graph = s.done(s.then(ops.MaxPool2D(), x), s.then(ops.MaxPoolIndex2D(), x))
     image = torch.randint(0, 3, (3, 26, 18, channels), generator=torch.Generator().manual_seed(0)).float()
     for cut in (fuse, leave_unfused):
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for region in cut(graph):
             results = lower(region, inference=False)([image])
             found |= dict(zip((node.name for node in region.outputs), results, strict=True))
@@ -257,7 +257,7 @@ def test_roots_and_logarithms() -> None:
     ((9, 11), (2, 2), ((0, 0), (0, 0))), ((8, 13), (2, 3), ((0, 1), (1, 0))),
     ((5, 7), (1, 1), ((1, 1), (0, 2))), ((10, 9), (4, 3), ((0, 0), (0, 0))),
 ])  # fmt: skip
-def test_transposed_convolution(size, strides, padding, groups: int) -> None:  # type: ignore[no-untyped-def]
+def test_transposed_convolution(size, strides, padding, groups: int) -> None:
     taken = window_output("test", size, (3, 2), strides, padding, (1, 1))
     op = ops.Conv2DTranspose(strides, padding, (1, 1), groups, size)
 

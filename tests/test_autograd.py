@@ -40,7 +40,7 @@ class Twin(torch.nn.Module):
 
     def __init__(self, net: torch.nn.Module, training: bool) -> None:
         super().__init__()
-        self.weight = {name: value.detach().clone() for name, value in net.weights().items()}
+        self.weight = {name: value.detach().clone() for name, value in net.weights().items()}  # type: ignore[operator]
         for name, p in net.named_parameters():
             self.weight[name] = torch.nn.Parameter(p.detach().clone())
         self.training = training

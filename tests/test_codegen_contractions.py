@@ -219,7 +219,7 @@ def test_a_pointwise_prologue_of_a_1x1_convolution(rest: tuple[Any, ...], groups
     shift = graph.add(Parameter((36,)), name="shift")
     x = graph.add(Relu(), [graph.add(Add(), [graph.add(Scale(2.0, 1.0), [x]), shift])])
     w = graph.add(Parameter((1, 1, 36 // groups, 20)), name="kernel")
-    strides, padding = (*rest, *((1, 1), ((0, 0), (0, 0)))[len(rest) :])
+    strides, padding = (*rest, *((1, 1), ((0, 0), (0, 0)))[len(rest) :])  # type: ignore[misc]
     y = graph.add(Conv2D(strides, padding, (1, 1), groups), [x, w])
     check(only_region(graph, y=y), SMALL, batch=3, terms=36)
 

@@ -262,7 +262,7 @@ POOLED += [(*WINDOWS[4], 1), (*WINDOWS[5], 17), (*WINDOWS[6], 17), (*WIDE, 130)]
 @pytest.mark.parametrize(
     ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
 )
-def test_pooling(size, strides, padding, spatial, channels) -> None:  # type: ignore[no-untyped-def]
+def test_pooling(size, strides, padding, spatial, channels) -> None:
     geometry = (size, strides, padding)
     x, bias = image("x", *spatial, channels), vector("bias", channels)
     pooled = [
@@ -281,7 +281,7 @@ def test_pooling(size, strides, padding, spatial, channels) -> None:  # type: ig
 @pytest.mark.parametrize(
     ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
 )
-def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:  # type: ignore[no-untyped-def]
+def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:
     geometry = (size, strides, padding)
     pooled = ops.MaxPool2D(*geometry).infer(ops.Input(("N", *spatial, channels)).infer())
     inner = tuple(int(d) for d in pooled.shape[1:])

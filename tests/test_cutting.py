@@ -34,7 +34,7 @@ def test_a_model_may_end_where_a_layer_does() -> None:
     np.testing.assert_array_equal(whole, outputs(model, x)[0])
     again = cl.Model(model.inputs, model.layers[2].output)
     np.testing.assert_array_equal(outputs(again, x)[0], middle)
-    assert model.get_layer(index=np.int64(-1)) is model.get_layer("head")
+    assert model.get_layer(index=np.int64(-1)) is model.get_layer("head")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["aten", "triton"])
@@ -47,7 +47,7 @@ def test_a_model_may_begin_where_a_layer_ends(backend: str) -> None:
     with torch.no_grad():
         whole, halves = run[0](x), run[2](run[1](x))
     torch.testing.assert_close(whole, halves, rtol=0, atol=1e-6)
-    rest.parameters["head/bias"] = np.float32([1, 2, 3])  # the same layers, and so the same weights
+    rest.parameters["head/bias"] = np.float32([1, 2, 3])  # type: ignore[arg-type]  # the same layers, and so the same weights
     assert model.parameters["head/bias"].tolist() == [1, 2, 3]
     assert cl.Model(model.layers[1].output, model.output).get_layer("head") is model.get_layer("head")
 
@@ -142,15 +142,15 @@ def test_pop_takes_the_last_layer_and_more_may_follow(tmp_path: Path) -> None:
     model, x = randomised(chain()), images(2, 6, 5, 2)
     whole = outputs(model, x)[0]
     middle = outputs(cl.Model(model.input, model.get_layer("c").output), x)[0]
-    dense = model.pop()
+    dense = model.pop()  # type: ignore[attr-defined]
     assert (dense.name, model.layers[0].name, len(model.layers)) == ("d", "c", 2)
     assert model.output.shape == (None, 36)
     assert model.count_params() == 3 * 3 * 2 * 3 + 3
     np.testing.assert_array_equal(outputs(model, x)[0], middle.reshape(2, -1))
-    model.add(dense)
+    model.add(dense)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(outputs(model, x)[0], whole)
-    model.pop()
-    model.add(L.Dense(2, name="d"))  # the name is free again
+    model.pop()  # type: ignore[attr-defined]
+    model.add(L.Dense(2, name="d"))  # type: ignore[attr-defined]  # the name is free again
     model.save(tmp_path / "net.keras")
     np.testing.assert_array_equal(outputs(cl.load(tmp_path / "net.keras"), x)[0], outputs(model, x)[0])
 

@@ -93,7 +93,7 @@ def test_filters_are_those_of_the_lectures() -> None:
     }
     assert [shown.name for shown in FILTERS] == list(wanted)
     for shown in FILTERS:
-        np.testing.assert_allclose(shown.kernel, wanted[shown.name], rtol=1e-6, err_msg=shown.name)
+        np.testing.assert_allclose(shown.kernel, wanted[shown.name], rtol=1e-6, err_msg=shown.name)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("shown", FILTERS, ids=lambda shown: shown.name)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from contraction_graphs import convolution, only_region
 from convloom.codegen.dispatch import emit
 from convloom.graph import ops
-from convloom.graph.ir import Graph
+from convloom.graph.gradients import GradientBuilder
+from convloom.graph.ir import Graph, Node
 from fuzz import SMALL, report
 from fuzz_check import ATEN, TRITON, Way, check
 from fuzz_draw import LAYERS, MERGES, draw_recipe
@@ -22,15 +25,15 @@ import convloom as cl
 from convloom import layers as L
 
 FUSED, UNFUSED, DOUBLE = ATEN
-TURNS = ((FUSED, UNFUSED), (FUSED,), (FUSED, DOUBLE))
-"""One after the other, for time's sake; `make fuzz` runs every network in every way."""
+TURNS = (FUSED, UNFUSED, FUSED, DOUBLE)
+"""One after the other, for time's sake: all are held to the same. `make fuzz` turns no way down."""
 
 CHUNK = 30
 
 
-@pytest.mark.parametrize("first", range(0, 240, CHUNK))
+@pytest.mark.parametrize("first", range(0, 270, CHUNK))
 def test_networks_agree_with_float64(first: int) -> None:
-    told(range(first, first + CHUNK), {seed: TURNS[seed % 3] for seed in range(first, first + CHUNK)})
+    told(range(first, first + CHUNK), {seed: (TURNS[seed % 4],) for seed in range(first, first + CHUNK)})
 
 
 @pytest.mark.parametrize("first", range(0, 12, 4))
@@ -73,19 +76,19 @@ def test_a_wrong_gradient_is_found_and_made_small(monkeypatch: pytest.MonkeyPatc
     assert ops.BatchNormGrad.reference is right
 
 
-def _off(gradient):  # type: ignore[no-untyped-def]
-    def wrong(self, build, node, dy):  # type: ignore[no-untyped-def]
+def _off(gradient: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: ops.BatchNorm, build: GradientBuilder, node: Node, dy: str) -> Any:
         return gradient(self, build, node, build.add(ops.Scale(1.0001), dy))
 
     return wrong
 
 
 def test_a_stale_fold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convloom.runtime.plan import Prelude
+    from convloom.runtime.prelude import Prelude
 
     right = Prelude._compute
     monkeypatch.setattr(Prelude, "_compute", lambda self, p, changed: self.values or right(self, p, changed))
-    _, text = first_failure(10, FUSED)
+    _, text = first_failure(60, FUSED)
     assert "after a step: output" in text or "after load_state_dict: output" in text
 
 

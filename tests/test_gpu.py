@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from convloom.runtime.emit import emit
 from helpers import on_gpu, randomised
 from test_network import batch, gradients, residual, small_lenet
 
+from convloom import Model
+
 pytestmark = pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], Model]] = {
     "lenet-max-relu": small_lenet,
     "lenet-average-tanh": partial(small_lenet, "average", "tanh"),
     "residual": partial(residual, dropout=0.0),  # a GPU draws other numbers

@@ -40,7 +40,7 @@ def test_everything_written_is_read_back(network: Any, tmp_path: Path) -> None:
     model.save_weights(tmp_path / "net.weights.h5")
     (tmp_path / "net.json").write_text(model.to_json())
     (tmp_path / "direct.json").write_text(to_json(model.to_graph()))
-    np.savez(tmp_path / "direct.npz", **{name: w.numpy() for name, w in model.parameters.items()})
+    np.savez(tmp_path / "direct.npz", **{name: w.numpy() for name, w in model.parameters.items()})  # type: ignore[arg-type]
     for name in ("graph.json", "again.keras", "again.weights.h5", "w.npz"):
         convert(tmp_path / "net.keras", "-o", tmp_path / name)
     convert(tmp_path / "net.keras", "-o", tmp_path / "passes.json", "--passes")
@@ -132,7 +132,7 @@ def test_what_a_graph_cannot_do(graph_file: Path, tmp_path: Path) -> None:
         (lambda: model(cl.Input((28, 28, 1)))): "it cannot be part of another model",
     }.items():
         with pytest.raises(UnsupportedLayerError, match=f"Graph 'lenet5': is a graph of single ops: {text}"):
-            call()
+            call()  # type: ignore[operator]
     for weights in (WEIGHTS, DATA / "small_mobile.keras"):
         with pytest.raises(
             ModelFormatError, match="Graph 'lenet5' takes weights by their names, as"

@@ -201,7 +201,7 @@ def test_a_name_of_python_is_escaped_too() -> None:
     assert (model.layers[0].name, model.name) == ("a\\nb", "n\\x1b")
     for wrong in ("x" * 257, 7):
         with pytest.raises(ConvLoomError, match="a layer's name is text of 256 characters at most"):
-            cl.layers.Dense(1, name=wrong)
+            cl.layers.Dense(1, name=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", UNPRINTABLE)

@@ -208,7 +208,7 @@ def test_gradients_are_autograd_s(kind: str, backend: str) -> None:
     for name, value in exact.items():
         assert value.grad is not None, name
         assert value.grad.abs().max() > 1e-6, name
-        error = (found[name].grad - value.grad).abs().max()
+        error = (found[name].grad - value.grad).abs().max()  # type: ignore[operator]
         assert error <= 4e-5 * value.grad.abs().max(), name
 
 
@@ -326,7 +326,7 @@ def test_changes_after_loading_are_written(keras: Any) -> None:
     model = cl.loads(source.to_json())
     said = json.loads(source.to_json())["config"]["layers"][1]
     assert json.loads(model.to_json())["config"]["layers"][1] == said
-    model.layers[-1].activation.negative_slope = 0.7
+    model.layers[-1].activation.negative_slope = 0.7  # type: ignore[attr-defined]
     assert json.loads(model.to_json())["config"]["layers"][1]["config"]["activation"]["config"] == {
         **said["config"]["activation"]["config"], "negative_slope": 0.7,
     }  # fmt: skip
@@ -448,8 +448,8 @@ def test_objects_that_may_not_stand_there() -> None:
     ("describe", "text"),
     [
         (lambda: L.Dense(2, activation=L.Dense(2)), "is not a known activation; use one of linear, relu"),
-        (lambda: L.Dense(2, activation=L.ReLU), "is not a known activation; use one of linear, relu"),
-        (lambda: L.Activation(torch.relu), "is not a known activation; use one of linear, relu"),
+        (lambda: L.Dense(2, activation=L.ReLU), "is not a known activation; use one of linear, relu"),  # type: ignore[arg-type]
+        (lambda: L.Activation(torch.relu), "is not a known activation; use one of linear, relu"),  # type: ignore[arg-type]
         (lambda: L.Activation("threshold"), "'threshold' takes numbers, which a name cannot give"),
         (lambda: L.LeakyReLU(-0.1), "LeakyReLU 'leaky_re_lu': negative_slope must not be negative, got -0.1"),
         (lambda: L.ReLU(negative_slope=-1), "negative_slope must not be negative, got -1"),
@@ -493,6 +493,6 @@ def test_weights_of_an_activation_are_not_shared() -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    relu = L.ReLU(np.float32(2.5), negative_slope=np.float64(0.5), threshold=np.int64(1))
+    relu = L.ReLU(np.float32(2.5), negative_slope=np.float64(0.5), threshold=np.int64(1))  # type: ignore[arg-type]
     assert (relu.max_value, relu.negative_slope, relu.threshold) == (2.5, 0.5, 1.0)
     assert all(type(v) is float for v in (relu.max_value, relu.negative_slope, relu.threshold))

@@ -64,7 +64,7 @@ def network(outputs: list[Any]) -> list[Any]:
 
 def data(model: cl.Model, batch: int = 2) -> list[np.ndarray]:
     random = np.random.default_rng(1)
-    return [random.standard_normal((batch, *t.shape[1:]), np.float32) for t in model.inputs]
+    return [random.standard_normal((batch, *t.shape[1:]), np.float32) for t in model.inputs]  # type: ignore[arg-type]
 
 
 def results(value: Any) -> list[np.ndarray]:
@@ -172,7 +172,7 @@ def test_nodes_of_keras_2_name_their_tensors() -> None:
 
     def loaded(node: Any) -> cl.Model:
         heads = mha(node, query_shape=[None, 5, 4], softmax_robust_masking=True)
-        return cl.loads(functional(*inputs, heads, **ends))
+        return cl.loads(functional(*inputs, heads, **ends))  # type: ignore[arg-type]
 
     for node in (
         keras_2(value=["y", 0, 0], key=["x", 0, 0], training=False),

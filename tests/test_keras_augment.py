@@ -182,7 +182,7 @@ def test_contrast_scales_about_each_channels_mean() -> None:
     factors = ((y - mean) / (x - mean)).flatten(1).double()
     uniform(factors.median(1).values, 0.8, 1.6)
     torch.testing.assert_close(mean + factors.median(1).values[:, None, None, None] * (x - mean), y.double())
-    assert in_training(L.RandomContrast(1.0, value_range=(0.2, 0.7)), x).aminmax() == (
+    assert in_training(L.RandomContrast(1.0, value_range=(0.2, 0.7)), x).aminmax() == (  # type: ignore[comparison-overlap]
         pytest.approx(0.2),
         pytest.approx(0.7),
     )
@@ -212,7 +212,7 @@ def test_erased_boxes() -> None:
     assert sides[1][there].min() >= 3
     assert sides[1].max() <= 7
     noise = in_training(L.RandomErasing((1, 1), (1.0, 1.0), value_range=(0, 2)), x[:50])
-    assert noise.aminmax() == (0.0, 2.0)
+    assert noise.aminmax() == (0.0, 2.0)  # type: ignore[comparison-overlap]
     assert 0.3 < ((noise > 0) & (noise < 2)).double().mean() < 0.38  # of normal numbers within one deviation
 
 
@@ -506,7 +506,7 @@ def test_training_true_is_accepted_of_image_layers_only() -> None:
             "inbound_nodes": [{"args": [tensor], "kwargs": {"training": True}}],
         }
         first = {"class_name": "InputLayer", "name": "x", "inbound_nodes": []}
-        first |= {"module": "keras.layers", "config": {"name": "x", "batch_shape": [None, 4, 4, 3]}}
+        first |= {"module": "keras.layers", "config": {"name": "x", "batch_shape": [None, 4, 4, 3]}}  # type: ignore[dict-item]
         config = {"name": "m", "layers": [first, layer]}
         ends = {"input_layers": [["x", 0, 0]], "output_layers": [["r", 0, 0]]}
         return cl.loads({"class_name": "Functional", "module": "keras", "config": {**config, **ends}})
@@ -551,7 +551,7 @@ def test_training_true_is_accepted_of_image_layers_only() -> None:
             "RandomContrast 'r': factor must be a number in [0, 1] or a pair of them, got 2.0",
         ),
         (
-            lambda: L.RandomBrightness(0.1, 255),
+            lambda: L.RandomBrightness(0.1, 255),  # type: ignore[arg-type]
             "RandomBrightness 'r': value_range must be two numbers, got 255",
         ),
         (
@@ -563,7 +563,7 @@ def test_training_true_is_accepted_of_image_layers_only() -> None:
             "RandomErasing 'r': fill_value has 3 values for 2 channels",
         ),
         (
-            lambda: L.RandomPosterization(2.5),
+            lambda: L.RandomPosterization(2.5),  # type: ignore[arg-type]
             "RandomPosterization 'r': factor must be a whole number from 1 to 8 or a pair of them, got 2.5",
         ),
         (

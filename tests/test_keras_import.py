@@ -151,8 +151,8 @@ def test_keras_2_spellings() -> None:
     }
     model = loads(data)
     graph = model.to_graph()
-    assert graph["n"].op.epsilon == 1e-5
-    assert graph["l"].op.slope == 0.25
+    assert graph["n"].op.epsilon == 1e-5  # type: ignore[attr-defined]
+    assert graph["l"].op.slope == 0.25  # type: ignore[attr-defined]
     assert graph["r"].op.op_name() == "relu6"
     found = model.get_layer("c")
     assert isinstance(found, L.Conv2D)
@@ -163,7 +163,7 @@ def test_keras_2_spellings() -> None:
 def test_sequential_without_input_layer_takes_the_shape_from_where_the_writer_put_it() -> None:
     bare = {"name": "net", "layers": [layer("Dense", "d", units=2)]}
     first = copy.deepcopy(bare)
-    first["layers"][0]["config"]["batch_input_shape"] = [None, 3]
+    first["layers"][0]["config"]["batch_input_shape"] = [None, 3]  # type: ignore[index]
     for config in (first, bare | {"build_input_shape": [None, 3]}):
         assert loads({"class_name": "Sequential", "config": config}).count_params() == 8
     with pytest.raises(ConvLoomError, match=r"Sequential 'net': has no input shape yet"):

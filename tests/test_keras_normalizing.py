@@ -64,7 +64,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     ),
     "normalization_weights": (lambda: L.Normalization(axis=(2, 1)), IMAGE),
     "normalization_no_axis": (lambda: L.Normalization(None), IMAGE),
-    "rescaling": (lambda: L.Rescaling(np.float32([[1], [2], [3], [4], [5]]), [0.5, 1.0, -1.0]), IMAGE),
+    "rescaling": (lambda: L.Rescaling(np.float32([[1], [2], [3], [4], [5]]), [0.5, 1.0, -1.0]), IMAGE),  # type: ignore[arg-type]
     "rms": (lambda: L.RMSNormalization((2, 3), 0.05), IMAGE),
     "layer_norm_rms": (lambda: L.LayerNormalization(rms_scaling=True), IMAGE),
     "batch_norm": (lambda: L.BatchNormalization(axis=2, scale=False), (2, 3, 2, 5)),
@@ -333,8 +333,8 @@ def test_errors() -> None:
         (lambda: L.Rescaling([]), ShapeError, "none empty"),
         (lambda: L.RMSNormalization(axis=1)(x), ShapeError, r"scale along axis \(1,\) of shape \(4,\)"),
         (lambda: L.RMSNormalization(axis=4)(x), ShapeError, "axis must name axes 1 to 3"),
-        (lambda: L.BatchNormalization(renorm=True), UnsupportedLayerError, "renorm=True is not supported"),
-        (lambda: L.SpectralNormalization(3), UnsupportedLayerError, r"must be a layer .* got int '3'"),
+        (lambda: L.BatchNormalization(renorm=True), UnsupportedLayerError, "renorm=True is not supported"),  # type: ignore[call-arg]
+        (lambda: L.SpectralNormalization(3), UnsupportedLayerError, r"must be a layer .* got int '3'"),  # type: ignore[arg-type]
         (lambda: L.SpectralNormalization(used), UnsupportedLayerError, "in use already; give it a layer of"),
         (lambda: L.SpectralNormalization(L.Flatten())(x), ShapeError, "has no kernel to normalise"),
         (lambda: L.SpectralNormalization(L.Conv2D(2, 9))(x), ShapeError, "SpectralNormalization"),

@@ -86,8 +86,8 @@ def test_keras_opens_python_operators(name: str, tmp_path: Path) -> None:
 
 def test_operations_are_called_like_layers() -> None:
     x = cl.Input(IMAGE)
-    joined = OPERATIONS["Concatenate"](axis=-1)([x, OPERATIONS["Mean"](axis=(1, 2), keepdims=True)(x) + x])
-    first, *rest = OPERATIONS["Split"](3, axis=2)(joined)
+    joined = OPERATIONS["Concatenate"](axis=-1)([x, OPERATIONS["Mean"](axis=(1, 2), keepdims=True)(x) + x])  # type: ignore[call-arg]
+    first, *rest = OPERATIONS["Split"](3, axis=2)(joined)  # type: ignore[arg-type, call-arg]
     assert [part.shape for part in (joined, first, *rest)] == [(None, 4, 6, 6), *[(None, 4, 2, 6)] * 3]
     assert type(joined.node.block).__name__ == "Concatenate"
     assert joined.node.block.name.startswith("concatenate")  # numbered on where other tests made some
@@ -133,7 +133,7 @@ def test_unknown_operations_are_refused_by_name_all_together() -> None:
         entry(4),
         operation("FloorDivide", "f", "x", 2),
         operation("Erfinv", "e", "f", module="math"),
-        layer("TFOpLambda", "t", ["e", 0, 0, {}], function="image.per_image_standardization"),
+        layer("TFOpLambda", "t", ["e", 0, 0, {}], function="image.per_image_standardization"),  # type: ignore[arg-type]
         operation("Relu", "r", "t"),  # of another module than its own
         layer("Dense", "d", {"args": [tensor("r")], "kwargs": {}}, units=2),
     )
@@ -268,7 +268,7 @@ OLDER: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 def older(function: str, said: Any) -> Json:
     class_name = "SlicingOpLambda" if function.endswith("getitem") else "TFOpLambda"
     node = ["x", 0, 0, {**said, "name": None}] if isinstance(said, dict) else said
-    made = layer(class_name, "t", node, function=function, trainable=True, dtype="float32")
+    made = layer(class_name, "t", node, function=function, trainable=True, dtype="float32")  # type: ignore[arg-type]
     return functional(entry(*IMAGE), made | {"module": "keras.layers"})
 
 
@@ -301,11 +301,11 @@ def trained() -> cl.Model:
     """Weights in front of all that bends, moves, joins and sums."""
     x = cl.Input((6, 4, 3), name="x")
     h = L.Conv2D(4, 3, padding="same", name="conv")(x)
-    parts = OPERATIONS["Split"](2, axis=-1)(h)
+    parts = OPERATIONS["Split"](2, axis=-1)(h)  # type: ignore[arg-type, call-arg]
     h = parts[0] * 2 - parts[1][:, ::-1] / (abs(parts[0]) + 1.0)
-    h = OPERATIONS["Concatenate"](axis=-1)([h[:, ::2], h[:, 1::2] ** 2, OPERATIONS["Clip"](-1, 1)(h)[:, :3]])
-    h = h * OPERATIONS["Mean"](axis=(1, 2), keepdims=True)(h) + OPERATIONS["Max"](axis=1, keepdims=True)(h)
-    h = OPERATIONS["Normalize"]()(OPERATIONS["Stack"](axis=1)([h, 1 - h]))
+    h = OPERATIONS["Concatenate"](axis=-1)([h[:, ::2], h[:, 1::2] ** 2, OPERATIONS["Clip"](-1, 1)(h)[:, :3]])  # type: ignore[arg-type, call-arg]
+    h = h * OPERATIONS["Mean"](axis=(1, 2), keepdims=True)(h) + OPERATIONS["Max"](axis=1, keepdims=True)(h)  # type: ignore[call-arg]
+    h = OPERATIONS["Normalize"]()(OPERATIONS["Stack"](axis=1)([h, 1 - h]))  # type: ignore[call-arg]
     return cl.Model(x, L.Dense(2, name="dense")(L.Flatten()(h)))
 
 
@@ -353,6 +353,6 @@ def kernels(describe: Callable[[Any], Any]) -> int:
 
 def test_operations_join_the_kernel_before_them() -> None:
     assert kernels(lambda h: abs(h * 2 + 1) ** 2 / 3) == 1
-    assert kernels(lambda h: OPERATIONS["Clip"](0, 6)(h + 3) / 6) == 1
+    assert kernels(lambda h: OPERATIONS["Clip"](0, 6)(h + 3) / 6) == 1  # type: ignore[arg-type, call-arg]
     assert kernels(lambda h: OPERATIONS["Gelu"]()(h)) == 1
-    assert kernels(lambda h: OPERATIONS["MaxPool"](2)(OPERATIONS["Relu"]()(h))) == 1
+    assert kernels(lambda h: OPERATIONS["MaxPool"](2)(OPERATIONS["Relu"]()(h))) == 1  # type: ignore[arg-type, call-arg]

@@ -127,7 +127,7 @@ def test_gradients() -> None:
         found[backend, dtype] = [given.grad, *(p.grad for p in network.parameters())]
     for key in (("aten", "float32"), ("triton", "float32")):
         for value, wanted in zip(found[key], found["aten", "float64"], strict=True):
-            assert (value.double() - wanted).abs().max() <= 64 * 2.0**-23 * wanted.abs().max()
+            assert (value.double() - wanted).abs().max() <= 64 * 2.0**-23 * wanted.abs().max()  # type: ignore[operator, union-attr]
 
 
 def test_half_precision_sums_in_float32() -> None:
@@ -144,7 +144,7 @@ def test_a_network_that_resizes_learns() -> None:
     image = cl.Input((6, 5, 3))
     h = L.UpSampling2D(2, interpolation="bilinear")(L.Conv2D(2, 1)(image))
     net = cl.compile(cl.Model(image, h, seed=2), device="cpu")
-    history = cl.fit(net, (x, target), loss="mse", optimizer="adam", epochs=60, batch_size=2, verbose=0)
+    history = cl.fit(net, (x, target), loss="mse", optimizer="adam", epochs=60, batch_size=2, verbose=False)
     assert history.history["loss"][-1] < 0.5 * history.history["loss"][0]
 
 

@@ -137,18 +137,18 @@ def test_a_binary_file_object(source: Path) -> None:
 def test_weights_by_name(tmp_path: Path) -> None:
     model = network()
     np.savez(
-        tmp_path / "w.npz", **{name: np.asfortranarray(v.numpy()) for name, v in model.parameters.items()}
+        tmp_path / "w.npz", **{name: np.asfortranarray(v.numpy()) for name, v in model.parameters.items()}  # type: ignore[arg-type]
     )
     other = network(2)
     other.load_weights(tmp_path / "w.npz")
     same(other, model)
-    np.savez(tmp_path / "w.npz", **{"d/bias": np.zeros(3, "f4")})
+    np.savez(tmp_path / "w.npz", **{"d/bias": np.zeros(3, "f4")})  # type: ignore[arg-type]
     with pytest.raises(
         ModelFormatError, match=r"^w\.npz lacks the weights c/kernel, c/bias, .*; it holds d/bias$"
     ):
         other.load_weights(tmp_path / "w.npz")
     values = {name: v.numpy() for name, v in model.parameters.items()}
-    np.savez(tmp_path / "w.npz", **(values | {"d/bias": np.zeros(3, "f4"), "e/bias": np.zeros(1)}))
+    np.savez(tmp_path / "w.npz", **(values | {"d/bias": np.zeros(3, "f4"), "e/bias": np.zeros(1)}))  # type: ignore[arg-type]
     with pytest.raises(ModelFormatError) as caught:
         other.load_weights(tmp_path / "w.npz")
     assert "Dense 'd': weight 'bias' has shape (3,) of float32, expected (2,) of float32" in str(caught.value)

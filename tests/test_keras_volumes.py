@@ -292,7 +292,7 @@ def test_a_small_network_of_volumes_learns() -> None:
         optimizer=optimizer,
         epochs=5,
         batch_size=8,
-        verbose=0,
+        verbose=False,
     )
     losses = history.history["loss"]
     assert losses[-1] < 0.5 * losses[0]

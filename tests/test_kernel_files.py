@@ -119,7 +119,7 @@ def test_a_file_is_readable(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", ALL)
 def test_a_file_imports_torch_and_triton_alone(kernel: Kernel) -> None:
-    imported = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(kernel.source)):
         if isinstance(node, ast.Import):
             imported.update(alias.name.split(".")[0] for alias in node.names)

@@ -123,7 +123,7 @@ def test_values_and_gradients_are_those_of_keras(end: str, loss: str, backend: s
         pytest.skip("one class is no choice")
     if end == "relu" and loss == "binary_crossentropy":
         pytest.skip("Keras clips values that are no probabilities")
-    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[
+    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[  # type: ignore[assignment]
         backend
     ]
     net = network(end, **options)
@@ -162,7 +162,7 @@ def test_from_logits(loss: str, backend: str) -> None:
 )
 def test_saturated_outputs_still_learn(loss: str, end: str, backend: str) -> None:
     """Keras on probabilities stops at log 1e-7 = -16.1 and has no gradient there; the logits go on."""
-    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[
+    options: dict[str, Any] = {"aten": {}, "unfused": {"fuse": False}, "triton": {"backend": "triton"}}[  # type: ignore[assignment]
         backend
     ]
     net = network(end, **options)

@@ -404,7 +404,7 @@ def test_pooling_kernels(kind: type, window: tuple, train: bool) -> None:  # typ
 
 @pytest.mark.parametrize("train", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("kind", [ops.MaxPool2D, ops.AveragePool2D])
-def test_pooling_in_the_kernel_of_a_convolution(kind: type, train: bool) -> None:  # type: ignore[type-arg]
+def test_pooling_in_the_kernel_of_a_convolution(kind: type, train: bool) -> None:
     s = Sketch.empty()
     h = s.conv(s.image(12, 10, 2), (3, 3), 3, padding=((1, 1), (1, 1)))
     graph = s.done(s.then(kind(), s.then(ops.Relu(), h)))

@@ -31,6 +31,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"learning_rate": 0.01, "momentum": 0.9}),
     ("RMSprop", {"learning_rate": 0.01, "centered": True, "momentum": 0.5, "weight_decay": 0.01}),
     ("RMSprop", {"epsilon": 1e-3, "rho": 0.7}),
+    ("SGD", {"learning_rate": 0.05, "clipnorm": 0.5, "momentum": 0.9}),
+    ("SGD", {"learning_rate": 0.05, "global_clipnorm": 0.5, "weight_decay": 0.01}),
+    ("Adam", {"clipvalue": 0.1}),
 ]
 
 
@@ -57,7 +60,7 @@ def test_fifty_steps_follow_keras(name: str, options: dict[str, Any], scale: flo
     for x, weight in zip(data, slopes, strict=True):
         ours.zero_grad()
         (net(x) * weight).sum().backward()
-        theirs.apply([w.grad.clone() for w in weights], variables)
+        theirs.apply([w.grad.clone() for w in weights], variables)  # type: ignore[union-attr]
         ours.step()
     for ours_now, theirs_now, before in zip(weights, variables, start, strict=True):
         wanted = torch.as_tensor(keras.ops.convert_to_numpy(theirs_now))
@@ -125,7 +128,7 @@ def test_names_and_learning_rates(name: str) -> None:
         0.01 if name == "sgd" else 1e-3
     )
     for given in (name, OPTIMIZERS[name]):
-        made = make_optimizer(given, [parameter], np.float32(0.5))
+        made = make_optimizer(given, [parameter], np.float32(0.5))  # type: ignore[arg-type]
         assert made.param_groups[0]["lr"] == 0.5
     loss = (parameter**2).sum()
     assert made.step(lambda: (loss.backward(), float(loss.detach()))[1]) == 3.0
@@ -161,3 +164,5 @@ def test_arguments_out_of_range() -> None:
         optimizers.Adam(beta_2=1)
     with pytest.raises(ConvLoomError, match="SGD: momentum is 'x', a str; it must be a number"):
         optimizers.SGD(momentum="x")  # type: ignore[arg-type]
+    with pytest.raises(ConvLoomError, match="Adam: give one of clipvalue, clipnorm and global_clipnorm"):
+        optimizers.Adam(clipvalue=1.0, clipnorm=1.0)

@@ -185,7 +185,7 @@ def test_a_network_is_an_argument_of_a_spawned_process(tmp_path: Path) -> None:
     model = sequential()
     net, twin = cl.compile(model, device="cpu"), copy.deepcopy(cl.compile(model, device="cpu"))
     expected = steps(twin, torch.optim.SGD(twin.parameters(), lr=0.05))
-    torch.multiprocessing.spawn(_spawned, args=(net, str(tmp_path / "found.pt")), nprocs=1)
+    torch.multiprocessing.spawn(_spawned, args=(net, str(tmp_path / "found.pt")), nprocs=1)  # type: ignore[attr-defined]
     torch.testing.assert_close(torch.load(tmp_path / "found.pt"), expected)
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(batch()), expected)

@@ -127,7 +127,7 @@ def test_half_precision_keeps_places() -> None:
 
 # -- noise layers ----------
 def trained(layer: L.Layer, x: torch.Tensor, **options: object) -> torch.Tensor:
-    net = cl.compile(cl.Sequential([cl.Input(tuple(x.shape[1:])), layer]), device="cpu", **options)
+    net = cl.compile(cl.Sequential([cl.Input(tuple(x.shape[1:])), layer]), device="cpu", **options)  # type: ignore[arg-type]
     assert torch.equal(net(x), x)
     net.train()
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_kernels_draw_the_same_and_train_the_same() -> None:
         model = cl.Model(image, L.Dense(3)(L.AlphaDropout(0.3)(L.Flatten()(h))))
         model.set_weights([w * 0 + np.linspace(-0.5, 0.5, w.size, dtype=np.float32).reshape(w.shape)
                            for w in map(np.asarray, model.get_weights())])  # fmt: skip
-        net = cl.compile(model, device="cpu", **options).train()
+        net = cl.compile(model, device="cpu", **options).train()  # type: ignore[arg-type]
         step, optimizer = net.with_loss("mse"), torch.optim.SGD(net.parameters(), 0.1)
         torch.manual_seed(5)
         found = []

@@ -35,7 +35,8 @@ def regularized() -> cl.Model:
     h = L.Conv2D(4, 3, use_bias=False, kernel_regularizer="l2", kernel_constraint=bound, name="conv")(x)
     h = L.BatchNormalization(name="norm")(h)
     h = L.ReLU(activity_regularizer=cl.regularizers.L1(0.01), name="relu")(h)
-    return cl.Model(x, L.Dense(2, bias_regularizer="l1", name="out")(L.Flatten(name="flat")(h)), seed=0)
+    y = L.Dense(2, bias_regularizer="l1", name="out")(L.Flatten(name="flat")(h))
+    return cl.Model(x, y, seed=0)
 
 
 def penalty_by_hand(net: cl.CompiledNetwork, activity: torch.Tensor) -> torch.Tensor:
@@ -142,7 +143,7 @@ def test_what_does_not_fit_a_weight() -> None:
     with pytest.raises(UNKNOWN, match=r"^ActivityRegularization 'a': takes no activity_regularizer"):
         L.ActivityRegularization(0.1, activity_regularizer="l2", name="a")
     with pytest.raises(cl.UnsupportedLayerError, match="takes 5 positional arguments"):
-        L.Dense(2, None, True, "zeros", "zeros", "l2")
+        L.Dense(2, None, True, "zeros", "zeros", "l2")  # type: ignore[call-arg]
 
 
 def test_a_layer_without_such_weights_takes_none_from_a_file() -> None:
@@ -174,7 +175,7 @@ def test_keras_2_says_it_its_way() -> None:
     assert graph.constraints == {"d/kernel": ops.NormWithin((0,), 0.0, 2.0), "d/bias": ops.Relu()}
     written = json.loads(model.to_json())["config"]["layers"][1]["config"]
     modern = {"module": "keras.regularizers", "registered_name": None}
-    assert written["kernel_regularizer"] == config["kernel_regularizer"] | modern
+    assert written["kernel_regularizer"] == config["kernel_regularizer"] | modern  # type: ignore[operator]
     assert written["bias_constraint"]["class_name"] == "NonNeg"
     assert "activity_regularizer" not in written
     assert cl.loads(model.to_json()).to_graph().constraints == graph.constraints
@@ -230,6 +231,53 @@ def test_a_penalty_of_weights_alone_follows_them() -> None:
         kernel.grad = None
         with torch.no_grad():
             kernel.mul_(1.5)
+
+
+def test_gradients_of_gradients_pass_through_penalties() -> None:
+    """Against the same network in torch: of weights, of activities, and of an orthogonal one."""
+    r = cl.regularizers
+    rules = {"kernel_regularizer": r.L1L2(0.1, 0.2), "activity_regularizer": r.L2(0.3)}
+    x = cl.Input((4,))
+    h = L.Dense(5, activation="tanh", use_bias=False, **rules)(x)
+    y = L.Dense(3, use_bias=False, kernel_regularizer=r.OrthogonalRegularizer(0.5))(h)
+    net = cl.compile(cl.Model(x, y), dtype="float64").train()
+    given = torch.tensor(images(3, 4), dtype=torch.float64)
+    first, second = net.weights().values()
+
+    def twice(prediction: torch.Tensor, penalty: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        total = prediction.square().sum() + penalty
+        gradients = torch.autograd.grad(total, [first, second], create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in gradients), [first, second])
+
+    activity = torch.tanh(given @ first)
+    penalty = r.L1L2(0.1, 0.2)(first) + r.L2(0.3)(activity) / 3 + r.OrthogonalRegularizer(0.5)(second)
+    torch.testing.assert_close(twice(*net.with_penalty()(given)), twice(activity @ second, penalty))
+
+
+def test_an_output_may_be_called_loss() -> None:
+    x = cl.Input((4,))
+    net = cl.compile(cl.Model(x, L.Dense(2, kernel_regularizer="l2", name="loss")(x)))
+    given, target = torch.tensor(images(3, 4)), torch.zeros(3, 2)
+    loss, prediction = net.with_loss("mse")(given, target)
+    assert (loss.shape, prediction.shape) == ((), (3, 2))
+    found, penalty = net.with_penalty()(given)
+    torch.testing.assert_close(loss, found.square().mean() + penalty)
+
+
+def test_layers_frozen_after_compiling_are_not_counted() -> None:
+    model = regularized()
+    net = cl.compile(model).train()
+    step, x = net.with_penalty(), torch.tensor(images(3, 6, 5, 3))
+    loss = net.with_loss("mse")
+    before, with_all = step(x)[1].detach(), loss(x, torch.zeros(3, 2))[0].detach()
+    conv = model.get_layer("conv")
+    assert isinstance(conv, L.Conv2D)
+    conv.trainable = False
+    counted = 0.01 * net.weights()["conv/kernel"].detach().square().sum()
+    torch.testing.assert_close(step(x)[1].detach(), before - counted)
+    torch.testing.assert_close(loss(x, torch.zeros(3, 2))[0].detach(), with_all - counted)
+    conv.trainable = True
+    torch.testing.assert_close(step(x)[1].detach(), before)
 
 
 def test_without_regularizers_the_penalty_is_nothing() -> None:

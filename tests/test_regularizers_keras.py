@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from convloom.frontends.layers import DECLARATIONS
+from convloom.graph import ops
 
 import convloom as cl
 from convloom import layers as L
@@ -50,15 +51,21 @@ def assert_same_weights(model: cl.Model, net: cl.CompiledNetwork, theirs: Any) -
         np.testing.assert_allclose(mine[name].detach().numpy(), other, atol=1e-5, err_msg=name)
 
 
-def assert_same_penalty(model: cl.Model, theirs: Any, inputs: list[np.ndarray], **options: Any) -> float:
-    """What is counted, and the gradients of it and of the outputs together, in inference."""
-    given = [torch.tensor(x, requires_grad=True) for x in inputs]
+def assert_same_penalty(
+    model: cl.Model, theirs: Any, inputs: list[np.ndarray], numbers: bool = False, **options: Any
+) -> float:
+    """What is counted, and the gradients of it and of the outputs together, in inference.
+
+    numbers: whether the inputs are whole numbers, which have no gradient.
+    """
+    given = [torch.tensor(x, requires_grad=not numbers) for x in inputs]
     results = theirs(given if len(given) > 1 else given[0], training=False)
     results = results if isinstance(results, list | tuple) else [results]
     expected = sum(theirs.losses)
     total = expected + sum((y * y).mean() for y in results)
     weights = [weight.value for weight in theirs.trainable_weights]
-    wanted = torch.autograd.grad(total, [*given, *weights])
+    by = [] if numbers else given
+    wanted = torch.autograd.grad(total, [*by, *weights])
     net = cl.compile(model, **options)
     predictions, penalty = net.with_penalty()(*given)
     predictions = predictions if isinstance(predictions, tuple) else (predictions,)
@@ -66,7 +73,7 @@ def assert_same_penalty(model: cl.Model, theirs: Any, inputs: list[np.ndarray], 
     total = penalty + sum((y * y).mean() for y in predictions)
     held = net.weights()
     mine = [held[name] for name in model.parameters if name in held and held[name].requires_grad]
-    found = torch.autograd.grad(total, [*given, *mine])
+    found = torch.autograd.grad(total, [*by, *mine])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     return float(penalty.detach())
 
@@ -222,6 +229,28 @@ def test_layers_inside_others_count(keras: Any) -> None:
     inner = k.Dense(3, kernel_regularizer=r.L1(0.01), activity_regularizer=r.L2(0.02))
     theirs = keras.Model(x, k.SpectralNormalization(inner, activity_regularizer=r.L1(0.004))(k.Flatten()(h)))
     assert_same_penalty(imported(theirs), theirs, [images(3, 6, 5, 3)])
+
+
+def test_an_embedding_counts_its_table(keras: Any) -> None:
+    k, r = keras.layers, keras.regularizers
+    rules = {"embeddings_regularizer": r.L1L2(0.1, 0.2), "embeddings_constraint": "unit_norm"}
+    x = keras.Input((4,), dtype="int32", name="x")
+    theirs = keras.Model(x, k.Embedding(5, 3, activity_regularizer=r.L2(0.1), **rules)(x))
+    model = imported(theirs)
+    assert list(model.to_graph().constraints.values()) == [ops.NormWithin((0,), 1.0, 1.0)]
+    assert_same_penalty(model, theirs, [np.array([[1, 4, 4, 0]], np.int32)], numbers=True)
+
+
+def test_a_layer_at_each_step_counts_its_weights_alone(keras: Any) -> None:
+    """Keras goes past what counts the inner layer's results; those of a model's layers it counts."""
+    k, r = keras.layers, keras.regularizers
+    x = keras.Input((3, 4, 5), name="x")
+    rules = {"kernel_regularizer": "l2", "activity_regularizer": r.L1(0.1)}
+    h = k.TimeDistributed(k.Conv1D(4, 2, **rules), activity_regularizer=r.L2(0.1))(x)
+    h = k.TimeDistributed(k.Dense(3, **rules))(h)
+    inner = keras.Sequential([keras.Input((3, 3)), k.Dense(2, **rules)])
+    theirs = keras.Model(x, k.TimeDistributed(inner)(h))
+    assert_same_penalty(imported(theirs), theirs, [images(2, 3, 4, 5)])
 
 
 def test_weights_count_once_and_activities_once_a_call(keras: Any) -> None:

@@ -320,7 +320,7 @@ def test_the_gradient_of_a_sum_of_sums_is_spread_at_once() -> None:
     given = values(graph)
     assert_same(outputs(twin, given), outputs(graph, given))
     (spread,) = [node for node in twin.nodes() if isinstance(node.op, ops.BroadcastTo)]
-    assert (spread.inputs, spread.op.shape) == (("d_out", "act"), (BATCH, 4, 3, 2))
+    assert (spread.inputs, spread.op.shape) == (("d_out", "act"), (BATCH, 4, 3, 2))  # type: ignore[attr-defined]
     mixed = gradient_of_sums(ops.Swish(), means=(True, False))
     assert refusal(mixed, AT_ONCE) == "one gives shares, the other the whole"
 

@@ -29,7 +29,7 @@ def torch_twin(net: cl.Model) -> torch.nn.Module:
     conv, norms = torch.nn.Conv2d(3, 4, 3), [torch.nn.BatchNorm2d(4, eps=1e-3) for _ in range(2)]
     with torch.no_grad():
         conv.weight.copy_(net.parameters["conv/kernel"].permute(3, 2, 0, 1))
-        conv.bias.copy_(net.parameters["conv/bias"])
+        conv.bias.copy_(net.parameters["conv/bias"])  # type: ignore[union-attr]
     return torch.nn.Sequential(conv, norms[0], torch.nn.ReLU(), norms[1]).double()
 
 
@@ -43,7 +43,7 @@ def test_as_torch_computes_them(backend: str, fuse: bool) -> None:
     cl.update_statistics(net, x, batch_size=batch)
     assert not net.training
     count = batch * 4 * 3
-    for name, norm in (("first", twin[1]), ("second", twin[3])):
+    for name, norm in (("first", twin[1]), ("second", twin[3])):  # type: ignore[index]
         found = net.weights()
         torch.testing.assert_close(
             found[f"{name}/moving_mean"].double(), norm.running_mean, rtol=1e-5, atol=1e-6
@@ -52,11 +52,11 @@ def test_as_torch_computes_them(backend: str, fuse: bool) -> None:
         torch.testing.assert_close(found[f"{name}/moving_variance"].double(), biased, rtol=1e-5, atol=1e-6)
     # In the model too, and folded anew.
     torch.testing.assert_close(
-        mine.parameters["first/moving_mean"].double(), twin[1].running_mean, rtol=1e-5, atol=1e-6
+        mine.parameters["first/moving_mean"].double(), twin[1].running_mean, rtol=1e-5, atol=1e-6  # type: ignore[index]
     )
     with torch.no_grad():
-        twin[1].running_var *= (count - 1) / count
-        twin[3].running_var *= (count - 1) / count
+        twin[1].running_var *= (count - 1) / count  # type: ignore[index]
+        twin[3].running_var *= (count - 1) / count  # type: ignore[index]
         expected = twin.eval()(x.permute(0, 3, 1, 2).double()).permute(0, 2, 3, 1).flatten(1)
         expected = expected @ mine.parameters["head/kernel"].double() + mine.parameters["head/bias"].double()
         torch.testing.assert_close(net(x).double(), expected, rtol=1e-4, atol=1e-4)
@@ -109,12 +109,12 @@ def test_a_batch_norm_called_twice_measures_twice() -> None:
 
 def test_frozen_batch_norms_keep_theirs() -> None:
     mine = model()
-    mine.get_layer("first").trainable = False
+    mine.get_layer("first").trainable = False  # type: ignore[attr-defined]
     net = cl.compile(mine, device="cpu")
     cl.update_statistics(net, images(8))
     assert not net.weights()["first/moving_mean"].any()
     assert net.weights()["second/moving_mean"].any()
-    mine.get_layer("second").trainable = False
+    mine.get_layer("second").trainable = False  # type: ignore[attr-defined]
     cl.update_statistics(net, images(8) * 3)
 
 
@@ -122,7 +122,7 @@ def test_an_average_of_weights_gets_statistics_of_its_own() -> None:
     net = cl.compile(model(), device="cpu")
     average = torch.optim.swa_utils.AveragedModel(net)
     cl.update_statistics(average, images(8))
-    assert average.module.weights()["first/moving_mean"].any()
+    assert average.module.weights()["first/moving_mean"].any()  # type: ignore[operator]
     assert not net.weights()["first/moving_mean"].any()
 
 

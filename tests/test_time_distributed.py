@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def test_a_model_inside_keeps_its_weights_and_shares_them() -> None:
     model, x = video(inner), images(2, STEPS, 6, 5, 2)
     assert next(iter(model.parameters)) == "each/conv/kernel"
     assert model.count_params() == inner.count_params()
-    assert model.get_layer("each").count_params() == inner.count_params()
+    assert model.get_layer("each").count_params() == inner.count_params()  # type: ignore[attr-defined]
     each = [outputs(inner, x[:, t])[0] for t in range(STEPS)]
     np.testing.assert_allclose(outputs(model, x)[0], np.concatenate(each, -1), atol=1e-6)
-    inner.parameters["top/bias"] = np.float32([7, 8, 9])
+    inner.parameters["top/bias"] = np.float32([7, 8, 9])  # type: ignore[arg-type]
     assert model.parameters["each/top/bias"].tolist() == [7, 8, 9]
 
 
@@ -137,7 +138,7 @@ def test_files_of_keras_2_mean_their_own_hard_sigmoid_inside() -> None:
         (lambda: L.TimeDistributed(L.Dense(2))(cl.Input((4,))), "takes (N, steps, ...) of 3 axes at least"),
         (lambda: L.TimeDistributed(L.Conv2D(2, 9))(cl.Input((2, 6, 5, 3))), "a window of 9x9"),
         (lambda: L.TimeDistributed(L.Flatten())(cl.Input((5000, 6, 5))), "computes 5,000 steps in turn"),
-        (lambda: L.TimeDistributed("dense"), "layer must be a layer such as Dense(10), got str 'dense'"),
+        (lambda: L.TimeDistributed("dense"), "layer must be a layer such as Dense(10), got str 'dense'"),  # type: ignore[arg-type]
         (lambda: video(frame())(cl.Input((STEPS, 7, 5, 2))), "takes float32[N,3,6,5,2]"),
         (
             lambda: L.TimeDistributed(cl.Model(x := cl.Input((4,)), [x * 2, x * 3]))(cl.Input((2, 4))),
@@ -165,3 +166,41 @@ def test_steps_of_steps_of_steps_stop_in_time() -> None:
         layer = L.TimeDistributed(layer)
     with pytest.raises(cl.ConvLoomError, match="grows beyond 100,000 layer calls"):
         layer(cl.Input((999, 999, 999, 2)))
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda k: k.layers.TimeDistributed(
+            k.layers.Dense(3, activity_regularizer="l2", kernel_regularizer="l1")
+        ),
+        lambda k: k.layers.TimeDistributed(k.layers.Dense(3), activity_regularizer="l2"),
+        lambda k: k.layers.TimeDistributed(
+            k.Sequential([k.layers.Input((4,)), k.layers.Dense(3, activity_regularizer="l2")])
+        ),
+    ],
+    ids=["of the layer", "of all steps", "of a model's layer"],
+)
+def test_what_counts_in_the_loss_is_what_keras_counts(around: Any) -> None:
+    """Of the layer inside its weights, but not what each of its calls would add; of a model inside, both."""
+    import keras
+
+    x, y = images(2, STEPS, 4), images(2, STEPS, 3)
+    there = keras.Input((STEPS, 4))
+    theirs = keras.Model(there, around(keras)(there))
+    here = cl.Input((STEPS, 4))
+    model = cl.Model(here, around(cl)(here))
+    model.set_weights(theirs.get_weights())
+    error = keras.ops.convert_to_numpy(theirs(x)) - y
+    expected = (error**2).mean() + sum(float(loss.detach()) for loss in theirs.losses)
+    net = cl.compile(model, device="cpu")
+    still = torch.optim.SGD(net.parameters(), 0.0)
+    history = cl.fit(net, (x, y), loss="mse", optimizer=still, epochs=1, verbose=False)
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_pickled_with_the_model_inside() -> None:
+    model, x = video(), images(2, STEPS, 6, 5, 2)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(outputs(again, x)[0], outputs(model, x)[0])
+    assert again.to_json() == model.to_json()

@@ -218,7 +218,7 @@ def test_a_parameter_given_other_memory_is_followed(dtype: str) -> None:
     expected = answer(net, x)
     torch.testing.assert_close(answer(other, x), expected)
     torch.testing.assert_close(model.parameters["head/kernel"], weight.detach().float())
-    net.to(memory_format=torch.channels_last)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(net, x, steps=1)
     torch.testing.assert_close(answer(other, x), answer(net, x))
 
@@ -316,7 +316,7 @@ def test_freezing_after_compiling_is_followed(dtype: str, loss: bool) -> None:
     net.train(), fresh.train()
     torch.testing.assert_close(net(x), fresh(x))  # a frozen batch norm normalises with what it keeps
     layer = base.get_layer("conv")
-    layer.trainable = True
+    layer.trainable = True  # type: ignore[attr-defined]
     assert trained(net, x, loss) == {f"{base.name}/conv/kernel", "top/kernel", "top/bias"}
     model.trainable = True
     assert trained(net, x, loss) == everything
@@ -339,7 +339,7 @@ def test_what_a_user_froze_in_the_network_stays_frozen() -> None:
     base, model = transfer()
     net = cl.compile(model, device="cpu", backend="aten")
     net.get_parameter("top/bias").requires_grad_(False)
-    base.get_layer("conv").trainable = False
+    base.get_layer("conv").trainable = False  # type: ignore[attr-defined]
     asked = {name for name, p in net.named_parameters() if p.requires_grad}
     assert not asked & {"top/bias", f"{base.name}/conv/kernel"}
     assert "top/kernel" in asked
@@ -363,7 +363,7 @@ def test_freezing_is_as_keras_has_it() -> None:
         conv = L.Conv2D(4, 3, name="conv")  # type: ignore[attr-defined]
         norm = L.BatchNormalization(name="norm")  # type: ignore[attr-defined]
         out = L.GlobalAveragePooling2D()(norm(conv(image)))  # type: ignore[attr-defined]
-        return model(image, L.Dense(2, name="head")(out)), norm  # type: ignore[operator]
+        return model(image, L.Dense(2, name="head")(out)), norm  # type: ignore[attr-defined, operator]
 
     mine, norm = build(L, cl.Input((6, 5, 3)), cl.Model)
     theirs, their_norm = build(keras.layers, keras.Input((6, 5, 3)), keras.Model)

@@ -84,8 +84,8 @@ def test_names_that_are_no_layer(name: str, text: str) -> None:
         (lambda: L.Conv2D(2, 3, data_format="channel_last"), "did you mean 'channels_last'?"),
         (lambda: L.UpSampling2D(2, interpolation="biliner"), "got 'biliner'; did you mean 'bilinear'?"),
         (lambda: cl.Input((3,), dtype="flaot32"), "got 'flaot32'; did you mean 'float32'?"),
-        (lambda: L.Conv2D(2, 3, stride=2), "unknown argument 'stride'; did you mean 'strides'?"),
-        (lambda: L.Dense(2, zzz=2), "Dense: unknown argument 'zzz'; it takes name, trainable"),
+        (lambda: L.Conv2D(2, 3, stride=2), "unknown argument 'stride'; did you mean 'strides'?"),  # type: ignore[call-arg]
+        (lambda: L.Dense(2, zzz=2), "Dense: unknown argument 'zzz'; it takes name, trainable"),  # type: ignore[call-arg]
     ],
 )
 def test_did_you_mean(wrong: Any, text: str) -> None:
@@ -122,8 +122,8 @@ def test_sizes_may_be_numbers_of_numpy(dtype: Any) -> None:
 
 def test_numbers_of_numpy_are_still_checked() -> None:
     with pytest.raises(cl.ShapeError, match=r"filters must be a positive integer, got 2\.0"):
-        L.Conv2D(np.float32(2), 3)
+        L.Conv2D(np.float32(2), 3)  # type: ignore[arg-type]
     with pytest.raises(cl.ShapeError, match="kernel_size must be an integer or a pair"):
-        L.Conv2D(2, np.bool_(True))
+        L.Conv2D(2, np.bool_(True))  # type: ignore[arg-type]
     with pytest.raises(cl.ShapeError, match="shape must be a positive integer, got 0"):
-        cl.Input((np.int64(0), 3))
+        cl.Input((np.int64(0), 3))  # type: ignore[arg-type]

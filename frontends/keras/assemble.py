@@ -10,6 +10,7 @@ from ..layers import InputLayer, Layer
 from ..layers.aliases import UNSAFE
 from ..lowering import Block
 from ..model import Model
+from ..open_axes import Shape, Wanted
 from ..operations import Operation
 from ..sequential import Sequential
 from ..symbolic import SymbolicTensor
@@ -18,7 +19,7 @@ from .catalogue import declare, is_operation, refusal
 from .keep import remember
 from .limits import DEFAULT, Limits
 from .order import Node, check_references, ordered
-from .shapes import Shape, Wanted, first_shape, input_layer, input_specs, is_open, wanted_shapes
+from .shapes import first_shape, input_layer, input_specs, is_open, wanted_shapes
 from .spec import CallSpec, LayerSpec, ModelSpec, TensorRef, with_references
 from .values import malformed, shown
 
@@ -107,7 +108,7 @@ class _Assembler:
     ) -> Block:
         """A layer, or a model that takes open sizes from what it is called on."""
         if layer.model is not None:
-            found = [tensor.type.size()[1:] for tensor in inputs] or wanted
+            found = [tensor.shape[1:] for tensor in inputs] or wanted
             return self.build(layer.model, found if self._resizing or is_open(layer.model) else None)
         return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
 

@@ -94,7 +94,7 @@ def declare(spec: LayerSpec, depth: int = 0) -> Layer:
     return _declared(spec, declaration, _arguments(spec, declaration, depth))
 
 
-def declare_input(spec: LayerSpec, shape: Sequence[int]) -> InputLayer:
+def declare_input(spec: LayerSpec, shape: Sequence[int | None]) -> InputLayer:
     """The input an entry describes, with this shape of one sample."""
     _refuse_unknown(spec, InputLayer, {"shape", "dtype", "trainable"})
     arguments = {"shape": list(shape), "dtype": spec.config.get("dtype") or "float32"}

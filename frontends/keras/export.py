@@ -17,7 +17,7 @@ from ..model import Model
 from ..operations import Operation
 from ..sequential import Sequential
 from ..symbolic import Call, SymbolicTensor
-from .export_layers import Json, batch_shape, layer_entry, object_entry
+from .export_layers import Json, layer_entry, object_entry
 
 
 def to_json(model: Model, indent: int | None = None) -> str:
@@ -85,7 +85,7 @@ def input_shape(tensor: SymbolicTensor) -> list[int | None]:
     """Of an input: as its file had it, where it comes from one."""
     source = tensor.node.block
     saved = source.saved_shape if isinstance(source, InputLayer) else None
-    return list(saved) if saved is not None else batch_shape(tensor.type)
+    return list(saved) if saved is not None else list(tensor.shape)
 
 
 def _entry(block: Block, name: str) -> Json:
@@ -156,7 +156,7 @@ def _network_from_calls(model: Model) -> Json:
 
     def tensor(value: SymbolicTensor) -> Json:
         history = [names[value.node.block], index[value.node], value.position]
-        config = {"shape": batch_shape(value.type), "dtype": value.dtype, "keras_history": history}
+        config = {"shape": list(value.shape), "dtype": value.dtype, "keras_history": history}
         return {"class_name": "__keras_tensor__", "config": config}
 
     def end(value: SymbolicTensor) -> list[Any]:

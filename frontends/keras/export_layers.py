@@ -61,7 +61,7 @@ def layer_entry(layer: Layer, name: str) -> Json:
     if class_name in HOMES:
         entry["registered_name"] = class_name
     if layer.all_weights and len(layer.built_for) == 1:
-        entry["build_config"] = {"input_shape": batch_shape(layer.built_for[0])}
+        entry["build_config"] = {"input_shape": built_shape(layer)}
     return entry
 
 
@@ -73,6 +73,12 @@ def object_entry(module: str, class_name: str, config: Mapping[str, Any]) -> Jso
 def batch_shape(kind: TensorType) -> list[int | None]:
     """As Keras writes a shape: null for the batch."""
     return [None if dim == BATCH else int(dim) for dim in kind.shape]
+
+
+def built_shape(layer: Layer) -> list[int | None]:
+    """What its weights were made for: of its first call, where it has been called itself."""
+    call = layer.first_call
+    return list(call.inputs[0].shape) if call is not None else batch_shape(layer.built_for[0])
 
 
 # -- configurations ------------------------------------------------------------------------------------------
@@ -174,7 +180,7 @@ def _inner_entry(layer: Layer, trained: bool) -> Json:
     if layer.all_weights and not trained:
         entry["config"]["trainable"] = False
     if layer.all_weights:
-        entry.setdefault("build_config", {"input_shape": batch_shape(layer.built_for[0])})
+        entry.setdefault("build_config", {"input_shape": built_shape(layer)})
     return entry
 
 

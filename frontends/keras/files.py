@@ -10,6 +10,7 @@ from ...graph.serial import FAMILY, from_data
 from ...graph.words import words
 from ..graph_model import GraphModel
 from ..model import Model
+from ..open_axes import Wanted
 from .archive import open_members
 from .assemble import assemble
 from .budget import within
@@ -18,7 +19,7 @@ from .kinds import FOLDER, HDF5, ZIP
 from .legacy import CONFIG, read_description
 from .limits import DEFAULT, Limits
 from .reader import read_model
-from .shapes import Wanted, entries, is_open
+from .shapes import entries, is_open
 from .source import Readable, examine
 from .weights import load_weights
 

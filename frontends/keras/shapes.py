@@ -9,14 +9,11 @@ from ...graph.errors import ConvLoomError, ShapeError
 from ...graph.words import words
 from .. import fields as f
 from ..layers import InputLayer
+from ..open_axes import Shape, Wanted
 from .catalogue import declare_input
 from .keep import remember
 from .spec import LayerSpec, ModelSpec
 from .values import malformed, shown
-
-Shape = Sequence[int]
-Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
-"""What `input_shape=` takes: one shape of a sample, a list of them in the order of the inputs, or by name."""
 
 
 # -- what the file says --------------------------------------------------------------------------------------
@@ -69,7 +66,7 @@ def wanted_shapes(spec: ModelSpec, wanted: Wanted) -> list[Shape] | None:
     inputs = entries(spec)
     if isinstance(wanted, Mapping):
         return _by_name(inputs, wanted)
-    single = isinstance(wanted, (list, tuple)) and all(isinstance(n, int) for n in wanted)
+    single = isinstance(wanted, (list, tuple)) and all(n is None or isinstance(n, int) for n in wanted)
     shapes = [wanted] if single else wanted
     if not isinstance(shapes, (list, tuple)) or len(shapes) != max(1, len(inputs)):
         raise ShapeError(
@@ -86,10 +83,7 @@ def _by_name(inputs: Sequence[LayerSpec], wanted: Mapping[str, Any]) -> list[Sha
             f"{_option()}: no input is named {shown(unknown[0])}; the model has {_listed(inputs)}"
         )
     own = {entry.name: batch_shape(entry)[1:] for entry in inputs}
-    for name in names:
-        if name not in wanted and None in own[name]:
-            raise ShapeError(f"{_option()}: lacks the input {shown(name)}; the model has {_listed(inputs)}")
-    return [_sizes(wanted.get(name, own[name])) for name in names]
+    return [_sizes(wanted[name]) if name in wanted else own[name] for name in names]
 
 
 def _option() -> str:
@@ -115,22 +109,13 @@ def _shown(shape: Sequence[Any]) -> str:
 
 # -- the layer -----------------------------------------------------------------------------------------------
 def input_layer(entry: LayerSpec, wanted: Shape | None, resizing: bool = False) -> InputLayer:
-    """The input of an entry. wanted: its shape without the batch, which gives open axes their size.
+    """The input of an entry. wanted: its shape without the batch, which may give open axes their size.
 
-    resizing: whether sizes may be replaced that the file does give. Raises ShapeError for an open axis
-    without a size, and for a wanted shape of another rank.
+    resizing: whether sizes may be replaced that the file does give. Raises ShapeError for a wanted shape of
+    another rank or of other sizes.
     """
     saved = batch_shape(entry)
     sample = saved[1:]
-    if wanted is None and None in sample:
-        # What is no size is refused when the layer is made; here it must not reach the text.
-        example = ", ".join(str(n) if isinstance(n, int) else "224" for n in sample)
-        name = f"input {shown(entry.name)}" if entry.name else "the input"
-        raise ShapeError(
-            f"{entry.place}: {name} has the shape {_shown(saved)}, which leaves axes open; give them a size: "
-            + words(f"input_shape=({example}), or ")
-            + f"--input-shape {example.replace(' ', '')}"
-        )
     if wanted is not None and len(wanted) != len(sample):
         raise ShapeError(
             f"{entry.place}: {_option()} {tuple(wanted)} has {len(wanted)} axes; {shown(entry.name)} has the "

@@ -98,7 +98,12 @@ class _Attention(_KernelAndBias):
 
 
 def projection(
-    part: str, home: str, rows: Sequence[int], columns: Sequence[int], kernel: str, bias: str | None
+    part: str,
+    home: str,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    kernel: f.InitializerLike,
+    bias: f.InitializerLike | None,
 ) -> list[Weight]:
     """Kernel and bias of a projection from axes of sizes `rows` to axes of sizes `columns`.
 

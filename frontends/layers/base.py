@@ -222,10 +222,10 @@ class Layer(Block):
         """Append the layer's nodes and return the name of the result, or the names where it has several."""
         raise NotImplementedError
 
-    def build_one(self, b: Builder, *inputs: str) -> str:
-        """`build` of a layer with one result, as a part of another."""
-        (result,) = self._counted(b, *inputs)
-        return result
+    def build_one(self, b: Builder, *inputs: str, counted: bool = True) -> str:
+        """`build` of a layer with one result, as a part of another. counted: whether it is in the loss."""
+        result = self._counted(b, *inputs) if counted else self.build(b, *inputs)
+        return result if isinstance(result, str) else result[0]
 
     def refuse_regularizer(self) -> None:
         """Raise UnsupportedLayerError where one was given to what has none, here as in Keras."""
@@ -287,6 +287,11 @@ class Layer(Block):
             linear = replace(self, activation=None)  # type: ignore[call-arg]
             linear.built = self.built
             activation.stand_in(self, "activation", linear.results(inputs))
+
+    def prepare_elsewhere(self, inputs: Sequence[TensorType]) -> None:
+        if _forms(self.weights(inputs)) != _forms(self.built):
+            raise self.fail("its weights would depend on their sizes")
+        self.prepare(inputs)
 
     def _ruled(self, weight: Weight) -> Weight:
         """With what the arguments say of it: `kernel_regularizer` of a "kernel" or a "query/kernel",

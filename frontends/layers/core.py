@@ -7,10 +7,11 @@ from math import prod
 from typing import Any, ClassVar
 
 from ...graph import ops
-from ...graph.types import BATCH, DTYPES, TensorType
+from ...graph.types import DTYPES, TensorType
 from .. import fields as f
 from ..budget import BUDGET
 from ..lowering import Builder, Lowering
+from ..open_axes import described
 from ..symbolic import SymbolicTensor
 from .base import Layer, Weight
 from .parts import activate, affine, fits_in, to_channels_last
@@ -18,7 +19,10 @@ from .ruled import _KernelAndBias
 
 
 class InputLayer(Layer):
-    """Where data enters. shape: of one sample, without the batch. `Input` makes one and gives its tensor."""
+    """Where data enters. shape: of one sample, without the batch, None where an axis may have any size.
+
+    `Input` makes one and gives its tensor.
+    """
 
     arity: ClassVar[tuple[int, int | None]] = (0, 0)
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -27,7 +31,7 @@ class InputLayer(Layer):
         "optional": (False, None),
     }
 
-    shape: Sequence[int] = f.option(f.image_shape)
+    shape: Sequence[int | None] = f.option(f.image_shape)
     dtype: str = f.option(f.choice(*DTYPES), default="float32")
 
     def __post_init__(self) -> None:
@@ -36,13 +40,12 @@ class InputLayer(Layer):
         self.saved_shape: tuple[int | None, ...] | None = None
         """The shape its file gave, with the batch, open axes as None: what a file of it says again."""
 
-    @property
-    def type(self) -> TensorType:
-        return TensorType((BATCH, *self.shape), self.dtype)
-
-    def tensor(self) -> SymbolicTensor:
-        BUDGET.get().value(self.type, self.label)
-        return self.record([], [self.type]).outputs[0]
+    def tensor(self, kind: TensorType | None = None, other: TensorType | None = None) -> SymbolicTensor:
+        """Its symbolic tensor. kind, other: at which sizes it is described, where that is settled already."""
+        if kind is None:
+            kind, other = described(self.shape, self.dtype)
+        BUDGET.get().value(kind, self.label)
+        return self.record([], [kind], others=[other]).outputs[0]
 
     @property
     def input(self) -> Any:
@@ -52,10 +55,11 @@ class InputLayer(Layer):
         return list(inputs)  # the model binds it
 
 
-def Input(shape: Sequence[int], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
+def Input(shape: Sequence[int | None], name: str | None = None, dtype: str = "float32") -> SymbolicTensor:
     """A symbolic tensor where data enters a network.
 
-    shape: of one sample, without the batch; images are (height, width, channels).
+    shape: of one sample, without the batch; images are (height, width, channels). None on an axis leaves its
+    size open: a fully convolutional network takes images of any size, each planned once when it is met.
     """
     return InputLayer(shape, dtype, name=name or "").tensor()
 

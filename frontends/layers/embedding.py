@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from ...graph import ops
 from ...graph.types import TensorType
 from .. import fields as f
+from ..constraints import ConstraintLike, constraint
 from ..lowering import Builder
+from ..regularizers import RegularizerLike, regularizer
 from .base import Layer, Weight
 
 
@@ -32,6 +34,8 @@ class Embedding(Layer):
     output_dim: int = f.option(f.count)
     embeddings_initializer: f.InitializerLike = f.option(f.initializer, default="uniform")
     mask_zero: bool = f.option(f.flag, default=False)
+    embeddings_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    embeddings_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
     input_length: int | None = f.option(f.plain, default=None, kw_only=True)
 
     @property

@@ -52,6 +52,10 @@ class TimeDistributed(_Wrapper):
     def model_home(self) -> str:  # type: ignore[override]
         return f"layer/{self.layer.model_home}".rstrip("/")
 
+    @property
+    def draws_from(self) -> int | None:
+        return self.layer.draws_from if isinstance(self.layer, Layer) else None
+
     def check(self, inputs: Sequence[TensorType]) -> None:
         kind = inputs[0]
         if kind.rank < 3:
@@ -106,4 +110,6 @@ class TimeDistributed(_Wrapper):
             (result,) = b.run(self.layer, step or 0, x)
             return result
         inner = b.inside("layer", self.layer)
-        return self.layer.build_one(inner if step is None else inner.within(f"step_{step}"), x)
+        inner = inner if step is None else inner.within(f"step_{step}")
+        # Keras does not count its results: it goes past what counts a layer's calls.
+        return self.layer.build_one(inner, x, counted=False)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from ..ir import Graph, Node, Update
 from ..op import Op
-from ..ops import Add, BatchNorm, Conv2D, Dense, Multiply, Parameter, Reduce, RsqrtPlus, Square, Subtract
+from ..ops import (
+    Add,
+    BatchNorm,
+    Cast,
+    Conv2D,
+    Dense,
+    Multiply,
+    Parameter,
+    Reduce,
+    RsqrtPlus,
+    Square,
+    Subtract,
+)
 from ..regions import Decision
 from ..rewrite import Condition, Rule, pattern
 
@@ -12,7 +24,8 @@ from ..rewrite import Condition, Rule, pattern
 def _fold(graph: Graph, nodes: list[Node]) -> str:
     """conv(x, w) + b, normalised: kernel w * s, bias (b - mean) * s + beta, s = gamma / sqrt(var + eps).
 
-    Both are graph nodes over parameters alone, so they follow the parameters' current values.
+    Both are graph nodes over parameters alone, so they follow the parameters' current values. A weight that
+    is cast for a product of half precision is cast after it is scaled.
     """
     norm, contraction = nodes
     op = norm.op
@@ -24,7 +37,11 @@ def _fold(graph: Graph, nodes: list[Node]) -> str:
         return graph.add(made, inputs, f"{norm.name}/{role}", norm.layer)
 
     scale = add(Multiply(), gamma, add(RsqrtPlus(op.epsilon), variance, role="rstd"), role="scale")
-    kernel = add(Multiply(), weight, scale, role="folded_kernel")
+    made = graph[weight]
+    cast = made.op if isinstance(made.op, Cast) else None
+    kernel = add(Multiply(), made.inputs[0] if cast else weight, scale, role="folded_kernel")
+    if cast:
+        kernel = add(cast, kernel, role=f"folded_kernel/{cast.dtype}")
     if bias:
         centred = add(Subtract(), bias[0], mean, role="centred")
         shift = add(Add(), add(Multiply(), centred, scale, role="scaled_bias"), beta, role="folded_bias")

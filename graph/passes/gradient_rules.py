@@ -116,7 +116,6 @@ GRADIENT_RULES: tuple[Rule, ...] = (
         pattern(BroadcastTo, over=(pattern(BroadcastTo),)),
         _broadcast_at_once,
         _unequal_shares,
-        keeps_inner=True,
     ),
     Rule(
         # A value that is read for its batch size alone need not be stored: it can be summed as it is made.

@@ -61,7 +61,7 @@ class _Conversion:
             elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and self.half:
                 weight = inputs[1]
                 inputs[1] = self.result.add(Cast(self.dtype), [weight], f"{weight}/{self.dtype}", node.layer)
-            elif isinstance(op, _Sums) and self.half and self._leaves(node):
+            elif isinstance(op, _Sums) and self._is_rounded(node, inputs):
                 op = replace(op, dtype=self.dtype)
             self.names[node.name] = self.result.add(op, inputs, node.name, node.layer, node.phase)
         self.result.outputs = {key: self._narrow(value) for key, value in self.graph.outputs.items()}
@@ -87,10 +87,13 @@ class _Conversion:
             return all(isinstance(r.op, Compare | Where) for r in self.graph.readers(node.name))
         return isinstance(node.op, (Parameter, RandomTransform, *KNOWN)) and not self.half
 
-    def _leaves(self, node: Node) -> bool:
-        """Whether a value is read by nothing that goes on in float32."""
+    def _is_rounded(self, node: Node, inputs: list[str]) -> bool:
+        """Whether sums are wider than the network's dtype, and read by nothing that goes on in float32."""
+        if not (self.half and node.type.batched):
+            return False
         stays = any(not _ends(node, reader) for reader in self.graph.readers(node.name))
-        return not stays or self.graph.is_output(node.name)
+        wide = node.op.result(*(self.result[name].type for name in inputs)).dtype != self.dtype
+        return wide and (not stays or self.graph.is_output(node.name))
 
     def _operand(self, reader: Node, name: str) -> str:
         return self._narrow(name) if _ends(self.graph[name], reader) else self.names[name]

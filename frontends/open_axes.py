@@ -1,0 +1,75 @@
+"""Axes left open: a fully convolutional network takes images of any size.
+
+A network is described at known sizes all the same, since its ops are typed so: at two sizes of each open axis
+at once. What differs between the two descriptions is open too; and what must not differ, such as the shapes
+of weights, can be told. Neither is ever computed: a network is planned for the sizes that it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..graph.errors import ShapeError
+from ..graph.types import BATCH, Dim, TensorType
+from ..graph.words import words
+
+if TYPE_CHECKING:
+    from .symbolic import SymbolicTensor
+
+OF_IMAGES = (448, 576)
+"""Both can be halved six times over, and are large enough for kernels and crops."""
+OF_VOLUMES = (64, 96)
+"""For three open axes and more, of which there is so much to the square."""
+
+Shape = Sequence[int | None]
+Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
+"""What `input_shape=` takes: one shape of a sample, a list of them in the order of the inputs, or by name."""
+
+
+def described(shape: Shape, dtype: str) -> tuple[TensorType, TensorType | None]:
+    """The types at which an input of this shape of one sample is described; a second where axes are open."""
+    count = sum(size is None for size in shape)
+    first, second = OF_VOLUMES if count > 2 else OF_IMAGES
+    at = [TensorType((BATCH, *(size if d is None else d for d in shape)), dtype) for size in (first, second)]
+    return at[0], at[1] if count else None
+
+
+def closed(inputs: Sequence[SymbolicTensor], wanted: Wanted, where: str) -> list[tuple[int, ...]]:
+    """The shape of one sample of each input, with the sizes that are wanted for open axes.
+
+    Raises ShapeError where an axis has no size, or one that it cannot have.
+    """
+    shapes = [tensor.shape[1:] for tensor in inputs]
+    names = [tensor.node.block.name for tensor in inputs]
+    found: Sequence[Shape] = shapes
+    if isinstance(wanted, Mapping):
+        if unknown := [name for name in wanted if name not in names]:
+            raise ShapeError(f"{where}: no input is named {unknown[0]!r:.80}; there are {', '.join(names)}")
+        found = [wanted.get(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    elif wanted is not None:
+        single = all(isinstance(size, int) for size in wanted)
+        found = [wanted] if single else wanted  # type: ignore[list-item, assignment]
+    listed = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
+    if len(found) != len(shapes):
+        raise ShapeError(f"{where}: takes {listed}; {_option()} gives {len(found)} shape(s)")
+    for given, shape in zip(found, shapes, strict=True):
+        pairs = zip(shape, given, strict=False)
+        if len(given) != len(shape) or any(known not in (None, size) for known, size in pairs):
+            raise ShapeError(f"{where}: takes {listed}; {_option()} {tuple(given)} does not fit")
+        if any(not isinstance(size, int) or size < 1 for size in given):
+            example = tuple(224 if size is None else size for size in given)
+            how = words(f"input_shape={example}", f"--input-shape {','.join(map(str, example))}")
+            raise ShapeError(f"{where}: takes {listed}, axes left open; say their sizes: {how}")
+    return [tuple(int(size) for size in given if size is not None) for given in found]
+
+
+def _option() -> str:
+    return words("input_shape", "--input-shape")
+
+
+def shown(kind: TensorType, other: TensorType | None) -> tuple[int | None, ...]:
+    """A shape as Keras shows it: None for the batch and for open axes."""
+    others: Sequence[Dim] = other.shape if other is not None else kind.shape
+    pairs = zip(kind.shape, others, strict=True)
+    return tuple(None if a == BATCH or a != b else int(a) for a, b in pairs)
