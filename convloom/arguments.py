@@ -95,6 +95,13 @@ def output(option: str, what: str, endings: Sequence[str]) -> Callable[[str], Pa
     return read
 
 
+def report(text: str) -> Path:
+    """The type of --html: a page, unless the ending says .json or .txt."""
+    path = Path(text)
+    read = output("--html", "a report is saved", (".html", ".json", ".txt"))
+    return read(str(path if path.suffix else path.with_suffix(".html")))
+
+
 def input_shape(given: Sequence[str] | None) -> Any:
     """--input-shape, once or several times: one shape, or shapes by name; None where it was not given."""
     if not given:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, commands
-from .arguments import Parser, choice, integer, output, real, tolerance
+from .arguments import Parser, choice, integer, output, real, report, tolerance
 from .checking import TOLERANCE
 from .codegen.targets import target as find_target
 from .graph.errors import ConvLoomError, unknown
@@ -196,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument(
         "--resources", action="store_true", help="compile for the target: registers, shared memory"
     )
-    profile.add_argument("--html", metavar="FILE", help="also write the report as a page")
+    profile.add_argument("--html", metavar="FILE", type=report, help="also write the report as a page")
     _compile_options(profile)
     _json(profile)
 

@@ -199,16 +199,14 @@ def profile(arguments: Namespace) -> None:
             repeats=arguments.repeats,
             resources=arguments.resources,
         )
-    page = Path(arguments.html) if arguments.html else None
-    if page is not None:
-        page = page if page.suffix else page.with_suffix(".html")
-        report.save(page)
+    if arguments.html:
+        report.save(arguments.html)
     if arguments.json:
         _print_json(report.to_dict())
         return
     print(report)
-    if page is not None:
-        _wrote(page, "the report, to open in a browser")
+    if arguments.html:
+        _wrote(arguments.html, "the report")
 
 
 def convert(arguments: Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -127,6 +126,8 @@ def _scaled(arrays: dict[str, Array], inputs: Sequence[Node], scale: float | Non
 # -- files ---------------------------------------------------------------------------------------------------
 def _other_kind(path: str) -> str:
     """What a file is, where it can be told; nothing for a .npy or .npz. Raises ConvLoomError for no file."""
+    if not path:
+        raise ConvLoomError("the path of the input is empty text; give the path of a file")
     try:
         with Path(path).open("rb") as stream:
             head = stream.read(HEAD)
@@ -162,6 +163,6 @@ def _arrays(path: str, kind: str) -> dict[str, Array]:
         zlib.error,
     ) as error:  # pickled objects, which a stranger's file must not bring, among them
         raise ConvLoomError(f"{path} is no .npy or .npz file of plain arrays: {error}") from None
-    if strange := [re.sub(r"\W", "?", name) for name, a in found.items() if not isinstance(a, np.ndarray)]:
+    if strange := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
         raise ConvLoomError(f"{path} is no .npz file of arrays: it holds {', '.join(strange[:5])}")
     return found

@@ -86,9 +86,8 @@ class EarlyStopping(Callback):
         lacks = self.monitor.startswith("val_") and not any(name.startswith("val_") for name in names)
         data = words("give fit validation_data", "give --validation-split, or x_val and y_val in the data")
         hint = f"; {data}" if lacks else nearest(self.monitor, names)
-        raise ConvLoomError(
-            f"EarlyStopping monitors {self.monitor!r}, but an epoch reports {', '.join(names)}{hint}"
-        )
+        waits = words("EarlyStopping monitors", "--patience waits for")
+        raise ConvLoomError(f"{waits} {self.monitor!r}, but an epoch reports {', '.join(names)}{hint}")
 
     def _direction(self) -> str:
         if self.mode != "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ TRAIN = ("train", LENET, "--data", "d.npz", "--loss", "mse")
         ((*TRAIN, "--dtype", "float"), "unknown --dtype 'float'"),
         (("profile", LENET, "--repeats", "0"), "--repeats is 0; it must be at least 1"),
         (("profile", LENET, "--target", "h20"), "unknown target 'h20'; did you mean 'H200'?"),
+        (("profile", LENET, "--html", "r.pdf"), "--html: a report is saved as .html, .json or .txt, not as"),
+        (("profile", LENET, "--html", "nowhere/r"), "cannot write nowhere/r.html: there is no folder"),
         (("emit", LENET, "-o", "k", "--target", "sm90"), "unknown target 'sm90'; did you mean 'sm_90'?"),
         (("emit", LENET, "-o", "k", "--dtype", "float64"), "unknown --dtype 'float64'"),
         (("convert", *GIVEN, "--check", "x", "--tolerance", "-1"), "--tolerance is -1.0"),
@@ -130,6 +133,56 @@ def test_errors_use_no_words_of_the_python_interface(
     line = capsys.readouterr().err.splitlines()[-1]
     assert text in line
     assert not [word for word in PYTHON if word in line], line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run", str(LENET5 / "lenet5.weights.h5"), "--input", "x"), "this file as --weights"),
+        (("run", str(LENET5 / "lenet5_io.npz"), "--input", "x"), "a model's weights as --weights"),
+        (("summary", "chain.json"), "has no input shape yet; give --input-shape H,W,C"),
+        (("summary", "chain.json", "--input-shape", "a=4"), "--input-shape: no input is named 'a'"),
+        (("emit", "open.keras", "-o", "k"), "axes left open; say their sizes: --input-shape 224,224,3"),
+        (("explain", "open.keras"), "say one: --input-shape H,W,C"),
+        (
+            ("train", "two.keras", "--data", "t.npz", "--loss", "mse"),
+            "two has 2 outputs; what is trained here",
+        ),
+        (
+            ("run", "two.keras", "--random-weights", "--input", "t.npz", "--output", "y.npy"),
+            "save them as .npz",
+        ),
+    ],
+)
+def test_errors_about_files_use_none_either(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chain = json.loads(cl.Sequential([cl.Input((4,)), L.Dense(2)]).to_json())
+    chain["config"]["layers"] = [{**layer, "build_config": None} for layer in chain["config"]["layers"][1:]]
+    chain["config"].pop("build_input_shape", None)
+    Path("chain.json").write_text(json.dumps(chain))
+    image = cl.Input((None, None, 3))
+    cl.Model(image, L.GlobalAveragePooling2D()(image), name="open").save("open.keras")
+    x = cl.Input((4,))
+    cl.Model(x, [L.Dense(2)(x), L.Dense(3)(x)], name="two").save("two.keras")
+    np.savez("t.npz", x=np.zeros((3, 4)), y=np.zeros((3, 2)))
+    line = refused(capsys, *arguments)
+    assert text in line
+    assert not [word for word in PYTHON if word in line], line
+
+
+def test_a_chain_without_a_shape_takes_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "chain.json"
+    layer = {"class_name": "Dense", "config": {"name": "d", "units": 2}}
+    file.write_text(json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": [layer]}}))
+    assert main(["summary", str(file), "--input-shape", "4"]) == 0
+    assert "Total parameters: 10" in capsys.readouterr().out
+    assert cl.load(file, input_shape=(4,)).outputs[0].shape == (None, 2)
 
 
 def test_python_keeps_its_own_words() -> None:
