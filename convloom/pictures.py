@@ -67,16 +67,17 @@ def read_picture(path: str, node: Node, resize: bool) -> tuple[np.ndarray[Any, A
     wanted = layout(node)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
                 opened.load()
                 kind, frames = opened.format or "image", getattr(opened, "n_frames", 1)
                 picture = ImageOps.exif_transpose(opened)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).replace(f" {path!r}", "")
-        raise ConvLoomError(f"{path}: this image cannot be read: {reason}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ConvLoomError(f"{path}: this image has too many pixels; make it smaller") from None
+    except Exception as error:  # a damaged file leads Pillow's readers to any of them
+        reason = (getattr(error, "strerror", None) or str(error)).replace(f" {path!r}", "")
+        raise ConvLoomError(f"{path}: this image cannot be read: {reason}") from None
     if picture.mode not in READ:
         raise ConvLoomError(
             f"{path} has pixels of Pillow's kind {picture.mode!r}, not of 8 bits a channel; save it so, or "

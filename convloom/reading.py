@@ -43,8 +43,9 @@ def read_batch(path: str, inputs: Sequence[Node], resize: bool = False, scale: f
                 f"an array for each, by these names"
             )
         pixels, note = read_picture(path, inputs[0], resize)
-        notes = [note] if scale is not None else [f"{note}, unscaled: --scale 1/255 brings them to 0 to 1"]
-        return Given(_scaled({inputs[0].name: pixels}, inputs, scale), notes)
+        if scale is None and inputs[0].type.is_floating:
+            note += "; --scale 1/255 where the network wants 0 to 1"
+        return Given(_scaled({inputs[0].name: pixels}, inputs, scale), [note])
     if resize:
         raise ConvLoomError(f"--resize is for images, and {path} is none; resize the arrays beforehand")
     arrays, rest = assign(_arrays(path, kind), [node.name for node in inputs], path)

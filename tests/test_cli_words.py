@@ -91,8 +91,19 @@ def test_every_command_takes_every_target(
     capsys.readouterr()
 
 
-PYTHON = ("cl.", "np.", "torch.", "astype", "x[", "input_shape", "stop_on_nan", "validation_data", "Input(")
-PYTHON += ("learning_rate", "function (", "architecture_only", "batch_size", "load(", "fit(", "=(")
+PYTHON = (
+    *("cl.", "np.", "torch.", "astype", "movedim", "x[", "input_shape", "stop_on_nan", "Input("),
+    *(
+        "validation_data",
+        "learning_rate",
+        "function (",
+        "architecture_only",
+        "batch_size",
+        "load(",
+        "fit(",
+        "=(",
+    ),
+)
 
 
 X, Y = np.zeros((4, 28, 28, 1), np.float32), np.zeros((4, 10), np.float32)
