@@ -75,6 +75,8 @@ class Graph:
         self.constraints: dict[str, Op] = {}
         self._places: dict[str, int] = {}
         """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
+        self._sorted: list[str] | None = None
+        """The names in order, until the nodes change."""
 
     # -- reading ----------
     def __contains__(self, name: str) -> bool:
@@ -88,7 +90,10 @@ class Graph:
 
     def nodes(self) -> Iterator[Node]:
         """All nodes, operands before their readers, otherwise in the order their names were added."""
-        for name in nx.lexicographical_topological_sort(self.dag, key=self._places.__getitem__):
+        if self._sorted is None:
+            order = nx.lexicographical_topological_sort(self.dag, key=self._places.__getitem__)
+            self._sorted = list(order)
+        for name in self._sorted:
             yield self[name]
 
     def latest(self) -> str | None:
@@ -143,6 +148,7 @@ class Graph:
             raise ShapeError(f"{name}: {error}") from None
 
     def _insert(self, node: Node) -> None:
+        self._sorted = None
         self.dag.add_node(node.name, node=node)
         self._places.setdefault(node.name, len(self._places))
         for position, operand in enumerate(node.inputs):
@@ -193,6 +199,7 @@ class Graph:
         self.remove(old)
 
     def remove(self, name: str) -> None:
+        self._sorted = None
         self.dag.remove_node(name)
         self.penalties.pop(name, None)
         self.constraints.pop(name, None)

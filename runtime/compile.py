@@ -12,7 +12,8 @@ from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype
 from .backends import BACKENDS
-from .network import CompiledNetwork, ModelLike, Options
+from .network import CompiledNetwork
+from .options import ModelLike, Options
 
 DTYPE_NAMES = ("float32", "tf32", "bfloat16", "float16", "float64")
 
@@ -95,7 +96,7 @@ def typed_graph(
     _check_model(model, "kernels are emitted for a Model or a compiled network")
     dtype = "float32" if dtype is None else dtype
     _check_dtype(dtype)
-    graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)
+    graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)  # type: ignore[call-arg]
     return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype)), dtype
 
 

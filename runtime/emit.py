@@ -19,7 +19,8 @@ from ..graph.regions import Region
 from .checks import whole
 from .compile import DTYPE_NAMES, typed_graph
 from .folder import write_files
-from .network import CompiledNetwork, ModelLike
+from .network import CompiledNetwork
+from .options import ModelLike
 from .plan import Mode, prepare
 
 _USE = """\

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,12 +19,13 @@ from ..graph.ops import Add, BatchNorm, Constant, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
-from ..graph.values import Ties, Value, holder
-from ..graph.weights import State, Weight
+from ..graph.values import Ties, holder
 from ..graph.words import words
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
+from .held import HeldWeights
 from .inputs import bind_inputs, with_open_axes
+from .options import ModelLike, Options
 from .plan import Mode, Plan, check_forward
 from .stand_in import StandIn
 from .steps import LossStep, PenaltyStep
@@ -46,43 +46,7 @@ TwinKey = tuple[str, bool, frozenset[str]]
 """The loss ("" for none), whether it is of logits, and the regularized weights that are not trained."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a network is compiled; see `compile`."""
-
-    device: torch.device
-    backend: str
-    dtype: str
-    fuse: bool
-
-    @property
-    def compute_dtype(self) -> str:
-        return "float32" if self.dtype == "tf32" else self.dtype
-
-    @property
-    def kept_dtype(self) -> torch.dtype:
-        """That of parameters and their gradients."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
-
-    @property
-    def precision(self) -> str:
-        return "tf32" if self.dtype == "tf32" else "ieee"
-
-
-class ModelLike(Protocol):
-    """What can be compiled: a graph and the values of its parameters.
-
-    Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
-    layers are frozen or freed.
-    """
-
-    def to_graph(self, input_shape: Any = None) -> Graph: ...
-
-    @property
-    def parameters(self) -> Mapping[str, torch.Tensor]: ...
-
-
-class CompiledNetwork(torch.nn.Module):
+class CompiledNetwork(HeldWeights):
     """A network compiled by `compile`. Call it with a batch: tensors or NumPy arrays in, tensor(s) out.
 
     Parameters carry the layer's and the weight's name (`conv2d/kernel`) and Keras's shapes. In train() mode
@@ -122,28 +86,11 @@ class CompiledNetwork(torch.nn.Module):
     def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
         which it was described, which tell its weights."""
-        if self._open:
-            graph = model.to_graph(list(sizes or model.described_at))  # type: ignore[attr-defined]
-        else:
-            graph = model.to_graph(self._input_shape) if self._input_shape else model.to_graph()
+        wanted = list(sizes or getattr(model, "described_at", ())) if self._open else self._input_shape
+        graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
-
-    def _adopt(self, name: str, value: Value, trainable: bool, state: bool) -> None:
-        """Register a weight under its name; torch forbids dots in names, so they are spelled %2E there.
-
-        What an optimizer can move is a parameter, though it asks for no gradient while its layer is frozen.
-        """
-        self._keys[name] = key = name.replace("%", "%25").replace(".", "%2E")
-        tensor = value.tied(self.options.device, self.options.kept_dtype)
-        with torch.inference_mode(False):
-            made = State(tensor) if state else Weight(tensor, trainable)
-        if isinstance(made, Weight):
-            self.register_parameter(key, made)
-        else:
-            self.register_buffer(key, made)
-        self._ties.tie(name, value, made)
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
@@ -275,26 +222,6 @@ class CompiledNetwork(torch.nn.Module):
             )
         return plan.walk(inputs, weights, plan.draw(inputs[0].shape[0] if inputs else 1))
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Every weight by its name, moving statistics included, as the model has them now."""
-        self._follow_layers()
-        self._ties.follow()
-        return self._registered()
-
-    def _registered(self) -> dict[str, torch.Tensor]:
-        parameters, buffers = self._parameters, self._buffers
-        return {
-            name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
-            for name, key in self._keys.items()
-        }
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """As torch has it; those of layers that are frozen now ask for no gradient."""
-        self._follow_layers()
-        return super().named_parameters(prefix, recurse, remove_duplicate)
-
     def _follow_layers(self) -> None:
         """Freeze and free what the model's layers do now, in the graph and among the parameters.
 
@@ -353,53 +280,6 @@ class CompiledNetwork(torch.nn.Module):
                 plan.prelude.forget(self._keys)
         super().train(mode)
         return self
-
-    def _apply(self, fn: Any, recurse: bool = True) -> CompiledNetwork:
-        """What `to`, `half` and their like end in. Another device or dtype is refused before any move."""
-        probe = torch.empty(0, device=self.options.device, dtype=self.options.kept_dtype)
-        try:
-            probe = fn(probe)
-        except (AssertionError, RuntimeError) as error:  # what torch says where there is no such device
-            reason = str(error).splitlines()[0]
-            raise CompileError(f"{self.name} cannot be moved there: {reason}") from None
-        self._check_place(probe)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._put_back()
-        return self
-
-    def _check_place(self, tensor: torch.Tensor) -> None:
-        """Raises CompileError where a weight would lie on another device, or have another dtype."""
-        o = self.options
-        for what, wanted, found in (
-            ("device", o.device, tensor.device),
-            ("dtype", o.kept_dtype, tensor.dtype),
-        ):
-            if wanted != found:
-                known, other = (str(place).removeprefix("torch.") for place in (wanted, found))
-                raise CompileError(
-                    f"{self.name} is compiled for {known}; compile its model again for another {what}, such "
-                    f"as {other}"
-                )
-
-    def _put_back(self) -> None:
-        """Where torch put another tensor in the place of a weight, the weight takes its numbers instead: a
-        model, other networks and an optimizer may hold it."""
-        for name, found in self._registered().items():
-            weight = self._ties[name].tensor
-            if found is not weight:
-                with torch.no_grad():
-                    weight.copy_(found)
-                home = self._parameters if isinstance(weight, Weight) else self._buffers
-                home[self._keys[name]] = weight  # type: ignore[assignment]
-
-    def _save_to_state_dict(self, *given: Any) -> None:
-        self.weights()
-        super()._save_to_state_dict(*given)
-
-    def _load_from_state_dict(self, *given: Any) -> None:
-        self.weights()  # what others wrote counts as earlier
-        super()._load_from_state_dict(*given)
-        self._put_back()
 
     @property
     def input_nodes(self) -> list[Node]:

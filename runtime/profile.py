@@ -24,7 +24,8 @@ from ..graph.ops import Input
 from ..graph.regions import Partition, Region
 from .checks import whole
 from .compile import as_network
-from .network import CompiledNetwork, ModelLike
+from .network import CompiledNetwork
+from .options import ModelLike
 from .plan import Plan, Step
 from .report import Report, Row, Setup, Side
 

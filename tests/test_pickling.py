@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from convloom.runtime.network import Options
+from convloom.runtime.options import Options
 from helpers import randomised
 
 import convloom as cl

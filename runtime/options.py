@@ -1,0 +1,48 @@
+"""What `compile` is asked for: of what, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ..graph.ir import Graph
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is compiled; see `compile`."""
+
+    device: torch.device
+    backend: str
+    dtype: str
+    fuse: bool
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float32" if self.dtype == "tf32" else self.dtype
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """That of parameters and their gradients."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @property
+    def precision(self) -> str:
+        return "tf32" if self.dtype == "tf32" else "ieee"
+
+
+class ModelLike(Protocol):
+    """What can be compiled: a graph and the values of its parameters.
+
+    Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
+    layers are frozen or freed. A model that leaves axes open has `open_axes` and `described_at` too, and its
+    `to_graph` takes `input_shape`.
+    """
+
+    def to_graph(self) -> Graph: ...
+
+    @property
+    def parameters(self) -> Mapping[str, torch.Tensor]: ...
