@@ -20,6 +20,7 @@ from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
 from ..graph.values import Ties, holder
+from ..graph.words import words
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .held import HeldWeights
@@ -155,7 +156,7 @@ class CompiledNetwork(HeldWeights):
             shapes = ", ".join("(...)" for _ in self._inputs)
             raise CompileError(
                 f"{self.name} leaves axes open, and is planned for the sizes that it meets; say one: "
-                f"net.at({shapes}), or input_shape="
+                + words(f"net.at({shapes}), or input_shape=", "--input-shape H,W,C")
             )
 
     def _at(self, sizes: Sizes) -> CompiledNetwork:
