@@ -86,7 +86,7 @@ class CompiledNetwork(HeldWeights):
     def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
         which it was described, which tell its weights."""
-        sized = sizes or getattr(model, "described_at", ())
+        sized: Any = sizes or getattr(model, "described_at", ())
         wanted = list(sized) if self._open else self._input_shape
         graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
