@@ -16,6 +16,7 @@ from ..graph.op import Op
 from ..graph.types import TensorType
 from .budget import BUDGET, MOST_AXES
 from .names import DefaultName
+from .open_axes import Sizes, described_elsewhere
 from .symbolic import Call, SymbolicTensor
 from .written import Written
 
@@ -133,19 +134,34 @@ class Block(abc.ABC):
                 f"{self.label}: can be called with training=False or None, got {training!r:.80}; nothing is "
                 f"trained in inference"
             )
-        types = [tensor.type for tensor in tensors]
-        others = None
+        BUDGET.get().calls(self.call_count, self.label)
         try:
-            self.prepare(types)
-            BUDGET.get().calls(self.call_count, self.label)
-            results = self.results(types, **options)
-            if any(tensor.other is not None for tensor in tensors):
-                elsewhere = [tensor.other or tensor.type for tensor in tensors]
-                self.prepare_elsewhere(elsewhere)
-                others = self.results(elsewhere, **options)
+            results, others = self._described(tensors, options)
         except ShapeError as error:
-            raise _of_open_axes(error, tensors, self.label) from None
+            found = described_elsewhere(tensors, lambda: self._described(tensors, options))
+            if found is None:
+                raise _of_open_axes(error, tensors, self.label) from None
+            results, others = found
         return alone(self.record(tensors, results, training, options, others).outputs)
+
+    def _described(
+        self, tensors: Sequence[SymbolicTensor], options: Mapping[str, Any]
+    ) -> tuple[list[TensorType], list[TensorType] | None]:
+        """The types of its results, at both sizes where axes are open. Raises ShapeError."""
+        types = [tensor.type for tensor in tensors]
+        self.prepare(types)
+        results = self.results(types, **options)
+        if all(tensor.other is None for tensor in tensors):
+            return results, None
+        elsewhere = [tensor.other or tensor.type for tensor in tensors]
+        self.prepare_elsewhere(elsewhere)
+        return results, self.results(elsewhere, **options)
+
+    def describe_again(self, call: Call, sizes: Sizes) -> None:
+        """Give the results of one of its calls the types that they have now. sizes: of what is an input."""
+        results, others = self._described(call.inputs, call.options)
+        for tensor, kind, other in zip(call.outputs, results, others or results, strict=True):
+            tensor.describe(kind, other)
 
     @property
     def call_count(self) -> int:

@@ -7,8 +7,8 @@ of weights, can be told. Neither is ever computed: a network is planned for the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from ..graph.errors import ShapeError
 from ..graph.types import BATCH, Dim, TensorType
@@ -17,22 +17,51 @@ from ..graph.words import words
 if TYPE_CHECKING:
     from .symbolic import SymbolicTensor
 
-OF_IMAGES = (448, 576)
+Sizes = tuple[int, int]
+
+FIRST: Sizes = (448, 576)
 """Both can be halved six times over, and are large enough for kernels and crops."""
-OF_VOLUMES = (64, 96)
-"""For three open axes and more, of which there is so much to the square."""
+OTHERS: tuple[Sizes, ...] = ((572, 700),)
+"""Tried where those do not fit: for the crops of a U-Net without padding (Ronneberger et al. 2015)."""
+OF_VOLUMES: Sizes = (64, 96)
+"""For three open axes and more, which make so many values."""
+
+Found = TypeVar("Found")
 
 Shape = Sequence[int | None]
 Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
 """What `input_shape=` takes: one shape of a sample, a list of them in the order of the inputs, or by name."""
 
 
-def described(shape: Shape, dtype: str) -> tuple[TensorType, TensorType | None]:
+def described(shape: Shape, dtype: str, sizes: Sizes = FIRST) -> tuple[TensorType, TensorType | None]:
     """The types at which an input of this shape of one sample is described; a second where axes are open."""
     count = sum(size is None for size in shape)
-    first, second = OF_VOLUMES if count > 2 else OF_IMAGES
+    first, second = OF_VOLUMES if count > 2 else sizes
     at = [TensorType((BATCH, *(size if d is None else d for d in shape)), dtype) for size in (first, second)]
     return at[0], at[1] if count else None
+
+
+def described_elsewhere(tensors: Sequence[SymbolicTensor], attempt: Callable[[], Found]) -> Found | None:
+    """What `attempt` gives with all that `tensors` follow from described at other sizes of its open axes.
+
+    None where no sizes do; everything is then described as before.
+    """
+    from .ordering import reachable_calls  # which stands above this module
+
+    if all(tensor.other is None for tensor in tensors):
+        return None
+    calls = sorted(reachable_calls(tensors), key=lambda call: call.serial)
+    before = [(tensor, tensor.type, tensor.other) for call in calls for tensor in call.outputs]
+    for sizes in (FIRST, *OTHERS):
+        try:
+            for call in calls:
+                call.block.describe_again(call, sizes)
+            return attempt()
+        except ShapeError:
+            continue
+    for tensor, kind, other in before:
+        tensor.describe(kind, other)
+    return None
 
 
 def closed(inputs: Sequence[SymbolicTensor], wanted: Wanted, where: str) -> list[tuple[int, ...]]:

@@ -52,6 +52,9 @@ class SymbolicTensor:
     ) -> None:
         self.node = node
         self.position = position
+        self.describe(type, other)
+
+    def describe(self, type: TensorType, other: TensorType | None) -> None:
         self.type = type
         self.other = None if other == type else other
 

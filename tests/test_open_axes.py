@@ -245,3 +245,36 @@ def test_sequences_and_several_inputs() -> None:
     assert y.shape == (2, 14, 4)
     torch.testing.assert_close(net({"b": second, "a": first}), y)
     assert len(net._sizes) == 1
+
+
+def valid_unet(size: int | None) -> cl.Model:
+    """The U-Net without padding, whose skips are cropped (Ronneberger et al. 2015), with few filters."""
+
+    def twice(x: Any, filters: int) -> Any:
+        return L.Conv2D(filters, 3, activation="relu")(L.Conv2D(filters, 3, activation="relu")(x))
+
+    image, skips = cl.Input((size, size, 1), name="image"), []
+    h = image
+    for filters in (2, 3, 4, 5):
+        h = twice(h, filters)
+        skips.append(h)
+        h = L.MaxPooling2D(2)(h)
+    h = twice(h, 6)
+    for filters, skip, crop in zip((5, 4, 3, 2), reversed(skips), (4, 16, 40, 88), strict=True):
+        h = L.Concatenate()([L.Cropping2D(crop)(skip), L.Conv2DTranspose(filters, 2, strides=2)(h)])
+        h = twice(h, filters)
+    return cl.Model(image, L.Conv2D(2, 1)(h))
+
+
+def test_a_network_that_takes_certain_sizes_alone() -> None:
+    """Skips that are cropped fit at 188, 204, 220 ... pixels, and so neither at 448 nor at 576."""
+    model = valid_unet(None)
+    assert model.outputs[0].shape == (None, None, None, 2)
+    net = cl.compile(model)
+    for size in (188, 204, 220):
+        x = batch(model, (size, size), 1)
+        twin = cl.compile(with_weights_of(valid_unet(size), model))
+        with torch.no_grad():
+            torch.testing.assert_close(net(x), twin(x))
+    with pytest.raises(cl.ShapeError, match="Concatenate 'concatenate_2': concat along axis 3 needs shapes"):
+        net(torch.zeros(1, 190, 190, 1))

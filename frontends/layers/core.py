@@ -11,8 +11,8 @@ from ...graph.types import DTYPES, TensorType
 from .. import fields as f
 from ..budget import BUDGET
 from ..lowering import Builder, Lowering
-from ..open_axes import described
-from ..symbolic import SymbolicTensor
+from ..open_axes import Sizes, described
+from ..symbolic import Call, SymbolicTensor
 from .base import Layer, Weight
 from .parts import activate, affine, fits_in, to_channels_last
 from .ruled import _KernelAndBias
@@ -46,6 +46,9 @@ class InputLayer(Layer):
             kind, other = described(self.shape, self.dtype)
         BUDGET.get().value(kind, self.label)
         return self.record([], [kind], others=[other]).outputs[0]
+
+    def describe_again(self, call: Call, sizes: Sizes) -> None:
+        call.outputs[0].describe(*described(self.shape, self.dtype, sizes))
 
     @property
     def input(self) -> Any:
