@@ -6,6 +6,7 @@ from typing import Any
 
 from ..graph.ops import Conv2D
 from ..graph.regions import Region
+from ..graph.windows import Pair
 from .contraction import IDENTITY, Constants, Contraction, spatial
 from .epilogue import UNPOOLS, Epilogue
 from .errors import NotEmittable
@@ -31,8 +32,9 @@ class _Forward(Contraction):
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
-        self.is_map = isinstance(self.anchor.op, Conv2D)
         self.pool: Any = next(iter(pools(region)), None)  # with windows of one pixel too, which may lie apart
+        # A matrix product over the channels of a map is a convolution by one pixel where the map is pooled.
+        self.is_map = isinstance(self.anchor.op, Conv2D) or self.pool is not None
         if any(isinstance(node.op, UNPOOLS) for node in region.epilogue) and self.pool is not None:
             raise NotEmittable(f"{region.name}: a kernel pools or unpools, not both")
         self.axes = self._axes()
@@ -41,13 +43,17 @@ class _Forward(Contraction):
     def _axes(self) -> tuple[Axis, Axis]:
         if not self.is_map:
             return IDENTITY, IDENTITY
-        return forward_axes(self.op, spatial(self.source), spatial(self.weight, 0), spatial(self.anchor))
+        op = self.op if isinstance(self.op, Conv2D) else Conv2D()
+        return forward_axes(op, spatial(self.source), self._kernel_size(), spatial(self.anchor))
+
+    def _kernel_size(self) -> Pair:
+        return spatial(self.weight, 0) if isinstance(self.op, Conv2D) else (1, 1)
 
     def _shape_constants(self) -> Constants:
         k = self.anchor.type.channels
         constants: Constants = {}
         if self.is_map:
-            (h, w), (p, q), (r, s) = spatial(self.source), spatial(self.anchor), spatial(self.weight, 0)
+            (h, w), (p, q), (r, s) = spatial(self.source), spatial(self.anchor), self._kernel_size()
             constants |= {"H": (h, "input height"), "W": (w, "input width")}
             constants |= {"P": (p, "output height"), "Q": (q, "output width")}
             constants |= {"R": (r, "kernel height"), "S": (s, "kernel width")}
@@ -178,8 +184,9 @@ class _Forward(Contraction):
         self._origin(w, "p", "q")
 
     def _formula(self) -> list[str]:
-        if not self.is_map:
-            return self.equations("sum over c of x[n,c] * w[c,k]", "[n,k]")
+        if not isinstance(self.op, Conv2D):
+            place, made = ("n,p,q,c", "[n,p,q,k]") if self.is_map else ("n,c", "[n,k]")
+            return self.equations(f"sum over c of x[{place}] * w[c,k]", made)
         rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
                          (("p", "r", self.axes[0]), ("q", "s", self.axes[1])))  # fmt: skip
         where = "of the group of k " if self.work.groups > 1 else ""
