@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OF_IMAGES = (448, 576)
 """Both can be halved six times over, and are large enough for kernels and crops."""
 OF_VOLUMES = (64, 96)
-"""For three open axes and more, of which there is so much to the square."""
+"""For samples of four axes and more: volumes, and videos, whose steps may be computed in turn."""
 
 Shape = Sequence[int | None]
 Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
@@ -28,10 +28,9 @@ Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
 
 def described(shape: Shape, dtype: str) -> tuple[TensorType, TensorType | None]:
     """The types at which an input of this shape of one sample is described; a second where axes are open."""
-    count = sum(size is None for size in shape)
-    first, second = OF_VOLUMES if count > 2 else OF_IMAGES
+    first, second = OF_VOLUMES if len(shape) > 3 else OF_IMAGES
     at = [TensorType((BATCH, *(size if d is None else d for d in shape)), dtype) for size in (first, second)]
-    return at[0], at[1] if count else None
+    return at[0], at[1] if None in shape else None
 
 
 def closed(inputs: Sequence[SymbolicTensor], wanted: Wanted, where: str) -> list[tuple[int, ...]]:

@@ -38,7 +38,7 @@ class ModelLike(Protocol):
     """What can be compiled: a graph and the values of its parameters.
 
     Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
-    layers are frozen or freed.
+    layers are frozen or freed; `masked_outputs` are those that `fit` refuses, since it carries no masks.
     """
 
     def to_graph(self, input_shape: Any = None) -> Graph: ...

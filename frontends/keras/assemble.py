@@ -106,11 +106,21 @@ class _Assembler:
     def _block(
         self, layer: LayerSpec, inputs: Sequence[SymbolicTensor], wanted: Sequence[Shape] | None = None
     ) -> Block:
-        """A layer, or a model that takes open sizes from what it is called on."""
-        if layer.model is not None:
-            found = [tensor.shape[1:] for tensor in inputs] or wanted
-            return self.build(layer.model, found if self._resizing or is_open(layer.model) else None)
-        return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
+        """A layer or a model. One that leaves axes open stays open, since it may be called at several sizes,
+        but for layers that cannot: they take the sizes that it is first called at.
+        """
+        if layer.model is None:
+            return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
+        found = [tensor.shape[1:] for tensor in inputs] or wanted
+        if self._resizing or not is_open(layer.model):
+            return self.build(layer.model, found if self._resizing else None)
+        try:
+            return self.build(layer.model, None)
+        except ConvLoomError:
+            if found is None or any(None in shape for shape in found):
+                raise
+            check_layers(layer.model)  # layers anew, since those there are may have been built
+            return self.build(layer.model, found)
 
     def _functional(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Model:
         layers = {layer.name: layer for layer in spec.layers}
