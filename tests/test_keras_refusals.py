@@ -122,10 +122,6 @@ def changed(change: Callable[[list[Json], Json], object]) -> Json:
         (lambda ls, c: ls[1].update(config=None), "layers[1]: config must be an object, found nothing"),
         (lambda ls, c: ls[1].update(name="x"), "layers[1] 'x': the name stands already at layers[0] 'x'"),
         (
-            lambda ls, c: ls[0]["config"].update(batch_shape=[None, None, None, 3]),
-            "layers[0] 'x': input 'x' has the shape (None, None, None, 3), which leaves axes open",
-        ),
-        (
             lambda ls, c: ls[0]["config"].update(batch_shape=[None, 6, 5, 4]),
             "layers[2] 'a': Add 'a': shapes float32[N,6,5,3] and float32[N,6,5,4] do not broadcast",
         ),

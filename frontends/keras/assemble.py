@@ -201,18 +201,23 @@ def _options(block: Block, kwargs: dict[str, Any], call: CallSpec) -> dict[str, 
         if isinstance(block, Layer) and key in (*block.options, *block.tensors):
             options[key] = value
             continue
+        if key == "training" and isinstance(block, Layer) and _says_nothing(value, block, call):
+            continue
         if key == "training" and value is False:
             options[key] = value
             continue
         # A model of several inputs is called with as many masks.
         single = None if key == "mask" and isinstance(value, list) and not any(value) else value
-        # Keras writes training=True of its image preprocessing, and follows the model's mode all the same.
-        steady = key == "training" and value is True and isinstance(block, Layer) and block.steady
-        if not steady and not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
+        if not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
             raise UnsupportedLayerError(
                 f"{call.place}: called with {key}={shown(value)}, which is not supported"
             )
     return options
+
+
+def _says_nothing(training: Any, layer: Layer, call: CallSpec) -> bool:
+    """Whether it is what Keras 3 writes of every call. Keras 2 writes what was said, with nodes as lists."""
+    return training is layer.said_training and (training is True or call.written is not None)
 
 
 def _tensors_in(value: Any) -> list[SymbolicTensor]:
