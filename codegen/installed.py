@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 
 from ..graph.errors import CompileError
+from ..graph.words import words
 
 WANTED = "triton>=3.6,<3.10"
 
@@ -30,5 +31,8 @@ def require_triton(what: str) -> None:
     if not has_triton():
         raise CompileError(
             f"{what} needs the package triton, which is not installed: pip install '{WANTED}'. Without it "
-            f"backend='aten' runs networks, and emit() writes kernels"
+            + words(
+                "backend='aten' runs networks, and emit() writes kernels",
+                "--backend aten runs networks, and `convloom emit` writes kernels",
+            )
         )

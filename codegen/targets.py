@@ -6,7 +6,9 @@ A *device* is a card of some architecture: what the roofline needs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -126,19 +128,6 @@ def target_of(device: torch.device) -> str:
     return f"sm_{max((k for k in known if k <= capability), default=known[0])}"
 
 
-def target(name: str) -> Target:
-    """The target called `name`: an architecture such as "sm_90", or a card such as "H200" for its own.
-
-    Raises CompileError that lists the known ones.
-    """
-    wanted = str(name).lower()
-    cards = {card.name.lower(): card.target for card in DEVICES.values()}
-    found = cards.get(wanted, wanted)
-    if not isinstance(name, str) or found not in TARGETS:
-        raise CompileError(unknown("target", name, [*DEVICES, *TARGETS]))
-    return TARGETS[found]
-
-
 @dataclass(frozen=True)
 class Device:
     """A named GPU and the rates its roofline is drawn with: FLOP/s for each compute dtype, and bytes/s."""
@@ -178,8 +167,40 @@ DEVICES: dict[str, Device] = {
 }
 
 
+def target(name: str) -> Target:
+    """The target called `name`: an architecture such as "sm_90", or a card such as "H200" for its own.
+
+    Upper and lower case are the same. Raises CompileError that lists the known ones.
+    """
+    card = _find(name, DEVICES)
+    found = TARGETS[card.target] if card else _find(name, TARGETS)
+    if found is None:
+        raise CompileError(unknown("target", name, [*DEVICES, *TARGETS]))
+    return found
+
+
 def device(name: str) -> Device:
     """The device called `name`, such as "H200"; raises CompileError that lists the known ones."""
-    if name not in DEVICES:
+    found = _find(name, DEVICES)
+    if found is None:
         raise CompileError(unknown("device", name, DEVICES))
-    return DEVICES[name]
+    return found
+
+
+def target_and_device(name: str, default: str) -> tuple[Target, Device | None]:
+    """What `target` finds, and the card: of that name, or one of that architecture, first of all `default`.
+
+    None where no rates of such a card are known.
+    """
+    found = target(name)
+    cards = [DEVICES[default], *DEVICES.values()]
+    of_it = next((card for card in cards if card.target == found.name), None)
+    return found, _find(name, DEVICES) or of_it
+
+
+_Entry = TypeVar("_Entry", Target, Device)
+
+
+def _find(name: object, known: Mapping[str, _Entry]) -> _Entry | None:
+    wanted = name.strip().lower() if isinstance(name, str) else None
+    return next((entry for own, entry in known.items() if own.lower() == wanted), None)

@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, commands
+from .arguments import Parser, choice, integer, output, real, report, tolerance
 from .checking import TOLERANCE
-from .graph.errors import ConvLoomError
+from .codegen.targets import target as find_target
+from .graph.errors import ConvLoomError, unknown
 from .graph.settings import settings
+from .graph.words import AT_THE_SHELL
 from .runtime.backends import BACKENDS
 from .runtime.compile import DTYPE_NAMES
 
@@ -24,9 +27,10 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 2 wrong input, 130 interrupted."""
-    arguments = parser().parse_args(argv)
-    command: Command = arguments.command
+    asked_here = AT_THE_SHELL.set(True)
     try:
+        arguments = _parsed(sys.argv[1:] if argv is None else list(argv))
+        command: Command = arguments.command
         command(arguments)
         sys.stdout.flush()
     except ConvLoomError as error:
@@ -39,7 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("convloom: interrupted", file=sys.stderr)
         return 130
+    finally:
+        AT_THE_SHELL.reset(asked_here)
     return 0
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    if not argv:
+        raise ConvLoomError(f"no command is given; there are {', '.join(COMMANDS)}; see convloom --help")
+    if not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise ConvLoomError(unknown("command", argv[0], COMMANDS))
+    return parser().parse_args(argv)
 
 
 def _one_line(text: str) -> str:
@@ -54,9 +68,12 @@ def _debugging() -> bool:
         return False
 
 
+COMMANDS = ("info", "summary", "run", "train", "emit", "profile", "convert", "explain")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="convloom", description="Compile convolutional networks to readable, fused Triton kernels."
     )
     top.add_argument("--version", action="version", version=f"convloom {__version__}")
@@ -70,10 +87,19 @@ def parser() -> argparse.ArgumentParser:
     run = _add(made, "run", commands.run, "run a network on a batch")
     _weights(run)
     run.add_argument(
-        "--input", required=True, metavar="X.npy", help="the batch: .npy, or .npz with one array an input"
+        "--input",
+        required=True,
+        metavar="X",
+        help="the batch: .npy; .npz, with the arrays of several inputs by their names, or x0, x1, ..; or an "
+        "image, for which Pillow must be installed",
     )
+    run.add_argument("--resize", action="store_true", help="an image to the size that the network takes")
+    _scale(run)
     run.add_argument(
-        "--output", metavar="Y.npy", help="where the result goes: .npy, or .npz for several outputs"
+        "--output",
+        metavar="Y.npy",
+        type=output("--output", "results are saved", (".npy", ".npz")),
+        help="where the result goes: .npy, or .npz for several outputs",
     )
     _compile_options(run)
     _json(run)
@@ -81,31 +107,76 @@ def parser() -> argparse.ArgumentParser:
     train = _add(made, "train", commands.train, "train a network on arrays")
     _weights(train)
     train.add_argument(
-        "--data", required=True, metavar="D.npz", help="the arrays x and y; also x_val and y_val if there"
+        "--data",
+        required=True,
+        metavar="D.npz",
+        help="the arrays x and y, and x_val and y_val if there; for several inputs their names, or x0, x1, "
+        ".., instead of x",
     )
+    _scale(train)
     train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")
     train.add_argument("--optimizer", default="adam", help="sgd, adam, adamw or rmsprop (default: adam)")
-    train.add_argument("--learning-rate", type=float, metavar="R", help="instead of the optimizer's default")
-    train.add_argument("--epochs", type=int, default=1, metavar="N", help="passes over the data (default: 1)")
+    train.add_argument(
+        "--learning-rate",
+        type=real("--learning-rate", above=0),
+        metavar="R",
+        help="instead of the optimizer's default",
+    )
+    train.add_argument(
+        "--epochs",
+        type=integer("--epochs", 0),
+        default=1,
+        metavar="N",
+        help="passes over the data (default: 1)",
+    )
     _batch_size(train)
     train.add_argument(
-        "--validation-split", type=float, default=0.0, metavar="F", help="last fraction kept to validate on"
+        "--validation-split",
+        type=real("--validation-split", least=0, below=1),
+        default=0.0,
+        metavar="F",
+        help="last fraction kept to validate on",
     )
     train.add_argument(
-        "--patience", type=int, metavar="N", help="stop after N epochs without a better val_loss"
+        "--patience",
+        type=integer("--patience", 0),
+        metavar="N",
+        help="stop after N epochs without a better val_loss",
     )
-    train.add_argument("--seed", type=int, metavar="N", help="of shuffling and dropout")
-    train.add_argument("--save", metavar="W", help="where the weights go: .npz, .weights.h5 or .keras")
+    train.add_argument(
+        "--seed",
+        type=integer("--seed", -(2**63), 2**64 - 1),
+        metavar="N",
+        help="of initial weights, shuffling and dropout",
+    )
+    train.add_argument(
+        "--save",
+        metavar="W",
+        type=output("--save", "weights are saved", commands.WEIGHTS),
+        help="where the weights go: .keras, .weights.h5 or .npz",
+    )
     _compile_options(train)
     _json(train)
 
     emit = _add(made, "emit", commands.emit, "write every kernel as a file that runs by itself")
     emit.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
     emit.add_argument(
-        "--target", default="sm_90", help="architecture, such as sm_80 or gfx942 (default: sm_90)"
+        "--target",
+        type=_target,
+        default="sm_90",
+        metavar="GPU",
+        help="a card, such as H100, or an architecture, such as sm_80 or gfx942 (default: sm_90)",
     )
-    emit.add_argument("--dtype", default="float32", choices=DTYPE_NAMES[:-1], help="(default: float32)")
-    emit.add_argument("--batch-size", type=int, metavar="N", help="that the index counts for (default: 1)")
+    _dtype(emit, DTYPE_NAMES[:-1])
+    emit.add_argument(
+        "--batch-size",
+        type=integer("--batch-size", 1),
+        metavar="N",
+        help="that the index counts for (default: 1)",
+    )
+    emit.add_argument(
+        "--overwrite", action="store_true", help="also files that were changed, or that something else wrote"
+    )
     emit.add_argument("--no-fuse", action="store_true", help="one kernel an op")
     _training(emit)
     _json(emit)
@@ -114,13 +185,18 @@ def parser() -> argparse.ArgumentParser:
     _weights(profile)
     _batch_size(profile)
     profile.add_argument(
-        "--target", help="GPU for the roofline, such as H200, or architecture (default: the GPU at hand)"
+        "--target",
+        type=_target,
+        metavar="GPU",
+        help="for the roofline: a card, such as H100, or an architecture (default: the GPU at hand)",
     )
-    profile.add_argument("--repeats", type=int, metavar="N", help="how often each kernel is timed")
+    profile.add_argument(
+        "--repeats", type=integer("--repeats", 1), metavar="N", help="how often each kernel is timed"
+    )
     profile.add_argument(
         "--resources", action="store_true", help="compile for the target: registers, shared memory"
     )
-    profile.add_argument("--html", metavar="FILE", help="also write the report as a page")
+    profile.add_argument("--html", metavar="FILE", type=report, help="also write the report as a page")
     _compile_options(profile)
     _json(profile)
 
@@ -142,7 +218,11 @@ def parser() -> argparse.ArgumentParser:
         "--check", metavar="IO.npz", help="replay stored inputs x, x0, .. and outputs y, y0, .. and report"
     )
     convert.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, metavar="T", help="of --check, relative (default: 1e-4)"
+        "--tolerance",
+        type=tolerance,
+        default=TOLERANCE,
+        metavar="T",
+        help="of --check, relative (default: 1e-4)",
     )
 
     explain = _add(made, "explain", commands.explain, "what each pass matched and refused, and why")
@@ -176,20 +256,57 @@ def _json(command: argparse.ArgumentParser) -> None:
 
 
 def _weights(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+    either = command.add_mutually_exclusive_group()
+    either.add_argument(
         "--weights", metavar="W", help="the weights: .weights.h5, .h5, .keras, or .npz as `train` saves them"
+    )
+    either.add_argument(
+        "--random-weights", action="store_true", help="initial weights, whatever NET has of its own"
+    )
+
+
+def _scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scale",
+        type=real("--scale"),
+        metavar="S",
+        help="multiply the inputs by S, as float32: 1/255 brings 8-bit images to 0 to 1",
     )
 
 
 def _batch_size(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default: 32)")
+    command.add_argument(
+        "--batch-size", type=integer("--batch-size", 1), default=32, metavar="N", help="(default: 32)"
+    )
 
 
 def _training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--training", action="store_true", help="a training step, backward pass included")
 
 
+def _dtype(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    command.add_argument(
+        "--dtype",
+        default="float32",
+        type=choice("--dtype", names),
+        metavar="D",
+        help=f"{', '.join(names)} (default: float32)",
+    )
+
+
 def _compile_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="cuda, cpu or auto (default: auto)")
-    command.add_argument("--backend", default="auto", choices=(*BACKENDS, "auto"), help="(default: auto)")
-    command.add_argument("--dtype", default="float32", choices=DTYPE_NAMES, help="(default: float32)")
+    backends = (*BACKENDS, "auto")
+    command.add_argument(
+        "--backend",
+        default="auto",
+        type=choice("--backend", backends),
+        metavar="B",
+        help=f"{', '.join(backends)} (default: auto)",
+    )
+    _dtype(command, DTYPE_NAMES)
+
+
+def _target(text: str) -> str:
+    find_target(text)  # raises for an unknown one
+    return text

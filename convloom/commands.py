@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,30 @@ import torch
 from rich.console import Console
 
 from . import __version__
+from .arguments import input_shape
 from .checking import check
 from .codegen.installed import triton_version
 from .codegen.targets import DEVICES, TARGETS
 from .frontends import Model
-from .frontends.initializers import check_seed
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
 from .graph.settings import settings
+from .reading import read_batch, read_training_data
 from .runtime.backends import BACKENDS
 from .runtime.callbacks import EarlyStopping
 from .runtime.compile import DTYPE_NAMES, compile
-from .runtime.emit import emit as emit_kernels
+from .runtime.emit import kernel_texts
 from .runtime.fit import fit
+from .runtime.folder import write_files
 from .runtime.network import CompiledNetwork
 from .runtime.plan import Mode, prepare
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
 
-CONVERTED = (".json", ".txt", ".keras", ".weights.h5", ".npz")
+WEIGHTS = (".keras", ".weights.h5", ".npz")
+"""Endings of files that hold weights."""
+CONVERTED = (".json", ".txt", *WEIGHTS)
 """Endings of what `convert` writes."""
 
 
@@ -66,7 +70,7 @@ def info(arguments: Namespace) -> None:
 
 def summary(arguments: Namespace) -> None:
     """The layers, with shapes and parameters."""
-    model = _load(arguments)
+    model = _architecture(arguments)
     if not arguments.json:
         model.summary()
         return
@@ -88,48 +92,53 @@ def summary(arguments: Namespace) -> None:
 
 def run(arguments: Namespace) -> None:
     """A batch through the network."""
-    net = _compiled(_model(arguments), arguments)
-    inputs = list(_arrays(arguments.input).values())
+    net = _compiled(_weighted(arguments, "what it computes"), arguments)
+    names = list(net.source.outputs)
+    if arguments.output and arguments.output.suffix == ".npy" and len(names) != 1:
+        raise ConvLoomError(f"the network has {len(names)} outputs ({', '.join(names)}); save them as .npz")
+    given = read_batch(arguments.input, net.input_nodes, arguments.resize, arguments.scale)
+    _note(given.notes)
     start = time.perf_counter()
     with torch.no_grad():
-        result = net(*inputs)
+        result = net(given.arrays)
     outputs = result if isinstance(result, tuple) else (result,)
-    names = list(net.source.outputs)
     arrays = {name: y.float().cpu().numpy() for name, y in zip(names, outputs, strict=True)}
     seconds = time.perf_counter() - start
     if arguments.output:
-        _save_arrays(Path(arguments.output), arrays)
+        _save_arrays(arguments.output, arrays)
     if arguments.json:
         shapes = {name: list(y.shape) for name, y in arrays.items()}
-        _print_json({"outputs": shapes, "seconds": seconds, "file": arguments.output})
+        _print_json({"outputs": shapes, "seconds": seconds, "file": _text(arguments.output)})
         return
     for name, y in arrays.items():
         print(f"{name}: shape {tuple(y.shape)}, mean {y.mean():.6g}, from {y.min():.6g} to {y.max():.6g}")
+    if arguments.output:
+        count = len(next(iter(arrays.values())))
+        _wrote(arguments.output, f"{', '.join(names)} of {count} example{'s' if count != 1 else ''}")
 
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
     if arguments.seed is not None:
-        torch.manual_seed(check_seed(arguments.seed, "--seed"))
+        torch.manual_seed(arguments.seed)
     model = _model(arguments)
-    data = _arrays(arguments.data)
-    for name in ("x", "y"):
-        if name not in data:
-            raise ConvLoomError(
-                f"{arguments.data} holds {', '.join(data)}; training needs arrays named x and y"
-            )
-    validation = (data["x_val"], data["y_val"]) if {"x_val", "y_val"} <= data.keys() else None
-    if arguments.save:
-        _check_weight_file(Path(arguments.save), model)
+    if arguments.save and arguments.save.suffix == ".keras":
+        model.to_json()  # before the training, not after it: says what Keras has no words for
+    net = _compiled(model, arguments)
+    data, validation, notes = read_training_data(arguments.data, net.input_nodes, arguments.scale)
+    if validation is not None and arguments.validation_split:
+        raise ConvLoomError(
+            f"{arguments.data} has arrays to validate on (y_val); leave --validation-split out"
+        )
+    _note(notes)
     callbacks = []
     if arguments.patience is not None:
         callbacks.append(EarlyStopping(patience=arguments.patience, restore_best_weights=True))
-    net = _compiled(model, arguments)
     history = fit(
         net,
-        (data["x"], data["y"]),
-        arguments.loss,
-        arguments.optimizer,
+        data,
+        loss=arguments.loss,
+        optimizer=arguments.optimizer,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
@@ -140,31 +149,45 @@ def train(arguments: Namespace) -> None:
         verbose=not arguments.json,
     )
     if arguments.save:
-        _save(Path(arguments.save), model)
+        _save(arguments.save, model)
     if arguments.json:
-        _print_json({"epoch": history.epoch, "history": history.history, "weights": arguments.save})
+        _print_json({"epoch": history.epoch, "history": history.history, "weights": _text(arguments.save)})
+    elif arguments.save:
+        _wrote(arguments.save, _contents(arguments.save, model))
+    if not arguments.save:
+        _note(["the new weights were not kept; --save W does that"])
 
 
 def emit(arguments: Namespace) -> None:
     """Every kernel as a file."""
-    files = emit_kernels(
-        _load(arguments),
-        arguments.output,
+    texts = kernel_texts(
+        _architecture(arguments),
         target=arguments.target,
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
         training=arguments.training,
         fuse=not arguments.no_fuse,
     )
+    folder = Path(arguments.output)
+    written = write_files(folder, texts, arguments.overwrite)
     if arguments.json:
-        _print_json([str(path) for path in files])
-    else:
-        print("\n".join(map(str, files)))
+        listed = {name: [str(path) for path in paths] for name, paths in vars(written).items()}
+        _print_json({"folder": str(folder), **listed})
+        return
+    print("\n".join(map(str, written.files)))
+    kernels = sum(path.suffix == ".py" for path in written.files)
+    _wrote(folder, f"{kernels} kernel{'s' if kernels != 1 else ''}, with an index, README.md, and graph.txt")
+    for paths, what in (
+        (written.removed, "removed, of an earlier emit"),
+        (written.kept, "of an earlier emit, but changed since; left where they are"),
+    ):
+        if paths:
+            print(f"{what}: {', '.join(path.name for path in paths)}")
 
 
 def profile(arguments: Namespace) -> None:
     """Fused against unfused."""
-    model = _model(arguments)
+    model = _model(arguments) if arguments.weights else _architecture(arguments)
     with _working("compiling and measuring"):
         report = profile_model(
             model,
@@ -177,12 +200,13 @@ def profile(arguments: Namespace) -> None:
             resources=arguments.resources,
         )
     if arguments.html:
-        page = Path(arguments.html)
-        report.save(page if page.suffix else page.with_suffix(".html"))
+        report.save(arguments.html)
     if arguments.json:
         _print_json(report.to_dict())
-    else:
-        print(report)
+        return
+    print(report)
+    if arguments.html:
+        _wrote(arguments.html, "the report")
 
 
 def convert(arguments: Namespace) -> None:
@@ -193,13 +217,22 @@ def convert(arguments: Namespace) -> None:
             f"convert writes {', '.join(CONVERTED[:-1])} or {CONVERTED[-1]}, not {path.name!r}: the graph as "
             f"JSON or as text, the network as Keras 3 saves it, its weights for Keras, its weights by name"
         )
-    model = _model(arguments)
+    to_weights = path is not None and path.name.endswith(WEIGHTS)
+    if to_weights and (arguments.text or arguments.passes or arguments.training):
+        raise ConvLoomError("--text, --passes and --training are about a graph: -o FILE.json or FILE.txt")
+    if arguments.text and path is not None and path.suffix != ".txt":
+        raise ConvLoomError(f"--text writes .txt, not {path.name!r}; leave it out for JSON")
+    if arguments.check or to_weights:
+        model = _weighted(arguments, "what is checked" if arguments.check else "what is saved")
+    else:
+        model = _model(arguments) if arguments.weights else _architecture(arguments)
     if arguments.check:
         print(check(model, arguments.check, arguments.tolerance))
         if not arguments.output:
             return
-    if path is not None and path.name.endswith((".keras", ".weights.h5", ".npz")):
+    if path is not None and to_weights:
         _save(path, model)
+        _wrote(path, _contents(path, model))
         return
     graph = model.to_graph()
     if arguments.passes or arguments.training:
@@ -208,69 +241,49 @@ def convert(arguments: Namespace) -> None:
     text = (str(graph) if as_text else to_json(graph)) + "\n"
     if path is not None:
         _write(path, text)
+        _wrote(path, f"the graph, {len(graph)} nodes, {'as text' if as_text else 'without weights'}")
     else:
         sys.stdout.write(text)
 
 
 def explain(arguments: Namespace) -> None:
     """The decisions of passes and fusion."""
-    net = compile(_load(arguments), device="cpu", backend="aten")
+    net = compile(_architecture(arguments), device="cpu", backend="aten")
     print(net.train(arguments.training).explain())
 
 
 # -- files -------------------------------------------------------------------------------------------------
 def _model(arguments: Namespace) -> Model:
-    """The network with its weights."""
-    return _load(arguments, arguments.weights)
+    """The network with its weights, or with initial ones where a .json has none or they are asked for."""
+    return load(
+        arguments.network,
+        weights=arguments.weights,
+        input_shape=input_shape(arguments.input_shape),
+        architecture_only=arguments.random_weights,
+    )
 
 
-def _load(arguments: Namespace, weights: str | None = None) -> Model:
-    return load(arguments.network, weights=weights, input_shape=_input_shape(arguments.input_shape))
+def _weighted(arguments: Namespace, what: str) -> Model:
+    """The network with weights that somebody gave it; raises ConvLoomError where they would be random.
+
+    what: would be so too.
+    """
+    model = _model(arguments)
+    if model.parameters.undrawn and not arguments.random_weights:
+        raise ConvLoomError(
+            f"{arguments.network} has no weights, and {what} would be random; give --weights W, or "
+            f"--random-weights if that is what you want"
+        )
+    return model
 
 
-def _input_shape(given: list[str] | None) -> Any:
-    """--input-shape, once or several times: one shape, a list of them, or shapes by name."""
-    if not given:
-        return None
-    named = {}
-    for text in given:
-        name, _, sizes = text.rpartition("=")
-        parts = sizes.replace("x", ",").split(",")
-        if not all(part.strip().isdecimal() and len(part) < 12 for part in parts):
-            raise ConvLoomError(
-                f"--input-shape takes sizes such as 224,224,3, or NAME=224,224,3, got {text!r:.80}"
-            )
-        named[name] = tuple(map(int, parts))
-    if "" not in named:
-        return named
-    if len(given) > 1:
-        raise ConvLoomError("--input-shape is given several times; say which input each is: NAME=224,224,3")
-    return named[""]
-
-
-def _arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a .npy or .npz file; raises ConvLoomError where it is no such file."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise ConvLoomError(f"cannot read {path}: {error.strerror or error}") from None
-    except (
-        ValueError,
-        EOFError,
-        MemoryError,  # a header may claim any size
-    ) as error:  # pickled objects, which a stranger's file must not bring, among them
-        raise ConvLoomError(f"{path} is no .npy or .npz file of plain arrays: {error}") from None
+def _architecture(arguments: Namespace) -> Model:
+    """The network for a purpose that its weights play no part in: they are not read."""
+    shape = input_shape(arguments.input_shape)
+    return load(arguments.network, input_shape=shape, architecture_only=True)
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    if path.suffix not in (".npy", ".npz"):
-        raise ConvLoomError(f"results are saved as .npy or .npz, not as {path.name!r}")
-    if path.suffix == ".npy" and len(arrays) != 1:
-        raise ConvLoomError(f"the network has {len(arrays)} outputs ({', '.join(arrays)}); save them as .npz")
     try:
         if path.suffix == ".npy":
             np.save(path, next(iter(arrays.values())))
@@ -278,16 +291,6 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
             np.savez(path, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         raise ConvLoomError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _check_weight_file(path: Path, model: Model) -> None:
-    """Before the training, not after it: raises ConvLoomError where weights cannot be saved so."""
-    if not path.name.endswith((".npz", ".weights.h5", ".keras")):
-        raise ConvLoomError(f"weights are saved as .npz, .weights.h5 or .keras, not as {path.name!r}")
-    if path.suffix == ".keras":
-        model.to_json()  # says what Keras has no words for
-    if not path.parent.is_dir():
-        raise ConvLoomError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def _save(path: Path, model: Model) -> None:
@@ -298,6 +301,12 @@ def _save(path: Path, model: Model) -> None:
         model.save(path)
     else:
         model.save_weights(path)
+
+
+def _contents(path: Path, model: Model) -> str:
+    """What `_save` writes, in words."""
+    what = "the network with its weights" if path.suffix == ".keras" else "the weights"
+    return f"{what}, {model.count_params():,} parameters"
 
 
 def _write(path: Path, text: str) -> None:
@@ -314,6 +323,20 @@ def _compiled(model: Model, arguments: Namespace) -> CompiledNetwork:
 
 def _mode(arguments: Namespace) -> Mode:
     return Mode(training=arguments.training, backward=arguments.training)
+
+
+def _wrote(path: Path, what: str) -> None:
+    print(f"wrote {path}: {what}")
+
+
+def _note(lines: Sequence[str]) -> None:
+    """What a person should know beside the result; what stdout holds is for a machine too."""
+    for line in lines:
+        print(f"convloom: {line}", file=sys.stderr)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _print_json(value: Any) -> None:

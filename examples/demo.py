@@ -45,7 +45,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("demo_output"))
     folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file of that name, no right to write there
+        parser.error(str(error))
     torch.set_num_threads(1)  # so small a network gains nothing from a second, and loses on a busy machine
     start = time.perf_counter()
     model = train()
@@ -147,7 +150,7 @@ def compare_and_emit(model: cl.Model, folder: Path) -> Path:
     report = cl.profile(model, batch_size=32, target="sm_90", resources=True)
     console.print(report)
     report.save(folder / "profile.html")
-    files = cl.emit(model, folder / "kernels", target="sm_90", batch_size=32)
+    files = cl.emit(model, folder / "kernels", target="sm_90", batch_size=32, overwrite=True)
     kernel = next(k for k in cl.compile(model).kernels if "max_pool2d" in k.ops)
     file = next(path for path in files if path.name == f"{kernel.name}.py")
     say(f"\nThe first, as emitted, from [bold]{shown(file)}[/]\n")

@@ -21,6 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("--epochs", type=int, default=6)
     epochs = parser.parse_args().epochs
+    if epochs < 1:
+        parser.error(f"--epochs is {epochs}; it must be at least 1")
     torch.manual_seed(0)
     (x, y), (x_held, y_held) = digits()
     batches = DataLoader(TensorDataset(*map(torch.from_numpy, shifted(x, y))), batch_size=32, shuffle=True)

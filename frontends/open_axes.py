@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..graph.errors import ShapeError
 from ..graph.types import BATCH, Dim, TensorType
+from ..graph.words import words
 
 if TYPE_CHECKING:
     from .symbolic import SymbolicTensor
@@ -50,17 +51,20 @@ def closed(inputs: Sequence[SymbolicTensor], wanted: Wanted, where: str) -> list
         found = [wanted] if single else wanted  # type: ignore[list-item, assignment]
     listed = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
     if len(found) != len(shapes):
-        raise ShapeError(f"{where}: takes {listed}; input_shape gives {len(found)} shape(s)")
+        raise ShapeError(f"{where}: takes {listed}; {_option()} gives {len(found)} shape(s)")
     for given, shape in zip(found, shapes, strict=True):
         pairs = zip(shape, given, strict=False)
         if len(given) != len(shape) or any(known not in (None, size) for known, size in pairs):
-            raise ShapeError(f"{where}: takes {listed}; input_shape {tuple(given)} does not fit")
+            raise ShapeError(f"{where}: takes {listed}; {_option()} {tuple(given)} does not fit")
         if any(not isinstance(size, int) or size < 1 for size in given):
-            raise ShapeError(
-                f"{where}: takes {listed}, axes left open; say their sizes: input_shape="
-                f"{tuple(224 if size is None else size for size in given)}"
-            )
+            example = tuple(224 if size is None else size for size in given)
+            how = words(f"input_shape={example}", f"--input-shape {','.join(map(str, example))}")
+            raise ShapeError(f"{where}: takes {listed}, axes left open; say their sizes: {how}")
     return [tuple(int(size) for size in given if size is not None) for given in found]
+
+
+def _option() -> str:
+    return words("input_shape", "--input-shape")
 
 
 def shown(kind: TensorType, other: TensorType | None) -> tuple[int | None, ...]:

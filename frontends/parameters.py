@@ -99,6 +99,11 @@ class Parameters(MutableMapping[str, torch.Tensor]):
             self._initialize()
         return slot.layer.values.held(slot.weight.name)
 
+    @property
+    def undrawn(self) -> list[str]:
+        """Names of those that nobody has given a value yet, and that will be drawn when first read."""
+        return [slot.name for slot in self._slots.values() if slot.weight.name not in slot.layer.values]
+
     def is_state(self, name: str) -> bool:
         """Whether no optimizer ever moves it, such as a moving mean."""
         return not self._slot(name).weight.trainable

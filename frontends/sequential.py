@@ -7,6 +7,7 @@ from typing import Any
 
 from ..graph.errors import ConvLoomError
 from ..graph.types import TensorType
+from ..graph.words import words
 from .layers.base import Layer
 from .layers.core import InputLayer
 from .lowering import Block
@@ -121,7 +122,8 @@ class Sequential(Model):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if not self._ends or not self._chain:
             lacks = "layers" if self._ends else "input shape"
-            raise ConvLoomError(f"{self.label}: has no {lacks} yet; start with Input(shape) and add layers")
+            how = words("start with Input(shape) and add layers", "give --input-shape H,W,C")
+            raise ConvLoomError(f"{self.label}: has no {lacks} yet; {how}")
         self._connect([self._ends[0]], [self._ends[-1]], order=list(dict.fromkeys(self._chain)))
         return self.__dict__[name]
 

@@ -37,11 +37,21 @@ def summary_text(model: Model, width: int | None = None) -> str:
     trainable = sum(slot.size for slot in model.slots() if slot.trainable)
     console = Console(file=io.StringIO(), width=width or 100, highlight=False, color_system=None)
     console.print(table)
-    console.print(f"Total parameters: {total:,} ({4 * total / 2**20:.2f} MiB in float32)")
+    console.print(f"Total parameters: {total:,} ({bytes_text(4 * total)} in float32)")
     console.print(f"Trainable: {trainable:,}")
     console.print(f"Non-trainable: {total - trainable:,}")
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip("\n")
+
+
+def bytes_text(count: int) -> str:
+    """900 bytes, 1.5 KiB, 241.03 MiB: in the unit that suits it."""
+    if count < 1024:
+        return f"{count} bytes"
+    size, units = count / 1024, ["KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.2f} {units[0]}"
 
 
 def _rows(model: Model) -> dict[Block, list[Call]]:

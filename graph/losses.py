@@ -26,6 +26,7 @@ from .ops import (
     Softmax,
     SoftmaxCrossEntropy,
 )
+from .words import words
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def add_loss(graph: Graph, loss: str, from_logits: bool = False) -> str:
     if loss not in LOSSES:
         raise CompileError(unknown("loss", loss, LOSSES))
     if len(graph.outputs) != 1:
-        raise CompileError(f"{graph.name} has {len(graph.outputs)} outputs; a loss by name takes one")
+        takes = words("a loss by name takes one", "what is trained here has one")
+        raise CompileError(f"{graph.name} has {len(graph.outputs)} outputs; {takes}")
     (prediction,) = graph.outputs.values()
     entry = LOSSES[loss]
     own = _logits(graph, prediction, entry.last) if entry.last else None

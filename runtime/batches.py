@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..graph.errors import ConvLoomError, ShapeError
+from ..graph.words import words
 from .checks import number, whole
 from .inputs import as_tensor, by_name, holds_arrays, is_array
 
@@ -141,7 +142,8 @@ def split_off(data: Any, fraction: float, form: Form | None = None) -> tuple[Any
     cut = int(len(target) * (1.0 - fraction))
     if cut in (0, len(target)):
         raise ConvLoomError(
-            f"validation_split={fraction} of {len(target)} examples leaves one of the parts empty"
+            f"{words('validation_split=', '--validation-split ')}{fraction} of {len(target)} examples "
+            f"leaves one of the parts empty"
         )
     return ([x[:cut] for x in inputs], target[:cut]), ([x[cut:] for x in inputs], target[cut:])
 

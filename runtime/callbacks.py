@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from ..graph.errors import ConvLoomError, nearest
+from ..graph.words import words
 from .checks import number, whole
 from .metrics import direction_of
 
@@ -83,10 +84,10 @@ class EarlyStopping(Callback):
         if self.monitor in names:
             return
         lacks = self.monitor.startswith("val_") and not any(name.startswith("val_") for name in names)
-        hint = "; give fit validation_data" if lacks else nearest(self.monitor, names)
-        raise ConvLoomError(
-            f"EarlyStopping monitors {self.monitor!r}, but an epoch reports {', '.join(names)}{hint}"
-        )
+        data = words("give fit validation_data", "give --validation-split, or x_val and y_val in the data")
+        hint = f"; {data}" if lacks else nearest(self.monitor, names)
+        waits = words("EarlyStopping monitors", "--patience waits for")
+        raise ConvLoomError(f"{waits} {self.monitor!r}, but an epoch reports {', '.join(names)}{hint}")
 
     def _direction(self) -> str:
         if self.mode != "auto":

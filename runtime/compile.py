@@ -96,7 +96,7 @@ def typed_graph(
     _check_model(model, "kernels are emitted for a Model or a compiled network")
     dtype = "float32" if dtype is None else dtype
     _check_dtype(dtype)
-    graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)
+    graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)  # type: ignore[call-arg]
     return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype)), dtype
 
 

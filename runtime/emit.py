@@ -18,6 +18,7 @@ from ..graph.ir import Graph
 from ..graph.regions import Region
 from .checks import whole
 from .compile import DTYPE_NAMES, typed_graph
+from .folder import write_files
 from .network import CompiledNetwork
 from .options import ModelLike
 from .plan import Mode, prepare
@@ -41,9 +42,12 @@ def emit(
     batch_size: int | None = None,
     training: bool = False,
     fuse: bool = True,
+    overwrite: bool = False,
     input_shape: Any = None,
 ) -> list[Path]:
     """Write every kernel of a model into `folder`, with an index README.md and the graph; returns the files.
+
+    What an earlier call wrote there goes, unless it was changed since; what else lies there stays.
 
     model: a Model, or a network that is compiled already, in its own dtype.
     target: the architecture whose schedules are taken, such as "sm_90", or a card such as "H200".
@@ -52,11 +56,35 @@ def emit(
     training: the kernels of a training step, backward ones included, instead of those of inference.
     fuse: False writes one kernel an op.
     input_shape: of one sample, where the model leaves axes open, as for `compile`.
+    overwrite: also write over files that something else wrote, or that were changed since they were emitted.
     Files are named after what their kernels compute, never after the model's layers.
-    Raises ConvLoomError for unknown options or a folder that cannot be written.
+    Raises ConvLoomError for unknown options, a file in the way, or a folder that cannot be written.
     """
     if not isinstance(folder, str | os.PathLike):
         raise ConvLoomError(f"folder is a {type(folder).__name__}; give the path of a folder to write into")
+    texts = kernel_texts(
+        model,
+        target=target,
+        dtype=dtype,
+        batch_size=batch_size,
+        training=training,
+        fuse=fuse,
+        input_shape=input_shape,
+    )
+    return write_files(Path(folder), texts, overwrite).files
+
+
+def kernel_texts(
+    model: ModelLike | CompiledNetwork,
+    *,
+    target: str,
+    dtype: str | None,
+    batch_size: int | None,
+    training: bool,
+    fuse: bool,
+    input_shape: Any = None,
+) -> dict[str, str]:
+    """The texts of all that `emit` writes, by file name."""
     target = find_target(target).name
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
     graph, dtype = typed_graph(model, dtype, input_shape)
@@ -72,7 +100,7 @@ def emit(
     texts = {f"{kernel.name}.py": kernel.source for kernel in kernels}
     texts["README.md"] = _index(graph, found, what, batch_size or 1)
     texts["graph.txt"] = f"{graph}\n"
-    return _write(Path(folder), texts)
+    return texts
 
 
 def _emitted(region: Region, precision: str, target: str) -> Kernel | str:
@@ -81,16 +109,6 @@ def _emitted(region: Region, precision: str, target: str) -> Kernel | str:
         return emit_kernel(region, precision=precision, target=target)
     except CompileError as error:
         return str(error)
-
-
-def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConvLoomError(f"cannot write kernels to {folder}: {error.strerror or error}") from None
-    return [folder / name for name in texts]
 
 
 # -- the index ---------------------------------------------------------------------------------------------

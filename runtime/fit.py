@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
+from ..graph.words import words
 from . import checks
 from .batches import Batches, Form, open_data, split_off
 from .callbacks import Callback
@@ -366,7 +367,8 @@ class _Run:
         if self.stop_on_nan and not math.isfinite(logs["loss"]):
             raise ConvLoomError(
                 f"training stopped: val_loss is {logs['loss']} while the training loss is finite; look for "
-                f"NaN or infinite values in validation_data; fit(..., stop_on_nan=False) would go on"
+                f"NaN or infinite values in {words('validation_data', 'the data to validate on')}"
+                + words("; fit(..., stop_on_nan=False) would go on")
             )
         return logs
 

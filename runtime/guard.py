@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..graph.errors import ConvLoomError
+from ..graph.words import words
 
 
 @dataclass
@@ -100,11 +101,14 @@ class Guard:
         cause = (
             f"the batch's {' and '.join(broken)} holds NaN or infinite values; clean the data"
             if broken
-            else "a lower learning_rate or inputs scaled to about 1 may help"
+            else f"a lower {words('learning_rate', '--learning-rate')} or inputs scaled to about 1 may help"
         )
         raise ConvLoomError(
-            f"training stopped at step {outcome.number + 1}: {what}; {cause}. The weights are those "
-            f"from before this step; fit(..., stop_on_nan=False) would go on"
+            f"training stopped at step {outcome.number + 1}: {what}; {cause}. "
+            + words(
+                "The weights are those from before this step; fit(..., stop_on_nan=False) would go on",
+                "No weights were saved",
+            )
         )
 
 

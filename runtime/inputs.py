@@ -12,6 +12,7 @@ import torch
 from ..graph.errors import ShapeError, nearest
 from ..graph.ir import Node
 from ..graph.types import BATCH, Dim
+from ..graph.words import words
 
 
 def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.device) -> list[torch.Tensor]:
@@ -34,7 +35,7 @@ def bind_inputs(nodes: Sequence[Node], values: Sequence[Any], device: torch.devi
     if len(values) != len(nodes):
         names = ", ".join(node.name for node in nodes)
         count = f"{len(nodes)} input{'s' if len(nodes) > 1 else ''}"
-        hint = "; np.stack makes one array of many examples" if len(nodes) == 1 else ""
+        hint = words("; np.stack makes one array of many examples") if len(nodes) == 1 else ""
         raise ShapeError(f"the network takes {count} ({names}), but was called with {len(values)}{hint}")
     tensors = [_bind(node, value, device) for node, value in zip(nodes, values, strict=True)]
     batches = {t.shape[0] for t, n in zip(tensors, nodes, strict=True) if n.type.batched}
@@ -89,7 +90,7 @@ def _from_array(value: np.ndarray[Any, Any], name: str, variable: str) -> torch.
     if isinstance(value, np.ma.MaskedArray):
         raise ShapeError(f"{name} is a masked array; say what stands at masked places: {variable}.filled(0)")
     if value.dtype.kind not in "fiub":
-        hint = f"for example {variable}.astype('float32')"
+        hint = words(f"for example {variable}.astype('float32')", "for example of dtype float32")
         raise ShapeError(f"{name} has dtype {value.dtype}; give numbers, {hint}")
     dtype = value.dtype.newbyteorder("=")
     if dtype.kind == "u" and dtype.itemsize > 1:
@@ -140,8 +141,11 @@ def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if node.type.is_floating and not tensor.dtype.is_floating_point:
         raise ShapeError(
-            f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; convert it "
-            f"first, for example x.astype('float32') / 255 for 8-bit images"
+            f"input '{node.name}' has dtype {dtype}, the network computes in {node.type.dtype}; "
+            + words(
+                "convert it first, for example x.astype('float32') / 255 for 8-bit images",
+                "--scale 1/255 brings 8-bit images to 0 to 1, and --scale 1 converts alone",
+            )
         )
     if tensor.device.type != device.type and isinstance(value, torch.Tensor):
         raise ShapeError(
@@ -154,7 +158,7 @@ def _bind(node: Node, value: Any, device: torch.device) -> torch.Tensor:
     if not torch.equal(found.to(tensor.dtype), tensor.to(device)):
         raise ShapeError(
             f"input '{node.name}' takes {node.type.dtype}, which some of the {dtype} values given are not; "
-            f"convert them first, or declare Input(..., dtype={dtype!r})"
+            + words(f"convert them first, or declare Input(..., dtype={dtype!r})", "convert them first")
         )
     return found
 
@@ -166,8 +170,8 @@ def _holds(dtype: torch.dtype, other: torch.dtype) -> bool:
 
 def _check_shape(node: Node, shape: tuple[int, ...], is_tensor: bool) -> None:
     expected = node.type.shape
-    words = ["any" if d == BATCH else str(d) for d in expected]
-    shown = f"({', '.join(['batch', *words[1:]] if expected[:1] == (BATCH,) else words)})"
+    sizes = ["any" if d == BATCH else str(d) for d in expected]
+    shown = f"({', '.join(['batch', *sizes[1:]] if expected[:1] == (BATCH,) else sizes)})"
     hint = _hint(shape, expected, is_tensor)
     if len(shape) != len(expected):
         raise ShapeError(
@@ -187,22 +191,22 @@ def _check_shape(node: Node, shape: tuple[int, ...], is_tensor: bool) -> None:
 
 def _hint(shape: tuple[int, ...], expected: tuple[Dim, ...], is_tensor: bool) -> str:
     """How a value of another shape may be meant: without its batch or channel axis, or channels elsewhere."""
-    move = "x.movedim({}, {})" if is_tensor else "np.moveaxis(x, {}, {})"
+    move = " with x.movedim({}, {})" if is_tensor else " with np.moveaxis(x, {}, {})"
     ways = [
-        ((1, *shape), "add the batch axis with x[None]"),
-        ((*shape, 1), "add the channel axis with x[..., None]"),
-        ((1, *shape, 1), "add the batch and the channel axis with x[None, ..., None]"),
+        ((1, *shape), "add the batch axis" + words(" with x[None]")),
+        ((*shape, 1), "add the channel axis" + words(" with x[..., None]")),
+        ((1, *shape, 1), "add the batch and the channel axis" + words(" with x[None, ..., None]")),
     ]
     if len(shape) > 2:
-        first, last = move.format(1, -1), move.format(-1, 1)
+        first, last = words(move.format(1, -1)), words(move.format(-1, 1))
         ways += [
             (
                 (shape[0], *shape[2:], shape[1]),
-                f"its channels seem to come first; put them last with {first}",
+                f"its channels seem to come first; put them last{first}",
             ),
             (
                 (shape[0], shape[-1], *shape[1:-1]),
-                f"its channels seem to come last; put them first with {last}",
+                f"its channels seem to come last; put them first{last}",
             ),
         ]
     return next((f"; {text}" for meant, text in ways if _matches(meant, expected)), "")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..graph.errors import ConvLoomError, ShapeError, unknown
+from ..graph.words import words
 from .measures import Measure, in_order, refuse_class
 
 
@@ -128,7 +129,7 @@ def find_loss(loss: Any) -> Loss | Measure:
     """
     if isinstance(loss, str):
         if loss.lower() not in LOSSES:
-            raise ConvLoomError(unknown("loss", loss, LOSSES, _OTHERS))
+            raise ConvLoomError(unknown("loss", loss, LOSSES, words(_OTHERS)))
         return LOSSES[loss.lower()]()
     if isinstance(loss, Loss):
         return loss

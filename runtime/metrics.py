@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..graph.errors import ConvLoomError, unknown
+from ..graph.words import words
 from .measures import Measure, in_order, refuse_class
 
 GROWING = frozenset([
@@ -50,7 +51,8 @@ def accuracy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if target.shape not in (prediction.shape, rows, (*rows, 1)):
         raise ConvLoomError(
             f"accuracy: targets have shape {tuple(target.shape)}, "
-            f"the network's output {tuple(prediction.shape)}; give metrics=() or measures of your own"
+            f"the network's output {tuple(prediction.shape)}"
+            + words("; give metrics=() or measures of your own")
         )
     if prediction.shape[-1] > 1:
         best = prediction.argmax(-1)

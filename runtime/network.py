@@ -20,6 +20,7 @@ from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
 from ..graph.values import Ties, holder
+from ..graph.words import words
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .held import HeldWeights
@@ -86,10 +87,9 @@ class CompiledNetwork(HeldWeights):
     def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
         which it was described, which tell its weights."""
-        if self._open:
-            graph = model.to_graph(list(sizes or model.described_at))  # type: ignore[attr-defined]
-        else:
-            graph = model.to_graph(self._input_shape) if self._input_shape else model.to_graph()
+        sized: Any = sizes or getattr(model, "described_at", ())
+        wanted = list(sized) if self._open else self._input_shape
+        graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
         return graph if dtype == "float32" else with_dtype(graph, dtype)
@@ -157,7 +157,7 @@ class CompiledNetwork(HeldWeights):
             shapes = ", ".join("(...)" for _ in self._inputs)
             raise CompileError(
                 f"{self.name} leaves axes open, and is planned for the sizes that it meets; say one: "
-                f"net.at({shapes}), or input_shape="
+                + words(f"net.at({shapes}), or input_shape=", "--input-shape H,W,C")
             )
 
     def _at(self, sizes: Sizes) -> CompiledNetwork:

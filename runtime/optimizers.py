@@ -18,6 +18,7 @@ from typing import Any, ClassVar, overload
 import torch
 
 from ..graph.errors import ConvLoomError, unknown
+from ..graph.words import words
 from .checks import number
 
 Parameters = Iterable[torch.nn.Parameter]
@@ -288,7 +289,8 @@ def make_optimizer(
         return _ready(optimizer, trained, learning_rate)
     if isinstance(optimizer, str):
         if optimizer.lower() not in OPTIMIZERS:
-            raise ConvLoomError(unknown("optimizer", optimizer, OPTIMIZERS, ", or a torch.optim.Optimizer"))
+            more = words(", or a torch.optim.Optimizer")
+            raise ConvLoomError(unknown("optimizer", optimizer, OPTIMIZERS, more))
         optimizer = OPTIMIZERS[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Recipe):
         recipe: Recipe = optimizer()  # type: ignore[call-arg]

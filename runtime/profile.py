@@ -17,8 +17,7 @@ from ..codegen import Kernel, emit
 from ..codegen.aot import compile_many
 from ..codegen.installed import triton_version
 from ..codegen.resources import Resources
-from ..codegen.targets import DEVICES, Device
-from ..codegen.targets import target as find_target
+from ..codegen.targets import DEVICES, Device, target_and_device
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.ops import Input
@@ -98,15 +97,10 @@ def find_gpu(target: str | None) -> tuple[str, Device | None]:
     """
     if target is None:
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else DEFAULT_GPU
-        card = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
-        return card.target, card
-    by_name = {name.lower(): card for name, card in DEVICES.items()}
-    if str(target).lower() in by_name:
-        card = by_name[target.lower()]
-        return card.target, card
-    arch = find_target(target).name
-    cards = [DEVICES[DEFAULT_GPU], *DEVICES.values()]
-    return arch, next((card for card in cards if card.target == arch), None)
+        here = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
+        return here.target, here
+    arch, card = target_and_device(target, DEFAULT_GPU)
+    return arch.name, card
 
 
 # -- measuring ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from convloom.cli import main, parser
 LENET5 = Path(__file__).parents[1] / "examples" / "keras_lenet5"
 LENET = str(LENET5 / "lenet5.json")
 WEIGHTS = str(LENET5 / "lenet5.weights.h5")
+GIVEN = (LENET, "--weights", WEIGHTS)
 COMMANDS = ("info", "summary", "run", "train", "emit", "profile", "convert", "explain")
 
 
@@ -104,9 +105,15 @@ def test_train_prints_one_line_an_epoch(capsys: pytest.CaptureFixture[str], digi
 
 
 def test_emit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    files = call_json(capsys, "emit", LENET, "-o", tmp_path / "kernels")
-    assert len([name for name in files if name.endswith(".py")]) == 5
-    assert all(Path(name).exists() for name in files)
+    found = call_json(capsys, "emit", LENET, "-o", tmp_path / "kernels", "--target", "h100")
+    assert len([name for name in found["files"] if name.endswith(".py")]) == 5
+    assert all(Path(name).exists() for name in found["files"])
+    assert found["removed"] == []
+    lines = call(capsys, "emit", LENET, "-o", tmp_path / "kernels", "--no-fuse").splitlines()
+    removed = next(line for line in lines if line.startswith("removed, of an earlier emit: "))
+    assert "conv2d_tanh_average_pool2d.py" in removed
+    assert not (tmp_path / "kernels" / "conv2d_tanh_average_pool2d.py").exists()
+    assert f"wrote {tmp_path / 'kernels'}: " in "\n".join(lines)
 
 
 def test_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -137,10 +144,10 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "text"),
     [
         (("summary", "missing.json"), "missing.json: cannot be read"),
-        (("run", LENET, "--input", "missing.npy"), "cannot read missing.npy: No such file or directory"),
-        (("run", LENET, "--input", LENET), "is no .npy or .npz file of plain arrays"),
+        (("run", *GIVEN, "--input", "missing.npy"), "cannot read missing.npy: No such file or directory"),
+        (("run", *GIVEN, "--input", LENET), "is no .npy or .npz file of plain arrays"),
         (("emit", LENET, "-o", "k", "--target", "sm_1"), "unknown target 'sm_1'"),
-        (("profile", LENET, "--batch-size", "0"), "batch_size is 0"),
+        (("profile", LENET, "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
         (
             ("run", LENET, "--weights", str(LENET5 / "lenet5_io.npz"), "--input", "x"),
             "lacks the weights c1/kernel",
@@ -163,7 +170,7 @@ def test_weights_are_refused_before_the_training(
 ) -> None:
     options = ("train", LENET, "--data", str(digits), "--loss", "mse", "--save")
     assert main([*options, "w.pkl"]) == 2
-    assert "weights are saved as .npz" in capsys.readouterr().err
+    assert "--save: weights are saved as .keras, .weights.h5 or .npz, not as" in capsys.readouterr().err
     assert main([*options, str(tmp_path / "nowhere" / "w.npz")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 
@@ -176,7 +183,7 @@ def test_data_must_hold_x_and_y(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert main(["run", LENET, "--input", str(tmp_path / "x.npy")]) == 2
+    assert main(["run", *GIVEN, "--input", str(tmp_path / "x.npy")]) == 2
     assert "is no .npy or .npz file of plain arrays" in capsys.readouterr().err
 
 

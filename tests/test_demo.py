@@ -160,3 +160,22 @@ def test_demo_from_end_to_end(tmp_path: Path) -> None:
     assert "✗" not in run.stdout
     for name in ("filters.png", "profile.html", "kernels/README.md", "kernels/conv2d_relu_max_pool2d.py"):
         assert (tmp_path / "shown" / name).stat().st_size > 0, name
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "text"),
+    [
+        ("demo.py", ("taken",), "demo.py: error: [Errno 17] File exists: 'taken'"),
+        ("demo.py", ("taken/inside",), "demo.py: error: [Errno 20] Not a directory: 'taken/inside'"),
+        ("train_digits.py", ("--epochs", "0"), "train_digits.py: error: --epochs is 0; it must be"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    program: str, arguments: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("")
+    command = [sys.executable, str(EXAMPLES / program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(text)
+    assert "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from convloom.graph.errors import ConvLoomError
+from convloom.runtime.folder import MANIFEST
 from keras_files import Json, called, entry, functional, layer, write_json, write_weights
 
 import convloom as cl
@@ -77,7 +78,8 @@ def test_emitted_files_hold_names_in_comments_only(name: str, tmp_path: Path) ->
     folder = tmp_path / "deep" / "kernels"
     written = cl.emit(cl.loads(network(name)), folder, target="sm_90")
     assert all(path.parent == folder and path.name.replace("_", "").isascii() for path in written)
-    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(written)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([*written, folder / MANIFEST])
     for path in written:
         text = path.read_text()
         if path.suffix == ".py":

@@ -48,7 +48,7 @@ WAYS = [{"backend": "aten"}, {"backend": "aten", "fuse": False}, {"backend": "tr
 
 
 def batch(model: cl.Model, size: tuple[int, int], count: int = 2) -> torch.Tensor:
-    shape = (count, *size, model.inputs[0].shape[-1])
+    shape = (count, *size, model.inputs[0].type.channels)
     return torch.randn(shape, generator=torch.Generator().manual_seed(size[0]))
 
 
@@ -127,7 +127,7 @@ def test_statistics_of_several_sizes() -> None:
     maps = [torch.nn.functional.conv2d(
         x.permute(0, 3, 1, 2), net.weights()["down0/kernel"].permute(3, 2, 0, 1), padding=1
     ) for x in data]  # fmt: skip
-    mean = sum(h.mean((0, 2, 3)) for h in maps) / 2
+    mean = torch.stack([h.mean((0, 2, 3)) for h in maps]).mean(0)
     torch.testing.assert_close(net.weights()["norm0/moving_mean"], mean.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -284,8 +284,10 @@ def test_layers_frozen_later_are_followed() -> None:
     net = cl.compile(model).train()
     x = batch(model, (8, 8))
     net(x).sum().backward()
-    model.get_layer("down0").trainable = False
-    model.get_layer("norm0").trainable = False
+    for name in ("down0", "norm0"):
+        layer = model.get_layer(name)
+        assert isinstance(layer, L.Layer)
+        layer.trainable = False
     before = net.weights()["norm0/moving_mean"].clone()
     net.zero_grad()
     net(x).sum().backward()

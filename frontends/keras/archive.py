@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from ...graph.errors import ModelFormatError, UnsafeModelError
+from ...graph.words import words
 from .kinds import FOLDER, REMEDY
 from .limits import DEFAULT, Limits
 from .source import Source
@@ -137,7 +138,8 @@ def _other_archive(names: list[str]) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return "it was saved by PyTorch, with Python pickles, which could run code and are never opened"
     if names and all(name.endswith(".npy") for name in names):
-        return "it is an .npz of arrays; give one with a model's weights as weights=, one of data as input"
+        option = words("weights=", "--weights")
+        return f"it is an .npz of arrays; give one with a model's weights as {option}, one of data as input"
     if inner := [name for name in names if name.endswith(f"/{CONFIG}")]:
         return f"it holds {shown(inner[0])}: the files of a model must not lie in a folder of the archive"
     return f"it is not a .keras archive; {REMEDY}"

@@ -19,7 +19,7 @@ from .catalogue import declare, is_operation, refusal
 from .keep import remember
 from .limits import DEFAULT, Limits
 from .order import Node, check_references, ordered
-from .shapes import first_shape, input_layer, input_specs, is_open, wanted_shapes
+from .shapes import entries, first_shape, input_layer, input_specs, is_open, wanted_shapes
 from .spec import CallSpec, LayerSpec, ModelSpec, TensorRef, with_references
 from .values import malformed, shown
 
@@ -40,13 +40,13 @@ def assemble(spec: ModelSpec, limits: Limits = DEFAULT, input_shape: Wanted = No
 
 def check_layers(spec: ModelSpec) -> None:
     """Look every entry up, those of nested models included, and report all that fail together."""
-    entries = list(_entries(spec))
-    if unsafe := [f"{e.place}: {e.class_name}" for e in entries if e.class_name in UNSAFE]:
+    found = list(_entries(spec))
+    if unsafe := [f"{e.place}: {e.class_name}" for e in found if e.class_name in UNSAFE]:
         raise UnsafeModelError(
             f"the model asks for code or files outside itself, which ConvLoom never runs or opens: "
             f"{_joined(unsafe)}; replace such layers before saving"
         )
-    if unknown := [problem for entry in entries if (problem := _declared(entry))]:
+    if unknown := [problem for entry in found if (problem := _declared(entry))]:
         raise UnsupportedLayerError(
             f"{len(unknown)} layer(s) are not supported by ConvLoom: {_joined(unknown)}"
         )
@@ -95,6 +95,8 @@ class _Assembler:
         model = Sequential(name=spec.name)
         if entry := first_shape(spec):
             model.add(input_layer(entry, wanted[0] if wanted else None, self._resizing))
+        elif wanted and not entries(spec):  # the file leaves its shape to whoever calls it
+            model.add(InputLayer(wanted[0]))
         for layer in spec.layers[_begins_with_input(spec) :]:
             with _Place(layer.place):
                 if is_operation(layer):

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...graph.errors import ConvLoomError, ModelFormatError, ShapeError
 from ...graph.serial import FAMILY, from_data
+from ...graph.words import words
 from ..graph_model import GraphModel
 from ..model import Model
 from ..open_axes import Wanted
@@ -89,7 +90,8 @@ def _from_json(text: str | bytes | dict[str, Any], where: str, limits: Limits, i
         raise ModelFormatError(f"{where}: must be text or a dictionary, got {type(text).__name__}")
     if isinstance(data, dict) and str(data.get("format")).startswith(FAMILY):
         if input_shape is not None:
-            raise ShapeError(f"{where}: is a graph, whose sizes are settled; it takes no input_shape")
+            option = words("input_shape", "--input-shape")
+            raise ShapeError(f"{where}: is a graph, whose sizes are settled; it takes no {option}")
         nodes = data.get("nodes")
         limits.check("nodes", len(nodes) if isinstance(nodes, list) else 0, where, "nodes")
         with within(limits):
@@ -107,7 +109,7 @@ def _check_weights(model: Model, original: Model) -> None:
     for mine, own in zip(model.slots(), original.slots(), strict=True):
         if mine.weight.shape != own.weight.shape:
             raise ShapeError(
-                f"{mine.layer.label}: with this input_shape its weight {mine.weight.name!r} would have shape "
-                f"{mine.weight.shape}, while the file's has {own.weight.shape}; the model works at its own "
-                f"size only"
+                f"{mine.layer.label}: with this {words('input_shape', '--input-shape')} its weight "
+                f"{mine.weight.name!r} would have shape {mine.weight.shape}, while the file's has "
+                f"{own.weight.shape}; the model works at its own size only"
             )

@@ -26,6 +26,7 @@ import h5py
 import torch
 
 from ...graph.errors import ModelFormatError
+from ...graph.words import words
 from ..layers import Layer
 from ..lowering import Block
 from ..model import Model
@@ -65,7 +66,8 @@ def read_description(source: str | IO[bytes], label: str, limits: Limits = DEFAU
     with open_hdf5(source, label, limits) as file:
         if CONFIG not in file.attrs:
             raise ModelFormatError(
-                f"{label}: is an HDF5 file; pass the model's .json first and this file as weights=, "
+                f"{label}: is an HDF5 file; pass the model's .json first and this file as "
+                f"{words('weights=', '--weights')}, "
                 f"for it holds no description of a model"
             )
         try:

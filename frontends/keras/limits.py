@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import NoReturn
 
 from ...graph.errors import ConvLoomError, ModelFormatError
+from ...graph.words import words
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Limits:
     def exceeded(self, name: str, value: int, place: str, what: str) -> NoReturn:
         size = f"{value:,}" if value < 2**63 else "2**63 or more"
         raise ModelFormatError(
-            f"{place}: {size} {what}; at most {getattr(self, name):,} are read. If you trust the file, pass "
-            f"limits=Limits({name}=...)"
+            f"{place}: {size} {what}; at most {getattr(self, name):,} are read. If you trust the file, "
+            + words(f"pass limits=Limits({name}=...)", "load it in Python, with a larger limit")
         )
 
 

@@ -14,6 +14,8 @@ from .values import shown
 
 ROOTS = ("keras", "tf_keras")
 """Packages whose classes are Keras's own."""
+OF_TENSORFLOW = ("tensorflow.keras", "tensorflow.python.keras", "tensorflow.python.ops.init_ops")
+"""Where TensorFlow had parts of Keras 2, its initializers among them."""
 
 NUMBERS = ("__numpy__", "__tensor__")
 PLAIN = (*NUMBERS, "__tuple__")
@@ -41,7 +43,7 @@ POLICY_NAMES = ("float32", "float64", "float16", "bfloat16", "mixed_float16", "m
 
 def is_keras(module: str | None) -> bool:
     """Whether a class of that module is Keras's own; older files name no module."""
-    return module is None or module.split(".")[0] in ROOTS
+    return module is None or module.split(".")[0] in ROOTS or module.startswith(OF_TENSORFLOW)
 
 
 def foreign(value: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...graph.errors import ConvLoomError, ShapeError
+from ...graph.words import words
 from .. import fields as f
 from ..layers import InputLayer
 from ..open_axes import Shape, Wanted
@@ -69,8 +70,8 @@ def wanted_shapes(spec: ModelSpec, wanted: Wanted) -> list[Shape] | None:
     shapes = [wanted] if single else wanted
     if not isinstance(shapes, (list, tuple)) or len(shapes) != max(1, len(inputs)):
         raise ShapeError(
-            f"input_shape: the model has {_listed(inputs)}; give one shape for each, as a list or by name, "
-            f"got {shown(wanted)}"
+            f"{_option()}: the model has {_listed(inputs)}; give one shape for each, "
+            f"{words('as a list or by name', 'as NAME=H,W,C')}, got {shown(wanted)}"
         )
     return [_sizes(shape) for shape in shapes]
 
@@ -79,17 +80,22 @@ def _by_name(inputs: Sequence[LayerSpec], wanted: Mapping[str, Any]) -> list[Sha
     names = [entry.name for entry in inputs]
     if unknown := [name for name in wanted if name not in names]:
         raise ShapeError(
-            f"input_shape: no input is named {shown(unknown[0])}; the model has {_listed(inputs)}"
+            f"{_option()}: no input is named {shown(unknown[0])}; the model has {_listed(inputs)}"
         )
     own = {entry.name: batch_shape(entry)[1:] for entry in inputs}
     return [_sizes(wanted[name]) if name in wanted else own[name] for name in names]
+
+
+def _option() -> str:
+    """What a caller knows it as."""
+    return words("input_shape", "--input-shape")
 
 
 def _sizes(shape: Any) -> Shape:
     try:
         return f.image_shape(shape)
     except ConvLoomError as error:
-        raise ShapeError(f"input_shape {error}") from None
+        raise ShapeError(f"{_option()} {error}") from None
 
 
 def _listed(inputs: Sequence[LayerSpec]) -> str:
@@ -112,7 +118,7 @@ def input_layer(entry: LayerSpec, wanted: Shape | None, resizing: bool = False) 
     sample = saved[1:]
     if wanted is not None and len(wanted) != len(sample):
         raise ShapeError(
-            f"{entry.place}: input_shape {tuple(wanted)} has {len(wanted)} axes; {shown(entry.name)} has the "
+            f"{entry.place}: {_option()} {tuple(wanted)} has {len(wanted)} axes; {shown(entry.name)} has the "
             f"shape {_shown(saved)}, {len(sample)} without the batch"
         )
     for axis, (said, size) in enumerate(zip(sample, wanted or sample, strict=True), start=1):

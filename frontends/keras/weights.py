@@ -21,6 +21,7 @@ import torch
 
 from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
+from ...graph.words import words
 from ..graph_model import GraphModel
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
@@ -114,7 +115,10 @@ def _nothing(model: Model, label: str, lacks: str) -> Found:
         return []
     raise ModelFormatError(
         f"{label}: only the architecture is there, without its weights ({lacks}). Give a file that has them "
-        f"as weights=, or ask for initial ones: load(..., architecture_only=True)"
+        + words(
+            "as weights=, or ask for initial ones: load(..., architecture_only=True)",
+            "as --weights, or ask for initial ones: --random-weights",
+        )
     )
 
 
