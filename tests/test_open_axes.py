@@ -220,6 +220,7 @@ def test_a_model_inside_stays_open_in_files(tmp_path: Path) -> None:
     for found, size in zip(cl.compile(again)(x, y), (x, y), strict=True):
         torch.testing.assert_close(found, cl.compile(base)(size))
     inside = again.get_layer("unet")
+    assert isinstance(inside, cl.Model)
     assert inside.input.shape == (None, None, None, 2)
     z = batch(base, (16, 8))
     torch.testing.assert_close(cl.compile(inside)(z), cl.compile(base)(z))
