@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..graph import ops
-from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from ..graph.errors import ConvLoomError, ModelFormatError, ShapeError, UnsupportedLayerError
 from ..graph.ir import Graph
 from ..graph.op import Op
 from ..graph.types import TensorType
@@ -137,7 +137,7 @@ class Block(abc.ABC):
         BUDGET.get().calls(self.call_count, self.label)
         try:
             results, others = self._described(tensors, options)
-        except ShapeError as error:
+        except (ShapeError, ModelFormatError) as error:
             found = described_elsewhere(tensors, lambda: self._described(tensors, options))
             if found is None:
                 raise _of_open_axes(error, tensors, self.label) from None
@@ -216,12 +216,12 @@ class Block(abc.ABC):
         return self.first_call
 
 
-def _of_open_axes(error: ShapeError, tensors: Sequence[SymbolicTensor], label: str) -> ShapeError:
+def _of_open_axes(error: ConvLoomError, tensors: Sequence[SymbolicTensor], label: str) -> ConvLoomError:
     """What went wrong, in the user's terms where the sizes in the error are only stand-ins of open axes."""
     if all(tensor.other is None for tensor in tensors):
         return error
     shapes = ", ".join(str(tensor.shape) for tensor in tensors)
-    return ShapeError(
+    return type(error)(
         f"{label}: does not take {shapes} with axes left open: {str(error).removeprefix(f'{label}: ')}. Give "
         f"the input a size there (input_shape=, of a file), or let a global pooling come before"
     )

@@ -155,6 +155,12 @@ class Model(Block):
                 found |= set(call.outputs)
         return [i for i, tensor in enumerate(self._outputs) if tensor in found]
 
+    @property
+    def masked_outputs(self) -> list[str]:
+        """The layers whose results, outputs here, have a mask in Keras, whose losses read it."""
+        places = self.masked([]) if self._masking else []
+        return [self.name_of(self._outputs[place].node.block) for place in places]
+
     # -- reading ---------------------------------------------------------------------------------------------
     @property
     def inputs(self) -> list[SymbolicTensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ..graph.errors import ShapeError
+from ..graph.errors import ModelFormatError, ShapeError
 from ..graph.types import BATCH, Dim, TensorType
 from ..graph.words import words
 
@@ -24,7 +24,7 @@ FIRST: Sizes = (448, 576)
 OTHERS: tuple[Sizes, ...] = ((572, 700),)
 """Tried where those do not fit: for the crops of a U-Net without padding (Ronneberger et al. 2015)."""
 OF_VOLUMES: Sizes = (64, 96)
-"""For three open axes and more, which make so many values."""
+"""For samples of four axes and more: volumes, and videos, whose steps may be computed in turn."""
 
 Found = TypeVar("Found")
 
@@ -35,10 +35,9 @@ Wanted = Shape | Sequence[Shape] | Mapping[str, Shape] | None
 
 def described(shape: Shape, dtype: str, sizes: Sizes = FIRST) -> tuple[TensorType, TensorType | None]:
     """The types at which an input of this shape of one sample is described; a second where axes are open."""
-    count = sum(size is None for size in shape)
-    first, second = OF_VOLUMES if count > 2 else sizes
+    first, second = OF_VOLUMES if len(shape) > 3 else sizes
     at = [TensorType((BATCH, *(size if d is None else d for d in shape)), dtype) for size in (first, second)]
-    return at[0], at[1] if count else None
+    return at[0], at[1] if None in shape else None
 
 
 def described_elsewhere(tensors: Sequence[SymbolicTensor], attempt: Callable[[], Found]) -> Found | None:
@@ -57,7 +56,7 @@ def described_elsewhere(tensors: Sequence[SymbolicTensor], attempt: Callable[[],
             for call in calls:
                 call.block.describe_again(call, sizes)
             return attempt()
-        except ShapeError:
+        except (ShapeError, ModelFormatError):
             continue
     for tensor, kind, other in before:
         tensor.describe(kind, other)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..graph.errors import ConvLoomError
+from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from ..graph.words import words
 from . import checks
 from .batches import Batches, Form, open_data, split_off
@@ -133,6 +133,7 @@ def fit(
     """
     data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
     net = _network(net)
+    _refuse_masks(net)
     epochs = checks.whole(epochs, "epochs", 0)
     batch_size = checks.whole(batch_size, "batch_size", 1)
     seed = checks.seed(seed)
@@ -206,6 +207,16 @@ def _compiled(net: torch.nn.Module) -> CompiledNetwork | None:
     """The compiled network, which torch's data parallelism may wrap."""
     inner = getattr(net, "module", net)
     return inner if isinstance(inner, CompiledNetwork) else None
+
+
+def _refuse_masks(net: torch.nn.Module) -> None:
+    compiled = _compiled(net)
+    if compiled is not None and compiled.masked_outputs:
+        raise UnsupportedLayerError(
+            f"fit: the output of {compiled.masked_outputs[0]!r} has a mask, of a Masking layer or an "
+            f"Embedding with mask_zero, by which Keras leaves steps out of the loss; ConvLoom does not. Let "
+            f"a layer that drops the mask follow, set mask_zero to False, or write your own training loop"
+        )
 
 
 def _form(net: torch.nn.Module, loss: Any) -> Form:

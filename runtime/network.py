@@ -65,6 +65,7 @@ class CompiledNetwork(HeldWeights):
         self._model: ModelLike | None = model
         self._changes = getattr(model, "changes", 0)
         self._input_shape = input_shape
+        self.masked_outputs: Sequence[str] = getattr(model, "masked_outputs", ())
         self._open: Sequence[tuple[int, ...]] = () if input_shape else getattr(model, "open_axes", ())
         self._sizes: OrderedDict[Sizes, CompiledNetwork] = OrderedDict()
         self.source = self._lowered(model)

@@ -38,8 +38,9 @@ class ModelLike(Protocol):
     """What can be compiled: a graph and the values of its parameters.
 
     Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
-    layers are frozen or freed. A model that leaves axes open has `open_axes` and `described_at` too, and its
-    `to_graph` takes `input_shape`.
+    layers are frozen or freed; `masked_outputs` are those that `fit` refuses, since it carries no masks.
+    A model that leaves axes open has `open_axes` and `described_at` too, and its `to_graph` takes
+    `input_shape`.
     """
 
     def to_graph(self) -> Graph: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,79 @@ def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
     text = json.loads(model.to_json())
     assert text["config"]["layers"][1]["inbound_nodes"][0]["kwargs"] == {"training": False}
+
+
+RANDOM = {
+    "Dropout": lambda k, x: k.layers.Dropout(0.5)(x),
+    "AlphaDropout": lambda k, x: k.layers.AlphaDropout(0.5)(x),
+    "GaussianNoise": lambda k, x: k.layers.GaussianNoise(0.5)(x),
+    "GaussianDropout": lambda k, x: k.layers.GaussianDropout(0.5)(x),
+    "SpatialDropout1D": lambda k, x: k.layers.SpatialDropout1D(0.5)(x),
+    "Attention": lambda k, x: k.layers.Attention(dropout=0.5)([x, x]),
+    "AdditiveAttention": lambda k, x: k.layers.AdditiveAttention(dropout=0.5)([x, x]),
+    "MultiHeadAttention": lambda k, x: k.layers.MultiHeadAttention(1, 2, dropout=0.5)(x, x),
+}
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".json"])
+@pytest.mark.parametrize("name", RANDOM)
+def test_what_is_random_in_files_of_keras_is_so_in_training(name: str, ending: str, tmp_path: Path) -> None:
+    """Keras 3 writes training=False of every call of these, whatever was said."""
+    import keras
+
+    image = keras.Input((5, 6), name="x")
+    theirs = keras.Model(image, keras.layers.Dense(2)(RANDOM[name](keras, image)))
+    path = tmp_path / f"net{ending}"
+    path.write_text(theirs.to_json()) if ending == ".json" else theirs.save(path)
+    model = cl.load(path)
+    model.save(tmp_path / "again.keras")
+    for mine in (model, cl.load(tmp_path / "again.keras")):
+        net = cl.compile(mine, device="cpu", backend="aten")
+        x = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            still = net(x)
+            assert not torch.allclose(net.train()(x), still)
+
+
+def test_spectral_normalization_of_a_file_is_not_trained() -> None:
+    import keras
+
+    image = keras.Input((5, 6), name="x")
+    h = keras.layers.SpectralNormalization(keras.layers.Conv1D(2, 3))(image)
+    net = cl.compile(cl.loads(keras.Model(image, h).to_json()))
+    with pytest.raises(cl.CompileError, match="cannot be trained"):
+        net.train()(torch.zeros(1, 5, 6))
+
+
+def test_keras_says_training_of_the_same_layers() -> None:
+    """Defaults of Keras's calls, which it writes; None of them it writes where somebody said it."""
+    import keras
+    from convloom.frontends.layers import DECLARATIONS
+
+    for name, layer in DECLARATIONS.items():
+        theirs = getattr(keras.layers, name, None)
+        said = inspect.signature(theirs.call).parameters.get("training") if theirs is not None else None
+        if said is not None:
+            assert layer.said_training is said.default, name
+
+
+def test_training_false_of_a_dropout_is_no_word_of_files() -> None:
+    """Of Keras 2's it is: there it stands where somebody said it."""
+    image = cl.Input((5, 6), name="x")
+    model = cl.Model(image, L.Dropout(0.5, name="d")(image, training=False))
+    x = torch.ones(2, 5, 6)
+    assert torch.equal(cl.compile(model).train()(x), x)
+    with pytest.raises(cl.UnsupportedLayerError, match=r"Dropout 'd': is called with training=False, which"):
+        model.to_json()
+    layers = [
+        {"class_name": "InputLayer", "name": "x", "inbound_nodes": [],
+         "config": {"name": "x", "batch_input_shape": [None, 5, 6], "dtype": "float32"}},
+        {"class_name": "Dropout", "name": "d", "config": {"name": "d", "rate": 0.5},
+         "inbound_nodes": [[["x", 0, 0, {"training": False}]]]},
+    ]  # fmt: skip
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["d", 0, 0]]}
+    keras_2 = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
+    assert torch.equal(cl.compile(cl.loads(keras_2)).train()(x), x)
 
 
 def test_training_true_is_refused() -> None:

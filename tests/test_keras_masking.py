@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,24 @@ def test_what_drops_the_mask_lets_anything_follow() -> None:
     assert cl.Model(x, L.Softmax()(L.Reshape((3, 5))(h))).outputs
     assert cl.Model(x, L.Softmax()(h * 2.0)).outputs
     assert cl.Model(x, OPERATIONS["Softmax"]()(h)).outputs
+
+
+def test_an_output_with_a_mask_is_not_trained() -> None:
+    """Keras leaves the masked steps out of the loss; in inference nothing differs."""
+    ids, y = np.array([[1, 2, 0], [3, 0, 0]], np.int32), np.ones((2, 3, 1), np.float32)
+    i = cl.Input((3,), dtype="int32")
+    table = L.Embedding(5, 4, mask_zero=True, name="table")
+    inner = cl.Sequential([table, L.Dense(1, name="d")], name="inner")
+    model = cl.Model(i, L.ReLU(name="r")(inner(i)))
+    net = cl.compile(model, device="cpu")
+    assert net(ids).shape == (2, 3, 1)
+    for trained in (model, net, pickle.loads(pickle.dumps(net))):
+        with pytest.raises(cl.UnsupportedLayerError, match=r"fit: the output of 'r' has a mask.*mask_zero"):
+            cl.fit(trained, (ids, y), "mse", verbose=False)
+    dropped = cl.Model(i, L.Reshape((3,))(model(i)))
+    cl.fit(dropped, (ids, y[..., 0]), "mse", verbose=False)
+    table.mask_zero = False
+    cl.fit(model, (ids, y), "mse", verbose=False)
 
 
 ARGUMENTS: dict[str, Any] = {

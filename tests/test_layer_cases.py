@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,57 @@ def test_on_aten(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_in_emitted_kernels(case: str, device: torch.device) -> None:
     check(case, cl.compile(loaded(case), device=str(device), backend="triton"))
+
+
+def sized(case: str, samples: Sequence[Sequence[int | None]]) -> cl.Model:
+    """The case with inputs of other sizes, in their order, or with axes left open (None)."""
+    said = json.loads(CASES[case]["json"].tobytes())
+    inputs = {layer["config"]["name"]: layer["config"] for layer in said["config"]["layers"]}
+    ends = said["config"].get("input_layers", [])
+    order = [ends[0]] if ends and isinstance(ends[0], str) else [name for name, *_ in ends]
+    for name, sample in zip(order or inputs, samples, strict=bool(order)):
+        inputs[name]["batch_shape"] = [None, *sample]
+    model = cl.loads(said)
+    model.set_weights(numbered(case, "w"))
+    return model
+
+
+def outcome(
+    make: Callable[[], cl.CompiledNetwork], inputs: Sequence[torch.Tensor]
+) -> list[torch.Tensor] | cl.ConvLoomError:
+    try:
+        with torch.no_grad():
+            found = make()(*inputs)
+    except cl.ConvLoomError as error:
+        return error
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_with_axes_left_open(case: str) -> None:
+    """At its own sizes and at others a layer gives what it gives where they are known, or says why not."""
+    inputs = [torch.from_numpy(x) for x in numbered(case, "x")]
+    samples = [tuple(x.shape[1:]) for x in inputs]
+    spatial = range(max(1, max(map(len, samples)) - 1))
+    opened = [[None if axis in spatial else size for axis, size in enumerate(s)] for s in samples]
+    try:
+        model = sized(case, opened)
+    except cl.ConvLoomError:
+        with pytest.raises(cl.ConvLoomError, match="axes left open"):
+            sized(case, opened)
+        return
+    network = cl.compile(model, device="cpu", backend="aten")
+    check(case, network)
+    sizes = [[size + (axis in spatial) for axis, size in enumerate(s)] for s in samples]
+    grown = [torch.from_numpy(np.resize(x, (len(x), *s))) for x, s in zip(inputs, sizes, strict=True)]
+    found = outcome(lambda: network, grown)
+    expected = outcome(lambda: cl.compile(sized(case, sizes), device="cpu", backend="aten"), grown)
+    if isinstance(found, cl.ConvLoomError) or isinstance(expected, cl.ConvLoomError):
+        assert type(found) is type(expected)
+        return
+    for y, z, output in zip(found, expected, model.outputs, strict=True):
+        torch.testing.assert_close(y, z, rtol=RELATIVE, atol=RELATIVE, equal_nan=True)
+        assert all(shown in (None, size) for shown, size in zip(output.shape, y.shape, strict=True))
 
 
 def test_a_layer_of_the_applications_is_refused_from_another_module() -> None:

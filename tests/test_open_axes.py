@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,66 @@ def test_models_inside_and_cuts_stay_open() -> None:
     body = cl.Model(base.input, base.get_layer("merge0").output)
     assert head.inputs[0].shape == (None, None, None, 4)
     torch.testing.assert_close(cl.compile(head)(cl.compile(body)(x)), expected)
+
+
+def test_a_model_inside_stays_open_in_files(tmp_path: Path) -> None:
+    """It is called at two sizes, and may be taken out for a third."""
+    base = randomised(unet())
+    a, b = cl.Input((8, 12, 2), name="a"), cl.Input((4, 4, 2), name="b")
+    model = cl.Model([a, b], [base(a), base(b)])
+    model.save(tmp_path / "net.keras")
+    again = cl.load(tmp_path / "net.keras")
+    x, y = batch(base, (8, 12)), batch(base, (4, 4))
+    for found, size in zip(cl.compile(again)(x, y), (x, y), strict=True):
+        torch.testing.assert_close(found, cl.compile(base)(size))
+    inside = again.get_layer("unet")
+    assert isinstance(inside, cl.Model)
+    assert inside.input.shape == (None, None, None, 2)
+    z = batch(base, (16, 8))
+    torch.testing.assert_close(cl.compile(inside)(z), cl.compile(base)(z))
+
+
+def test_a_model_inside_that_needs_sizes_takes_those_of_its_call() -> None:
+    said = json.loads(classifier(9, 7).to_json())
+    dense = json.loads(cl.Sequential([cl.Input((4,)), L.Flatten(name="flat")]).to_json())
+    layers = {layer["name"]: layer for layer in said["config"]["layers"]}
+    layers["pool"] |= {**dense["config"]["layers"][1], "name": "pool"}
+    layers["pool"]["config"]["name"] = "pool"
+    layers["resize"]["class_name"] = "Identity"
+    layers["resize"]["config"] = {"name": "resize"}
+    layers["image"]["config"]["batch_shape"] = [None, None, None, 3]
+    with pytest.raises(cl.ShapeError, match="axes left open"):
+        cl.loads(said)
+    image = cl.Input((9, 7, 3), name="x")
+    outer = json.loads(cl.Model(image, classifier(9, 7)(image)).to_json())
+    outer["config"]["layers"][1]["config"] = said["config"]
+    model = cl.loads(outer)
+    assert model.get_layer("classifier").input.shape == (None, 9, 7, 3)
+    assert cl.compile(model)(torch.zeros(1, 9, 7, 3)).shape == (1, 3)
+
+
+def test_steps_left_open(tmp_path: Path) -> None:
+    """A model at each step of a film: described by one step, whatever number of them it stands for."""
+    frame = cl.Input((None, None, 2), name="frame")
+    h = L.BatchNormalization(name="norm")(L.Conv2D(3, 3, padding="same", name="conv")(frame))
+    for depth in range(250):
+        h = L.Activation("tanh", name=f"tanh{depth}")(h)
+    each = randomised(cl.Model(frame, L.GlobalAveragePooling2D(name="pool")(h), name="each"))
+    film = cl.Input((None, 6, 4, 2), name="film")
+    model = cl.Model(film, L.TimeDistributed(each, name="steps")(film))
+    assert model.outputs[0].shape == (None, None, 3)
+    x = torch.randn(2, 3, 6, 4, 2)
+    expected = torch.stack([cl.compile(each)(step) for step in x.unbind(1)], 1)
+    torch.testing.assert_close(cl.compile(model, input_shape=(3, 6, 4, 2))(x), expected)
+
+
+def test_too_much_at_open_sizes_is_said_to_be_of_them() -> None:
+    image = cl.Input((None, None, 2))
+    pixels = L.Reshape((-1, 2))(image)
+    text = cl.Model(image, L.Attention(name="all")([pixels, pixels])).to_json()
+    with pytest.raises(cl.ModelFormatError, match=r"'all': does not take .* with axes left open: .*a value"):
+        cl.loads(text)
+    assert cl.loads(text, input_shape=(8, 8, 2)).outputs
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])

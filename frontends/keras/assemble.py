@@ -108,11 +108,21 @@ class _Assembler:
     def _block(
         self, layer: LayerSpec, inputs: Sequence[SymbolicTensor], wanted: Sequence[Shape] | None = None
     ) -> Block:
-        """A layer, or a model that takes open sizes from what it is called on."""
-        if layer.model is not None:
-            found = [tensor.shape[1:] for tensor in inputs] or wanted
-            return self.build(layer.model, found if self._resizing or is_open(layer.model) else None)
-        return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
+        """A layer or a model. One that leaves axes open stays open, since it may be called at several sizes,
+        but for layers that cannot: they take the sizes that it is first called at.
+        """
+        if layer.model is None:
+            return layer.layer if layer.layer is not None else malformed(layer.place, "was not checked")
+        found = [tensor.shape[1:] for tensor in inputs] or wanted
+        if self._resizing or not is_open(layer.model):
+            return self.build(layer.model, found if self._resizing else None)
+        try:
+            return self.build(layer.model, None)
+        except ConvLoomError:
+            if found is None or any(None in shape for shape in found):
+                raise
+            check_layers(layer.model)  # layers anew, since those there are may have been built
+            return self.build(layer.model, found)
 
     def _functional(self, spec: ModelSpec, wanted: Sequence[Shape] | None) -> Model:
         layers = {layer.name: layer for layer in spec.layers}
@@ -193,18 +203,23 @@ def _options(block: Block, kwargs: dict[str, Any], call: CallSpec) -> dict[str, 
         if isinstance(block, Layer) and key in (*block.options, *block.tensors):
             options[key] = value
             continue
+        if key == "training" and isinstance(block, Layer) and _says_nothing(value, block, call):
+            continue
         if key == "training" and value is False:
             options[key] = value
             continue
         # A model of several inputs is called with as many masks.
         single = None if key == "mask" and isinstance(value, list) and not any(value) else value
-        # Keras writes training=True of its image preprocessing, and follows the model's mode all the same.
-        steady = key == "training" and value is True and isinstance(block, Layer) and block.steady
-        if not steady and not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
+        if not any(single is neutral for neutral in NEUTRAL_KWARGS.get(key, ())):
             raise UnsupportedLayerError(
                 f"{call.place}: called with {key}={shown(value)}, which is not supported"
             )
     return options
+
+
+def _says_nothing(training: Any, layer: Layer, call: CallSpec) -> bool:
+    """Whether it is what Keras 3 writes of every call. Keras 2 writes what was said, with nodes as lists."""
+    return training is layer.said_training and (training is True or call.written is not None)
 
 
 def _tensors_in(value: Any) -> list[SymbolicTensor]:

@@ -206,6 +206,11 @@ def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
         arguments = tensors
     else:
         arguments = tensors if one_by_one else [tensors]
+    if call.training is False and isinstance(block, Layer) and block.said_training is False:
+        raise UnsupportedLayerError(
+            f"{block.label}: is called with training=False, which Keras's files say of every such call; "
+            f"leave the layer out, where it is to do nothing in training"
+        )
     said = {} if call.training is None else {"training": call.training}
     return {"args": arguments, "kwargs": {**said, **call.options}}
 

@@ -28,7 +28,7 @@ class _Augmentation(Layer):
     """
 
     rank = 4
-    steady = True
+    said_training = True
     ignored: ClassVar[frozenset[str]] = frozenset({"bounding_box_format"})
 
     data_format: str | None = f.option(f.data_format, default=None, kw_only=True)

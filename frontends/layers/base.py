@@ -107,9 +107,9 @@ class Layer(Block):
     inner_class: ClassVar[str] = ""
     """The name by which Keras counts layers and groups weights, where most of its files call it otherwise."""
 
-    steady: ClassVar[bool] = False
-    """Whether a file's call may say training=True. Keras writes so of every call of its image preprocessing,
-    though the mode of the model decides there too."""
+    said_training: ClassVar[bool | None] = None
+    """The `training` that Keras 3 writes of every call, its default there: True of image preprocessing, False
+    of what is random. The mode of the model decides all the same: a file's call that says so says nothing."""
 
     name: str = field(default="", kw_only=True)
     trainable: bool = field(default=True, kw_only=True, metadata={"check": flag})

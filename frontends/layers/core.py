@@ -135,7 +135,7 @@ class Permute(Layer):
 class Rescaling(Layer):
     """x * scale + offset, each a number, or numbers that broadcast against x as NumPy does."""
 
-    steady = True
+    said_training = True
 
     scale: f.Array = f.option(f.array)
     offset: f.Array = f.option(f.array, default=0.0)

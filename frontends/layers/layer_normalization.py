@@ -155,7 +155,7 @@ class RMSNormalization(Layer):
     The weight scale has the sizes of those axes and broadcasts against the last ones of x, as NumPy does it.
     """
 
-    steady = True
+    said_training = True
 
     axis: int | Sequence[int] = f.option(f.axes, default=-1)
     epsilon: float = f.option(f.positive, default=1e-6)

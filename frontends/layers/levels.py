@@ -99,7 +99,7 @@ class AutoContrast(Layer):
     """
 
     rank = 4
-    steady = True
+    said_training = True
     ignored: ClassVar[frozenset[str]] = frozenset({"bounding_box_format"})
 
     value_range: Sequence[float] = f.option(r.value_range, default=(0, 255))

@@ -21,6 +21,8 @@ class _NoisyShape(Layer):
     noise_shape: size 1 on the axes along which all values share one draw.
     """
 
+    said_training = False
+
     rate: float = f.option(f.fraction)
     noise_shape: Sequence[int | None] | None = f.option(f.maybe(f.open_shape), default=None)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
@@ -66,6 +68,8 @@ class AlphaDropout(_NoisyShape):
 class GaussianNoise(Layer):
     """In training, plus a normal number of mean 0 and this standard deviation for each value."""
 
+    said_training = False
+
     stddev: float = f.option(f.within(0, 1))
     seed: int | None = f.option(f.maybe(f.integer), default=None)
 
@@ -79,6 +83,8 @@ class GaussianNoise(Layer):
 
 class GaussianDropout(Layer):
     """In training, times a normal number of mean 1 and variance rate / (1 - rate) for each value."""
+
+    said_training = False
 
     rate: float = f.option(f.fraction)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
@@ -95,6 +101,7 @@ class SpatialDropout1D(Layer):
     """Dropout of whole channels of a sequence (N, steps, channels)."""
 
     rank = 3
+    said_training = False
 
     rate: float = f.option(f.fraction)
     seed: int | None = f.option(f.maybe(f.integer), default=None)
@@ -105,6 +112,8 @@ class SpatialDropout1D(Layer):
 
 class _SpatialDropout(Layer):
     """Dropout of whole channels (Tompson et al. 2015)."""
+
+    said_training = False
 
     rate: float = f.option(f.fraction)
     data_format: str | None = f.option(f.data_format, default=None)

@@ -16,7 +16,7 @@ class UpSampling1D(Layer):
     """Every step of a sequence (N, steps, channels) `size` times in a row."""
 
     rank = 3
-    steady = True
+    said_training = True
 
     size: int = f.option(f.count, default=2)
 
@@ -32,7 +32,7 @@ class UpSampling2D(Layer):
     """
 
     rank = 4
-    steady = True
+    said_training = True
 
     size: f.PairLike = f.option(f.pair, default=(2, 2))
     data_format: str | None = f.option(f.data_format, default=None)
@@ -46,7 +46,7 @@ class UpSampling3D(Layer):
     """Every voxel repeated size[0], size[1] and size[2] times along depth, height and width."""
 
     rank = 5
-    steady = True
+    said_training = True
 
     size: int | Sequence[int] = f.option(f.triple, default=(2, 2, 2))
     data_format: str | None = f.option(f.data_format, default=None)

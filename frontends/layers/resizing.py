@@ -25,7 +25,7 @@ class Resizing(Layer):
     """
 
     rank = 4
-    steady = True
+    said_training = True
 
     height: int = f.option(f.count)
     width: int = f.option(f.count)
@@ -70,7 +70,7 @@ class CenterCrop(Layer):
     """
 
     rank = 4
-    steady = True
+    said_training = True
 
     height: int = f.option(f.count)
     width: int = f.option(f.count)

@@ -16,6 +16,7 @@ from .drawn import dropped
 class _ScoreAttention(Layer):
     """Base: a call takes [query (N, T, C), value (N, S, V)] or [query, value, key (N, S, C)]."""
 
+    said_training = False
     arity: ClassVar[tuple[int, int | None]] = (2, 3)
     ignored: ClassVar[frozenset[str]] = frozenset({"seed"})
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"causal": (False,)}

@@ -23,6 +23,8 @@ class SpectralNormalization(_Wrapper):
     power_iterations: steps of Keras's estimate of the singular value, which goes on from the weight vector_u.
     """
 
+    said_training = False
+
     power_iterations: int = f.option(f.count, default=1)
 
     def check(self, inputs: Sequence[TensorType]) -> None:

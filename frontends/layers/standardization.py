@@ -24,7 +24,7 @@ class Normalization(Layer):
     for all. mean, variance: numbers or nested lists, aligned with the last of those axes.
     """
 
-    steady = True
+    said_training = True
 
     axis: int | Sequence[int] | None = f.option(f.some_axes, default=-1)
     mean: f.Array | None = f.option(f.maybe(f.array), default=None)

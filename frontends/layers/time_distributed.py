@@ -90,6 +90,13 @@ class TimeDistributed(_Wrapper):
         steps = int(self.built_for[0].shape[1]) if self.built_for and not self._at_once else 1
         return steps * self.layer.call_count
 
+    def results(self, types: Sequence[TensorType], **options: Any) -> list[TensorType]:
+        """Those of a single step, for as many: steps left open stand for hundreds."""
+        (kind,) = types
+        batch, steps, *rest = kind.shape
+        (result,) = super().results([kind.with_shape((batch, 1, *rest))], **options)
+        return [result.with_shape((batch, steps, *result.shape[2:]))]
+
     def build(self, b: Builder, *inputs: str) -> str:
         if self._at_once:
             return self._part(b, inputs[0], None)
