@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -105,6 +105,18 @@ class CompiledNetwork(HeldWeights):
         for tensor in self._registered().values():
             self._check_place(tensor)
         self._ties.tie_again(self._registered())
+
+    def __copy__(self) -> CompiledNetwork:
+        """Another module over the very same weights and plans, as a shallow copy of any module is."""
+        twin = CompiledNetwork.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise CompileError(
+            f"{self.name}: torch.nn.DataParallel copies modules to other GPUs at every call, and a compiled "
+            f"network belongs to one; use torch.nn.parallel.DistributedDataParallel"
+        )
 
     def twin(self, options: Options) -> CompiledNetwork:
         """The same network under other options, but in its own dtype and with weights of its own."""
