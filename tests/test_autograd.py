@@ -171,6 +171,22 @@ def test_torch_func() -> None:
     torch.testing.assert_close(tangent, wanted[1])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_many_seeds_at_once(backend: str, training: bool) -> None:
+    """What `vectorize=True` asks for, and `is_grads_batched`."""
+    net = compile(small("relu", noise=True), backend=backend).train(training)
+    x = torch.randn(2, 6, 5, 2, requires_grad=True)
+    asked = [x, *net.parameters()]
+    y = net(x)
+    seeds = torch.eye(y.numel()).reshape(-1, *y.shape)
+    found = torch.autograd.grad(y, asked, seeds, is_grads_batched=True, retain_graph=True)
+    rows = [torch.autograd.grad(y, asked, seed, retain_graph=True) for seed in seeds]
+    for one, *each in zip(found, *rows, strict=True):
+        torch.testing.assert_close(one, torch.stack(each), rtol=1e-4, atol=1e-5)
+    assert not found[0].requires_grad
+
+
 def test_torch_func_over_the_parameters() -> None:
     net = compile(small(), dtype="float64").eval()
     x = torch.randn(2, 6, 5, 2, dtype=torch.float64)
