@@ -130,6 +130,8 @@ class CompiledNetwork(HeldWeights):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return _untraced(self, *inputs)
         with without_autocast(self.options.device):
             bound = bind_inputs(self._inputs, inputs, self.options.device)
             return self.of_size(bound)._run(bound, _has_tensor(inputs))
@@ -396,6 +398,19 @@ class CompiledNetwork(HeldWeights):
     def extra_repr(self) -> str:
         o = self.options
         return f"{self.name}, device={o.device}, backend={o.backend}, dtype={o.dtype}, fuse={o.fuse}"
+
+
+def _untraced(net: CompiledNetwork, *inputs: Any) -> Any:
+    """`torch.compile` compiles what is around a network, and calls the network, which is compiled already.
+
+    Raises CompileError for `torch.export` and `torch.jit`, which would have to see through it.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return torch.compiler.disable(CompiledNetwork.forward)(net, *inputs)
+    raise CompileError(
+        f"{net.name}: torch.export and torch.jit see no operators inside a compiled network; cl.emit writes its "
+        f"kernels, and model.save the model"
+    )
 
 
 def _has_tensor(inputs: Sequence[Any]) -> bool:
