@@ -70,10 +70,9 @@ class CompiledFunction(torch.autograd.Function):
         outputs, saved = plan.forward(tensors[:count], bound, state)
         ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
-        if plan.derivatives.seeds:
-            constant = [
-                o for name, o in zip(plan.outputs, outputs, strict=True) if name not in plan.derivatives.seeds
-            ]
+        known = plan.derivatives.seeds or plan.loss
+        if known:
+            constant = [o for name, o in zip(plan.outputs, outputs, strict=True) if name not in known]
             ctx.mark_non_differentiable(*constant)
         return tuple(outputs)
 

@@ -55,9 +55,9 @@ class HeldWeights(torch.nn.Module):
             }
         except KeyError as error:
             raise CompileError(
-                f"{self.name} no longer has its weight {error.args[0]!r}: torch.nn.utils.prune, parametrize and "
-                f"their like put something else in its place, which a compiled network does not follow; write "
-                f"into the weight instead"
+                f"{self.name} no longer has its weight {error.args[0]!r}: torch.nn.utils.prune, parametrize "
+                f"and their like put something else in its place, which a compiled network does not follow; "
+                f"write into the weight instead"
             ) from None
 
     def named_parameters(

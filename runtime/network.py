@@ -408,8 +408,8 @@ def _untraced(net: CompiledNetwork, *inputs: Any) -> Any:
     if torch.compiler.is_dynamo_compiling():
         return torch.compiler.disable(CompiledNetwork.forward)(net, *inputs)
     raise CompileError(
-        f"{net.name}: torch.export and torch.jit see no operators inside a compiled network; cl.emit writes its "
-        f"kernels, and model.save the model"
+        f"{net.name}: torch.export and torch.jit see no operators inside a compiled network; cl.emit "
+        f"writes its kernels, and model.save the model"
     )
 
 
@@ -454,5 +454,3 @@ class _Twin(CompiledNetwork):
     def _follow_layers(self) -> None:
         owner: CompiledNetwork = self.__dict__["_owner"]
         owner._follow_layers()
-
-

@@ -26,7 +26,7 @@ Parameters = Iterable[torch.nn.Parameter]
 # -- clipping ------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def _clip(groups: list[dict[str, Any]]) -> None:
-    """Clip the gradients as their groups say: groups are what an optimizer is copied, pickled and saved by."""
+    """Clip gradients as their groups say: what an optimizer is copied, pickled and saved by is its groups."""
     for group in groups:
         slopes = _slopes(group)
         if not slopes:

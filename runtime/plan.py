@@ -65,6 +65,8 @@ class Plan:
     ) -> None:
         self.mode = mode
         self.device = device
+        self.loss = loss
+        """The outputs that may be differentiated; None for all."""
         self.graph, self.reports, self.derivatives = prepare(graph, mode, loss)
         self.outputs = list(graph.outputs)
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)

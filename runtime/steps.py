@@ -56,7 +56,16 @@ class LossStep(_Step):
     """A network and its loss as one compiled graph. Call it with a batch and its target."""
 
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
+        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients.
+
+        The prediction carries no gradient, and the target gets none: raises ConvLoomError where it asks for
+        one.
+        """
+        if isinstance(target, torch.Tensor) and target.requires_grad and torch.is_grad_enabled():
+            raise ConvLoomError(
+                "the target asks for a gradient, and a compiled loss gives it none; give target.detach(), or "
+                "compute the loss from net(x)"
+            )
         compiled, given = self._bound(inputs)
         loss, prediction = compiled(*given, target)
         return loss, prediction

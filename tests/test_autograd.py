@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from convloom.frontends import Input, Model, Sequential
-from convloom.graph.errors import CompileError
+from convloom.graph.errors import CompileError, ConvLoomError
 from convloom.runtime.compile import compile
 from helpers import randomised
 from torch.nn import functional as F
@@ -146,6 +146,20 @@ def test_the_loss_is_differentiable_twice() -> None:
     g.square().sum().backward()
     for name, value in found.items():
         torch.testing.assert_close(value, twin.weight[name].grad)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_only_the_loss_of_a_compiled_loss_is_differentiated(training: bool) -> None:
+    """And nothing that looks as if it were: neither the prediction nor the target."""
+    step = compile(small()).train(training).with_loss("categorical_crossentropy")
+    x, target = torch.randn(2, 6, 5, 2), torch.full((2, 4), 0.25)
+    loss, prediction = step(x, target)
+    assert loss.requires_grad
+    assert not prediction.requires_grad
+    with pytest.raises(ConvLoomError, match=r"the target asks for a gradient.*target\.detach\(\)"):
+        step(x, target.requires_grad_())
+    with torch.no_grad():
+        torch.testing.assert_close(step(x, target)[0], loss)
 
 
 # -- torch.func ----------

@@ -64,9 +64,7 @@ def test_torch_compile_compiles_what_is_around(backend: str, open_axes: bool) ->
     for training in (True, False):
         plain.train(training)
         for count in (3, 2):
-            torch.testing.assert_close(
-                step(compiled, plain, batch(count)), step(plain, plain, batch(count))
-            )
+            torch.testing.assert_close(step(compiled, plain, batch(count)), step(plain, plain, batch(count)))
 
 
 @pytest.mark.parametrize("tool", [torch.jit.trace, torch.export.export])

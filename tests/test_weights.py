@@ -257,8 +257,8 @@ def test_a_data_that_somebody_holds_undoes_no_training() -> None:
     for name, data in held.items():
         torch.testing.assert_close(data, exact[name])
         data.mul_(2.0)
-    for name, weight in net.named_parameters():
-        torch.testing.assert_close(net.weights()[name].detach().double(), 2.0 * exact[name])
+    for name, value in exact.items():
+        torch.testing.assert_close(net.weights()[name].detach().double(), 2.0 * value)
 
 
 def test_a_state_dict_has_what_another_network_trained() -> None:
