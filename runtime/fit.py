@@ -276,7 +276,7 @@ def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | 
         return regularized[0].with_penalty()
     for network in regularized:
         weight_penalty(network)  # which raises for what cannot be counted so
-    return lambda *inputs: (net(*inputs), sum(weight_penalty(network) for network in regularized))
+    return lambda *inputs: (net(*inputs), torch.stack([*map(weight_penalty, regularized)]).sum())
 
 
 def _networks(net: torch.nn.Module) -> list[CompiledNetwork]:

@@ -130,7 +130,7 @@ class CompiledNetwork(HeldWeights):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state():
             return _untraced(self, *inputs)
         with without_autocast(self.options.device):
             bound = bind_inputs(self._inputs, inputs, self.options.device)
@@ -406,7 +406,8 @@ def _untraced(net: CompiledNetwork, *inputs: Any) -> Any:
     Raises CompileError for `torch.export` and `torch.jit`, which would have to see through it.
     """
     if torch.compiler.is_dynamo_compiling():
-        return torch.compiler.disable(CompiledNetwork.forward)(net, *inputs)
+        outside = torch.compiler.disable(CompiledNetwork.forward)  # type: ignore[no-untyped-call]
+        return outside(net, *inputs)
     raise CompileError(
         f"{net.name}: torch.export and torch.jit see no operators inside a compiled network; cl.emit "
         f"writes its kernels, and model.save the model"
