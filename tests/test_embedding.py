@@ -241,7 +241,7 @@ def test_gradients_of_gradients_reach_the_table() -> None:
     x = torch.from_numpy(numbers())
     table, *others = net.parameters()
     first = torch.autograd.grad(net(x).square().sum(), others, create_graph=True)
-    sum(g.square().sum() for g in first).backward()
+    torch.stack([g.square().sum() for g in first]).sum().backward()
     assert table.grad is not None
     found, step = table.grad.clone(), 1e-6
     with torch.no_grad():

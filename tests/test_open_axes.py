@@ -126,7 +126,7 @@ def test_statistics_of_several_sizes() -> None:
     maps = [torch.nn.functional.conv2d(
         x.permute(0, 3, 1, 2), net.weights()["down0/kernel"].permute(3, 2, 0, 1), padding=1
     ) for x in data]  # fmt: skip
-    mean = sum(h.mean((0, 2, 3)) for h in maps) / 2
+    mean = torch.stack([h.mean((0, 2, 3)) for h in maps]).mean(0)
     torch.testing.assert_close(net.weights()["norm0/moving_mean"], mean.detach(), rtol=1e-5, atol=1e-6)
 
 

@@ -236,7 +236,7 @@ def test_a_penalty_of_weights_alone_follows_them() -> None:
 def test_gradients_of_gradients_pass_through_penalties() -> None:
     """Against the same network in torch: of weights, of activities, and of an orthogonal one."""
     r = cl.regularizers
-    rules = {"kernel_regularizer": r.L1L2(0.1, 0.2), "activity_regularizer": r.L2(0.3)}
+    rules: dict[str, Any] = {"kernel_regularizer": r.L1L2(0.1, 0.2), "activity_regularizer": r.L2(0.3)}
     x = cl.Input((4,))
     h = L.Dense(5, activation="tanh", use_bias=False, **rules)(x)
     y = L.Dense(3, use_bias=False, kernel_regularizer=r.OrthogonalRegularizer(0.5))(h)
@@ -247,7 +247,7 @@ def test_gradients_of_gradients_pass_through_penalties() -> None:
     def twice(prediction: torch.Tensor, penalty: torch.Tensor) -> tuple[torch.Tensor, ...]:
         total = prediction.square().sum() + penalty
         gradients = torch.autograd.grad(total, [first, second], create_graph=True)
-        return torch.autograd.grad(sum(g.square().sum() for g in gradients), [first, second])
+        return torch.autograd.grad(torch.stack([g.square().sum() for g in gradients]).sum(), [first, second])
 
     activity = torch.tanh(given @ first)
     penalty = r.L1L2(0.1, 0.2)(first) + r.L2(0.3)(activity) / 3 + r.OrthogonalRegularizer(0.5)(second)

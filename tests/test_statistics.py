@@ -53,11 +53,8 @@ def test_as_torch_computes_them(backend: str, fuse: bool) -> None:
         torch.testing.assert_close(found[f"{name}/moving_variance"].double(), biased, rtol=1e-5, atol=1e-6)
     # In the model too, and folded anew.
     torch.testing.assert_close(
-        mine.parameters["first/moving_mean"].double(),
-        twin[1].running_mean,
-        rtol=1e-5,
-        atol=1e-6,  # type: ignore[index]
-    )
+        mine.parameters["first/moving_mean"].double(), twin[1].running_mean, rtol=1e-5, atol=1e-6  # type: ignore[index]
+    )  # fmt: skip
     with torch.no_grad():
         twin[1].running_var *= (count - 1) / count  # type: ignore[index]
         twin[3].running_var *= (count - 1) / count  # type: ignore[index]

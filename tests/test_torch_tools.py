@@ -98,7 +98,7 @@ def one_process(tmp_path: Path) -> Iterator[None]:
 def test_distributed_data_parallel(options: dict[str, bool]) -> None:
     net = network().train()
     expected = step(net, net, batch())
-    parallel = torch.nn.parallel.DistributedDataParallel(net, **options)
+    parallel = torch.nn.parallel.DistributedDataParallel(net, **options)  # type: ignore[arg-type]
     for _ in range(2):
         torch.testing.assert_close(step(parallel, parallel, batch()), expected)
 
