@@ -47,7 +47,7 @@ WAYS = [{"backend": "aten"}, {"backend": "aten", "fuse": False}, {"backend": "tr
 
 
 def batch(model: cl.Model, size: tuple[int, int], count: int = 2) -> torch.Tensor:
-    shape = (count, *size, model.inputs[0].shape[-1])
+    shape = (count, *size, int(model.inputs[0].shape[-1] or 0))
     return torch.randn(shape, generator=torch.Generator().manual_seed(size[0]))
 
 
@@ -224,8 +224,8 @@ def test_layers_frozen_later_are_followed() -> None:
     net = cl.compile(model).train()
     x = batch(model, (8, 8))
     net(x).sum().backward()
-    model.get_layer("down0").trainable = False
-    model.get_layer("norm0").trainable = False
+    for name in ("down0", "norm0"):
+        model.get_layer(name).trainable = False  # type: ignore[attr-defined]
     before = net.weights()["norm0/moving_mean"].clone()
     net.zero_grad()
     net(x).sum().backward()
