@@ -9,7 +9,8 @@ memory of its own, and the two follow each other by their version counters, when
 * a network that runs takes what the model or another network wrote since.
 
 Where two sides were written with no such moment between, a network's write wins over one made straight into
-the value's tensor, and of several networks that compiled last wins.
+the value's tensor, and of several networks that compiled last wins. As long as somebody holds a weight's
+`.data`, writes through it may have happened or not: then a write that PyTorch counted wins.
 """
 
 from __future__ import annotations
@@ -126,10 +127,15 @@ class Tie:
 
     def hand_in(self) -> None:
         """Give the value what was written into the network's tensor."""
-        if self.apart and mark(self.tensor) != self._mine:
-            with torch.no_grad():
-                self.value.tensor.copy_(self.tensor)
-            self._agree()
+        now = mark(self.tensor)
+        if not self.apart or now == self._mine:
+            return
+        if now[:2] == self._mine[:2] and self.value.mark()[:2] != self._seen[:2]:
+            self.take()  # it was perhaps written through `.data`, and the value for certain
+            return
+        with torch.no_grad():
+            self.value.tensor.copy_(self.tensor)
+        self._agree()
 
     def take(self) -> None:
         """Give the network's tensor what was written into the value."""

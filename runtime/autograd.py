@@ -8,7 +8,8 @@ autograd, which refuses by itself what has been written to since.
 
 With `create_graph=True` somebody wants gradients of the gradients. Then the backward pass walks the network's
 definitions through PyTorch's operators, with the same draws, and lets PyTorch differentiate those: slower
-than the kernels, and right to any order.
+than the kernels, and right to any order. So it does for many seeds at once (`is_grads_batched=True`), which
+no kernel takes.
 """
 
 from __future__ import annotations
@@ -69,10 +70,9 @@ class CompiledFunction(torch.autograd.Function):
         outputs, saved = plan.forward(tensors[:count], bound, state)
         ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
-        if plan.derivatives.seeds:
-            constant = [
-                o for name, o in zip(plan.outputs, outputs, strict=True) if name not in plan.derivatives.seeds
-            ]
+        known = plan.derivatives.seeds or plan.loss
+        if known:
+            constant = [o for name, o in zip(plan.outputs, outputs, strict=True) if name not in known]
             ctx.mark_non_differentiable(*constant)
         return tuple(outputs)
 
@@ -83,10 +83,15 @@ class CompiledFunction(torch.autograd.Function):
         end = len(given) + len(ctx.fixed)
         bound = {**binding.others, **dict(zip(ctx.fixed, tensors[len(given) : end], strict=True))}
         with without_autocast(binding.plan.device):
-            if torch.is_grad_enabled():
-                return None, *_by_definition(ctx, given, bound, tensors[end:], seeds)
+            again = torch.is_grad_enabled()
+            if again or any(map(_is_batched, seeds)):
+                return None, *_by_definition(ctx, given, bound, tensors[end:], seeds, again)
             bound.update(zip(binding.trained, given[count:], strict=True))
             return None, *_by_kernels(ctx, given[:count], bound, tensors[end:], seeds)
+
+
+def _is_batched(seed: torch.Tensor) -> bool:
+    return torch._C._functorch.is_legacy_batchedtensor(seed) or torch._C._functorch.is_batchedtensor(seed)
 
 
 def _by_kernels(
@@ -114,6 +119,7 @@ def _by_definition(
     bound: Tensors,
     saved: Sequence[torch.Tensor],
     seeds: Sequence[torch.Tensor],
+    create_graph: bool,
 ) -> list[torch.Tensor | None]:
     """The gradients as functions of the inputs, the parameters and the seeds that autograd can see."""
     plan: Plan = ctx.binding.plan
@@ -121,10 +127,12 @@ def _by_definition(
     asked = [place for place, wanted in enumerate(ctx.needs_input_grad[1:]) if wanted]
     # Views, so that a gradient stops here where one of these tensors follows from another.
     here = list(given)
-    for place in asked:
-        here[place] = given[place].view_as(given[place])
+    with torch.enable_grad():
+        for place in asked:
+            here[place] = given[place].view_as(given[place])
     bound.update(zip(ctx.binding.trained, here[ctx.count :], strict=True))
-    outputs = plan.walk(here[: ctx.count], bound, drawn)
+    with torch.enable_grad():
+        outputs = plan.walk(here[: ctx.count], bound, drawn)
     known = plan.derivatives.seeds
     pairs = [
         (output, seed)
@@ -137,7 +145,7 @@ def _by_definition(
             [output for output, _ in pairs],
             [here[place] for place in asked],
             [seed for _, seed in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
         for place, gradient in zip(asked, found, strict=True):

@@ -24,6 +24,7 @@ from .metrics import Metric, find_metrics
 from .network import CompiledNetwork
 from .optimizers import make_optimizer
 from .progress import EpochBar
+from .steps import weight_penalty
 
 Step = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(inputs, target) -> loss and prediction."""
@@ -280,9 +281,19 @@ def _step(net: torch.nn.Module, loss: Any) -> Step:
 
 def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:
     """The network as a function that also gives what its regularizers add to the loss, None for nothing."""
-    if isinstance(net, CompiledNetwork) and net.is_regularized:
-        return net.with_penalty()
-    return lambda *inputs: (net(*inputs), None)
+    regularized = [network for network in _networks(net) if network.is_regularized]
+    if not regularized:
+        return lambda *inputs: (net(*inputs), None)
+    if regularized[0] is net:
+        return regularized[0].with_penalty()
+    for network in regularized:
+        weight_penalty(network)  # which raises for what cannot be counted so
+    return lambda *inputs: (net(*inputs), torch.stack([*map(weight_penalty, regularized)]).sum())
+
+
+def _networks(net: torch.nn.Module) -> list[CompiledNetwork]:
+    """The compiled networks in a module: itself, or what data parallelism and other modules wrap."""
+    return [part for part in net.modules() if isinstance(part, CompiledNetwork)]
 
 
 def _output_shape(net: Any) -> tuple[int, ...]:
@@ -331,7 +342,7 @@ class _Run:
 
     def _train(self, data: Batches, bar: EpochBar, guard: Guard | None) -> dict[str, float]:
         self.net.train()
-        means = _Epoch(self.metrics)
+        means, networks = _Epoch(self.metrics), _networks(self.net)
         for inputs, target in data:
             if guard is not None:
                 guard.before()
@@ -340,8 +351,8 @@ class _Run:
             _check_scalar(loss)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            if isinstance(self.net, CompiledNetwork):
-                self.net.apply_constraints()
+            for network in networks:
+                network.apply_constraints()
             if guard is not None:
                 guard.after(loss, (*inputs, target))
             means.add(loss, _detached(prediction), target)

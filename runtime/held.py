@@ -48,10 +48,17 @@ class HeldWeights(torch.nn.Module):
 
     def _registered(self) -> dict[str, torch.Tensor]:
         parameters, buffers = self._parameters, self._buffers
-        return {
-            name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
-            for name, key in self._keys.items()
-        }
+        try:
+            return {
+                name: parameters[key] if key in parameters else buffers[key]  # type: ignore[misc]
+                for name, key in self._keys.items()
+            }
+        except KeyError as error:
+            raise CompileError(
+                f"{self.name} no longer has its weight {error.args[0]!r}: torch.nn.utils.prune, parametrize "
+                f"and their like put something else in its place, which a compiled network does not follow; "
+                f"write into the weight instead"
+            ) from None
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True

@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -107,6 +107,18 @@ class CompiledNetwork(HeldWeights):
             self._check_place(tensor)
         self._ties.tie_again(self._registered())
 
+    def __copy__(self) -> CompiledNetwork:
+        """Another module over the very same weights and plans, as a shallow copy of any module is."""
+        twin = CompiledNetwork.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise CompileError(
+            f"{self.name}: torch.nn.DataParallel copies modules to other GPUs at every call, and a compiled "
+            f"network belongs to one; use torch.nn.parallel.DistributedDataParallel"
+        )
+
     def twin(self, options: Options) -> CompiledNetwork:
         """The same network under other options, but in its own dtype and with weights of its own."""
         twin = copy.deepcopy(self).eval()
@@ -119,6 +131,8 @@ class CompiledNetwork(HeldWeights):
 
         In eval mode, NumPy arrays in give tensors that carry no gradient.
         """
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state():
+            return _untraced(self, *inputs)
         with without_autocast(self.options.device):
             bound = bind_inputs(self._inputs, inputs, self.options.device)
             return self.of_size(bound)._run(bound, _has_tensor(inputs))
@@ -387,6 +401,20 @@ class CompiledNetwork(HeldWeights):
         return f"{self.name}, device={o.device}, backend={o.backend}, dtype={o.dtype}, fuse={o.fuse}"
 
 
+def _untraced(net: CompiledNetwork, *inputs: Any) -> Any:
+    """`torch.compile` compiles what is around a network, and calls the network, which is compiled already.
+
+    Raises CompileError for `torch.export` and `torch.jit`, which would have to see through it.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        outside = torch.compiler.disable(CompiledNetwork.forward)  # type: ignore[no-untyped-call]
+        return outside(net, *inputs)
+    raise CompileError(
+        f"{net.name}: torch.export and torch.jit see no operators inside a compiled network; cl.emit "
+        f"writes its kernels, and model.save the model"
+    )
+
+
 def _has_tensor(inputs: Sequence[Any]) -> bool:
     """Whether a call's arguments hold a tensor, in lists and dictionaries too."""
     for x in inputs:
@@ -428,5 +456,3 @@ class _Twin(CompiledNetwork):
     def _follow_layers(self) -> None:
         owner: CompiledNetwork = self.__dict__["_owner"]
         owner._follow_layers()
-
-

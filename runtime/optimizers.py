@@ -24,6 +24,38 @@ from .checks import number
 Parameters = Iterable[torch.nn.Parameter]
 
 
+# -- clipping ------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def _clip(groups: list[dict[str, Any]]) -> None:
+    """Clip gradients as their groups say: what an optimizer is copied, pickled and saved by is its groups."""
+    for group in groups:
+        slopes = _slopes(group)
+        if not slopes:
+            continue
+        if group.get("clipvalue") is not None:
+            torch._foreach_clamp_min_(slopes, -group["clipvalue"])
+            torch._foreach_clamp_max_(slopes, group["clipvalue"])
+        elif group.get("clipnorm") is not None:
+            limit, norms = group["clipnorm"], torch._foreach_norm(slopes)
+            torch._foreach_mul_(slopes, [limit / norm.clamp(min=limit) for norm in norms])
+    clipped = [group for group in groups if group.get("global_clipnorm") is not None]
+    if slopes := [slope for group in clipped for slope in _slopes(group)]:
+        limit = clipped[0]["global_clipnorm"]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(slopes)))
+        torch._foreach_mul_(slopes, limit / norm.clamp(min=limit))
+
+
+def _slopes(group: dict[str, Any]) -> list[torch.Tensor]:
+    return [p.grad for p in group["params"] if p.grad is not None]
+
+
+def _evaluated(closure: Callable[[], float] | None) -> float | None:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 # -- the steps -----------------------------------------------------------------------------------------------
 class _Stepper(torch.optim.Optimizer, abc.ABC):
     """Weight decay, then the step of the class over all tensors of a group at once."""
@@ -47,17 +79,15 @@ class _Stepper(torch.optim.Optimizer, abc.ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
+        _clip(self.param_groups)
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
             if group["weight_decay"]:
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            self._update(group, weights, [p.grad for p in weights])
+            self._update(group, weights, _slopes(group))
         return loss
 
 
@@ -114,11 +144,14 @@ class _Adam(torch.optim.AdamW):
     """
 
     def step(self, closure: Any = None) -> Any:
+        loss = _evaluated(closure)
+        _clip(self.param_groups)
         for group in self.param_groups:
             group["steps"] = group.get("steps", 0) + 1
             group["epsilon"] = group.get("epsilon", group["eps"])
             group["eps"] = group["epsilon"] / math.sqrt(1 - group["betas"][1] ** group["steps"])
-        return super().step(closure)
+        super().step()
+        return loss
 
 
 # -- the recipes ---------------------------------------------------------------------------------------------
@@ -154,40 +187,25 @@ class Recipe(abc.ABC):
             value = getattr(self, argument, None)
             if value is not None:
                 number(value, f"{name}: {argument}", **bounds)
-        if sum(limit is not None for limit in self._limits) > 1:
+        if sum(limit is not None for limit in self._limits.values()) > 1:
             raise ConvLoomError(f"{name}: give one of clipvalue, clipnorm and global_clipnorm")
 
     @property
-    def _limits(self) -> tuple[float | None, ...]:
-        return self.clipvalue, self.clipnorm, self.global_clipnorm
+    def _limits(self) -> dict[str, float | None]:
+        names = "clipvalue", "clipnorm", "global_clipnorm"
+        return {name: getattr(self, name) for name in names}
 
     def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
         made = self._make(parameters)
-        if any(limit is not None for limit in self._limits):
-            made.register_step_pre_hook(self._clip)
+        made.defaults.update(self._limits)
+        for group in made.param_groups:
+            group.update(self._limits)
         return made
 
     @abc.abstractmethod
     def _make(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The optimizer without clipping."""
-
-    @torch.no_grad()
-    def _clip(self, optimizer: torch.optim.Optimizer, *step: Any) -> None:
-        weights = [p for group in optimizer.param_groups for p in group["params"]]
-        slopes: list[torch.Tensor] = [p.grad for p in weights if p.grad is not None]
-        if not slopes:
-            return
-        if self.clipvalue is not None:
-            for slope in slopes:
-                slope.clamp_(-self.clipvalue, self.clipvalue)
-            return
-        norms = list(torch._foreach_norm(slopes))
-        limit = self.clipnorm
-        if limit is None:
-            limit = self.global_clipnorm or 0.0
-            norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(slopes)
-        torch._foreach_mul_(slopes, [limit / norm.clamp(min=limit) for norm in norms])
 
 
 @dataclass(frozen=True)

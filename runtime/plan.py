@@ -65,6 +65,8 @@ class Plan:
     ) -> None:
         self.mode = mode
         self.device = device
+        self.loss = loss
+        """The outputs that may be differentiated; None for all."""
         self.graph, self.reports, self.derivatives = prepare(graph, mode, loss)
         self.outputs = list(graph.outputs)
         self.partition: Partition = fuse(self.graph) if mode.fuse else leave_unfused(self.graph)
@@ -106,7 +108,8 @@ class Plan:
         leaving = {self._slot(self.graph.outputs[name]) for name in self.outputs}
         back = [name for name, slot in self.slots.items() if slot in needed and name in held]
         self.read_back = frozenset().union(*(self.prelude.behind.get(name, {name}) for name in back))
-        """The parameters that the backward pass follows from."""
+        self.read_back |= {u.parameter for u in self.graph.updates if self.graph.readers(u.parameter)}
+        """The parameters that the backward pass follows from, by kernels or by definition."""
         leaving.update(self._slot(update.value) for update in self.graph.updates)
         keep = leaving | {self._slot(name) for name in held}
         _free_after_last_use(self.forward_steps, keep | set(self.saved))

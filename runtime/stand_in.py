@@ -6,12 +6,16 @@ stand-in among its modules lets them find one, which says what to do instead.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..graph.errors import CompileError
+
+
+class _Refused(CompileError, AttributeError):
+    """Who only looks whether the attribute is there goes on."""
 
 
 class StandIn(_BatchNorm):
@@ -27,16 +31,17 @@ class StandIn(_BatchNorm):
         """What `torch.optim.swa_utils.update_bn` begins with."""
         self._refuse("torch.optim.swa_utils.update_bn", "call cl.update_statistics(net, data)")
 
-    @property
-    def num_features(self) -> int:  # type: ignore[override]
-        """What `torch.nn.SyncBatchNorm.convert_sync_batchnorm` asks for first."""
-        self._refuse(
-            "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
-            "leave it out: each process normalises with the statistics of its own part of the batch",
-        )
+    def __getattr__(self, name: str) -> Any:
+        """`torch.nn.SyncBatchNorm.convert_sync_batchnorm` asks for num_features first."""
+        if name == "num_features":
+            self._refuse(
+                "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
+                "leave it out: each process normalises with the statistics of its own part of the batch",
+            )
+        return super().__getattr__(name)
 
     def _refuse(self, tool: str, remedy: str) -> NoReturn:
-        raise CompileError(
+        raise _Refused(
             f"{self.network}: {tool} works on torch's batch norm modules, and the batch norms of a compiled "
             f"network are steps of its kernels; {remedy}"
         )

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..graph.errors import ConvLoomError
+from ..graph.ops import Parameter
+from ..graph.walk import walk
 from .inputs import bind_inputs, by_name
 from .plan import Plan
 
@@ -53,7 +56,16 @@ class LossStep(_Step):
     """A network and its loss as one compiled graph. Call it with a batch and its target."""
 
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients."""
+        """(loss, prediction); the loss is a scalar whose backward() fills the network's gradients.
+
+        The prediction carries no gradient, and the target gets none: raises ConvLoomError where it asks for
+        one.
+        """
+        if isinstance(target, torch.Tensor) and target.requires_grad and torch.is_grad_enabled():
+            raise ConvLoomError(
+                "the target asks for a gradient, and a compiled loss gives it none; give target.detach(), or "
+                "compute the loss from net(x)"
+            )
         compiled, given = self._bound(inputs)
         loss, prediction = compiled(*given, target)
         return loss, prediction
@@ -67,3 +79,22 @@ class PenaltyStep(_Step):
         compiled, given = self._bound(inputs[0] if len(inputs) == 1 else inputs)
         penalty, *outputs = compiled(*given)
         return outputs[0] if len(outputs) == 1 else tuple(outputs), penalty
+
+
+def weight_penalty(network: CompiledNetwork) -> torch.Tensor:
+    """What the regularizers of a network's weights count, as a scalar that carries a gradient.
+
+    For a network inside another module, whose own call is that module's. Raises ConvLoomError where an
+    activation is regularized too: that belongs to the call.
+    """
+    source = network.source
+    of_activations = [name for name in source.penalties if not isinstance(source[name].op, Parameter)]
+    if of_activations:
+        layers = ", ".join(dict.fromkeys(source[name].layer or name for name in of_activations))
+        raise ConvLoomError(
+            f"{network.name} regularizes the activations of {layers}, which cannot be counted where another "
+            f"module calls it; fit the network itself, or write the loop with net.with_penalty()"
+        )
+    graph = network.around("", False).source
+    value = graph.outputs["penalty"]
+    return walk(graph, network.weights(), [value])[value]

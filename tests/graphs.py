@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from convloom.graph import ops
@@ -248,7 +249,7 @@ class GraphModel:
     graph: Graph
     parameters: Values
 
-    def to_graph(self) -> Graph:
+    def to_graph(self, input_shape: Any = None) -> Graph:
         return self.graph.copy()
 
 

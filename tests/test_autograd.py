@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from convloom.frontends import Input, Model, Sequential
-from convloom.graph.errors import CompileError
+from convloom.graph.errors import CompileError, ConvLoomError
 from convloom.runtime.compile import compile
 from helpers import randomised
 from torch.nn import functional as F
 
+import convloom as cl
 from convloom import layers as L
 
 pytestmark = pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
@@ -148,6 +149,33 @@ def test_the_loss_is_differentiable_twice() -> None:
         torch.testing.assert_close(value, twin.weight[name].grad)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_only_the_loss_of_a_compiled_loss_is_differentiated(training: bool) -> None:
+    """And nothing that looks as if it were: neither the prediction nor the target."""
+    step = compile(small()).train(training).with_loss("categorical_crossentropy")
+    x, target = torch.randn(2, 6, 5, 2), torch.full((2, 4), 0.25)
+    loss, prediction = step(x, target)
+    assert loss.requires_grad
+    assert not prediction.requires_grad
+    with pytest.raises(ConvLoomError, match=r"the target asks for a gradient.*target\.detach\(\)"):
+        step(x, target.requires_grad_())
+    with torch.no_grad():
+        torch.testing.assert_close(step(x, target)[0], loss)
+
+
+def test_what_stops_a_gradient_stops_it_to_any_order() -> None:
+    x = Input((4,))
+    net = compile(Model(x, L.Multiply()([x, cl.ops.stop_gradient(x)])), dtype="float64")
+    values = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(net(values).square().sum(), values, create_graph=True)
+    torch.testing.assert_close(g, 2 * values**3)  # of (x c)^2 with c = x
+    for found in (
+        torch.func.grad(lambda v: net(v).sum())(values),
+        torch.autograd.functional.jvp(net, values, torch.ones_like(values))[1],
+    ):
+        torch.testing.assert_close(found, values)
+
+
 # -- torch.func ----------
 def test_torch_func() -> None:
     net = compile(small(), dtype="float64").eval()
@@ -169,6 +197,22 @@ def test_torch_func() -> None:
         dual = net(torch.autograd.forward_ad.make_dual(x, direction))
         tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
     torch.testing.assert_close(tangent, wanted[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_many_seeds_at_once(backend: str, training: bool) -> None:
+    """What `vectorize=True` asks for, and `is_grads_batched`."""
+    net = compile(small("relu", noise=True), backend=backend).train(training)
+    x = torch.randn(2, 6, 5, 2, requires_grad=True)
+    asked = [x, *net.parameters()]
+    y = net(x)
+    seeds = torch.eye(y.numel()).reshape(-1, *y.shape)
+    found = torch.autograd.grad(y, asked, seeds, is_grads_batched=True, retain_graph=True)
+    rows = [torch.autograd.grad(y, asked, seed, retain_graph=True) for seed in seeds]
+    for one, *each in zip(found, *rows, strict=True):
+        torch.testing.assert_close(one, torch.stack(each), rtol=1e-4, atol=1e-5)
+    assert not found[0].requires_grad
 
 
 def test_torch_func_over_the_parameters() -> None:
@@ -242,7 +286,7 @@ def test_steps_of_several_forward_passes_may_end_together() -> None:
 
 
 def test_a_batch_norm_frozen_in_one_call_and_trained_in_another() -> None:
-    """Its statistics move in the very step that reads them: gradients are of the values that were read."""
+    """The frozen call comes later, and reads what the trained one has moved in the same step."""
     norm, image = L.BatchNormalization(momentum=0.5, name="norm"), Input((4, 3, 2))
     model = randomised(Model(image, L.Add()([norm(image), norm(L.ReLU()(image), training=False)])))
     net = compile(model, dtype="float64").train()
@@ -250,14 +294,15 @@ def test_a_batch_norm_frozen_in_one_call_and_trained_in_another() -> None:
     weights = {name: value.detach().clone() for name, value in net.weights().items()}
     net(x).square().sum().backward()
     gamma = weights["norm/gamma"].clone().requires_grad_()
-    scale = torch.rsqrt(weights["norm/moving_variance"] + 1e-3)
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2), unbiased=False)
+    moved = 0.5 * (weights["norm/moving_mean"] + mean), 0.5 * (weights["norm/moving_variance"] + variance)
+    scale = torch.rsqrt(moved[1] + 1e-3)
     y = (x - mean) * torch.rsqrt(variance + 1e-3) * gamma + weights["norm/beta"]
-    y = y + (x.relu() - weights["norm/moving_mean"]) * scale * gamma + weights["norm/beta"]
+    y = y + (x.relu() - moved[0]) * scale * gamma + weights["norm/beta"]
     y.square().sum().backward()
     found = dict(net.named_parameters())["norm/gamma"].grad
     torch.testing.assert_close(found, gamma.grad)
-    assert not torch.equal(net.weights()["norm/moving_mean"], weights["norm/moving_mean"])
+    torch.testing.assert_close(net.weights()["norm/moving_mean"], moved[0])
 
 
 # -- what wants a gradient ----------

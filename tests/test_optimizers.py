@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import keras
@@ -119,6 +121,42 @@ def test_state_survives_saving(name: str) -> None:
             made.step()
         results.append(weight.detach().clone())
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("limit", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_clipping_survives_copies_and_closures(name: str, limit: str) -> None:
+    """An optimizer that was copied, pickled or loaded clips on, and clips what a closure has computed."""
+    start, slope = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 400.0])
+    recipe = OPTIMIZERS[name](**{limit: 0.5})
+    results = []
+    for way in ("plain", "closure", "deepcopy", "pickle", "state_dict"):
+        weight = torch.nn.Parameter(start.clone())
+        made = recipe(iter([weight]))
+        if way == "deepcopy":
+            made = copy.deepcopy(made)
+        elif way == "pickle":
+            made = pickle.loads(pickle.dumps(made))
+        elif way == "state_dict":
+            state = made.state_dict()
+            made = OPTIMIZERS[name]()([weight])  # type: ignore[call-arg]
+            made.load_state_dict(state)
+        (weight,) = made.param_groups[0]["params"]
+
+        def slopes(weight: torch.nn.Parameter = weight) -> float:
+            weight.grad = slope.clone()
+            return 0.0
+
+        for _ in range(3):
+            if way == "closure":
+                assert made.step(slopes) == 0.0
+            else:
+                slopes()
+                made.step()
+        assert weight.grad is not None
+        assert weight.grad.abs().max() <= 0.5
+        results.append(weight.detach().clone())
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -119,6 +119,24 @@ def test_a_network_goes_on_training(make: Make, way: Callable[[Any], Any], dtype
     torch.testing.assert_close(found, steps(net, optimizer))
 
 
+@pytest.mark.parametrize("make", MODELS)
+def test_a_shallow_copy_has_the_same_weights(make: Make) -> None:
+    """As of any module of torch's: its mode is its own, its parameters are not."""
+    net = cl.compile(make(), device="cpu")
+    other = copy.copy(net)
+    assert [id(p) for p in other.parameters()] == [id(p) for p in net.parameters()]
+    found = steps(other, torch.optim.SGD(other.parameters(), lr=0.1))
+    torch.testing.assert_close(first(net(batch())), found)
+    other.train()
+    assert not net.training
+
+
+def test_a_network_is_not_copied_to_other_gpus() -> None:
+    """What DataParallel does at each call, where there are several."""
+    with pytest.raises(cl.CompileError, match="DistributedDataParallel"):
+        cl.compile(functional(), device="cpu")._replicate_for_data_parallel()
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("model_first", [True, False])

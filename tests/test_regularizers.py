@@ -236,7 +236,7 @@ def test_a_penalty_of_weights_alone_follows_them() -> None:
 def test_gradients_of_gradients_pass_through_penalties() -> None:
     """Against the same network in torch: of weights, of activities, and of an orthogonal one."""
     r = cl.regularizers
-    rules: Any = {"kernel_regularizer": r.L1L2(0.1, 0.2), "activity_regularizer": r.L2(0.3)}
+    rules: dict[str, Any] = {"kernel_regularizer": r.L1L2(0.1, 0.2), "activity_regularizer": r.L2(0.3)}
     x = cl.Input((4,))
     h = L.Dense(5, activation="tanh", use_bias=False, **rules)(x)
     y = L.Dense(3, use_bias=False, kernel_regularizer=r.OrthogonalRegularizer(0.5))(h)
@@ -322,6 +322,37 @@ def test_constraints_reach_packed_and_folded_weights(options: dict[str, Any]) ->
         weight.mul_(2)
     net.apply_constraints()  # which moves nothing that is not trained
     torch.testing.assert_close(net.get_parameter("conv/kernel").square().sum((0, 1, 2)).sqrt(), norms * 2)
+
+
+@pytest.mark.parametrize("open_axes", [False, True])
+def test_a_network_inside_another_module_is_fitted_alike(open_axes: bool) -> None:
+    """As `DistributedDataParallel` or `nn.Sequential` have it inside."""
+
+    def network() -> cl.CompiledNetwork:
+        x = cl.Input((None, None, 3) if open_axes else (6, 5, 3))
+        bound = cl.constraints.MaxNorm(0.3, axis=[0, 1, 2])
+        h = L.Conv2D(4, 3, kernel_regularizer="l2", kernel_constraint=bound, name="conv")(x)
+        y = L.Dense(2, bias_regularizer=cl.regularizers.L1(0.1), name="out")(L.GlobalAveragePooling2D()(h))
+        return cl.compile(cl.Model(x, y, seed=0), device="cpu")
+
+    data = images(12, 6, 5, 3), images(12, 2, seed=4)
+    found = []
+    for net in (network(), torch.nn.Sequential(network())):
+        history = cl.fit(
+            net, data, torch.nn.MSELoss(), torch.optim.SGD(net.parameters(), 0.1), epochs=3,
+            validation_data=data, shuffle=False, verbose=False,
+        )  # fmt: skip
+        found.append((history.history, [p.detach() for p in net.parameters()]))
+    for name, values in found[0][0].items():
+        assert found[1][0][name] == pytest.approx(values, rel=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_activities_inside_another_module_are_not_left_out_silently() -> None:
+    net = torch.nn.Sequential(cl.compile(regularized(), device="cpu"))
+    with pytest.raises(cl.ConvLoomError, match=r"the activations of relu, .* net.with_penalty\(\)"):
+        cl.fit(net, (images(4, 6, 5, 3), images(4, 2)), torch.nn.MSELoss(), verbose=False)
 
 
 def test_a_copy_has_them_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_as_torch_computes_them(backend: str, fuse: bool) -> None:
     # In the model too, and folded anew.
     torch.testing.assert_close(
         mine.parameters["first/moving_mean"].double(), twin[1].running_mean, rtol=1e-5, atol=1e-6  # type: ignore[index]
-    )
+    )  # fmt: skip
     with torch.no_grad():
         twin[1].running_var *= (count - 1) / count  # type: ignore[index]
         twin[3].running_var *= (count - 1) / count  # type: ignore[index]
@@ -105,6 +106,56 @@ def test_a_batch_norm_called_twice_measures_twice() -> None:
     cl.update_statistics(net, x)
     mean = x.double().mean((0, 1, 2))
     torch.testing.assert_close(net.weights()["norm/moving_mean"].double(), 2 * mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"fuse": False}, {"backend": "triton"}, {"dtype": "float64"}], ids=str
+)
+def test_a_frozen_call_reads_what_calls_before_it_have_moved(options: dict[str, Any]) -> None:
+    """In one step, as Keras's layers called one after another do; no gradient passes through that."""
+    x = cl.Input((5,))
+    norm, dense = L.BatchNormalization(momentum=0.5, name="norm"), L.Dense(5, activation="tanh", name="d")
+    h = norm(dense(norm(norm(x, training=False))))
+    net = cl.compile(cl.Model(x, norm(h, training=False)), device="cpu", **options).train()
+    theirs = keras.layers.BatchNormalization(momentum=0.5)
+    theirs.build((None, 5))
+    kernel, bias = (net.get_parameter(name).detach().float().numpy() for name in ("d/kernel", "d/bias"))
+    values = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)) * 2 + 1
+    with torch.no_grad():
+        z = keras.ops.convert_to_numpy(theirs(theirs(values.numpy(), training=False), training=True))
+        z = theirs(theirs(np.tanh(z @ kernel + bias), training=True), training=False)
+    expected = torch.tensor(keras.ops.convert_to_numpy(z))
+    statistics = {name: value.clone() for name, value in net.state_dict().items()}
+    values = values.to(net.options.kept_dtype).requires_grad_()
+    found = net(values)
+    torch.testing.assert_close(found.detach().float(), expected, rtol=1e-4, atol=1e-5)
+
+    w = {name: torch.nn.Parameter(value.detach().clone()) for name, value in statistics.items()}
+    twin_values = values.detach().clone().requires_grad_()
+    moving = [statistics["norm/moving_mean"], statistics["norm/moving_variance"]]
+
+    def normalised(z: torch.Tensor, frozen: bool) -> torch.Tensor:
+        batch = [z.mean(0), z.var(0, unbiased=False)]
+        mean, variance = moving if frozen else batch
+        if not frozen:
+            moving[:] = [0.5 * m + 0.5 * b.detach() for m, b in zip(moving, batch, strict=True)]
+        return (z - mean) / (variance + 1e-3).sqrt() * w["norm/gamma"] + w["norm/beta"]
+
+    y = normalised(normalised(twin_values, frozen=True), frozen=False)
+    y = normalised(torch.tanh(y @ w["d/kernel"] + w["d/bias"]), frozen=False)
+    y = normalised(y, frozen=True)
+    torch.testing.assert_close(found, y, rtol=1e-4, atol=1e-5)
+    names = [name for name, _ in net.named_parameters()]
+    ours, reference = [values, *net.parameters()], [twin_values, *(w[name] for name in names)]
+    for again in (False, True):
+        got = torch.autograd.grad(found.square().sum(), ours, retain_graph=True, create_graph=again)
+        wanted = torch.autograd.grad(y.square().sum(), reference, retain_graph=True, create_graph=again)
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+    got = torch.autograd.grad(got[0].square().sum(), ours, allow_unused=True)
+    wanted = torch.autograd.grad(wanted[0].square().sum(), reference, allow_unused=True)
+    for one, other in zip(got, wanted, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_frozen_batch_norms_keep_theirs() -> None:

@@ -243,6 +243,24 @@ def test_writes_through_data_reach_the_model_and_other_networks(first: str, seco
         del held
 
 
+def test_a_data_that_somebody_holds_undoes_no_training() -> None:
+    """As long as `p.data` of one network is held, it may be written through at any time, but was not."""
+    model, x = small(), batch()
+    net, other = (cl.compile(model, device="cpu", dtype=dtype) for dtype in ("float32", "float64"))
+    held = {name: weight.data for name, weight in other.named_parameters()}
+    train(net, x)
+    exact = {name: weight.detach().double().clone() for name, weight in net.named_parameters()}
+    answer(net, x)
+    for name, weight in net.named_parameters():
+        assert torch.equal(weight.detach().double(), exact[name]), name
+    torch.testing.assert_close(answer(other, x), answer(net, x))
+    for name, data in held.items():
+        torch.testing.assert_close(data, exact[name])
+        data.mul_(2.0)
+    for name, value in exact.items():
+        torch.testing.assert_close(net.weights()[name].detach().double(), 2.0 * value)
+
+
 def test_a_state_dict_has_what_another_network_trained() -> None:
     model, x = small(), batch()
     one, other = (cl.compile(model, device="cpu", dtype=dtype) for dtype in ("float64", "float32"))

@@ -221,7 +221,7 @@ class StopGradient(_Pointwise):
     whole: ClassVar[tuple[str, ...]] = ("x",)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0]
+        return inputs[0].detach()
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [None]

@@ -14,7 +14,9 @@ from ..ops import (
     Parameter,
     Reduce,
     RsqrtPlus,
+    Scale,
     Square,
+    StopGradient,
     Subtract,
 )
 from ..regions import Decision
@@ -60,6 +62,8 @@ def _trained(graph: Graph, nodes: list[Node]) -> str | None:
     """In training a fold pays where it is computed once, and not for every step's weights."""
     if reason := _batch_statistics(graph, nodes):
         return reason
+    if not all(isinstance(graph[name].op, Parameter) for name in nodes[0].inputs[3:]):
+        return "its statistics have moved in this very step"
     behind = [name for node in nodes for name in node.inputs[1:]]
     while behind:
         node = graph[behind.pop()]
@@ -94,11 +98,17 @@ FOLD_FROZEN = _folds(_trained)
 def use_batch_statistics(graph: Graph) -> list[Decision]:
     """Training: a batch norm that is not frozen takes its batch's mean and biased variance, and both
     move the stored statistics: moving <- momentum * moving + (1 - momentum) * batch (Keras's convention);
-    where it is called several times, once for each call, in order."""
+    where it is called several times, once for each call, in order. A frozen call that comes after others
+    reads what those have moved."""
     decisions = []
+    moved: dict[str, str] = {}
     for node in list(graph.nodes()):
         op = node.op
-        if not isinstance(op, BatchNorm) or op.batch_statistics or op.frozen:
+        if not isinstance(op, BatchNorm) or op.batch_statistics:
+            continue
+        if op.frozen:
+            now = [moved.get(name, name) for name in node.inputs[3:]]
+            graph.update_node(node.name, inputs=(*node.inputs[:3], *now))
             continue
         x = node.inputs[0]
         over = Reduce(tuple(range(node.type.rank - 1)), mean=True)
@@ -108,7 +118,25 @@ def use_batch_statistics(graph: Graph) -> list[Decision]:
         variance = graph.add(over, (squared,), f"{node.name}/variance", node.layer)
         for moving, batch in zip(node.inputs[3:], (mean, variance), strict=True):
             graph.updates.append(Update(moving, batch, op.momentum))
+            if any(_is_frozen(reader) for reader in graph.readers(moving)):
+                moved[moving] = _moved(graph, node, moved.get(moving, moving), batch)
         trained = BatchNorm(op.epsilon, True, op.momentum)
         graph.update_node(node.name, op=trained, inputs=(*node.inputs[:3], mean, variance))
         decisions.append(Decision("batch_norm(x, moving) -> batch_norm(x, statistics of x)", node.name, True))
     return decisions
+
+
+def _is_frozen(node: Node) -> bool:
+    return isinstance(node.op, BatchNorm) and node.op.frozen
+
+
+def _moved(graph: Graph, node: Node, moving: str, batch: str) -> str:
+    """A statistic as the update leaves it, through which no gradient passes."""
+    assert isinstance(node.op, BatchNorm)
+    momentum, layer = node.op.momentum, node.layer
+    batch = graph.add(StopGradient(), (batch,), f"{batch}/fixed", layer)
+    parts = [
+        graph.add(Scale(factor), (value,), f"{node.name}/{value}/part", layer)
+        for value, factor in ((moving, momentum), (batch, 1 - momentum))
+    ]
+    return graph.add(Add(), parts, f"{node.name}/moved", layer)
