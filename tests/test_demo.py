@@ -152,7 +152,6 @@ def test_train_digits_reads_the_held_out_digits() -> None:
     assert float(last[0]) >= 98.5
 
 
-@pytest.mark.slow
 def test_demo_from_end_to_end(tmp_path: Path) -> None:
     program = [sys.executable, str(EXAMPLES / "demo.py"), str(tmp_path / "shown")]
     run = subprocess.run(program, capture_output=True, text=True, timeout=900)
