@@ -30,7 +30,7 @@ def test_values_and_gradients(name: str, size: tuple[int, int, int]) -> None:
     x = torch.randn(2, *size)
     found = []
     for options in ({"dtype": "float64", "fuse": False}, {"backend": "triton", "device": "cpu"}):
-        net = cl.compile(model, **options).train()  # type: ignore[arg-type]
+        net = cl.compile(model, **options).train()
         given = x.to(next(net.parameters()).dtype).requires_grad_()
         y = net(given)
         y.square().sum().backward()
