@@ -128,7 +128,7 @@ def test_open_axes_stay_open_or_get_a_shape() -> None:
     assert cl.loads(data, input_shape=(5, 4, 3)).outputs[0].shape == (None, 3, 2, 2)
 
 
-def test_a_model_called_at_two_sizes_has_one() -> None:
+def test_a_model_inside_is_called_at_any_size() -> None:
     inner = functional(
         entry(None, None, 3), layer("Conv2D", "c", called("x"), filters=2, kernel_size=1), name="inner"
     )
@@ -137,10 +137,9 @@ def test_a_model_called_at_two_sizes_has_one() -> None:
     same = functional(entry(6, 5, 3, name="a"), entry(6, 5, 3, name="b"), used, **ends)  # type: ignore[arg-type]
     assert cl.loads(same).outputs[1].shape == (None, 6, 5, 2)
     other = functional(entry(6, 5, 3, name="a"), entry(4, 5, 3, name="b"), used, **ends)  # type: ignore[arg-type]
-    with pytest.raises(cl.ShapeError, match=r"'inner': .*takes float32\[N,6,5,3\], found float32\[N,4,5,3\]"):
-        cl.loads(other)
+    assert [y.shape for y in cl.loads(other).outputs] == [(None, 6, 5, 2), (None, 4, 5, 2)]
     wrong = functional(entry(6, 5, 4, name="a"), entry(6, 5, 4, name="b"), used, **ends)  # type: ignore[arg-type]
-    with pytest.raises(cl.ShapeError, match=r"axis 3 of .*\(None, None, None, 3\)"):
+    with pytest.raises(cl.ShapeError, match=r"'inner': takes float32\[N,None,None,3\], found float32"):
         cl.loads(wrong)
 
 
