@@ -30,24 +30,24 @@ from ..graph.ops import (
     Warp,
     WarpGrad,
 )
-from ..graph.regions import Region
-from .convolution import emit_forward
-from .data_gradient import emit_data_grad
+from ..planning.regions import Region
+from ..planning.schedules import Schedule
 from .errors import NotEmittable
+from .forms.convolution import emit_forward
+from .forms.data_gradient import emit_data_grad
+from .forms.look_up import emit_look_up, emit_look_up_grad
+from .forms.losses import emit_loss, emit_loss_grad
+from .forms.matmul import emit_matmul
+from .forms.movement import emit_movement
+from .forms.pointwise import emit_pointwise
+from .forms.pooling import emit_pooling
+from .forms.reduction import emit_reduction
+from .forms.resize import emit_resize
+from .forms.softmax import emit_softmax
+from .forms.warp import emit_warp, emit_warp_grad
+from .forms.weight_gradient import emit_weight_grad
 from .kernel import Kernel
-from .look_up import emit_look_up, emit_look_up_grad
-from .losses import emit_loss, emit_loss_grad
-from .matmul import emit_matmul
-from .movement import emit_movement
-from .pointwise import emit_pointwise
-from .pooling import emit_pooling
-from .reduction import emit_reduction
-from .resize import emit_resize
-from .schedules import Schedule
-from .softmax import emit_softmax
-from .source import POINTERS, KernelFile
-from .warp import emit_warp, emit_warp_grad
-from .weight_gradient import emit_weight_grad
+from .text.source import POINTERS, KernelFile
 
 Emitter = Callable[[Region, Schedule | None], KernelFile]
 

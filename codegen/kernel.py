@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..graph.ir import Node
-from ..graph.regions import Region
-from .aot import Request, compile_request
-from .installed import require_triton
-from .resources import Resources
-from .schedules import Schedule
-from .source import KernelFile
+from ..planning.regions import Region
+from ..planning.schedules import Schedule
+from .machine.aot import Request, compile_request
+from .machine.installed import require_triton
+from .machine.resources import Resources
+from .text.source import KernelFile
 
 Specialization = tuple[str, dict[str, str], dict[str, object]]
 """(jitted function, argument -> type, constant -> value)"""
@@ -103,7 +103,7 @@ class Kernel:
         """The file as a module with `launch`, `reference` and `example`; loaded once a form."""
         if interpreted not in self._modules:
             require_triton("running a kernel")
-            from .interpreter import load_module
+            from .machine.interpreter import load_module
 
             self._modules[interpreted] = load_module(self.source, self.name, interpreted=interpreted)
         return self._modules[interpreted]

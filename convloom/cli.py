@@ -15,10 +15,10 @@ from typing import Any
 from . import __version__, commands
 from .arguments import Parser, choice, integer, output, real, report, tolerance
 from .checking import TOLERANCE
-from .codegen.targets import target as find_target
 from .graph.errors import ConvLoomError, unknown
 from .graph.settings import settings
 from .graph.words import AT_THE_SHELL
+from .planning.targets import target as find_target
 from .runtime.backends import BACKENDS
 from .runtime.compile import DTYPE_NAMES
 

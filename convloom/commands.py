@@ -19,13 +19,13 @@ from rich.console import Console
 from . import __version__
 from .arguments import input_shape
 from .checking import check
-from .codegen.installed import triton_version
-from .codegen.targets import DEVICES, TARGETS
+from .codegen.machine.installed import triton_version
 from .frontends import Model
 from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
 from .graph.settings import settings
+from .planning.targets import DEVICES, TARGETS
 from .reading import read_batch, read_training_data
 from .runtime.backends import BACKENDS
 from .runtime.callbacks import EarlyStopping

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .decisions import Decision
 from .ir import Graph, Node
 from .op import Op
-from .regions import Decision
 
 
 @dataclass(frozen=True)

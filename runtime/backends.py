@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 
 from ..codegen import Kernel, emit
-from ..codegen.targets import target_of
 from ..graph.errors import CompileError
-from ..graph.regions import Region
 from ..graph.settings import settings
+from ..planning.regions import Region
+from ..planning.targets import target_of
 from . import aten
 from .plan import Call
 
@@ -97,7 +97,7 @@ class Backend:
 
 
 def _interpreted(call: Call) -> Call:
-    from ..codegen.interpreter import interpreting
+    from ..codegen.machine.interpreter import interpreting
 
     def run(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         with interpreting():

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..codegen.installed import has_triton, require_triton
+from ..codegen.machine.installed import has_triton, require_triton
 from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
 from ..graph.passes.precision import with_dtype

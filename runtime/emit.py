@@ -9,13 +9,13 @@ from typing import Any
 
 from ..codegen import Kernel
 from ..codegen import emit as emit_kernel
-from ..codegen.names import escaped
-from ..codegen.targets import target as find_target
+from ..codegen.text.names import escaped
 from ..graph.errors import CompileError, ConvLoomError
-from ..graph.fusion import fuse as fuse_regions
-from ..graph.fusion import leave_unfused
 from ..graph.ir import Graph
-from ..graph.regions import Region
+from ..planning.fusion import fuse as fuse_regions
+from ..planning.fusion import leave_unfused
+from ..planning.regions import Region
+from ..planning.targets import target as find_target
 from .checks import whole
 from .compile import DTYPE_NAMES, typed_graph
 from .folder import write_files

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import torch
 
 from ..codegen import Kernel, emit
-from ..codegen.targets import target_of
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
@@ -21,6 +20,7 @@ from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
 from ..graph.values import Ties, holder
 from ..graph.words import words
+from ..planning.targets import target_of
 from .autograd import Binding, CompiledFunction, without_autocast
 from .backends import Backend
 from .held import HeldWeights

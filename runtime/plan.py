@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..graph.errors import CompileError
-from ..graph.fusion import fuse, leave_unfused
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import Drawn, Input, Parameter, Reshape
 from ..graph.ops.random import Streams
 from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
-from ..graph.regions import Partition, Region
 from ..graph.settings import settings
 from ..graph.walk import walk
+from ..planning.fusion import fuse, leave_unfused
+from ..planning.regions import Partition, Region
 from .prelude import Prelude
 
 Call = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]

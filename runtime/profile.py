@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from ..codegen import Kernel, emit
-from ..codegen.aot import compile_many
-from ..codegen.installed import triton_version
-from ..codegen.resources import Resources
-from ..codegen.targets import DEVICES, Device, target_and_device
+from ..codegen.machine.aot import compile_many
+from ..codegen.machine.installed import triton_version
+from ..codegen.machine.resources import Resources
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.ops import Input
-from ..graph.regions import Partition, Region
+from ..planning.regions import Partition, Region
+from ..planning.targets import DEVICES, Device, target_and_device
 from .checks import whole
 from .compile import as_network
 from .network import CompiledNetwork

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..codegen.resources import Resources
+from ..codegen.machine.resources import Resources
 from ..graph.errors import ConvLoomError
 
 FORMAT = "convloom-profile-1"

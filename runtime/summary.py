@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..codegen.names import escaped
+from ..codegen.text.names import escaped
 from ..graph.ir import Graph, Node
 from ..graph.ops import Parameter
 from ..graph.types import TensorType

@@ -12,7 +12,7 @@ from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
-from convloom.graph.regions import Partition, Region
+from convloom.planning.regions import Partition, Region
 from convloom.runtime.aten import lower
 
 Values = dict[str, torch.Tensor]

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from convloom.codegen.dispatch import emit
 from convloom.codegen.kernel import Kernel
-from convloom.codegen.schedules import Schedule
-from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
     KNOWN,
@@ -20,9 +18,11 @@ from convloom.graph.ops import (
     Parameter,
     Reduce,
 )
-from convloom.graph.regions import Region
 from convloom.graph.types import TensorType
 from convloom.graph.windows import NO_PADDING, Padding, Pair, window_output
+from convloom.planning.fusion import fuse
+from convloom.planning.regions import Region
+from convloom.planning.schedules import Schedule
 from helpers import evaluate
 
 CPU = torch.device("cpu")

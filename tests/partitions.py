@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, run_pipeline
-from convloom.graph.regions import Partition
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.regions import Partition
 from graphs import (
     Values,
     all_values,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from convloom.codegen.aot import Request, compile_kernel, compile_many
-from convloom.codegen.resources import Resources, _read_amdgcn
-from convloom.codegen.targets import DEVICES, TARGETS, device, target
+from convloom.codegen.machine.aot import Request, compile_kernel, compile_many
+from convloom.codegen.machine.resources import Resources, _read_amdgcn
 from convloom.graph.errors import CompileError
+from convloom.planning.targets import DEVICES, TARGETS, device, target
 from kernel_sources import MATMUL
 
 SIZES = {"BM": 128, "BN": 64, "BK": 64}

@@ -17,13 +17,13 @@ from aten_harness import (
     training,
 )
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.ir import Graph
 from convloom.graph.op import REGISTRY
 from convloom.graph.passes import INFERENCE, run_pipeline
 from convloom.graph.passes.precision import with_dtype
-from convloom.graph.regions import Partition, Region
 from convloom.graph.types import DTYPES
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.regions import Partition, Region
 from convloom.runtime.aten import lower
 from convloom.runtime.aten.packing import PackedWeight
 from op_cases import CASES, SOURCES, Case

@@ -9,10 +9,10 @@ import torch
 from aten_harness import NETWORKS, Sketch, Values, check_region, draw_sources, evaluate_all, training
 from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError
-from convloom.graph.fusion import fuse
 from convloom.graph.op import Kind, Op
 from convloom.graph.passes import INFERENCE, run_pipeline
-from convloom.graph.regions import Region
+from convloom.planning.fusion import fuse
+from convloom.planning.regions import Region
 from convloom.runtime.aten.forms import form_of, inplace_form_of, makes_memory
 from convloom.runtime.aten.lowering import _in_place, _steps
 from op_cases import CASES, IMAGE, Case, N, Shape

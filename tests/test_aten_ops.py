@@ -16,12 +16,12 @@ from aten_harness import (
     training,
 )
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
 from convloom.graph.passes.precision import with_dtype
-from convloom.graph.regions import Partition
 from convloom.graph.windows import window_output
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.regions import Partition
 from convloom.runtime.aten import lower
 from convloom.runtime.aten.forms import form_of, inplace_form_of
 from convloom.runtime.aten.pooling import native

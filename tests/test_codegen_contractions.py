@@ -19,9 +19,7 @@ from contraction_graphs import (
 )
 from convloom.codegen.dispatch import emit
 from convloom.codegen.errors import NotEmittable
-from convloom.codegen.schedules import Schedule, candidates, choose
 from convloom.graph.errors import CompileError
-from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
     ActivationGrad,
@@ -47,8 +45,10 @@ from convloom.graph.ops import (
     Softmax,
     Swish,
 )
-from convloom.graph.regions import Region
 from convloom.graph.windows import Pair, window_output
+from convloom.planning.fusion import fuse
+from convloom.planning.regions import Region
+from convloom.planning.schedules import Schedule, candidates, choose
 from helpers import on_gpu
 
 SAME3 = ((1, 1), (1, 1))
@@ -444,9 +444,9 @@ def test_small_problems_get_small_tiles() -> None:
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
 def test_every_candidate_fits_and_large_problems_get_large_tiles(target: str) -> None:
-    from convloom.codegen.products import product
-    from convloom.codegen.schedules import shared_bytes
-    from convloom.codegen.targets import target as find_target
+    from convloom.planning.products import product
+    from convloom.planning.schedules import shared_bytes
+    from convloom.planning.targets import target as find_target
 
     graph, y = convolution((56, 56), 128, 128, (3, 3), (1, 1), SAME3, dtype="bfloat16")
     region = only_region(graph, y=y)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from convloom.codegen import Kernel, NotEmittable, emit
-from convloom.codegen.activations import ROWS
+from convloom.codegen.text.activations import ROWS
 from convloom.graph import ops
-from convloom.graph.fusion import fuse
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import REGISTRY, Op
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
-from convloom.graph.regions import Region
+from convloom.planning.fusion import fuse
+from convloom.planning.regions import Region
 
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from contraction_graphs import check, only_region, run_and_compare
 from convloom.codegen.dispatch import emit
-from convloom.codegen.schedules import Schedule, candidates
-from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
     Add,
@@ -22,6 +20,8 @@ from convloom.graph.ops import (
     Scale,
     Softmax,
 )
+from convloom.planning.fusion import fuse
+from convloom.planning.schedules import Schedule, candidates
 from op_cases import BOTH, product
 
 SMALL = Schedule(16, 16, 16)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from convloom.codegen import Kernel, emit
-from convloom.codegen.schedules import Schedule
 from convloom.graph import ops
-from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
+from convloom.planning.fusion import fuse
+from convloom.planning.schedules import Schedule
 from keras_networks import randomised
 from op_cases import N
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
-from convloom.graph.fusion import fuse
 from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Op
-from convloom.graph.regions import order_regions
 from convloom.graph.types import BATCH, broadcast_kind
+from convloom.planning.fusion import fuse
+from convloom.planning.regions import order_regions
 from graphs import (
     Builder,
 )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.ir import Graph
 from convloom.graph.passes.precision import widen_terms, with_dtype
 from convloom.graph.types import DTYPES
 from convloom.graph.verify import verify
+from convloom.planning.fusion import fuse, leave_unfused
 
 import convloom as cl
 from convloom import layers as L

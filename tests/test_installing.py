@@ -80,7 +80,7 @@ def test_all_but_running_kernels_works_without_triton(tmp_path: Path) -> None:
 
 
 def test_the_triton_that_is_asked_for_is_the_one_installed() -> None:
-    from convloom.codegen.installed import WANTED
+    from convloom.codegen.machine.installed import WANTED
 
     assert f'"{WANTED}"' in (ROOT / "pyproject.toml").read_text()
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from convloom.codegen.aot import compile_kernel
-from convloom.codegen.interpreter import compiling, interpreting, load_module
-from convloom.codegen.interpreter_repairs import from_bfloat16_bits, to_bfloat16_bits
+from convloom.codegen.machine.aot import compile_kernel
+from convloom.codegen.machine.interpreter import compiling, interpreting, load_module
+from convloom.codegen.machine.interpreter_repairs import from_bfloat16_bits, to_bfloat16_bits
 from convloom.graph.errors import CompileError
 from kernel_sources import MATMUL, ROWS
 from triton.runtime.jit import JITFunction

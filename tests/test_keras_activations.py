@@ -16,7 +16,7 @@ from convloom.frontends.activations import ACTIVATIONS
 from convloom.frontends.names import reset
 from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError, ShapeError, UnsafeModelError, UnsupportedLayerError
-from convloom.graph.fusion import fuse
+from convloom.planning.fusion import fuse
 from helpers import evaluate
 from keras_files import called, entry, functional, layer
 from partitions import inference, kernels, training

@@ -15,12 +15,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from convloom.codegen.dispatch import emit
-from convloom.codegen.movement import BLOCK
+from convloom.codegen.forms.movement import BLOCK
 from convloom.frontends import layers as L
 from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
-from convloom.graph.fusion import leave_unfused
 from convloom.graph.ir import Graph
+from convloom.planning.fusion import leave_unfused
 
 import convloom as cl
 

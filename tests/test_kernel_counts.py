@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
-from convloom.graph.fusion_rules import WIDEST_ROW_IN_A_TILE
 from convloom.graph.ir import Graph
 from convloom.graph.passes.precision import with_dtype
-from convloom.graph.regions import Partition
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.fusion_rules import WIDEST_ROW_IN_A_TILE
+from convloom.planning.regions import Partition
 from graphs import (
     inception,
     lenet,

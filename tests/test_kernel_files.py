@@ -12,7 +12,7 @@ import pytest
 from convloom.codegen import Kernel, emit
 from convloom.graph import ops
 from convloom.graph.ir import Graph
-from convloom.graph.regions import Region
+from convloom.planning.regions import Region
 
 HOSTILE = '"""\nimport os; os.system("x") #\\" \'\'\' ünï'
 

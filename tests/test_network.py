@@ -220,7 +220,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel is written or loaded for another batch, in eval and in training."""
     from convloom.codegen.dispatch import emit
-    from convloom.codegen.interpreter import load_module
+    from convloom.codegen.machine.interpreter import load_module
 
     made: list[str] = []
 
@@ -232,7 +232,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
         return count
 
     monkeypatch.setattr("convloom.runtime.backends.emit", counted(emit))
-    monkeypatch.setattr("convloom.codegen.interpreter.load_module", counted(load_module))
+    monkeypatch.setattr("convloom.codegen.machine.interpreter.load_module", counted(load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     exact = compile(model, backend="aten")

@@ -13,11 +13,11 @@ import torch
 from aten_harness import Sketch, Values, draw_sources, evaluate_all, training
 from convloom.codegen import emit
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.ir import Graph
 from convloom.graph.op import REGISTRY
 from convloom.graph.passes import INFERENCE, run_pipeline
-from convloom.graph.regions import Partition
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.regions import Partition
 from convloom.runtime.aten import lower
 
 import convloom as cl

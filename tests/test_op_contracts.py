@@ -11,16 +11,16 @@ import pytest
 import torch
 from aten_harness import reduction_length
 from convloom.codegen import emit
-from convloom.codegen.interpreter import interpreting
+from convloom.codegen.machine.interpreter import interpreting
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, run_pipeline
-from convloom.graph.regions import Region
 from convloom.graph.types import DTYPES, HALF, TensorType
+from convloom.planning.fusion import fuse, leave_unfused
+from convloom.planning.regions import Region
 from convloom.runtime.aten import lower
 from op_cases import CASES, Case
 

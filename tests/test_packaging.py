@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("graph", "codegen", "runtime", "frontends")
+ROOMS = ("graph", "planning", "codegen", "runtime", "frontends")
 
 # What each part of the tree may import of ours. "convloom" alone is the public face.
 MAY_IMPORT = {
     "graph": {"graph"},
-    "codegen": {"codegen", "graph"},
-    "runtime": {"runtime", "codegen", "graph"},
+    "planning": {"planning", "graph"},
+    "codegen": {"codegen", "planning", "graph"},
+    "runtime": {"runtime", "codegen", "planning", "graph"},
     "frontends": {"frontends", "graph"},
     "convloom": {"convloom", *ROOMS},
 }
@@ -34,7 +35,8 @@ import importlib, json, pkgutil, sys
 import convloom
 names = ["convloom", *(m.name for m in pkgutil.walk_packages(convloom.__path__, "convloom."))]
 modules = {name: importlib.import_module(name).__file__ for name in names if not name.endswith("__main__")}
-strays = [name for name in ("graph", "codegen", "runtime", "frontends") if importlib.util.find_spec(name)]
+rooms = ("graph", "planning", "codegen", "runtime", "frontends")
+strays = [name for name in rooms if importlib.util.find_spec(name)]
 print(json.dumps({"modules": modules, "strays": strays}))
 """
 

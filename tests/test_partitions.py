@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from convloom.graph import ops
-from convloom.graph.fusion import fuse, leave_unfused
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.passes import BACKWARD, UNFUSED, run_pipeline
+from convloom.planning.fusion import fuse, leave_unfused
 from graphs import (
     Builder,
     inception,

@@ -12,8 +12,8 @@ from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
 from convloom.graph.passes.cleanup import remove_dead_code
-from convloom.graph.regions import Decision
 from convloom.graph.verify import verify
+from convloom.planning.regions import Decision
 from graphs import (
     Builder,
     all_values,

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from convloom.codegen.targets import DEVICES
 from convloom.frontends import Input, Model, layers
 from convloom.graph.errors import ConvLoomError
+from convloom.planning.targets import DEVICES
 from convloom.runtime.emit import emit
 from convloom.runtime.profile import find_gpu, profile
 from convloom.runtime.report import Report, Row, Setup, Side

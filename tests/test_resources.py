@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from convloom.codegen import Kernel, emit
-from convloom.codegen.aot import compile_many
-from convloom.codegen.resources import Resources
+from convloom.codegen.machine.aot import compile_many
+from convloom.codegen.machine.resources import Resources
 from convloom.frontends import Input, Model, Sequential
 from convloom.runtime.compile import compile
 

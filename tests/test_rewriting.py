@@ -16,10 +16,10 @@ from convloom.graph.passes.cleanup import (
     remove_dead_code,
 )
 from convloom.graph.passes.gradient_rules import GRADIENT_RULES
-from convloom.graph.regions import Decision
 from convloom.graph.rewrite import Rule, apply_rules, pattern
 from convloom.graph.types import BATCH
 from convloom.graph.verify import verify
+from convloom.planning.regions import Decision
 from graphs import (
     Builder,
     assert_same,

@@ -8,9 +8,9 @@ import pytest
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.passes.views import BEFORE_SLICES, BEFORE_VIEWS
-from convloom.graph.regions import Decision
 from convloom.graph.rewrite import apply_rules
 from convloom.graph.verify import verify
+from convloom.planning.regions import Decision
 from graphs import Builder, assert_same, outputs, values
 
 

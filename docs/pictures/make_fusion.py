@@ -12,7 +12,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-from convloom.graph.regions import Region
+from convloom.planning.regions import Region
 from convloom.runtime.profile import owners
 
 import convloom as cl

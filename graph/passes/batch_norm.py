@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..decisions import Decision
 from ..ir import Graph, Node, Update
 from ..op import Op
 from ..ops import (
@@ -19,7 +20,6 @@ from ..ops import (
     StopGradient,
     Subtract,
 )
-from ..regions import Decision
 from ..rewrite import Condition, Rule, pattern
 
 

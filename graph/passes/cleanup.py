@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..decisions import Decision
 from ..errors import CompileError
 from ..ir import Graph, Node
 from ..op import Kind
@@ -13,7 +14,6 @@ from ..ops import (
     Reshape,
     Scale,
 )
-from ..regions import Decision
 from ..rewrite import Rule, pattern
 
 

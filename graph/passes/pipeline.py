@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..decisions import Decision
 from ..ir import Graph
-from ..regions import Decision
 from ..rewrite import Rule, apply_rules
 from ..verify import verify
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics

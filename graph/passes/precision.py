@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..decisions import Decision
 from ..ir import Graph, Node
 from ..op import Kind, Op
 from ..ops import (
@@ -28,7 +29,6 @@ from ..ops import (
     Where,
 )
 from ..ops.reduction import _Sums
-from ..regions import Decision
 from ..types import HALF
 
 

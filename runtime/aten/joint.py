@@ -24,7 +24,7 @@ from ...graph.ops import (
     Square,
     Subtract,
 )
-from ...graph.regions import Region
+from ...planning.regions import Region
 from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
 from .forms import Form

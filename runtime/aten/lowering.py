@@ -15,8 +15,8 @@ import torch
 from ...graph.ir import Graph, Node
 from ...graph.op import Kind
 from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
-from ...graph.regions import Region
 from ...graph.types import HALF
+from ...planning.regions import Region
 
 # Imported for their rows in the table of forms.
 from . import (  # noqa: F401

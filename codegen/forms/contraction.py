@@ -1,0 +1,187 @@
+"""What all products but weight gradients share: the kernel around their main loops."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from ...graph.ir import Node
+from ...graph.types import broadcast_kind
+from ...planning.geometry import Axis
+from ...planning.products import Product, product
+from ...planning.regions import Region
+from ...planning.schedules import Schedule
+from ..errors import NotEmittable
+from ..text.equations import equations
+from ..text.names import Names
+from ..text.source import TRITON_TYPES, JitFunction, KernelFile
+from ..text.titles import title
+from ..text.writer import Writer
+from .tile import Tile
+
+Constants = dict[str, tuple[object, str]]
+"""Name -> (value, comment) of the numbers at the top of a file."""
+
+IDENTITY = Axis(1, 1, 1)
+
+
+def spatial(node: Node, first: int = 1) -> tuple[int, int]:
+    """Height and width of an image; of a kernel with first=0."""
+    return int(node.type.shape[first]), int(node.type.shape[first + 1])
+
+
+class Contraction:
+    """The frame of a kernel around the loop of a product."""
+
+    run_time: ClassVar[tuple[str, ...]] = ("rows",)
+    """Numbers that every such kernel takes at run time."""
+
+    def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
+        self.region, self.schedule, self.precision = region, schedule, precision
+        self.graph, self.anchor = region.graph, region.anchor
+        self.op: Any = region.anchor.op
+        self.work: Product = product(region)
+        self.names = Names(region)
+        self.source = self.graph[self.anchor.inputs[0]]
+        self.weight = self.graph[self.anchor.inputs[1]]
+        self.constants: Constants = {}
+        if self.work.whole_row and schedule.block_n < self.work.columns:
+            raise NotEmittable(
+                f"{region.name}: a softmax over {self.work.columns} channels needs block_n of at least that, "
+                f"the schedule has {schedule.block_n}"
+            )
+
+    def tile_constants(self) -> Constants:
+        """Constants of the schedule."""
+        s = self.schedule
+        tiles = -(-self.work.columns // s.block_n)
+        blocks = -(-self.work.channels // s.block_k)
+        return {
+            "BLOCK_M": (s.block_m, "rows of a tile"),
+            "BLOCK_N": (s.block_n, "columns of a tile"),
+            "BLOCK_K": (s.block_k, "elements of the sum a step takes"),
+            "BLOCKS": (blocks, "steps that the channels of one tap take"),
+            "GROUP_M": (s.group_m, "row tiles in a band"),
+            "TILES_N": (tiles, "column tiles" + (" of a group" if self.work.groups > 1 else "")),
+        }
+
+    def dot_options(self) -> str:
+        return f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
+
+    @property
+    def upcast(self) -> bool:
+        return self.work.dtype == "bfloat16"
+
+    def function(self, body: Writer, doc: str) -> JitFunction:
+        """The kernel, with those of the constants as arguments that its body uses."""
+        nodes = [*self.region.inputs, *self.region.outputs]
+        pointers = [(self.names.pointer(node), node.type.dtype) for node in nodes]
+        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", body.text))
+        constants: dict[str, object] = {name: v for name, (v, _) in self.constants.items() if name in used}
+        if self.upcast:
+            constants["UPCAST"] = False
+        numbers = [*self.run_time, *(["batch"] if re.search(r"\bbatch\b", body.text) else [])]
+        s = self.schedule
+        return JitFunction(self.region.name, pointers, numbers, constants, body, doc, s.warps, s.stages)
+
+    def used_constants(self, *texts: str) -> Constants:
+        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", "\n".join(texts)))
+        return {name: value for name, value in self.constants.items() if name in used}
+
+    def launch(self, function: JitFunction, rows: str | None, grid: list[str]) -> Writer:
+        """The body of `launch`: rows of the product where the kernel asks for them, the grid, the call."""
+        w = Writer()
+        nodes = [*self.region.inputs, *self.region.outputs]
+        first = self.names.role[self.source_operand.name]
+        w.line(f"batch = {first}.shape[0]")
+        if rows is not None:
+            w.line(f"rows = {rows}")
+        w.line(f"grid = ({', '.join(grid)}{',' if len(grid) == 1 else ''})")
+        if self.upcast:
+            w.line(f'UPCAST = {first}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
+        w.line(function.call("grid", [self.names.role[node.name] for node in nodes]))
+        return w
+
+    def multiply(self, w: Writer) -> None:
+        """acc += a times b."""
+        if self.upcast:
+            with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
+                w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
+        w.line(f"acc = tl.dot(a, b, acc{self.dot_options()})")
+
+    @property
+    def source_operand(self) -> Node:
+        """The operand the main loop gathers from: the anchor's first, or what a prologue makes it from."""
+        if not self.region.prologue:
+            return self.source
+        wanted = self.source.type.shape
+        for node in self.region.prologue:
+            for name in node.inputs:
+                operand = self.graph[name]
+                if name not in self.region.members and broadcast_kind(operand.type.shape, wanted) == "full":
+                    return operand
+        raise NotEmittable(f"{self.anchor.name}: no operand of its prologue has the shape {self.source.type}")
+
+    def prologue(self, w: Writer, pixel: str, channel: str, inside: str) -> None:
+        """Compute the anchor's operand from the loaded `a`, with zeros where it lies outside the map."""
+        rows, _, columns = inside.partition(" & ")
+        tile = Tile(
+            self.names,
+            self.source.type.shape,
+            pixel=f"({pixel})[:, None]",
+            column=f"({channel})[None, :]",
+            row_ok=rows,
+            column_ok=columns,
+            note="[BLOCK_M, BLOCK_K]",
+            column_note="[1, BLOCK_K]",
+        )
+        operand = self.source_operand
+        tile.values[operand.name] = "a" if operand.type.dtype == "float32" else "a.to(tl.float32)"
+        tile.emit(w, self.region.prologue)
+        value = tile.values[self.source.name]
+        w.line(f"a = tl.where({inside}, {value}, 0.0).to({TRITON_TYPES[self.weight.type.dtype]})")
+
+    def plan(self) -> list[str]:
+        """The schedule in sentences."""
+        s, work = self.schedule, self.work
+        tiles = -(-work.columns // s.block_n)
+        each = (
+            f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns in steps of {s.block_k}"
+        )
+        parts = [f"{each}, {work.steps(s.block_k)} in all, with {s.many_warps} and {s.stages} stages."]
+        if work.columns % s.block_n:
+            parts.append(f"{tiles * s.block_n - work.columns} columns of padding are masked.")
+        if tiles > 1 and not work.matrices:
+            parts.append(f"Bands of {s.group_m} row tiles share {tiles} column tiles in the L2 cache.")
+        if work.window > 1:
+            parts.append(
+                f"{work.window} neighbouring rows are one pooling window, so only pooled values are stored."
+            )
+        return parts
+
+    def product_eps(self) -> float:
+        return 2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0
+
+    def summary(self) -> str:
+        return title(self.region)
+
+    def equations(self, product_text: str, index: str) -> list[str]:
+        """The header's mathematics: product_text, then what becomes of it. index: of the result, "[n,p,q,k]".
+        """
+        return equations(self.region, self.names, product_text, index)
+
+    def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
+        """The file around a finished kernel."""
+        return KernelFile(
+            region=self.region,
+            names=self.names,
+            summary=f"{self.summary()}: one kernel.",
+            formula=formula,
+            plan=self.plan(),
+            constants=self.used_constants(function.body.text, launch.text),
+            functions=[function],
+            launch=launch,
+            schedule=self.schedule,
+            sum_length=self.work.inner,
+            product_eps=self.product_eps(),
+        )

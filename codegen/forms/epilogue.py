@@ -1,0 +1,155 @@
+"""What happens to a contraction's sums before they leave the kernel: members, a pooling window, a softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from ...graph.ir import Node
+from ...graph.ops import AveragePool2D, AverageUnpool2D, MaxPoolIndex2D, MaxUnpool2D, Softmax
+from ...planning.products import POOLS
+from ...planning.regions import Region
+from ..errors import NotEmittable
+from ..text.names import Names
+from ..text.writer import Writer
+from .tile import Tile
+
+UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
+
+
+@dataclass
+class Epilogue:
+    """How the tile of sums `acc` lies on the result of the anchor.
+
+    pixel: text of the rows' pixel numbers [BLOCK_M]. column_ok: name of the columns' mask, "" for no mask.
+    ragged: whether a window may have rows outside the map, because of the pooling's padding.
+    """
+
+    region: Region
+    names: Names
+    pixel: str = "row"
+    column_ok: str = ""
+    ragged: bool = False
+
+    def tile(self, node: Node, pixel: str, row_ok: str, rows: str) -> Tile:
+        return Tile(
+            self.names,
+            node.type.shape,
+            pixel=f"{pixel}[:, None]",
+            column="col[None, :]",
+            row_ok=f"{row_ok}[:, None]",
+            column_ok=f"{self.column_ok}[None, :]" if self.column_ok else "",
+            note=f"[{rows}, BLOCK_N]",
+            row_note=f"[{rows}, 1]",
+        )
+
+    def emit(self, w: Writer) -> None:
+        """Everything after the main loop."""
+        anchor = self.region.anchor
+        tile = self.tile(anchor, self.pixel, "row_ok", "BLOCK_M")
+        if len(anchor.inputs) > 2:
+            w.line(f"acc += {tile.load(w, self.region.graph[anchor.inputs[2]])}")
+        tile.values[anchor.name] = "acc"
+        tile.store_if_output(w, anchor)
+        members = self.region.epilogue
+        before = list(takewhile(lambda node: not isinstance(node.op, (*POOLS, *UNPOOLS, Softmax)), members))
+        tile.emit(w, before)
+        rest = members[len(before) :]
+        if not rest:
+            return
+        if isinstance(rest[0].op, POOLS):
+            self._pool(w, tile, rest)
+        elif isinstance(rest[0].op, UNPOOLS):
+            self._unpool(w, tile, rest)
+        else:
+            self._softmax(w, tile, rest)
+
+    # -- pooling ---------------------------------------------------------------------------------------------
+    def _pool(self, w: Writer, tile: Tile, nodes: list[Node]) -> None:
+        """Each window is WINDOW neighbouring rows: regroup them as an axis of its own and reduce it."""
+        pools = [node for node in nodes if isinstance(node.op, POOLS)]
+        value = tile.load(w, self.region.graph[pools[0].inputs[0]])
+        pooled = self.tile(pools[0], "pooled", "pooled_ok", "BLOCK_M // WINDOW")
+        w.line()
+        w.note("Pool: the WINDOW rows of each window become an axis of their own")
+        w.line("pooled = tile_m * (BLOCK_M // WINDOW) + tl.arange(0, BLOCK_M // WINDOW)", "pooled pixel")
+        w.line("pooled_ok = pooled < rows // WINDOW")
+        if all(isinstance(node.op, AveragePool2D) for node in pools):
+            self._average(w, pooled, pools, value)
+        elif any(isinstance(node.op, AveragePool2D) for node in pools):
+            raise NotEmittable(f"{pools[0].name}: a kernel pools by maximum or by average, not by both")
+        else:
+            self._maximum(w, pooled, pools, value)
+        pooled.emit(w, [node for node in nodes if node not in pools])
+
+    def _maximum(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
+        shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
+        present = f'tl.where(row_ok[:, None], {value}, float("-inf"))' if self.ragged else value
+        w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
+        w.line("place = tl.arange(0, WINDOW)[None, :, None]")
+        w.line("broken = tl.max(tl.where(windows != windows, place, -1), axis=1)", "tl.max passes over NaN")
+        w.line('largest = tl.where(broken >= 0, float("nan"), tl.max(windows, axis=1))', tile.note)
+        for node in pools:
+            if isinstance(node.op, MaxPoolIndex2D):
+                hits = "tl.where(windows == largest[:, None, :], place, WINDOW)"
+                value = tile.values[node.name] = self.names.value(node)
+                w.line(f"{value} = tl.min({hits}, axis=1)", "the first of equal ones")
+                w.line(f"{value} = tl.where(broken >= 0, broken, {value})", "or the last NaN")
+            else:
+                tile.values[node.name] = "largest"
+            tile.store_if_output(w, node)
+
+    def _average(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
+        shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
+        present = f"tl.where(row_ok[:, None], {value}, 0.0)" if self.ragged else value
+        w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
+        count = "WINDOW"
+        if self.ragged:
+            w.line("real = tl.reshape(row_ok.to(tl.float32), (BLOCK_M // WINDOW, WINDOW))")
+            w.line(
+                "real = tl.maximum(tl.sum(real, axis=1), 1.0)[:, None]", "elements of each window on the map"
+            )
+            count = "real"
+        w.line(f"average = tl.sum(windows, axis=1) / {count}", tile.note)
+        for node in pools:
+            tile.values[node.name] = "average"
+            tile.store_if_output(w, node)
+
+    # -- gradients of pooling --------------------------------------------------------------------------------
+    def _unpool(self, w: Writer, tile: Tile, nodes: list[Node]) -> None:
+        """Each row spreads over the pixels of its window; what follows happens at every one of them."""
+        op: Any = nodes[0].op
+        dy = tile.load(w, self.region.graph[nodes[0].inputs[0]])
+        maximum = isinstance(op, MaxUnpool2D)
+        if maximum:
+            chosen = tile.load(w, self.region.graph[nodes[0].inputs[1]])
+        pooled_width, (height, width) = int(tile.shape[2]), op.size
+        rows, step = f"{self.pixel} // {pooled_width} * {height}", f"{self.pixel} % {pooled_width} * {width}"
+        w.line()
+        w.note("Unpool: spread each row over the pixels of its window")
+        with w.block("for t in tl.static_range(WINDOW):"):
+            w.line(
+                f"position = ({rows} + t // {width}) * {pooled_width * width} + {step} + t % {width}", "pixel"
+            )
+            full = self.tile(nodes[0], "position", "row_ok", "BLOCK_M")
+            value = self.names.value(nodes[0])
+            text = f"tl.where({chosen} == t, {dy}, 0.0)" if maximum else f"{dy} / WINDOW"
+            w.line(f"{value} = {text}", full.note)
+            full.values[nodes[0].name] = value
+            full.store_if_output(w, nodes[0])
+            full.emit(w, nodes[1:])
+
+    # -- softmax ---------------------------------------------------------------------------------------------
+    def _softmax(self, w: Writer, tile: Tile, nodes: list[Node]) -> None:
+        node = nodes[0]
+        value = tile.load(w, self.region.graph[node.inputs[0]])
+        w.line()
+        w.note("Softmax: the tile holds whole rows")
+        if self.column_ok:
+            w.line(f'{value} = tl.where({tile.column_ok}, {value}, float("-inf"))', tile.note)
+        w.line(f"power = tl.exp({value} - tl.max({value}, axis=1)[:, None])", tile.note)
+        tile.values[node.name] = self.names.value(node)
+        w.line(f"{tile.values[node.name]} = power / tl.sum(power, axis=1)[:, None]", tile.note)
+        tile.store_if_output(w, node)
+        tile.emit(w, nodes[1:])

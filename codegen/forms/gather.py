@@ -1,0 +1,337 @@
+"""The main loop of a forward convolution, a matrix product or a data gradient, as text.
+
+Rows of operand A are gathered from a feature map, operand B is the weight as it lies. Three forms:
+
+- rows: one tap that reads the map as it is (a matrix product, a 1x1 convolution): A is a plain matrix;
+- taps: a loop over the kernel's taps and blocks of channels; each row's address is computed once, and a step
+  adds one number to all of them;
+- flattened: few channels; the index over (tap, channel) is taken apart for every element.
+
+Addresses have 64 bits once for a tile and 32 bits inside it: a tile spans only a few images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...planning.geometry import Axis
+from ...planning.products import Product
+from ...planning.schedules import Schedule
+from ..text.writer import Writer
+
+Hook = Callable[[Writer, str, str, str], None]
+"""A prologue: (writer, pixel of the source, channel, condition "inside") -> lines that change `a`."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """What the loop multiplies. Names are those of the kernel's constants and values.
+
+    source: operand A. extent: its height and width. channels: of its map; run: of one group. lane: letter
+    of the channel index. first: text of the tile's first image. rows_are_pixels: whether row m is pixel m,
+    and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data
+    gradient).
+    """
+
+    work: Product
+    axes: tuple[Axis, Axis]
+    source: str
+    extent: tuple[str, str]
+    channels: str
+    run: str
+    lane: str
+    first: str = ""
+    rows_are_pixels: bool = True
+    transposed: bool = False
+    dot_options: str = ""
+    upcast: bool = False
+    prologue: Hook | None = None
+
+    @property
+    def is_rows(self) -> bool:
+        return self.rows_are_pixels and all(axis.is_identity for axis in self.axes)
+
+    @property
+    def sign(self) -> str:
+        """Whether later taps lie further on in the source or further back."""
+        return "-" if self.axes[0].step < 0 or self.axes[1].step < 0 else "+"
+
+
+def emit_tile_order(w: Writer, work: Product, schedule: Schedule) -> None:
+    """Which tile this program computes: tile_m, tile_n."""
+    tiles = -(-work.columns // schedule.block_n)
+    if tiles == 1:
+        w.line("tile_m = tl.program_id(0)")
+        return
+    w.note("Which tile: bands of GROUP_M row tiles share the column tiles while they are in the L2 cache")
+    w.lines(
+        "tile = tl.program_id(0)",
+        "band = tile // (GROUP_M * TILES_N) * GROUP_M",
+        "band_size = tl.minimum(tl.cdiv(rows, BLOCK_M) - band, GROUP_M)",
+        "tile_m = band + tile % (GROUP_M * TILES_N) % band_size",
+        "tile_n = tile % (GROUP_M * TILES_N) // band_size",
+    )
+
+
+def emit_columns(w: Writer, work: Product, schedule: Schedule, run: str, name: str) -> str:
+    """col: this tile's columns among all channels. Returns the name of their mask, "" where all exist."""
+    tiled = work.columns > schedule.block_n
+    lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)" if tiled else "tl.arange(0, BLOCK_N)"
+    if work.groups > 1:
+        w.line("group = tl.program_id(1)")
+        w.line(f"col_in_group = {lanes}", "[BLOCK_N]")
+        w.line(f"col = group * {run} + col_in_group", f"[BLOCK_N] {name}")
+    else:
+        w.line(f"col = {lanes}", f"[BLOCK_N] {name}")
+    if work.columns % schedule.block_n == 0:
+        return ""
+    w.line(f"col_ok = {'col_in_group' if work.groups > 1 else 'col'} < {run}", "[BLOCK_N]")
+    return "col_ok"
+
+
+def emit_loop(w: Writer, gather: Gather, schedule: Schedule, col_ok: str) -> None:
+    """acc = A times B; expects row, row_ok, col, and (but for the form of plain rows) top, left, image."""
+    form = _rows if gather.is_rows else _flattened if gather.work.flattened else _taps
+    w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
+    form(w, gather, schedule, col_ok)
+
+
+# -- addresses -----------------------------------------------------------------------------------------------
+def emit_source(w: Writer, g: Gather) -> None:
+    """The 64-bit base of the tile in the source, `<source>_tile`."""
+    if g.is_rows:
+        w.line(
+            f"{g.source}_tile = {g.source}_ptr + (tile_m * BLOCK_M).to(tl.int64) * {g.channels}{_group(g)}"
+        )
+        return
+    w.line(f"first = {g.first}", "the tile's first image; addresses within the tile fit into 32 bits")
+    size = f"({g.extent[0]} * {g.extent[1]} * {g.channels})"
+    w.line(f"{g.source}_tile = {g.source}_ptr + first.to(tl.int64) * {size}{_group(g)}")
+
+
+def _group(g: Gather) -> str:
+    return f" + group * {g.run}" if g.work.groups > 1 else ""
+
+
+def start_text(g: Gather) -> str:
+    """Where in the source tile a row's first tap lies."""
+    height, width = g.extent
+    return f"(((image - first) * {height} + top) * {width} + left) * {g.channels}"
+
+
+def emit_weight(w: Writer, g: Gather) -> None:
+    """w_tile: this tile's columns of the weight, for the first elements of the inner axis."""
+    column = "col_in_group" if g.work.groups > 1 else "col"
+    if not g.transposed:
+        w.line(f"w_tile = w_ptr + {g.lane}[:, None] * K + col[None, :]", "[BLOCK_K, BLOCK_N]")
+    elif g.work.groups > 1:
+        w.line(
+            f"w_tile = w_ptr + group * KG + {column}[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]"
+        )
+    else:
+        w.line(f"w_tile = w_ptr + col[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
+
+
+def _masked(pointer: str, *masks: str) -> str:
+    present = [mask for mask in masks if mask]
+    return f"tl.load({pointer}, mask={' & '.join(present)}, other=0.0)" if present else f"tl.load({pointer})"
+
+
+def _across(mask: str) -> str:
+    return f"{mask}[None, :]" if mask else ""
+
+
+def _down(mask: str) -> str:
+    return f"{mask}[:, None]" if mask else ""
+
+
+def _multiply(w: Writer, g: Gather) -> None:
+    if g.upcast:
+        with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
+            w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
+    w.line(f"acc = tl.dot(a, b, acc{g.dot_options})")
+
+
+# -- the three forms -----------------------------------------------------------------------------------------
+def _rows(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    lane, partial = g.lane, g.work.channels % schedule.block_k != 0
+    emit_source(w, g)
+    w.line(f"start = tl.arange(0, BLOCK_M) * {g.channels}")
+    single = g.work.channels <= schedule.block_k
+    w.line(f"{lane} = tl.arange(0, BLOCK_K)", "[BLOCK_K] position on the inner axis")
+    emit_weight(w, g)
+    if single:
+        _rows_step(w, g, "", partial, col_ok)
+        return
+    with w.block(f"for {lane}0 in range(0, {g.run}, BLOCK_K):"):
+        _rows_step(w, g, f"{lane}0", partial, col_ok)
+
+
+def _rows_step(w: Writer, g: Gather, block: str, partial: bool, col_ok: str) -> None:
+    lane = g.lane
+    lane_ok = f"{lane}_ok" if partial else ""
+    if partial:
+        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {g.run}")
+    offset = (
+        f"start[:, None] + {lane}[None, :]" if not block else f"{block} + start[:, None] + {lane}[None, :]"
+    )
+    w.line(
+        f"a = {_masked(f'{g.source}_tile + {offset}', 'row_ok[:, None]', _across(lane_ok))}",
+        "[BLOCK_M, BLOCK_K]",
+    )
+    if g.prologue:
+        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+            f"{block} + {lane}" if block else lane
+        )
+        inside = "row_ok[:, None]" + (f" & {_across(lane_ok)}" if lane_ok else "")
+        g.prologue(w, "row", channel, inside)
+    stride = (block if g.transposed else f"{block} * K") if block else ""
+    pointer = f"w_tile + {stride}" if stride else "w_tile"
+    w.line(f"b = {_masked(pointer, _down(lane_ok), _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
+    _multiply(w, g)
+
+
+def _taps(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    emit_source(w, g)
+    w.line(f"start = {start_text(g)}", "[BLOCK_M] where each row's first tap lies in it")
+    w.line(f"{g.lane} = tl.arange(0, BLOCK_K)", "[BLOCK_K] channels of one step")
+    emit_weight(w, g)
+    emit_tap_loop(w, g, schedule, col_ok, ("R", "S") if g.work.taps > 1 else None)
+
+
+def emit_tap_loop(
+    w: Writer,
+    g: Gather,
+    schedule: Schedule,
+    col_ok: str,
+    counts: tuple[str, str] | None,
+    weight_tap: str = "",
+) -> None:
+    """The loop over taps and channel blocks. counts: names of the numbers of taps, None for a single tap;
+    weight_tap: text of the tap's position in the kernel, where it is not `tap`.
+    """
+    blocks = -(-g.work.channels // schedule.block_k)
+    partial = g.work.channels % schedule.block_k != 0
+    lane, many = g.lane, counts is not None
+    rows, columns = counts or ("", "")
+    if many and blocks > 1:
+        head = f"for step in range({rows} * {columns} * BLOCKS):"
+    elif many:
+        head = f"for tap in range({rows} * {columns}):"
+    else:
+        head = f"for {lane}0 in range(0, {g.run}, BLOCK_K):"
+    with w.block(head):
+        if many and blocks > 1:
+            w.lines("tap = step // BLOCKS", f"{lane}0 = step % BLOCKS * BLOCK_K")
+        if many:
+            for name, axis, text in (
+                ("r", g.axes[0], f"tap // {columns}"),
+                ("s", g.axes[1], f"tap % {columns}"),
+            ):
+                w.line(f"{name} = {text}" + (f" * {abs(axis.step)}" if abs(axis.step) != 1 else ""))
+        if weight_tap:
+            w.line(f"w_tap = {weight_tap}")
+        inside = _emit_inside(w, g, many)
+        block = f"{lane}0" if blocks > 1 or not many else ""
+        _load_taps(w, g, inside, block, partial, many)
+        weight = _weight_offset(g, block, ("w_tap" if weight_tap else "tap") if many else "", blocks, partial)
+        lane_ok = f"{lane}_ok" if partial else ""
+        w.line(f"b = {_masked('w_tile' + weight, _down(lane_ok), _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
+        _multiply(w, g)
+
+
+def _emit_inside(w: Writer, g: Gather, many: bool) -> str:
+    """Lines that decide which rows read inside the map at this tap; returns the name of the mask."""
+    checks: list[str] = []
+    for name, origin, tap, axis, extent in (
+        ("i", "top", "r", g.axes[0], g.extent[0]),
+        ("j", "left", "s", g.axes[1], g.extent[1]),
+    ):
+        if found := axis.checks(name if many else origin, extent):
+            if many:
+                w.line(f"{name} = {origin} {g.sign} {tap}")
+            checks += found
+    if not checks:
+        return "row_ok"
+    w.line(f"inside = {' & '.join(['row_ok', *checks])}", "[BLOCK_M]")
+    return "inside"
+
+
+def _load_taps(w: Writer, g: Gather, inside: str, block: str, partial: bool, many: bool) -> None:
+    lane = g.lane
+    if partial:
+        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {g.run}")
+    tap = f"(r * {g.extent[1]} + s) * {g.channels}" if many else ""
+    if g.sign == "-" and tap:
+        shift = f" + ({block} - {tap})" if block else f" - {tap}"
+    else:
+        shift = f" + ({tap} + {block})" if tap and block else f" + {tap or block}" if tap or block else ""
+    if shift:
+        w.line(f"offset = start{shift}", "[BLOCK_M]")
+    pointer = f"{g.source}_tile + {'offset' if shift else 'start'}[:, None] + {lane}[None, :]"
+    lane_ok = f"{lane}_ok[None, :]" if partial else ""
+    w.line(f"a = {_masked(pointer, f'{inside}[:, None]', lane_ok)}", "[BLOCK_M, BLOCK_K]")
+    if g.prologue:
+        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+            f"{block} + {lane}" if block else lane
+        )
+        pixel = f"(image * {g.extent[0]} + top) * {g.extent[1]} + left"
+        g.prologue(w, pixel, channel, f"{inside}[:, None]" + (f" & {lane_ok}" if lane_ok else ""))
+
+
+def _weight_offset(g: Gather, block: str, tap: str, blocks: int, partial: bool) -> str:
+    """What to add to w_tile for this step."""
+    if g.transposed:
+        columns = "CG" if g.work.groups > 1 else "C"
+        parts = [f"{tap} * ({columns} * K)"] if tap else []
+        return "".join(f" + {part}" for part in [*parts, *([block] if block else [])])
+    if not tap:
+        return f" + {block} * K" if block else ""
+    if blocks == 1:
+        return f" + {tap} * ({g.run} * K)"
+    return f" + ({tap} * {g.run} + {block}) * K" if partial else " + step * (BLOCK_K * K)"
+
+
+def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    emit_source(w, g)
+    w.line(f"start = {start_text(g)}", "[BLOCK_M] where each row's first tap lies in it")
+    w.line("lane = tl.arange(0, BLOCK_K)")
+    steps = -(-g.work.inner // schedule.block_k)
+    with w.block(f"for step in range({steps}):"):
+        w.line("e = step * BLOCK_K + lane", f"[BLOCK_K] index over (r, s, {g.lane})")
+        r_step, s_step = (abs(axis.step) for axis in g.axes)
+        w.line(f"r = e // (S * {g.run})" + (f" * {r_step}" if r_step != 1 else ""))
+        w.line(f"s = e // {g.run} % S" + (f" * {s_step}" if s_step != 1 else ""))
+        w.line(f"{g.lane} = e % {g.run}")
+        checks = ["row_ok[:, None]"]
+        partial = g.work.inner % schedule.block_k != 0
+        if partial:
+            w.line(f"e_ok = e < R * S * {g.run}")
+            checks.append("e_ok[None, :]")
+        for name, origin, tap, axis, extent in (
+            ("i", "top", "r", g.axes[0], g.extent[0]),
+            ("j", "left", "s", g.axes[1], g.extent[1]),
+        ):
+            if found := axis.checks(name, extent):
+                w.line(f"{name} = {origin}[:, None] {g.sign} {tap}[None, :]", "[BLOCK_M, BLOCK_K]")
+                checks += found
+        tap_offset = f"(r * {g.extent[1]} + s) * {g.channels}"
+        offset = f"({tap_offset} + {g.lane})" if g.sign == "+" else f"({g.lane} - {tap_offset})"
+        pointer = f"{g.source}_tile + start[:, None] + {offset}[None, :]"
+        w.line(f"inside = {' & '.join(checks)}")
+        w.line(f"a = {_masked(pointer, 'inside')}", "[BLOCK_M, BLOCK_K]")
+        if g.prologue:  # of the loaded values alone: no operand of its own is addressed
+            g.prologue(w, "row", g.lane, "inside")
+        e_ok = "e_ok[:, None]" if partial else ""
+        w.line(f"b = {_masked(_flat_weight(g), e_ok, _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
+        _multiply(w, g)
+
+
+def _flat_weight(g: Gather) -> str:
+    if not g.transposed:
+        return "w_ptr + e[:, None] * K + col[None, :]"
+    grouped = g.work.groups > 1
+    columns, column = ("CG", "col_in_group") if grouped else ("C", "col")
+    extra = "group * KG + " if grouped else ""
+    return f"w_ptr + {extra}(e // {g.run} * ({columns} * K) + {g.lane})[:, None] + {column}[None, :] * K"

@@ -1,0 +1,411 @@
+"""Gradients of convolution and matrix product with respect to weight and bias."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ...graph.ir import Node
+from ...graph.ops import Conv2DWeightGrad, Reduce
+from ...planning.geometry import Axis, ceil_div, forward_axes, plus, times
+from ...planning.products import Product, product
+from ...planning.regions import Region
+from ...planning.schedules import Schedule, choose
+from ..errors import NotEmittable
+from ..kernel import Kernel
+from ..text.names import Names
+from ..text.source import TRITON_TYPES, JitFunction, KernelFile
+from ..text.titles import title
+from ..text.writer import Writer
+from .contraction import IDENTITY, Constants, spatial
+from .tile import masked
+
+FINISH_BLOCK = 512
+"""Elements that a program of the finishing kernel adds up."""
+
+
+def emit_weight_grad(
+    region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
+) -> Kernel:
+    """The kernel of a region whose anchor is a Conv2DWeightGrad or a DenseWeightGrad.
+
+    The sum over pixels is split over programs, each of which writes a float32 part of its own; a second
+    kernel adds the parts in order, so that the result does not depend on which program ends first. Where
+    one program a tile is enough, it writes the result itself.
+    """
+    chosen = schedule or choose(region, target, precision=precision)
+    return Kernel.of(_WeightGrad(region, chosen, precision).file())
+
+
+class _WeightGrad:
+    """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy."""
+
+    def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
+        self.region, self.schedule, self.precision = region, schedule, precision
+        self.anchor = region.anchor
+        self.op: Any = region.anchor.op
+        self.work: Product = product(region)
+        self.names = Names(region)
+        self.x, self.dy = (region.graph[name] for name in self.anchor.inputs)
+        self.is_map = isinstance(self.anchor.op, Conv2DWeightGrad)
+        self.bias = self._bias_node()
+        self.axes = self._axes()
+        self.per_group = self.x.type.channels // self.work.groups
+        self.constants = self._constants()
+        if schedule.chunk < schedule.block_k or schedule.chunk % schedule.block_k or schedule.programs < 1:
+            raise NotEmittable(
+                f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
+                f"and programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
+            )
+
+    def _bias_node(self) -> Node | None:
+        """The sum of dy over all pixels, where the region holds it."""
+        extra = [node for node in self.region.nodes if node is not self.anchor]
+        for node in extra:
+            axes = tuple(range(self.dy.type.rank - 1))
+            op = node.op
+            if (
+                not isinstance(op, Reduce)
+                or node.inputs[0] != self.dy.name
+                or op.axes != axes
+                or op.mean
+                or op.keepdims
+            ):
+                raise NotEmittable(f"{node.name}: {op.op_name()} does not fit beside a weight gradient")
+        if len(extra) > 1:
+            raise NotEmittable(f"{self.region.name}: more than one sum beside a weight gradient")
+        return extra[0] if extra else None
+
+    def _axes(self) -> tuple[Axis, Axis]:
+        if not self.is_map:
+            return IDENTITY, IDENTITY
+        return forward_axes(self.op, spatial(self.x), spatial(self.anchor, 0), spatial(self.dy))
+
+    @property
+    def plain(self) -> bool:
+        """Whether pixels of x and of dy are the same: a matrix product, a 1x1 convolution."""
+        return all(axis.is_identity for axis in self.axes)
+
+    @property
+    def by_tap(self) -> bool:
+        """Whether a row tile lies within one tap of the kernel, which then is a number and not a vector."""
+        return (
+            self.plain
+            or self.axes[0].taps * self.axes[1].taps == 1
+            or self.per_group % self.schedule.block_m == 0
+        )
+
+    def _constants(self) -> Constants:
+        s, constants = self.schedule, Constants()
+        groups, per_group, columns = self.work.groups, self.per_group, self.work.columns
+        taps = self.axes[0].taps * self.axes[1].taps
+        row_tiles = (
+            taps * ceil_div(per_group, s.block_m) if self.by_tap else ceil_div(taps * per_group, s.block_m)
+        )
+        tiles = row_tiles * ceil_div(columns, s.block_n) * groups
+        if self.is_map:
+            (h, w), (p, q), (r, t) = spatial(self.x), spatial(self.dy), spatial(self.anchor, 0)
+            constants |= {"H": (h, "height of x"), "W": (w, "width of x")}
+            constants |= {"P": (p, "height of dy"), "Q": (q, "width of dy")}
+            constants |= {"R": (r, "kernel height"), "S": (t, "kernel width")}
+        constants |= {
+            "C": (self.x.type.channels, "channels of x"),
+            "K": (self.dy.type.channels, "channels of dy"),
+        }
+        if groups > 1:
+            constants |= {"GROUPS": (groups, "groups of channels")}
+            constants |= {"CG": (per_group, "channels of x of a group")}
+            constants |= {"KG": (columns, "channels of dy of a group")}
+        constants |= {
+            "SIZE": (taps * per_group * self.dy.type.channels, "elements of dw"),
+            "BLOCK_M": (s.block_m, "rows (r, s, c) of a tile"),
+            "BLOCK_N": (s.block_n, "columns k of a tile"),
+            "BLOCK_K": (s.block_k, "pixels a step takes"),
+            "CHUNK": (s.chunk, "pixels between two looks at how many there are"),
+            "BLOCKS": (ceil_div(per_group, s.block_m), "row tiles of one tap"),
+            "TILES_M": (row_tiles, "row tiles"),
+            "TILES_N": (ceil_div(columns, s.block_n), "column tiles" + (" of a group" if groups > 1 else "")),
+            "MOST_SPLITS": (
+                max(1, s.programs // tiles),
+                "parts of the sum over pixels, enough to fill the GPU",
+            ),
+            "BLOCK": (FINISH_BLOCK, "elements a program of the finishing kernel adds up"),
+        }
+        return constants
+
+    # -- the file --------------------------------------------------------------------------------------------
+    def file(self) -> KernelFile:
+        product_function, finish = self._function(), self._finish()
+        launch = self._launch(product_function, finish)
+        texts = "\n".join(w.text for w in (product_function.body, finish.body, launch))
+        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", texts))
+        return KernelFile(
+            region=self.region,
+            names=self.names,
+            summary=f"{title(self.region)}: in parts, which a second kernel adds in order.",
+            formula=self._formula(),
+            plan=self._plan(),
+            constants={name: value for name, value in self.constants.items() if name in used},
+            functions=[product_function, finish],
+            launch=launch,
+            schedule=self.schedule,
+            sum_length=2 * self.work.inner,
+            product_eps=2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0,
+        )
+
+    def _pointers(
+        self, body: Writer, pointers: list[tuple[str, str]], numbers: list[str], doc: str, name: str
+    ) -> JitFunction:
+        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", body.text))
+        constants: dict[str, object] = {
+            key: value for key, (value, _) in self.constants.items() if key in used
+        }
+        s = self.schedule
+        if "UPCAST" in used:
+            constants["UPCAST"] = False
+        warps, stages = (4, 2) if name == "add_parts" else (s.warps, s.stages)
+        return JitFunction(name, pointers, numbers, constants, body, doc, warps, stages)
+
+    def _function(self) -> JitFunction:
+        body = self._body()
+        pointers = [(f"{self._role(node)}_ptr", node.type.dtype) for node in (self.x, self.dy)]
+        pointers += [(f"{self._role(node)}_ptr", "float32") for node in self._written]
+        doc = "The part of one split of one tile of dw: rows (r, s, c), columns k."
+        return self._pointers(body, pointers, ["pixels", "chunks"], doc, self.region.name)
+
+    @property
+    def _written(self) -> list[Node]:
+        return [self.anchor] if self.bias is None else [self.anchor, self.bias]
+
+    def _role(self, node: Node) -> str:
+        return self.names.role[node.name]
+
+    def _formula(self) -> list[str]:
+        dw = self._role(self.anchor)
+        if self.is_map:
+            rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
+                             (("p", "r", self.axes[0]), ("q", "s", self.axes[1])))  # fmt: skip
+            lines = [f"{dw}[r,s,c,k] = sum over n,p,q of x[n, {rows}, {columns}, c] * dy[n,p,q,k]"]
+        else:
+            lines = [f"{dw}[c,k] = sum over n of x[n,c] * dy[n,k]"]
+        if self.bias is not None:
+            lines.append(
+                f"{self._role(self.bias)}[k] = sum over "
+                + ("n,p,q of dy[n,p,q,k]" if self.is_map else "n of dy[n,k]")
+            )
+        return lines
+
+    def _plan(self) -> list[str]:
+        s = self.schedule
+        return [
+            f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
+            f"pixels, {s.block_k} a step and {s.chunk} between two looks at whether more are due, with "
+            f"{s.many_warps} and {s.stages} stages.",
+            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the "
+            f"same bits on every run.",
+        ]
+
+    # -- the product -----------------------------------------------------------------------------------------
+    def _body(self) -> Writer:
+        w = Writer()
+        self._tiles(w)
+        row_ok = self._rows(w)
+        col_ok = self._columns(w)
+        w.line()
+        w.note("The sum over this split's pixels, chunk by chunk, since their number is known only now")
+        w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
+        if self.bias is not None:
+            w.line("total = tl.zeros((BLOCK_N,), tl.float32)", "the bias gradient")
+        w.lines("begin = split * chunks * CHUNK", "end = tl.minimum(begin + chunks * CHUNK, pixels)")
+        with w.block("while begin < end:"):
+            self._chunk(w, row_ok, col_ok)
+        w.line()
+        self._store(w, row_ok, col_ok)
+        return w
+
+    def _tiles(self, w: Writer) -> None:
+        w.line("tile_m = tl.program_id(0)")
+        if self.work.groups > 1:
+            w.line("group = tl.program_id(1) // TILES_N")
+            w.line("tile_n = tl.program_id(1) % TILES_N")
+        else:
+            w.line("tile_n = tl.program_id(1)")
+        w.line("split = tl.program_id(2)", "which part of the pixels")
+
+    def _rows(self, w: Writer) -> str:
+        """The rows of the tile; returns the name of their mask, "" where all exist."""
+        run = "CG" if self.work.groups > 1 else "C"
+        single = self.axes[0].taps * self.axes[1].taps == 1
+        if self.by_tap:
+            block = "tile_m" if single else "tile_m % BLOCKS"
+            w.line(f"c = {block} * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] channel of x")
+            if not single:
+                w.lines(
+                    "tap = tile_m // BLOCKS",
+                    f"r = tap // S{times(self.axes[0].step)}",
+                    f"s = tap % S{times(self.axes[1].step)}",
+                )
+            w.line("row = c" if single else f"row = tap * {run} + c", "row (r, s, c) of dw")
+            if self.per_group % self.schedule.block_m == 0:
+                return ""
+            w.line(f"row_ok = c < {run}", "[BLOCK_M]")
+            return "row_ok"
+        w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] row (r, s, c) of dw")
+        w.line(f"r = row // (S * {run}){times(self.axes[0].step)}")
+        w.line(f"s = row // {run} % S{times(self.axes[1].step)}")
+        w.line(f"c = row % {run}")
+        w.line("tap_offset = (r * W + s) * C + c", "[BLOCK_M] from a pixel's first tap")
+        if self.work.rows % self.schedule.block_m == 0:
+            return ""
+        w.line(f"row_ok = row < R * S * {run}")
+        return "row_ok"
+
+    def _columns(self, w: Writer) -> str:
+        run = "KG" if self.work.groups > 1 else "K"
+        lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)"
+        if self.work.groups > 1:
+            w.line(f"col_in_group = {lanes}", "[BLOCK_N]")
+            w.line("col = group * KG + col_in_group", "[BLOCK_N] channel of dy")
+        else:
+            w.line(f"col = {lanes}", "[BLOCK_N] channel of dy")
+        if self.work.columns % self.schedule.block_n == 0:
+            return ""
+        w.line(f"col_ok = {'col_in_group' if self.work.groups > 1 else 'col'} < {run}")
+        return "col_ok"
+
+    def _chunk(self, w: Writer, row_ok: str, col_ok: str) -> None:
+        group = " + group * CG" if self.work.groups > 1 else ""
+        x, dy = self._role(self.x), self._role(self.dy)
+        if self.plain:
+            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * C{group}")
+        else:
+            w.line(
+                "first = begin // (P * Q)", "the chunk's first image; addresses within it fit into 32 bits"
+            )
+            w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * (H * W * C){group}")
+        w.line(f"dy_tile = {dy}_ptr + begin.to(tl.int64) * K")
+        with w.block("for step in range(CHUNK // BLOCK_K):"):
+            w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
+            w.line("pixel = begin + lane")
+            w.line("pixel_ok = pixel < pixels")
+            self._load_x(w, row_ok)
+            self._load_dy(w, col_ok)
+            if self.work.dtype == "bfloat16":
+                with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
+                    w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
+            options = f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
+            w.line(f"acc = tl.dot(tl.trans(a), b, acc{options})")
+        if self.bias is not None:
+            with (
+                w.block("if tile_m == 0:", "the first row tile also sums dy, which is in the cache by now"),
+                w.block("for step in range(CHUNK // BLOCK_K):"),
+            ):
+                w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)")
+                w.line("pixel_ok = begin + lane < pixels")
+                self._load_dy(w, col_ok)
+                w.line("total += tl.sum(b.to(tl.float32), axis=0)")
+        w.line("begin += CHUNK")
+
+    def _load_dy(self, w: Writer, col_ok: str) -> None:
+        ok = "pixel_ok[:, None]" + (f" & {col_ok}[None, :]" if col_ok else "")
+        w.line(f"b = tl.load(dy_tile + lane[:, None] * K + col[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_N]")
+
+    def _load_x(self, w: Writer, row_ok: str) -> None:
+        rows = [f"{row_ok}[None, :]"] if row_ok else []
+        if self.plain:
+            ok = " & ".join(["pixel_ok[:, None]", *rows])
+            w.line(f"a = tl.load(x_tile + lane[:, None] * C + c[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_M]")
+            return
+        w.line(f"top = {self.axes[0].index('pixel // Q % P')}", "row of x under tap 0")
+        w.line(f"left = {self.axes[1].index('pixel % Q')}", "column of x")
+        if self.by_tap:
+            self._load_tap(w, rows)
+        else:
+            self._load_flat(w, rows)
+
+    def _load_tap(self, w: Writer, rows: list[str]) -> None:
+        """All rows of the tile belong to one tap: its position is one for each pixel."""
+        single = self.axes[0].taps * self.axes[1].taps == 1
+        if not single:
+            w.lines("i = top + r", "j = left + s")
+        i, j = ("top", "left") if single else ("i", "j")
+        checks = [*self.axes[0].checks(i, "H"), *self.axes[1].checks(j, "W")]
+        inside = "pixel_ok"
+        if checks:
+            inside = "inside"
+            w.line(f"inside = {' & '.join(['pixel_ok', *checks])}", "[BLOCK_K]")
+        w.line(f"start = (((pixel // (P * Q) - first) * H + {i}) * W + {j}) * C", "[BLOCK_K]")
+        ok = " & ".join([f"{inside}[:, None]", *rows])
+        w.line(f"a = tl.load(x_tile + start[:, None] + c[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_M]")
+
+    def _load_flat(self, w: Writer, rows: list[str]) -> None:
+        """Rows of several taps: the position is one for each pixel and row."""
+        checks: list[str] = []
+        for name, origin, tap, axis, extent in (
+            ("i", "top", "r", self.axes[0], "H"),
+            ("j", "left", "s", self.axes[1], "W"),
+        ):
+            if found := axis.checks(name, extent):
+                w.line(f"{name} = {origin}[:, None] + {tap}[None, :]", "[BLOCK_K, BLOCK_M]")
+                checks += found
+        w.line("start = (((pixel // (P * Q) - first) * H + top) * W + left) * C", "[BLOCK_K]")
+        w.line(f"inside = {' & '.join(['pixel_ok[:, None]', *rows, *checks])}")
+        w.line(
+            "a = tl.load(x_tile + start[:, None] + tap_offset[None, :], mask=inside, other=0.0)",
+            "[BLOCK_K, BLOCK_M]",
+        )
+
+    def _store(self, w: Writer, row_ok: str, col_ok: str) -> None:
+        dw = f"{self._role(self.anchor)}_ptr"
+        w.line("at = split * SIZE + row[:, None] * K + col[None, :]", "this split's part, [BLOCK_M, BLOCK_N]")
+        masks = [*([f"{row_ok}[:, None]"] if row_ok else []), *([f"{col_ok}[None, :]"] if col_ok else [])]
+        w.line(f"tl.store({dw} + at, acc.to({dw}.dtype.element_ty){masked(' & '.join(masks), None)})")
+        if self.bias is not None:
+            bias = f"{self._role(self.bias)}_ptr"
+            with w.block("if tile_m == 0:"):
+                mask = masked(col_ok, None)
+                w.line(f"tl.store({bias} + split * K + col, total.to({bias}.dtype.element_ty){mask})")
+
+    # -- the finish ------------------------------------------------------------------------------------------
+    def _finish(self) -> JitFunction:
+        """Adds the parts in order."""
+        w = Writer()
+        pointers = []
+        for node in self._written:
+            role = self._role(node)
+            pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
+        w.line("at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)", "[BLOCK]")
+        for node, size in zip(self._written, ("SIZE", "K"), strict=False):
+            role = self._role(node)
+            w.lines(f"{role} = tl.zeros((BLOCK,), tl.float32)", "split = 0")
+            with w.block("while split < splits:"):
+                w.line(
+                    f"{role} += tl.load({role}_parts_ptr + split * {size} + at, mask=at < {size}, other=0.0)"
+                )
+                w.line("split += 1")
+            cast = "" if node.type.dtype == "float32" else f".to({TRITON_TYPES[node.type.dtype]})"
+            w.line(f"tl.store({role}_ptr + at, {role}{cast}, mask=at < {size})")
+        return self._pointers(w, pointers, ["splits"], "Add the parts of all splits, in order.", "add_parts")
+
+    def _launch(self, function: JitFunction, finish: JitFunction) -> Writer:
+        w = Writer()
+        x, dy = self._role(self.x), self._role(self.dy)
+        roles = [self._role(node) for node in self._written]
+        w.line(f"pixels = {dy}.numel() // K")
+        w.line("splits = max(1, min(triton.cdiv(pixels, CHUNK), MOST_SPLITS))")
+        w.line("chunks = max(1, triton.cdiv(triton.cdiv(pixels, CHUNK), splits))", "of each split")
+        w.line("splits = max(1, triton.cdiv(pixels, chunks * CHUNK))")
+        w.line(f"grid = (TILES_M, TILES_N{' * GROUPS' if self.work.groups > 1 else ''}, splits)")
+        if self.work.dtype == "bfloat16":
+            w.line(f'UPCAST = {x}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
+        with w.block("if splits == 1:", "nothing to add up"):
+            w.line(function.call("grid", [x, dy, *roles]))
+            w.line("return")
+        parts = []
+        for role, size in zip(roles, ("SIZE", "K"), strict=False):
+            w.line(f"{role}_parts = torch.empty((splits, {size}), dtype=torch.float32, device={x}.device)")
+            parts.append(f"{role}_parts")
+        w.line(function.call("grid", [x, dy, *parts]))
+        both = [name for pair in zip(parts, roles, strict=True) for name in pair]
+        w.line(finish.call("(triton.cdiv(max(SIZE, K), BLOCK),)", both))
+        return w

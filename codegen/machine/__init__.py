@@ -1,0 +1,1 @@
+"""What becomes of the text: compiled ahead of time, measured, or interpreted."""

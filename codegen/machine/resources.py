@@ -1,0 +1,137 @@
+"""What a compiled kernel uses, read from the binary that the compiler made."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...graph.errors import CompileError
+from ...planning.targets import Target
+
+# Instructions of the matrix units, under the name each vendor's manuals give the unit.
+_MATRIX_INSTRUCTIONS = (
+    ("wgmma", re.compile(r"[HIQ]GMMA")),
+    ("tcgen05", re.compile(r"UTC\w*MMA")),
+    ("mma", re.compile(r"[HIQDO]MMA")),
+    ("mfma", re.compile(r"v_s?mfma\w*")),
+    ("wmma", re.compile(r"v_s?wmma\w*")),
+)
+# "        /*0120*/   @!P0 LDG.E.128 R4, [R2] ;": an address, perhaps a predicate, the operation.
+_SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+_AMDGCN_LINE = re.compile(r"^\t([a-z]+_[a-z0-9_]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes on one target. All numbers are 0 where `error` says why it did not compile."""
+
+    kernel: str
+    target: str
+    registers: int = 0  # of a thread
+    spills_bytes: int = 0  # that the code of a thread writes to and reads from memory for want of registers
+    shared_bytes: int = 0  # of a block
+    instructions: int = 0
+    matrix_instructions: dict[str, int] = field(default_factory=dict)  # {"wgmma": 8}; empty: no matrix unit
+    occupancy: float = 0.0  # resident warps over the most the processor holds; 0: not even one block fits
+    binary_bytes: int = 0
+    compile_seconds: float = 0.0  # near 0 where Triton's cache held the result
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What the disassembly says."""
+
+    registers: int
+    spills_bytes: int
+    operations: Counter[str]
+
+
+def read_resources(compiled: Any, kernel: str, target: Target, num_warps: int, seconds: float) -> Resources:
+    """Resources of `compiled`, a result of `triton.compile` for `target`."""
+    nvidia = target.gpu.backend == "cuda"
+    binary: bytes = compiled.asm["cubin" if nvidia else "hsaco"]
+    code = _read_cubin(binary) if nvidia else _read_amdgcn(compiled.asm["amdgcn"])
+    shared = int(compiled.metadata.shared)
+    return Resources(
+        kernel=kernel,
+        target=target.name,
+        registers=code.registers,
+        spills_bytes=code.spills_bytes,
+        shared_bytes=shared,
+        instructions=code.operations.total(),
+        matrix_instructions=_matrix_instructions(code.operations),
+        occupancy=target.occupancy(code.registers, shared, num_warps),
+        binary_bytes=len(binary),
+        compile_seconds=seconds,
+    )
+
+
+def _matrix_instructions(operations: Counter[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for operation, count in operations.items():
+        name = operation.split(".")[0]
+        unit = next((unit for unit, pattern in _MATRIX_INSTRUCTIONS if pattern.fullmatch(name)), None)
+        if unit is not None:
+            counts[unit] = counts.get(unit, 0) + count
+    return counts
+
+
+def _read_cubin(binary: bytes) -> _Code:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(binary)
+        usage = _cuobjdump("--dump-resource-usage", str(path))
+        sass = _cuobjdump("--dump-sass", str(path))
+    found = re.search(r"REG:(\d+)", usage)
+    if found is None:
+        raise CompileError(
+            f"cuobjdump reports no register count for this kernel; it printed: {usage.strip()}"
+        )
+    operations = Counter(name for name in _SASS_LINE.findall(sass) if name != "NOP")
+    spills = sum(count * _local_bytes(name) for name, count in operations.items())
+    return _Code(int(found[1]), spills, operations)
+
+
+def _local_bytes(operation: str) -> int:
+    """Bytes that a load or store of local memory moves: LDL is 4, STL.64 is 8. Triton only spills there."""
+    name, *suffixes = operation.split(".")
+    if name not in ("LDL", "STL"):
+        return 0
+    return next((int(suffix) // 8 for suffix in suffixes if suffix in ("64", "128")), 4)
+
+
+def _cuobjdump(*arguments: str) -> str:
+    tool = _nvidia_tool("cuobjdump")
+    result = subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise CompileError(f"{tool} failed: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _nvidia_tool(name: str) -> Path:
+    """One of the CUDA tools that come inside the triton package, wherever this version keeps it."""
+    import triton
+
+    package = Path(triton.__file__).parent
+    usual = package / "backends" / "nvidia" / "bin" / name
+    found = [usual] if usual.exists() else sorted(package.rglob(name))
+    if not found:
+        raise CompileError(f"triton {triton.__version__} holds no {name}; install its wheel from PyPI")
+    return found[0]
+
+
+def _read_amdgcn(assembly: str) -> _Code:
+    """Read AMD's assembly text; its metadata is described in LLVM's "User Guide for AMDGPU Backend"."""
+    numbers = {
+        name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", assembly, re.MULTILINE)
+    }
+    spilled_registers = numbers.get("vgpr_spill_count", 0) + numbers.get("sgpr_spill_count", 0)
+    spills = max(4 * spilled_registers, numbers.get("private_segment_fixed_size", 0))
+    operations = Counter(name for name in _AMDGCN_LINE.findall(assembly) if name != "s_nop")
+    return _Code(numbers["vgpr_count"], spills, operations)

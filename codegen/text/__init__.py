@@ -1,0 +1,1 @@
+"""What kernels are written with: formulas, names, the writer, the frame of a file."""

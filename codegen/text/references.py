@@ -1,0 +1,451 @@
+"""Ops as plain PyTorch text, for the `reference` of an emitted file.
+
+One table, op class -> lines; the last line gives the value its name. Tensors are float64 and channels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from ...graph.errors import CompileError
+from ...graph.ir import Node
+from ...graph.op import Op
+from ...graph.ops import (
+    Activation,
+    ActivationGrad,
+    Add,
+    AveragePool2D,
+    AverageUnpool2D,
+    BatchNorm,
+    BatchNormGrad,
+    BinaryCrossEntropy,
+    BroadcastTo,
+    Cast,
+    CategoricalCrossEntropy,
+    Compare,
+    Concat,
+    Conv2D,
+    Conv2DDataGrad,
+    Conv2DTranspose,
+    Conv2DWeightGrad,
+    Dense,
+    DenseDataGrad,
+    DenseWeightGrad,
+    Divide,
+    ExtremumGrad,
+    Flip,
+    Floor,
+    InTraining,
+    Logical,
+    LogSoftmax,
+    LookUp,
+    LookUpGrad,
+    LossGrad,
+    MatMul,
+    Maximum,
+    MaxPool2D,
+    MaxPoolIndex2D,
+    MaxUnpool2D,
+    MeanSquaredError,
+    Minimum,
+    Multiply,
+    Normalize,
+    Not,
+    Pad,
+    Prelu,
+    PreluGrad,
+    Reduce,
+    Resize,
+    ResizeGrad,
+    RsqrtPlus,
+    Scale,
+    Slice,
+    Softmax,
+    SoftmaxCrossEntropy,
+    SoftmaxGrad,
+    Sparsemax,
+    SparsemaxGrad,
+    Square,
+    Step,
+    StopGradient,
+    Subtract,
+    Transpose,
+    Where,
+)
+from ...graph.types import DTYPES
+from .activations import row_of
+from .expressions import CONNECTIVES, RELATIONS
+from .warp_references import WARPS
+from .writer import number, tuple_text
+
+Lines = list[str]
+
+
+def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
+    """Statements that compute a node from the named operands and call the value `result`.
+
+    Raises CompileError for an op without a row in the table.
+    """
+    if isinstance(node.op, Activation):
+        return [f"{result} = {row_of(node.op).torch(node.op, *operands)}"]
+    row = _TABLE.get(type(node.op))
+    if row is None:
+        raise CompileError(
+            f"{node.op.op_name()} has no reference text; add a row to codegen/text/references.py"
+        )
+    text = row(node.op, result, *operands)
+    return [f"{result} = {text}"] if isinstance(text, str) else text
+
+
+# -- activations ---------------------------------------------------------------------------------------------
+def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
+    f = op.activation
+    row = row_of(f)
+    if row.torch_slope and f.cuts:
+        slope = f"slope = {row.torch_slope(f, saved)}"
+        return [slope, f"{result} = torch.where(slope == 0, 0, {dy} * slope)"]
+    if row.torch_slope:
+        return f"{dy} * {row.torch_slope(f, saved)}"
+    return [
+        "with torch.enable_grad():",
+        f"    {result} = {saved}.detach().requires_grad_()",
+        f"    ({result},) = torch.autograd.grad({row.torch(f, result)}, {result}, {dy})",
+    ]
+
+
+# -- contractions --------------------------------------------------------------------------------------------
+def _padded(x: str, padding: Any, value: str = "") -> str:
+    """x as (N, C, H, W), with its padding."""
+    (top, bottom), (left, right) = padding
+    image = f"{x}.permute(0, 3, 1, 2)"
+    return (
+        f"F.pad({image}, {(left, right, top, bottom)}{value})"
+        if top + bottom + left + right or value
+        else image
+    )
+
+
+def _geometry(op: Any) -> str:
+    return f"stride={op.strides}, padding=0, dilation={op.dilation}, groups={op.groups}"
+
+
+def _conv(op: Conv2D, result: str, x: str, w: str, *bias: str) -> Lines:
+    lines = [
+        f"{result} = F.conv2d({_padded(x, op.padding)}, {w}.permute(3, 2, 0, 1), {_geometry(op)})",
+        f"{result} = {result}.permute(0, 2, 3, 1)",
+    ]
+    return [*lines, f"{result} = {result} + {bias[0]}"] if bias else lines
+
+
+def _conv_data_grad(op: Conv2DDataGrad, result: str, dy: str, w: str) -> Lines:
+    (top, bottom), (left, right) = op.padding
+    h, width = op.input_size
+    padded = f"({dy}.shape[0], {w}.shape[2] * {op.groups}, {h + top + bottom}, {width + left + right})"
+    operands = f"{w}.permute(3, 2, 0, 1), {dy}.permute(0, 3, 1, 2)"
+    inside = f"[:, :, {top} : {top + h}, {left} : {left + width}]"
+    return [
+        f"padded = {padded}",
+        f"{result} = torch.nn.grad.conv2d_input(padded, {operands}, {_geometry(op)})",
+        f"{result} = {result}{inside}.permute(0, 2, 3, 1)",
+    ]
+
+
+def _conv_weight_grad(op: Conv2DWeightGrad, result: str, x: str, dy: str) -> Lines:
+    r, s = op.kernel_size
+    shape = f"({dy}.shape[3], {x}.shape[3] // {op.groups}, {r}, {s})"
+    operands = f"{_padded(x, op.padding)}, {shape}, {dy}.permute(0, 3, 1, 2)"
+    return [
+        f"{result} = torch.nn.grad.conv2d_weight({operands}, {_geometry(op)})",
+        f"{result} = {result}.permute(2, 3, 1, 0)",
+    ]
+
+
+def _dense(op: Dense, result: str, x: str, w: str, *bias: str) -> str:
+    return f"{x} @ {w}" + (f" + {bias[0]}" if bias else "")
+
+
+# -- windows -------------------------------------------------------------------------------------------------
+def _windows(op: Any, result: str, x: str, outside: str) -> Lines:
+    """Lines that make `result` the windows of x: (N, P, Q, C, window)."""
+    (size_h, size_w), (step_h, step_w) = op.size, op.strides
+    return [
+        f"{result} = {_padded(x, op.padding, f', value={outside}')}",
+        f"{result} = {result}.unfold(2, {size_h}, {step_h}).unfold(3, {size_w}, {step_w})",
+        f"{result} = {result}.permute(0, 2, 3, 1, 4, 5).flatten(4)",
+    ]
+
+
+def _max_pool(op: MaxPool2D, result: str, x: str) -> Lines:
+    return [*_windows(op, result, x, 'float("-inf")'), f"{result} = {result}.amax(-1)"]
+
+
+def _max_pool_index(op: MaxPoolIndex2D, result: str, x: str) -> Lines:
+    return [
+        *_windows(op, result, x, 'float("-inf")'),
+        f"place = torch.where({result}.isnan(), torch.arange({result}.shape[-1], device={x}.device), -1)",
+        f"{result} = ({result} == {result}.amax(-1, keepdim=True)).int().argmax(-1)",
+        f"{result} = torch.where(place.amax(-1) < 0, {result}, place.amax(-1))",
+    ]
+
+
+def _average_pool(op: AveragePool2D, result: str, x: str) -> Lines:
+    return [
+        *_windows(op, "counted", f"torch.ones_like({x})", "0.0"),
+        *_windows(op, result, x, "0.0"),
+        f"{result} = {result}.sum(-1) / counted.sum(-1)",
+    ]
+
+
+def _scattered(op: Any, result: str, share: str) -> Lines:
+    """Lines that add share(position), (N, P, Q, C) for each position of a window, into the map."""
+    (top, bottom), (left, right) = op.padding
+    (h, w), (size_h, size_w), (step_h, step_w) = op.input_size, op.size, op.strides
+    chosen = isinstance(op, MaxUnpool2D)
+    return [
+        f"n, p, q, c = {share}.shape",
+        f"{result} = {share}.new_zeros(n, {h + top + bottom + size_h}, {w + left + right + size_w}, c)",
+        f"for t in range({size_h * size_w}):",
+        f"    r, s = divmod(t, {size_w})",
+        f"    part = {result}[:, r : r + p * {step_h} : {step_h}, s : s + q * {step_w} : {step_w}]",
+        f"    part[:, :p, :q] += {f'torch.where(chosen == t, {share}, 0)' if chosen else share}",
+        f"{result} = {result}[:, {top} : {top + h}, {left} : {left + w}]",
+    ]
+
+
+def _max_unpool(op: MaxUnpool2D, result: str, dy: str, index: str) -> Lines:
+    return [f"chosen = {index}.long()", *_scattered(op, result, dy)]
+
+
+def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
+    h, w = op.input_size
+    return [
+        *_windows(op, "counted", f"{dy}.new_ones(1, {h}, {w}, {dy}.shape[3])", "0.0"),
+        f"share = {dy} / counted.sum(-1)",
+        *_scattered(op, result, "share"),
+    ]
+
+
+# -- sparsemax -----------------------------------------------------------------------------------------------
+def _sparsemax(op: Sparsemax, result: str, x: str) -> Lines:
+    return [
+        f"ordered = {x}.sort(-1, descending=True).values",
+        "sums = ordered.cumsum(-1)",
+        "place = torch.arange(1, sums.shape[-1] + 1, device=sums.device)",
+        "k = (1 + place * ordered > sums).sum(-1, keepdim=True)",
+        f"{result} = ({x} - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)",
+    ]
+
+
+def _sparsemax_grad(op: SparsemaxGrad, result: str, dy: str, y: str) -> Lines:
+    return [
+        f"kept = {y} > 0",
+        f"mean = ({dy} * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)",
+        f"{result} = torch.where(kept, {dy} - mean, 0.0)",
+    ]
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
+    def plain(x: str, transposed: bool, split: bool) -> str:
+        return x + (".transpose(-3, -2)" if split else "") + (".mT" if transposed else "")
+
+    product = f"{plain(lhs, op.transpose_a, op.split_a)} @ {plain(rhs, op.transpose_b, op.split_b)}"
+    product = product if op.factor == 1.0 else f"{product} * {number(op.factor)}"
+    return f"({product}).transpose(-3, -2)" if op.split_y else product
+
+
+def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
+    return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
+
+
+def _probability_cross_entropy(
+    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
+) -> Lines:
+    return [
+        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log()).sum(-1).mean()",
+    ]
+
+
+def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
+    if op.from_logits:
+        return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
+    return [
+        f"p = {prediction}.clamp(1e-7, 1 - 1e-7)",
+        f"{result} = -({target} * p.log() + (1 - {target}) * (1 - p).log()).mean()",
+    ]
+
+
+def _mean_squared_error(op: MeanSquaredError, result: str, prediction: str, target: str) -> str:
+    return f"F.mse_loss({prediction}, {target})"
+
+
+def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: str) -> Lines:
+    """By torch's own differentiation of the loss, which is another way than the kernel's."""
+    row = _TABLE[type(op.loss)](op.loss, "loss_value", "at", target)
+    lines = [f"loss_value = {row}"] if isinstance(row, str) else row
+    return [
+        f"at = {prediction}.detach().requires_grad_()",
+        *lines,
+        f"({result},) = torch.autograd.grad(loss_value, at, {d_loss})",
+    ]
+
+
+# -- the rest ------------------------------------------------------------------------------------------------
+def _scale(op: Scale, result: str, x: str) -> str:
+    return f"{x} * {number(op.factor)} + {number(op.offset)}"
+
+
+def _batch_norm_grad(op: BatchNormGrad, result: str, *operands: str) -> Lines:
+    dy, x, gamma, mean, variance, d_gamma, d_beta = operands
+    return [
+        f"count = {x}.numel() / {x}.shape[-1]",
+        f"rstd = torch.rsqrt({variance} + {number(op.epsilon)})",
+        f"{result} = {gamma} * rstd * ({dy} - {d_beta} / count - ({x} - {mean}) * rstd * {d_gamma} / count)",
+    ]
+
+
+def _broadcast_to(op: BroadcastTo, result: str, x: str, *like: str) -> Lines:
+    sizes = [f"{(like or (x,))[0]}.shape[0]" if d == "N" else str(d) for d in op.shape]
+    lines = [f"{result} = {x}.expand({', '.join(sizes)})"]
+    return [*lines, f"{result} = {result} * {x}.numel() / {result}.numel()"] if op.mean else lines
+
+
+def _slice(op: Slice, result: str, x: str) -> str:
+    ranges = [f"{a}:{b}" for a, b in zip(op.starts, op.stops, strict=True)]
+    return f"{x}[:, {', '.join(ranges)}]"
+
+
+def _pad(op: Pad, result: str, x: str) -> str:
+    flat = [n for pair in reversed(op.padding) for n in pair]
+    return f"F.pad({x}, {tuple_text(flat)}, value={number(op.value)})"
+
+
+def _reduce(op: Reduce, result: str, x: str) -> str:
+    keep = ", keepdim=True" if op.keepdims else ""
+    return f"{x}.{'mean' if op.mean else 'sum'}({tuple_text(op.axes)}{keep})"
+
+
+def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Lines:
+    """Products with the matrices along the axes; "nearest" has none, and is an index."""
+    backwards = isinstance(op, ResizeGrad)
+    lines = [f"{result} = {x}"]
+    for axis, size, matrix in zip_longest(op.axes, op.sizes, weights):
+        if matrix:
+            product = f"{result}.movedim({axis}, -1) @ {matrix}{'.t()' if backwards else ''}"
+            lines.append(f"{result} = ({product}).movedim(-1, {axis})")
+        elif backwards:
+            lines += [
+                f"nearest = ((2 * torch.arange({x}.shape[{axis}], device={x}.device) + 1) * {size})",
+                f"nearest = nearest // (2 * {x}.shape[{axis}])",
+                f"shape = [{size} if d == {axis} else n for d, n in enumerate({result}.shape)]",
+                f"{result} = {result}.new_zeros(shape).index_add({axis}, nearest, {result})",
+            ]
+        else:
+            lines += [
+                f"nearest = ((2 * torch.arange({size}, device={x}.device) + 1) * {x}.shape[{axis}])",
+                f"{result} = {result}.index_select({axis}, nearest // {2 * size})",
+            ]
+    return lines
+
+
+def _cast(op: Cast, result: str, x: str) -> str:
+    """Floating-point numbers stay in float64."""
+    return f"{x}.double()" if DTYPES[op.dtype].is_floating_point else f"{x}.to(torch.{op.dtype})"
+
+
+def _named_rows(indices: str, rows: str) -> Lines:
+    """Lines for the rows `named` by numbers, and whether those are `known`."""
+    return [
+        f"named = {indices}.long()",
+        f"named = torch.where(named < 0, named + {rows}, named)",
+        f"known = (named >= 0) & (named < {rows})",
+    ]
+
+
+def _look_up(op: LookUp, result: str, table: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, f"len({table})"),
+        f'{result} = torch.where(known[..., None], {table}[named * known], float("nan"))',
+    ]
+
+
+def _look_up_grad(op: LookUpGrad, result: str, dy: str, indices: str) -> Lines:
+    return [
+        *_named_rows(indices, str(op.rows)),
+        f"{result} = {dy}.new_zeros({op.rows}, {dy}.shape[-1])",
+        f"{result} = {result}.index_add(0, named[known], {dy}[known])",
+    ]
+
+
+_TABLE: dict[type[Op], Callable[..., Lines | str]] = {
+    Add: lambda op, result, a, b: f"{a} + {b}",
+    Subtract: lambda op, result, a, b: f"{a} - {b}",
+    Multiply: lambda op, result, a, b: f"{a} * {b}",
+    Cast: _cast,
+    Scale: _scale,
+    StopGradient: lambda op, result, x: x,
+    Compare: lambda op, result, a, b: f"{a} {RELATIONS[op.relation]} {b}",
+    Logical: lambda op, result, a, b: f"{a} {CONNECTIVES[op.connective]} {b}",
+    Not: lambda op, result, x: f"~{x}",
+    Where: lambda op, result, condition, x1, x2: f"torch.where({condition}, {x1}, {x2})",
+    LookUp: _look_up,
+    LookUpGrad: _look_up_grad,
+    Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
+    Floor: lambda op, result, x: f"{x}.floor()",
+    Square: lambda op, result, x: f"{x} * {x}",
+    RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
+    InTraining: lambda op, result, x, *y: x,
+    BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
+        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
+    ),
+    Normalize: lambda op, result, x, mean, variance: (
+        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)})"
+    ),
+    Divide: lambda op, result, a, b: f"{a} / {b}",
+    Maximum: lambda op, result, a, b: f"torch.maximum({a}, {b})",
+    Minimum: lambda op, result, a, b: f"torch.minimum({a}, {b})",
+    ExtremumGrad: lambda op, result, dy, x, other: (
+        f"torch.where({x} {'>' if op.smallest else '<'} {other}, 0, "
+        f"torch.where({x} == {other}, 0.5 * {dy}, {dy}))"
+    ),
+    BroadcastTo: _broadcast_to,
+    Prelu: lambda op, result, x, alpha: f"torch.where({x} > 0, {x}, {alpha} * {x})",
+    PreluGrad: lambda op, result, dy, x, alpha: f"torch.where({x} > 0, {dy}, {alpha} * {dy})",
+    BatchNormGrad: _batch_norm_grad,
+    ActivationGrad: _activation_grad,
+    Conv2D: _conv,
+    Conv2DDataGrad: _conv_data_grad,
+    Conv2DTranspose: _conv_data_grad,
+    Conv2DWeightGrad: _conv_weight_grad,
+    Dense: _dense,
+    DenseDataGrad: lambda op, result, dy, w: f"{dy} @ {w}.t()",
+    MatMul: _matmul,
+    DenseWeightGrad: lambda op, result, x, dy: f"{x}.flatten(0, -2).t() @ {dy}.flatten(0, -2)",
+    MaxPool2D: _max_pool,
+    MaxPoolIndex2D: _max_pool_index,
+    AveragePool2D: _average_pool,
+    MaxUnpool2D: _max_unpool,
+    Resize: _resize,
+    ResizeGrad: _resize,
+    AverageUnpool2D: _average_unpool,
+    Reduce: _reduce,
+    Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
+    LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
+    SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
+    Sparsemax: _sparsemax,
+    SparsemaxGrad: _sparsemax_grad,
+    SoftmaxCrossEntropy: _cross_entropy,
+    CategoricalCrossEntropy: _probability_cross_entropy,
+    BinaryCrossEntropy: _binary_cross_entropy,
+    MeanSquaredError: _mean_squared_error,
+    LossGrad: _loss_grad,
+    Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
+    Pad: _pad,
+    Flip: lambda op, result, x: f"{x}.flip({op.axes})",
+    Slice: _slice,
+    Transpose: lambda op, result, x: f"{x}.permute({', '.join(map(str, op.permutation))})",
+    **WARPS,
+}

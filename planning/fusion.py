@@ -1,0 +1,179 @@
+"""Fusion: growing regions along the table of rules in `fusion_rules.py`.
+
+Three guards hold for every rule: a value that another forward node reads, or that is an output of the
+network, is never fused away; regions never mix the forward and the backward phase; and a fusion may not close
+a cycle. A forward value that only the backward pass reads is stored by the kernel beside its result, so
+training fuses as well as inference does.
+"""
+
+from __future__ import annotations
+
+from ..graph.decisions import Decision
+from ..graph.ir import Graph, Node
+from ..graph.op import Kind
+from ..graph.ops import MaxPool2D, MaxPoolIndex2D
+from .fusion_rules import RULES, SIBLINGS, FusionRule, Group
+from .regions import Partition, order_regions
+
+
+class Fuser:
+    """Grows the regions of one graph; `decisions` collects what happened."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.owner: dict[str, Group] = {}
+        self.position: dict[str, int] = {}
+        self.order: list[str] = []
+        self.groups: dict[int, Group] = {}
+        self.decisions: list[Decision] = []
+
+    def run(self) -> Partition:
+        outside = self.graph.parameter_only()
+        for node in self.graph.nodes():
+            if node.op.kind is Kind.SOURCE or node.name in outside:
+                continue
+            group = Group(node)
+            self.owner[node.name] = group
+            group.first = self.position[node.name] = len(self.order)
+            self.order.append(node.name)
+            self.groups[id(group)] = group
+            if node.op.kind is not Kind.VIEW:
+                self._grow(node)
+        groups = list(self.groups.values())
+        regions = order_regions(self.graph, [g.nodes for g in groups], [g.anchor for g in groups])
+        return Partition(self.graph, regions, self.decisions)
+
+    def _grow(self, node: Node) -> None:
+        """Try the rules at `node`; the latest operand first, since its region can wait for the others."""
+        producers = [name for name in reversed(dict.fromkeys(node.inputs)) if name in self.owner]
+        for rule in RULES:
+            for name in sorted(producers, key=self.position.__getitem__, reverse=True):
+                group = self.owner[name]
+                if group is self.owner[node.name] or not rule.matches(node, group):
+                    continue
+                producer = self.graph[name]
+                reason = self._guard(rule, producer, node, group)
+                reason = reason or rule.refuses(self.graph, producer, node, group)
+                self.decisions.append(Decision(rule.equation, node.name, reason is None, reason or ""))
+                if reason is None:
+                    self._merge(node, group, rule.into_producer)
+                    if rule.into_producer:
+                        return
+        self._join_sibling(node)
+
+    def _join_sibling(self, node: Node) -> None:
+        for rule in SIBLINGS:
+            for group in self._neighbours(node):
+                if not rule.matches(node, self.owner[node.name], group):
+                    continue
+                reason = self._cycle(node, group)
+                self.decisions.append(Decision(rule.equation, node.name, reason is None, reason or ""))
+                if reason is None:
+                    self._merge(node, group, into_producer=True)
+                    return
+
+    def _neighbours(self, node: Node) -> list[Group]:
+        """The other regions that read what the node's own region reads of the shape the node reads."""
+        mine = self.owner[node.name]
+        found: dict[int, Group] = {}
+        for name in dict.fromkeys(i for member in mine.nodes for i in member.inputs if i not in mine.names):
+            if self.graph[name].type.shape != self.graph[node.inputs[0]].type.shape:
+                continue
+            for reader in self.graph.readers(name):
+                group = self.owner.get(reader.name)
+                if group is not None and group is not mine and group.anchor.phase == node.phase:
+                    found[id(group)] = group
+        return list(found.values())
+
+    def _merge(self, node: Node, group: Group, into_producer: bool) -> None:
+        mine = self.owner[node.name]
+        keep, gone = (group, mine) if into_producer else (mine, group)
+        keep.nodes = group.nodes + mine.nodes
+        keep.first = min(group.first, mine.first)
+        for member in gone.nodes:
+            self.owner[member.name] = keep
+        del self.groups[id(gone)]
+
+    # -- guards ----------
+    def _guard(self, rule: FusionRule, producer: Node, node: Node, group: Group) -> str | None:
+        if producer.phase != node.phase:
+            return f"{producer.name} belongs to the {producer.phase} pass"
+        if self.graph.is_output(producer.name):
+            return f"{producer.name} is an output of the network"
+        others = [
+            reader
+            for reader in self.graph.readers(producer.name)
+            if reader.name != node.name and not self._rides_along(reader, node, group)
+        ]
+        here = [reader.name for reader in others if reader.phase == producer.phase]
+        if here:
+            return f"{producer.name} also feeds {', '.join(here)}"
+        if not rule.into_producer and (kept := self._read_elsewhere(group, node)):
+            return f"{kept[0]} is kept for the backward pass"
+        return self._cycle(node, group)
+
+    def _read_elsewhere(self, group: Group, node: Node) -> list[str]:
+        """Members of the group that others than the group and the node read."""
+        inside = group.names | {node.name}
+        return [
+            member.name
+            for member in group.nodes
+            if any(
+                reader.name not in inside and not self._rides_along(reader, node, group)
+                for reader in self.graph.readers(member.name)
+            )
+        ]
+
+    @staticmethod
+    def _rides_along(reader: Node, node: Node, group: Group) -> bool:
+        """Whether both readers are one pooling and its index, which live in the same kernel."""
+        pools = (MaxPool2D, MaxPoolIndex2D)
+        return (
+            isinstance(reader.op, pools)
+            and isinstance(node.op, pools)
+            and reader.op.geometry() == node.op.geometry()
+        )
+
+    def _reach(self, *groups: Group) -> int:
+        """A position at which no region begins before and goes on after, not after the groups begin.
+
+        What lies before it reads only what lies before it, so no path leads from the groups to there.
+        """
+        reach = min(group.first for group in groups)
+        at = len(self.order)
+        while (at := at - 1) >= reach:
+            reach = min(reach, self.owner[self.order[at]].first)
+        return reach
+
+    def _cycle(self, node: Node, group: Group) -> str | None:
+        """A reason if an operand of the merged region depends on it by a path outside."""
+        mine = self.owner[node.name]
+        inside = {id(group), id(mine)}
+        reach = self._reach(group, mine)
+        stack = [i for n in (*mine.nodes, *group.nodes) for i in n.inputs]
+        seen: set[int] = set()
+        while stack:
+            name = stack.pop()
+            owner = self.owner.get(name)
+            if owner is None or id(owner) in seen or id(owner) in inside or self.position[name] < reach:
+                continue
+            seen.add(id(owner))
+            for member in owner.nodes:
+                for operand in member.inputs:
+                    source = self.owner.get(operand)
+                    if source is not None and id(source) in inside:
+                        return f"another path leads from {group.anchor.name} to {node.name}"
+                    stack.append(operand)
+        return None
+
+
+def fuse(graph: Graph) -> Partition:
+    """Cut the graph into regions along RULES."""
+    return Fuser(graph).run()
+
+
+def leave_unfused(graph: Graph) -> Partition:
+    """One region an op: what an eager framework runs, and the yardstick of every comparison."""
+    outside = graph.parameter_only()
+    nodes = [n for n in graph.nodes() if n.op.kind is not Kind.SOURCE and n.name not in outside]
+    return Partition(graph, order_regions(graph, [[n] for n in nodes], nodes))
