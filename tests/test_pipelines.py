@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from convloom.graph import ops
+from convloom.graph.decisions import Decision
 from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph, Update
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
 from convloom.graph.passes.cleanup import remove_dead_code
 from convloom.graph.verify import verify
-from convloom.planning.regions import Decision
 from graphs import (
     Builder,
     all_values,

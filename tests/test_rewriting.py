@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from convloom.graph import ops
+from convloom.graph.decisions import Decision
 from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph, Node
 from convloom.graph.op import Kind
@@ -19,7 +20,6 @@ from convloom.graph.passes.gradient_rules import GRADIENT_RULES
 from convloom.graph.rewrite import Rule, apply_rules, pattern
 from convloom.graph.types import BATCH
 from convloom.graph.verify import verify
-from convloom.planning.regions import Decision
 from graphs import (
     Builder,
     assert_same,

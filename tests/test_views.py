@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from convloom.graph import ops
+from convloom.graph.decisions import Decision
 from convloom.graph.ir import Graph
 from convloom.graph.passes.views import BEFORE_SLICES, BEFORE_VIEWS
 from convloom.graph.rewrite import apply_rules
 from convloom.graph.verify import verify
-from convloom.planning.regions import Decision
 from graphs import Builder, assert_same, outputs, values
 
 
