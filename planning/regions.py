@@ -23,12 +23,18 @@ from ..graph.op import Cost, Kind
 
 @dataclass
 class Region:
-    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest."""
+    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest.
+
+    pitches: of an output that is written into its slice of a concatenation, the elements from one row of
+    channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
+    """
 
     graph: Graph
     anchor: Node
     nodes: list[Node]
     name: str = ""
+    pitches: dict[str, int] = field(default_factory=dict)
+    joined: bool = False
 
     @cached_property
     def members(self) -> dict[str, Node]:
@@ -91,6 +97,31 @@ class Region:
     def is_view(self) -> bool:
         return self.anchor.op.kind is Kind.VIEW
 
+    @property
+    def launches(self) -> bool:
+        """Whether anything is computed or moved: not by a view, nor where all lies in its place already."""
+        return not self.is_view and not self.joined
+
+    def overwritable(self, node: Node) -> list[Node]:
+        """The operands whose memory the kernel may write this output over.
+
+        An operand that is read where the output is written, element by element, by the very program that
+        writes it, and before it does: not one that the anchor walks, nor one that a later member reads.
+        """
+        if self.anchor.op.kind not in (Kind.POINTWISE, Kind.CONTRACTION, Kind.WINDOW):
+            return []
+        walked = {self.anchor.name, *(member.name for member in self.prologue)}
+        if self.anchor.op.kind is Kind.POINTWISE:
+            walked = set()
+        at = {member.name: place for place, member in enumerate(self.nodes)}
+        found = []
+        for operand in self.inputs:
+            reads = [member for member in self.nodes if operand.name in member.inputs]
+            same = operand.type.shape == node.type.shape and operand.type.nbytes() == node.type.nbytes()
+            if same and all(r.name not in walked for r in reads) and at[reads[0].name] <= at[node.name]:
+                found.append(operand)
+        return found
+
     def cost(self, batch: int) -> Cost:
         """FLOPs of all members; bytes of what crosses the region's border."""
         flops = sum(self.graph.cost(node.name, batch).flops for node in self.nodes)
@@ -117,8 +148,8 @@ class Partition:
 
     @property
     def kernels(self) -> list[Region]:
-        """The regions that launch something: all but views."""
-        return [region for region in self.regions if not region.is_view]
+        """The regions that launch something."""
+        return [region for region in self.regions if region.launches]
 
     def phase(self, phase: str) -> list[Region]:
         return [region for region in self.regions if region.phase == phase]
