@@ -40,6 +40,8 @@ def _reason_against(partition: Partition, maker: dict[str, Region], whole: Node)
         region = maker.get(name)
         if region is None:
             return f"{name} is not computed by a kernel"
+        if region.is_view:
+            return f"{name} is a view of {region.anchor.inputs[0]}"
         if region.phase != whole.phase:
             return f"{name} belongs to the {region.phase} pass"
         if graph.is_output(name):
