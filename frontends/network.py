@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ..graph import ops
-from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError, nearest
 from ..graph.ir import Graph
 from ..graph.op import snake_case
 from ..graph.types import BATCH, TensorType
@@ -22,13 +22,13 @@ from .layers.base import Layer
 from .layers.core import InputLayer
 from .layers.masking import HANDS_ON, READS
 from .lowering import Block, Lowering, alone, check_size, flatten_tensors
-from .names import DefaultName, check_name, meant, settle, visible
+from .names import DefaultName, check_name, settle, visible
 from .open_axes import Wanted, closed
 from .operations import Operation
-from .ordering import keras_layer_order, reachable_calls
+from .ordering import keras_layer_order
 from .parameters import Parameters, Slot
 from .pickling import flattened, restored
-from .symbolic import Call, SymbolicTensor
+from .symbolic import Call, SymbolicTensor, reachable_calls
 
 
 class Network(Block):
@@ -199,9 +199,8 @@ class Network(Block):
             if name is not None and self.name_of(block) in (name, visible(name)):
                 return block
         known = [self.name_of(block) for block in self._blocks]
-        raise ConvLoomError(
-            f"{self.label}: no layer is named {name!r:.80}; {meant(name, known, 'there are')}"
-        )
+        near = nearest(name, known, "there are")
+        raise ConvLoomError(f"{self.label}: no layer is named {name!r:.80}{near}")
 
     def name_of(self, block: Block) -> str:
         """What this model calls one of its layers. Mostly the layer's own name; but where layers that were
