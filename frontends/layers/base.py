@@ -116,9 +116,7 @@ class Layer(Block):
     input_shape: Sequence[int] | None = field(
         default=None, kw_only=True, metadata={"check": maybe(image_shape)}
     )
-    activity_regularizer: RegularizerLike = field(
-        default=None, kw_only=True, metadata={"check": of_activity}
-    )
+    activity_regularizer: RegularizerLike = field(default=None, kw_only=True, metadata={"check": of_activity})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
