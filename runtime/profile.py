@@ -25,9 +25,10 @@ from ..planning.regions import Region
 from ..planning.targets import DEVICES, Device, target_and_device
 from .checks import whole
 from .compile import as_network
+from .findings import Row, Setup, Side
 from .network import CompiledNetwork
 from .options import ModelLike
-from .report import Report, Row, Setup, Side
+from .report import Report
 
 DEFAULT_GPU = "H200"
 MEASURING_SECONDS = 1.5
