@@ -148,7 +148,7 @@ def convloom_inference(case: Case, setting: Setting, fuse: bool) -> tuple[Varian
             result: torch.Tensor = net(images)
             return result
 
-    return Variant(_own_name(fuse), call, lambda: {"output": call()}), len(net.plan.regions)
+    return Variant(_own_name(fuse), call, lambda: {"output": call()}), len(net.program.regions)
 
 
 def _own_name(fuse: bool) -> str:
@@ -200,7 +200,7 @@ def convloom_training(case: Case, setting: Setting, fuse: bool) -> tuple[Variant
         return {"loss": loss, **gradients}
 
     return Variant(_own_name(fuse), lambda: (step(), optimizer.step()), check), len(
-        compiled.compiled.plan.regions
+        compiled.compiled.program.regions
     )
 
 

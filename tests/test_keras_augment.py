@@ -324,7 +324,7 @@ def test_kernels() -> None:
 
     def forward(*layers: L.Layer) -> list[str]:
         net = cl.compile(augmented(*layers), device="cpu").train()
-        return [str(region.name) for region in net.plan.regions if region.phase == "forward"]
+        return [str(region.name) for region in net.program.regions if region.phase == "forward"]
 
     plain = len(forward())
     flipped = forward(L.RandomFlip())

@@ -179,7 +179,7 @@ def is_relative(path: Path, line: int) -> bool:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ("from ..runtime.plan import Plan", ["convloom.runtime.plan.Plan"]),
+        ("from ..runtime.executor import Executor", ["convloom.runtime.executor.Executor"]),
         ("from .. import runtime", ["convloom.runtime"]),
         ("from . import ir, op", ["convloom.graph.ir", "convloom.graph.op"]),
         ("def f():\n    from ..runtime import x", ["convloom.runtime.x"]),
