@@ -24,10 +24,11 @@ from ..planning.regions import Partition, Region
 from ..planning.targets import DEVICES, Device, target_and_device
 from .checks import whole
 from .compile import as_network
+from .findings import Row, Setup, Side
 from .network import CompiledNetwork
 from .options import ModelLike
 from .plan import Plan, Step
-from .report import Report, Row, Setup, Side
+from .report import Report
 
 DEFAULT_GPU = "H200"
 MEASURING_SECONDS = 1.5
