@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
-from ..graph.ir import Graph
+from ..graph.ir import Graph, Node
+from ..graph.op import Kind
+from .forms import form_taking
 from .regions import Region
 
 ALIGNMENT = 256
@@ -253,7 +255,7 @@ class _Planner:
         if not region.launches:
             return
         for node in region.outputs:
-            free = (n.name for n in region.overwritable(node) if self._dies(n.name, step))
+            free = (n.name for n in _overwritable(region, node) if self._dies(n.name, step))
             place = next(free, None)
             if place is not None and node.name not in self.how:
                 self._join(node.name, place, "in place")
@@ -278,6 +280,27 @@ class _Planner:
                 one, two = (self.graph[name].type.nbytes(n) for n in (1, 2))
                 buffer.sizes.add((2 * one - two, two - one))
         return Memory(places, list(buffers.values()), len(self.regions))
+
+
+def _overwritable(region: Region, node: Node) -> list[Node]:
+    """The operands whose memory the kernel may write this output over.
+
+    An operand that is read where the output is written, element by element, by the very program that writes
+    it, and before it does: not one that the anchor walks, nor one that a later member reads.
+    """
+    form = form_taking(region)
+    if form is None or not form.row_by_row:
+        return []
+    elementwise = region.anchor.op.kind is Kind.POINTWISE
+    walked = set() if elementwise else {region.anchor.name, *(member.name for member in region.prologue)}
+    at = {member.name: place for place, member in enumerate(region.nodes)}
+    found = []
+    for operand in region.inputs:
+        reads = [member.name for member in region.nodes if operand.name in member.inputs]
+        same = operand.type.shape == node.type.shape and operand.type.nbytes() == node.type.nbytes()
+        if same and walked.isdisjoint(reads) and at[reads[0]] <= at[node.name]:
+            found.append(operand)
+    return found
 
 
 def plan_memory(

@@ -19,9 +19,12 @@ from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from .fusion import fuse, leave_unfused
+from .memory import Memory, plan_memory, readable
+from .memory import Place as Within
 from .modes import Mode, prepare
 from .regions import Partition, Region
 from .schedules import Schedule
+from .slices import write_into_slices
 
 FORMAT = "convloom-program-1"
 
@@ -30,12 +33,15 @@ FORMAT = "convloom-program-1"
 class Place:
     """Where a value lies. kind: "input", "parameter", "known" (computed from parameters, before the batch),
     "drawn", "seed" (the gradient of an output), "output", "saved" (kept for the backward pass), "gradient",
-    or "buffer"."""
+    or "buffer", which lies in the arena. within: of what a kernel writes, where in which buffer."""
 
     kind: str
+    within: Within | None = None
 
     def __str__(self) -> str:
-        return self.kind
+        if self.within is None or not self.within.how:
+            return "arena" if self.kind == "buffer" else self.kind
+        return self.within.how if self.kind == "buffer" else f"{self.kind}, {self.within.how}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +126,7 @@ class Program:
     # -- what runs ----------
     @property
     def regions(self) -> list[Region]:
-        """Those that launch something: all but views."""
+        """Those that launch something: all but views, and concatenations whose parts lie in their places."""
         return self.partition.kernels
 
     @property
@@ -194,7 +200,28 @@ class Program:
         kinds.update(dict.fromkeys(self.derivatives.seeds.values(), "seed"))
         kinds.update({n.name: "input" for n in self.inputs})
         kinds.update(dict.fromkeys(self.outputs.values(), "output"))
-        return {name: Place(kind) for name, kind in kinds.items()}
+        made = {name for step in self.steps for name in step.writes}
+        within = {**self.memory.places, **self.backward_memory.places}
+        return {name: Place(kind, within[name] if name in made else None) for name, kind in kinds.items()}
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Where kernels write what the forward pass makes. Those of the backward pass have an arena of their
+        own: between the two, only what is saved is kept."""
+        given = [node.name for node in (*self.inputs, *self.drawn)]
+        kept = {*self._leaving, *self.saved} - self.known
+        return plan_memory(self.graph, self.partition.phase("forward"), given, self.known, kept)
+
+    @cached_property
+    def backward_memory(self) -> Memory:
+        """Where kernels write what the backward pass makes."""
+        given = [*self._needed, *self.derivatives.seeds.values()]
+        given = [name for name in given if name not in self.known]
+        kept = set(self.derivatives.gradients.values())
+        made = {n.name for region in self.partition.phase("backward") for n in region.outputs}
+        return plan_memory(
+            self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
+        )
 
     # -- as text ----------
     def explain(self) -> str:
@@ -206,6 +233,7 @@ class Program:
         lines.append(f"fusion: {len(self.regions)} kernels")
         lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
         lines += [f"kernel {region}" for region in self.regions]
+        lines += [f"memory {line}" for line in self.memory_lines(1)]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -217,13 +245,24 @@ class Program:
         if self.mode.backward:
             lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
             lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
+        lines += [f"  // {line}" for line in self.memory_lines(1)]
         return "\n".join([*lines, "}"])
+
+    def memory_lines(self, batch: int) -> list[str]:
+        """What lies in memory between the kernels for such a batch: a sentence for each pass."""
+        lines = [f"forward: {self.memory.summary(batch)}"]
+        if self.mode.backward:
+            saved = sum(self.graph[name].type.nbytes(batch) for name in self.saved)
+            lines.append(f"saved for the backward pass: {readable(saved)}")
+            lines.append(f"backward: {self.backward_memory.summary(batch)}")
+        return lines
 
     def _lines(self, steps: Sequence[Step]) -> list[str]:
         return [self._line(number, step) for number, step in enumerate(steps, 1)]
 
     def _line(self, number: int, step: Step) -> str:
         how = "view" if step.region.is_view else step.form or step.reason or "kernel"
+        how = "its parts lie in their places" if step.region.joined else how
         schedule = f" [{step.schedule}]" if step.schedule else ""
         flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
         frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
@@ -292,5 +331,7 @@ def plan(
     names = list(graph.outputs)
     graph, reports, derivatives = prepare(graph, mode, loss)
     partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    if mode.fuse:
+        write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
     return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)

@@ -92,7 +92,8 @@ class Region:
         """What the region computes, without a name of a node or a layer: one line a value.
 
         Operands come first, then the members in order, each with its op, where its operands stand in this
-        list, its type, and a `*` where it is stored. Two regions with one signature have one kernel.
+        list, its type, and a `*` where it is stored, with the rows it is part of where those are wider. Two
+        regions with one signature have one kernel.
         """
         place = {node.name: index for index, node in enumerate([*self.inputs, *self.nodes])}
         stored = {node.name for node in self.outputs}
@@ -100,6 +101,7 @@ class Region:
         for node in self.nodes:
             operands = ",".join(str(place[name]) for name in node.inputs)
             star = "*" if node.name in stored else ""
+            star += f" in rows of {self.pitches[node.name]}" if node.name in self.pitches else ""
             lines.append(f"{json.dumps(op_to_json(node.op))} ({operands}) {node.type}{star}")
         return "\n".join([*lines, f"anchor {place[self.anchor.name]}"])
 
@@ -125,26 +127,6 @@ class Region:
     def launches(self) -> bool:
         """Whether anything is computed or moved: not by a view, nor where all lies in its place already."""
         return not self.is_view and not self.joined
-
-    def overwritable(self, node: Node) -> list[Node]:
-        """The operands whose memory the kernel may write this output over.
-
-        An operand that is read where the output is written, element by element, by the very program that
-        writes it, and before it does: not one that the anchor walks, nor one that a later member reads.
-        """
-        if self.anchor.op.kind not in (Kind.POINTWISE, Kind.CONTRACTION, Kind.WINDOW):
-            return []
-        walked = {self.anchor.name, *(member.name for member in self.prologue)}
-        if self.anchor.op.kind is Kind.POINTWISE:
-            walked = set()
-        at = {member.name: place for place, member in enumerate(self.nodes)}
-        found = []
-        for operand in self.inputs:
-            reads = [member for member in self.nodes if operand.name in member.inputs]
-            same = operand.type.shape == node.type.shape and operand.type.nbytes() == node.type.nbytes()
-            if same and all(r.name not in walked for r in reads) and at[reads[0].name] <= at[node.name]:
-                found.append(operand)
-        return found
 
     def cost(self, batch: int) -> Cost:
         """FLOPs of all members; bytes of what crosses the region's border."""

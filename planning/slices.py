@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from ..graph.decisions import Decision
 from ..graph.ir import Node
-from ..graph.op import Kind
-from ..graph.ops import Concat, LookUp, Resize, Softmax, Warp
-from .fusion_rules import WEIGHT_GRADS
+from ..graph.ops import Concat
+from .forms import form_taking
 from .regions import Partition, Region
 
 EQUATION = "concat(f(x), g(y)) -> f and g write into their slices"
@@ -50,14 +49,7 @@ def _reason_against(partition: Partition, maker: dict[str, Region], whole: Node)
         if readers != [whole.name] or whole.inputs.count(name) > 1:
             others = ", ".join(reader for reader in readers if reader != whole.name)
             return f"{name} also feeds {others}" if others else f"{name} is there twice"
-        if not _writes_rows(region):
+        form = form_taking(region)
+        if form is None or not form.row_by_row:
             return f"{region.name} writes its result in one piece"
     return None
-
-
-def _writes_rows(region: Region) -> bool:
-    """Whether a kernel stores its result row by row of channels, so that the rows may be wider."""
-    op = region.anchor.op
-    if op.kind is Kind.CONTRACTION:
-        return not isinstance(op, WEIGHT_GRADS)
-    return op.kind in (Kind.WINDOW, Kind.POINTWISE) or isinstance(op, Resize | Softmax | Warp | LookUp)
