@@ -50,10 +50,8 @@ class Place:
     pitch: int = 0
 
     def __str__(self) -> str:
-        if not self.how:
-            return self.home.value
         cut = f" [{self.start}:] of rows of {self.pitch}" if self.pitch else ""
-        return f"{self.how}{cut}" if self.home is Home.ARENA else f"{self.how}{cut}, {self.home.value}"
+        return f"{self.how}{cut}" or self.home.value
 
 
 @dataclass
@@ -136,7 +134,8 @@ class Memory:
         peak = layout.live.index(layout.least)
         holders = ", ".join(f"%{name} {readable(size)}" for name, size in self.held(peak, batch)[:3])
         ways = [place.how.split(" of ")[0] for place in self.places.values() if place.how]
-        counts = ", ".join(f"{ways.count(way)} {way}" for way in ("view", "in place", "slice") if way in ways)
+        words = {"view": "seen as views", "in place": "in the place of operands", "slice": "in slices"}
+        counts = ", ".join(f"{ways.count(way)} {text}" for way, text in words.items() if way in ways)
         return (
             f"arena of {readable(layout.nbytes)} at batch {batch}, {readable(layout.separate)} without reuse "
             f"(at step {peak} {readable(layout.least)} are needed: {holders})"

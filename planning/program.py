@@ -41,7 +41,7 @@ class Place:
     def __str__(self) -> str:
         if self.within is None or not self.within.how:
             return "arena" if self.kind == "buffer" else self.kind
-        return self.within.how if self.kind == "buffer" else f"{self.kind}, {self.within.how}"
+        return f"{self.within}" if self.kind == "buffer" else f"{self.kind}, {self.within}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,11 +269,18 @@ class Program:
         return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
 
     def _values(self, names: Iterable[str]) -> str:
-        return ", ".join(f"%{name} @ {self.places[name]}" for name in names)
+        return ", ".join(f"%{name} @ {self._where(name)}" for name in names)
+
+    def _where(self, name: str) -> str:
+        """The place of a value, with the offset of its buffer in the arena at batch 1."""
+        place = self.places[name]
+        offsets = {**self.memory.layout(1).offsets, **self.backward_memory.layout(1).offsets}
+        at = None if place.within is None or place.within.how else offsets.get(place.within.buffer)
+        return str(place) if at is None else f"{place} + {at}"
 
     def to_json(self) -> str:
         """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
-        type and place; and the steps in order, as in `Step.to_json`."""
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
         mode = self.mode
         data = {
             "format": FORMAT,
@@ -296,9 +303,23 @@ class Program:
                 name: {"type": str(self.graph[name].type), "place": str(place)}
                 for name, place in self.places.items()
             },
+            "arena": _arena_json(self.memory),
+            "backward_arena": _arena_json(self.backward_memory),
             "steps": [step.to_json() for step in self.steps],
         }
         return json.dumps(data, indent=1)
+
+
+def _arena_json(memory: Memory) -> dict[str, Any]:
+    """The arena for one example: its size, the most that is needed at once, and each buffer's offset, all in
+    bytes, and the steps of the pass that it is needed from and to."""
+    layout = memory.layout(1)
+    buffers = {
+        buffer.name: {"offset": layout.offsets[buffer.name], "bytes": buffer.nbytes(1),
+                      "first": buffer.first, "last": buffer.last}
+        for buffer in memory.buffers
+    }  # fmt: skip
+    return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
 
 
 def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:

@@ -130,6 +130,8 @@ class Region:
 
     def cost(self, batch: int) -> Cost:
         """FLOPs of all members; bytes of what crosses the region's border."""
+        if self.joined:
+            return Cost(0, 0, 0)
         flops = sum(self.graph.cost(node.name, batch).flops for node in self.nodes)
         return Cost(
             flops,

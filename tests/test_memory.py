@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from convloom.codegen import NotEmittable
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.ops import Input
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.memory import ALIGNMENT, Home, Memory, plan_memory
-from convloom.planning.regions import Partition
+from convloom.planning.regions import Partition, Region
 from convloom.planning.slices import write_into_slices
+from convloom.runtime.backends import FallbackWarning
 from graphs import (
     Builder,
     Values,
@@ -26,6 +28,9 @@ from graphs import (
 )
 from hypothesis import given, settings
 from partitions import inference
+
+import convloom as cl
+from convloom import layers as L
 
 
 def planned(graph: Graph, fused: bool = True) -> tuple[Partition, Memory]:
@@ -198,5 +203,58 @@ def test_the_summary_names_what_holds_the_peak() -> None:
     # 1,728 bytes for the one and 3,456 for the wider one, each rounded up to whole alignments.
     assert memory.summary(3) == (
         f"arena of 5.4 kB at batch 3, 5.4 kB without reuse (at step 1 5.4 kB are needed: %{wide} 3.6 kB, "
-        f"%{first} 1.8 kB); 1 in place"
+        f"%{first} 1.8 kB); 1 in the place of operands"
     )
+
+
+# -- in a network that runs ----------
+def test_outputs_are_never_overwritten_and_may_be_written_to() -> None:
+    x = cl.Input((6, 6, 3))
+    first = L.Conv2D(4, 3, padding="same", activation="relu")(x)
+    model = cl.Model(x, [first, L.Add()([L.Conv2D(4, 3, padding="same")(first), first])])
+    net = cl.compile(model, backend="triton", device="cpu")
+    images = torch.randn(2, 6, 6, 3)
+    kept = net(images)
+    before = [y.detach().clone() for y in kept]
+    for _ in range(2):
+        net(torch.randn(3, 6, 6, 3))
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+    kept[0].mul_(0)  # which autograd refuses on a view that a function made
+    assert torch.equal(kept[1], before[1])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_concatenations_and_sums_on_kernels_as_on_aten(training: bool) -> None:
+    x = cl.Input((8, 6, 3))
+    left = L.Conv2D(5, 3, padding="same", activation="relu")(x)
+    right = L.MaxPooling2D(3, strides=1, padding="same")(x)
+    joined = L.Concatenate()([left, L.Conv2D(4, 1)(x), right])
+    total = L.Add()([L.Conv2D(12, 1)(L.Conv2D(7, 1)(joined)), joined])
+    model = cl.Model(x, L.Concatenate()([L.Conv2D(3, 1)(total), L.Activation("tanh")(total)]))
+    images, found = torch.randn(2, 8, 6, 3), []
+    for backend in ("aten", "triton"):
+        net = cl.compile(model, backend=backend, device="cpu").train(training)
+        given = images.clone().requires_grad_()
+        y = net(given)
+        y.square().sum().backward()
+        found.append([y, given.grad, *(p.grad for p in net.parameters())])
+        net.zero_grad()
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(a.detach().abs().max()))
+    joins = [region.anchor.name for region in net.eval().program.partition if region.joined]
+    assert len(joins) == 2
+
+
+def test_a_region_without_a_kernel_writes_into_its_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = cl.Input((6, 4, 3))
+    model = cl.Model(x, L.Conv2D(2, 1)(L.Concatenate()([L.Conv2D(5, 1)(x), L.Conv2D(4, 1)(x)])))
+    images = torch.randn(3, 6, 4, 3)
+    expected = cl.compile(model, backend="aten", device="cpu")(images)
+
+    def refuse(region: Region, **options: object) -> None:
+        raise NotEmittable("not today")
+
+    monkeypatch.setattr("convloom.codegen.programs.emit", refuse)
+    with pytest.warns(FallbackWarning, match="not today"):
+        found = cl.compile(model, backend="triton", device="cpu")(images)
+    torch.testing.assert_close(found, expected)
