@@ -11,6 +11,8 @@ alone stay outside.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +20,8 @@ from functools import cached_property
 from ..graph.decisions import Decision
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
-from ..graph.op import Cost, Kind
+from ..graph.op import Cost, Kind, op_to_json
+from ..graph.ops import Input, Parameter
 
 
 @dataclass
@@ -78,6 +81,27 @@ class Region:
         others = {node.name for node in (*self.prologue, self.anchor, *self.epilogue)}
         return [node for node in self.nodes if node.name not in others]
 
+    @cached_property
+    def signature(self) -> str:
+        """What the region computes, without a name of a node or a layer: one line a value.
+
+        Operands come first, then the members in order, each with its op, where its operands stand in this
+        list, its type, and a `*` where it is stored. Two regions with one signature have one kernel.
+        """
+        place = {node.name: index for index, node in enumerate([*self.inputs, *self.nodes])}
+        stored = {node.name for node in self.outputs}
+        lines = [self.phase, *(f"{_origin(node)}{node.type}" for node in self.inputs)]
+        for node in self.nodes:
+            operands = ",".join(str(place[name]) for name in node.inputs)
+            star = "*" if node.name in stored else ""
+            lines.append(f"{json.dumps(op_to_json(node.op))} ({operands}) {node.type}{star}")
+        return "\n".join([*lines, f"anchor {place[self.anchor.name]}"])
+
+    @cached_property
+    def key(self) -> str:
+        """The signature in 32 hexadecimal digits: the same in every process and on every machine."""
+        return hashlib.sha256(self.signature.encode()).hexdigest()[:32]
+
     @property
     def phase(self) -> str:
         return self.anchor.phase
@@ -102,6 +126,15 @@ class Region:
 
     def __str__(self) -> str:
         return f"{self.name}: " + " -> ".join(node.op.op_name() for node in self.nodes)
+
+
+def _origin(node: Node) -> str:
+    """The op of an operand where it says more than the type: values known beforehand, or drawn from a law."""
+    if node.op.kind is not Kind.SOURCE or isinstance(node.op, Input | Parameter):
+        return ""
+    attributes = op_to_json(node.op)
+    attributes.pop("seed", None)  # from which stream it is drawn
+    return json.dumps(attributes) + " "
 
 
 @dataclass

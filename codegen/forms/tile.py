@@ -13,7 +13,6 @@ from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.ops import BatchNormGrad, BroadcastTo
 from ...graph.types import broadcast_kind
-from ..errors import NotEmittable
 from ..text.expressions import expression
 from ..text.names import Names
 from ..text.source import TRITON_TYPES
@@ -138,7 +137,7 @@ class Tile:
             case "repeated":
                 rows = prod(int(d) for d in node.type.shape[:-1])
                 return f"{self.pixel} % {rows} * {self.channels} + {self.column}", self.ok, self.note
-        raise NotEmittable(
+        raise CompileError(
             f"{node.name} of {node.type} broadcasts against {self.shape} along an axis that no tile of "
             f"pixels and channels handles; add it in a layer of its own"
         )
