@@ -18,6 +18,7 @@ from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
+from .cost import CostModel
 from .fusion import fuse, leave_unfused
 from .modes import Mode, prepare
 from .regions import Partition, Region
@@ -291,6 +292,7 @@ def plan(
     mode = mode or Mode()
     names = list(graph.outputs)
     graph, reports, derivatives = prepare(graph, mode, loss)
-    partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    model = CostModel.of(target, precision)
+    partition = fuse(graph, model) if mode.fuse else leave_unfused(graph)
     outputs = {name: graph.outputs[name] for name in names}
     return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)
