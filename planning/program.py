@@ -18,6 +18,7 @@ from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
+from .cost import CostModel
 from .fusion import fuse, leave_unfused
 from .memory import Memory, plan_memory, readable
 from .memory import Place as Within
@@ -351,7 +352,8 @@ def plan(
     mode = mode or Mode()
     names = list(graph.outputs)
     graph, reports, derivatives = prepare(graph, mode, loss)
-    partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    model = CostModel.of(target, precision)
+    partition = fuse(graph, model) if mode.fuse else leave_unfused(graph)
     if mode.fuse:
         write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
