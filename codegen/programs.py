@@ -17,7 +17,7 @@ def kernels(program: Program) -> list[Kernel | CompileError]:
     """For each of `program.regions`, in order, its kernel, or why there is none."""
     found = _KEPT.get(program)
     if found is None:
-        found = _KEPT[program] = [_written(step) for step in program.steps if not step.region.is_view]
+        found = _KEPT[program] = [_written(step) for step in program.steps if step.region.launches]
     return found
 
 

@@ -21,6 +21,7 @@ from ..planning.regions import Region
 from ..planning.schedules import Schedule
 from . import aten
 from .instructions import Instruction
+from .room import room
 
 BACKENDS = ("triton", "aten")
 
@@ -28,7 +29,8 @@ Key = tuple[str, Schedule | None]
 """What two steps must have in common to share a loaded kernel: what they compute, and in which tiles."""
 
 Call = Callable[..., Any]
-"""The tensors of `region.inputs` -> the one of `region.outputs`, or a tuple of them."""
+"""The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
+outputs, or a tuple of them."""
 
 
 class FallbackWarning(UserWarning):
@@ -59,33 +61,41 @@ class Backend:
             lowered.append((step, self._kernel(step.region, kernel, inference)))
         return lowered
 
+    def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
+        """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
+        on aten, whose operators take memory themselves."""
+        if self.name == "aten":
+            return None, None
+        return (
+            room(program.graph, program.memory, program.partition.phase("forward"), self.device),
+            room(program.graph, program.backward_memory, program.partition.phase("backward"), self.device),
+        )
+
     def _kernel(
         self, region: Region, kernel: Kernel | CompileError | None, inference: bool
     ) -> Sequence[Instruction]:
         """The region through a kernel, which may be that of an equal region."""
-        if kernel is None or region.anchor.type.dtype == "float64":  # a view; what no kernel computes in
+        if region.joined:
+            return []
+        if kernel is None:  # a view
             return aten.lower(region, inference)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
-            return aten.lower(region, inference)
+            return [_into_place(region, aten.runner(region, inference))]
         run = self._launcher(kernel)
         run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
         reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
-        return [Instruction(run, tuple(reads), tuple(writes))]
+        return [Instruction(run, (*reads, *writes), tuple(writes))]
 
     def _launcher(self, kernel: Kernel) -> Call:
         launch = kernel.load(interpreted=self.device.type == "cpu").launch
-        results = [node.type for node in kernel.outputs]
-        batched = next((at for at, node in enumerate(kernel.inputs) if node.type.batched), None)
-        device, only = self.device, len(results) == 1
+        inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
-        def call(*inputs: torch.Tensor) -> Any:
-            batch = 1 if batched is None else inputs[batched].shape[0]
-            outputs = [torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results]
+        def call(*tensors: torch.Tensor) -> Any:
             if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {batch}")
-            launch(*inputs, *outputs)
-            return outputs[0] if only else outputs
+                settings.say(5, f"launch {kernel.name} batch {tensors[inputs].shape[0]}")
+            launch(*tensors)
+            return tensors[inputs] if only else tensors[inputs:]
 
         return call
 
@@ -93,9 +103,9 @@ class Backend:
 def _interpreted(call: Call) -> Call:
     from ..codegen.machine.interpreter import interpreting
 
-    def run(*inputs: torch.Tensor) -> Any:
+    def run(*tensors: torch.Tensor) -> Any:
         with interpreting():
-            return call(*inputs)
+            return call(*tensors)
 
     return run
 
@@ -104,18 +114,32 @@ def _guarded(call: Call, region: Region, inference: bool) -> Call:
     """A first launch that fails to compile or does not fit the GPU turns into the fallback."""
     active = call
 
-    def run(*inputs: torch.Tensor) -> Any:
+    def run(*tensors: torch.Tensor) -> Any:
         nonlocal active
         try:
-            return active(*inputs)
+            return active(*tensors)
         except Exception as error:
             if active is not call or isinstance(error, torch.OutOfMemoryError):
                 raise
             _warn(region, f"{type(error).__name__}: {error}".splitlines()[0])
-            active = aten.runner(region, inference)
-            return active(*inputs)
+            active = _into_place(region, aten.runner(region, inference)).run
+            return active(*tensors)
 
     return run
+
+
+def _into_place(region: Region, run: Call) -> Instruction:
+    """What PyTorch's operators compute, copied to where the region's kernel would have written it."""
+    reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
+
+    def into(*tensors: torch.Tensor) -> Any:
+        found = run(*tensors[: len(reads)])
+        places = tensors[len(reads) :]
+        for place, value in zip(places, (found,) if len(writes) == 1 else found, strict=True):
+            place.copy_(value)
+        return places[0] if len(writes) == 1 else places
+
+    return Instruction(into, (*reads, *writes), tuple(writes))
 
 
 def _warn(region: Region, reason: str) -> None:
