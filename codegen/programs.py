@@ -5,9 +5,9 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
-from ..planning.program import Program
-from ..planning.regions import Region
-from .dispatch import emit
+from ..planning.forms import NotEmittable
+from ..planning.program import Program, Step
+from .dispatch import write
 from .kernel import Kernel
 
 _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictionary()
@@ -17,12 +17,14 @@ def kernels(program: Program) -> list[Kernel | CompileError]:
     """For each of `program.regions`, in order, its kernel, or why there is none."""
     found = _KEPT.get(program)
     if found is None:
-        found = _KEPT[program] = [_emitted(program, region) for region in program.regions]
+        found = _KEPT[program] = [_written(step) for step in program.steps if step.region.launches]
     return found
 
 
-def _emitted(program: Program, region: Region) -> Kernel | CompileError:
+def _written(step: Step) -> Kernel | CompileError:
+    if step.form is None or step.schedule is None:
+        return NotEmittable(step.reason)
     try:
-        return emit(region, precision=program.precision, target=program.target)
+        return write(step.region, step.form, step.schedule, step.precision)
     except CompileError as error:
         return error

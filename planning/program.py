@@ -14,11 +14,13 @@ from functools import cached_property
 from typing import Any
 
 from ..graph.decisions import Decision
+from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from .cost import CostModel
+from .forms import choose
 from .fusion import fuse, leave_unfused
 from .memory import Memory, plan_memory, readable
 from .memory import Place as Within
@@ -49,18 +51,41 @@ class Place:
 class Step:
     """One region, at its turn.
 
-    form: the way it is computed, with its schedule; None for a view, which moves nothing, and where no form
-    takes the region (then `reason` says why). reads: values, in the order of `region.inputs`. writes: those
-    of `region.outputs`. frees: what nobody reads afterwards.
+    reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
+    reads afterwards. target, precision: those of the program.
     """
 
     region: Region
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     frees: tuple[str, ...]
-    form: str | None = None
-    schedule: Schedule | None = None
-    reason: str = ""
+    target: str
+    precision: str
+
+    @property
+    def form(self) -> str | None:
+        """The form of its kernel; None where nothing has to be launched, and where there is no kernel."""
+        return self._choice[0]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return self._choice[1]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no kernel; "" where there is one or none is needed."""
+        return self._choice[2]
+
+    @cached_property
+    def _choice(self) -> tuple[str | None, Schedule | None, str]:
+        """Made when somebody asks: PyTorch's operators run a step without a form."""
+        if not self.region.launches:
+            return None, None, ""
+        try:
+            form, schedule = choose(self.region, self.target, precision=self.precision)
+        except CompileError as error:
+            return None, None, str(error)
+        return form.name, schedule, ""
 
     def to_json(self) -> dict[str, Any]:
         """The step as plain values; FLOPs and bytes are those of one example."""
@@ -128,7 +153,7 @@ class Program:
     @property
     def regions(self) -> list[Region]:
         """Those that launch something: all but views, and concatenations whose parts lie in their places."""
-        return self.partition.kernels
+        return [step.region for step in self.steps if step.region.launches]
 
     @property
     def decisions(self) -> list[Decision]:
@@ -139,17 +164,29 @@ class Program:
     def forward(self) -> tuple[Step, ...]:
         """The steps of the forward pass, in order."""
         kept = {*self._leaving, *self.saved}
-        return tuple(_steps(self.partition.phase("forward"), kept))
+        return self._steps("forward", kept)
 
     @cached_property
     def backward(self) -> tuple[Step, ...]:
         """The steps of the backward pass, in order."""
         kept = {*self._leaving, *self.derivatives.gradients.values()}
-        return tuple(_steps(self.partition.phase("backward"), kept))
+        return self._steps("backward", kept)
 
-    @property
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         return (*self.forward, *self.backward)
+
+    def _steps(self, phase: str, kept: set[str]) -> tuple[Step, ...]:
+        """A phase's regions as steps, each freeing what is read or written last by it and is not kept."""
+        regions = self.partition.phase(phase)
+        last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
+        steps = []
+        for index, region in enumerate(regions):
+            reads = tuple(node.name for node in region.inputs)
+            writes = tuple(node.name for node in region.outputs)
+            frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
+            steps.append(Step(region, reads, writes, frees, self.target, self.precision))
+        return tuple(steps)
 
     # -- what stays ----------
     @cached_property
@@ -262,7 +299,8 @@ class Program:
         return [self._line(number, step) for number, step in enumerate(steps, 1)]
 
     def _line(self, number: int, step: Step) -> str:
-        how = "view" if step.region.is_view else step.form or step.reason or "kernel"
+        how = step.form or f"no kernel, {step.reason}"
+        how = "view" if step.region.is_view else how
         how = "its parts lie in their places" if step.region.joined else how
         schedule = f" [{step.schedule}]" if step.schedule else ""
         flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
@@ -321,18 +359,6 @@ def _arena_json(memory: Memory) -> dict[str, Any]:
         for buffer in memory.buffers
     }  # fmt: skip
     return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
-
-
-def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
-    """Regions as steps, each freeing what is read or written last by it and is not kept."""
-    last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
-    steps = []
-    for index, region in enumerate(regions):
-        reads = tuple(node.name for node in region.inputs)
-        writes = tuple(node.name for node in region.outputs)
-        frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
-        steps.append(Step(region, reads, writes, frees))
-    return steps
 
 
 def plan(
