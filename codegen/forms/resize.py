@@ -17,7 +17,7 @@ from ...graph.ops import Resize, Taps
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..errors import NotEmittable
-from ..text.formulas import compose
+from ..text.formulas import compose_after
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
@@ -104,7 +104,7 @@ def emit_resize(region: Region, schedule: Schedule | None = None) -> KernelFile:
         region,
         names,
         summary=f"{title(region)}.",
-        formula=_formula(names, node, axes, after),
+        formula=_formula(names, node, axes),
         plan=[
             f"each program computes {used.block_m} neighbouring elements with {used.many_warps},",
             f"each of up to {counts} elements of the operand; neighbours share them in the cache.",
@@ -219,7 +219,7 @@ def _floor(place: str, taps: Taps) -> str:
 
 
 # -- the header ----------------------------------------------------------------------------------------------
-def _formula(names: Names, node: Node, axes: Sequence[_Axis], after: list[Node]) -> list[str]:
+def _formula(names: Names, node: Node, axes: Sequence[_Axis]) -> list[str]:
     letters = AXES[: node.type.rank - 1]
     x, loops = names.role[node.inputs[0]], dict(zip((axis.letter for axis in axes), _LOOPS, strict=False))
     index, own = [loops.get(letter, letter) for letter in letters], ",".join(["n", *letters])
@@ -239,5 +239,4 @@ def _formula(names: Names, node: Node, axes: Sequence[_Axis], after: list[Node])
             for a in axes
         )
         text = (f"sum of {product}" if axes[0].transposed else product) + f" at {rule}"
-    name = names.role.get(node.name, "t")
-    return [f"{name}[{own}] = {text}", *compose(names, after, {node.name: name}, f"{{}}[{own}]")]
+    return compose_after(names, text, f"{{}}[{own}]", "t")
