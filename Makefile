@@ -23,7 +23,7 @@ INSTALLED := build/installed
 # With one thread a process, test processes do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
-.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck bench clean
+.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck plan-table bench clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -60,8 +60,11 @@ typecheck: $(STAMP) ## mypy over the package as it installs, and over the tests
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $(INSTALLED) .
 	cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache -p convloom
-	cd $(INSTALLED) && MYPYPATH=$(CURDIR)/tests:$(CURDIR)/examples $(CURDIR)/$(BIN)/mypy $(LENIENT) \
+	cd $(INSTALLED) && MYPYPATH=$(CURDIR)/tests:$(CURDIR)/examples:$(CURDIR)/benchmarks $(CURDIR)/$(BIN)/mypy $(LENIENT) \
 		--config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/tests $(CURDIR)/tests/*.py
+
+plan-table: $(STAMP) ## kernels and bytes of whole networks into tests/data; refuses what rose without RISES=1
+	PYTHONPATH=benchmarks $(BIN)/python tests/plan_table.py $(if $(RISES),--rises)
 
 bench: $(STAMP) ## ConvLoom against PyTorch, fused and unfused, on this machine
 	$(BIN)/python benchmarks/run.py

@@ -19,46 +19,12 @@ import torch
 from convloom.graph.op import Op
 from convloom.graph.ops import Relu, Relu6
 from convloom.runtime.aten import contraction, onednn
+from large import mobilenet_v2, resnet50
 from networks import lenet5
 
 import convloom as cl
-from convloom import layers as L
 
 SLICE_SECONDS = 0.05
-
-
-# -- networks ----------
-def block(x: object, filters: int, size: int, strides: int = 1, activation: str = "") -> object:
-    x = L.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-    x = L.BatchNormalization()(x)
-    return L.Activation(activation)(x) if activation else x
-
-
-def resnet50() -> cl.Model:
-    image = cl.Input((224, 224, 3))
-    x = L.MaxPooling2D(3, 2, padding="same")(block(image, 64, 7, 2, "relu"))
-    for stage, (filters, repeats) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
-        for repeat in range(repeats):
-            strides = 2 if stage and not repeat else 1
-            y = block(block(x, filters, 1, strides, "relu"), filters, 3, 1, "relu")
-            kept = x if repeat else block(x, 4 * filters, 1, strides)
-            x = L.ReLU()(L.Add()([block(y, 4 * filters, 1), kept]))
-    return cl.Model(image, L.Dense(1000, activation="softmax")(L.GlobalAveragePooling2D()(x)))
-
-
-def mobilenet_v2() -> cl.Model:
-    image = cl.Input((224, 224, 3))
-    x, taken = block(image, 32, 3, 2, "relu6"), 32
-    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
-    for expand, filters, repeats, first in (*stages, (6, 320, 1, 1)):
-        for repeat in range(repeats):
-            strides = 1 if repeat else first
-            y = block(x, taken * expand, 1, 1, "relu6") if expand > 1 else x
-            y = L.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(y)
-            y = block(L.ReLU(6.0)(L.BatchNormalization()(y)), filters, 1)
-            x, taken = (L.Add()([x, y]) if repeat else y), filters
-    x = L.GlobalAveragePooling2D()(block(x, 1280, 1, 1, "relu6"))
-    return cl.Model(image, L.Dense(1000, activation="softmax")(x))
 
 
 NETWORKS: dict[str, tuple[Callable[[], cl.Model], tuple[int, ...]]] = {

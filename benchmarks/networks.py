@@ -1,13 +1,10 @@
-"""The benchmark's networks, each twice: as a ConvLoom model and as a plain PyTorch module with its weights.
+"""The benchmark's small networks, each twice: as a ConvLoom model and as a plain PyTorch module.
 
 Layers of the one carry the names of the modules of the other, with "_" for ".", so that weights and gradients
 can be compared by name.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -140,10 +137,6 @@ class MobileBlocks(nn.Module):
 
 
 # -- the ConvLoom models, which give probabilities ----------
-BORDER = ((1, 1), (1, 1))
-"""PyTorch's padding=1; Keras's "same" pads otherwise at stride 2."""
-
-
 def lenet5() -> convloom.Model:
     image = convloom.Input((28, 28, 1), name="image")
     h = L.MaxPooling2D()(L.Conv2D(6, 5, padding="same", activation="relu", name="conv1")(image))
@@ -166,7 +159,7 @@ def vgg_blocks() -> convloom.Model:
 
 def resnet18() -> convloom.Model:
     image = convloom.Input((32, 32, 3), name="image")
-    h = _conv_norm(image, 64, 3, "conv1", "bn1", relu=True)
+    h = conv_norm(image, 64, 3, "conv1", "bn1", relu=True)
     index = 0
     for stage, channels in enumerate(RESNET_STAGES):
         for block in range(2):
@@ -177,13 +170,13 @@ def resnet18() -> convloom.Model:
 
 
 def _basic_block(x: object, channels: int, stride: int, name: str) -> object:
-    y = _conv_norm(x, channels, 3, f"{name}_conv1", f"{name}_bn1", stride, relu=True)
-    y = _conv_norm(y, channels, 3, f"{name}_conv2", f"{name}_bn2")
-    kept = _conv_norm(x, channels, 1, f"{name}_short", f"{name}_bn3", stride) if stride > 1 else x
+    y = conv_norm(x, channels, 3, f"{name}_conv1", f"{name}_bn1", stride, relu=True)
+    y = conv_norm(y, channels, 3, f"{name}_conv2", f"{name}_bn2")
+    kept = conv_norm(x, channels, 1, f"{name}_short", f"{name}_bn3", stride) if stride > 1 else x
     return L.ReLU()(L.Add()([y, kept]))
 
 
-def _conv_norm(
+def conv_norm(
     x: object,
     channels: int,
     size: int,
@@ -193,7 +186,8 @@ def _conv_norm(
     relu: bool = False,
     groups: int = 1,
 ) -> object:
-    padding = BORDER if size == 3 else "valid"
+    border = (size // 2, size // 2)  # PyTorch's padding; Keras's "same" pads otherwise at stride 2
+    padding = (border, border) if size > 1 else "valid"
     y = L.Conv2D(channels, size, stride, padding, groups=groups, use_bias=False, name=name)(x)
     y = L.BatchNormalization(epsilon=EPSILON, name=norm_name)(y)
     return L.ReLU()(y) if relu else y
@@ -201,89 +195,10 @@ def _conv_norm(
 
 def mobile_blocks() -> convloom.Model:
     image = convloom.Input((32, 32, 3), name="image")
-    h, taken = _conv_norm(image, 32, 3, "conv1", "bn1", relu=True), 32
+    h, taken = conv_norm(image, 32, 3, "conv1", "bn1", relu=True), 32
     for index, (channels, stride) in enumerate(MOBILE_BLOCKS):
-        h = _conv_norm(h, taken, 3, f"deep{index}", f"bna{index}", stride, relu=True, groups=taken)
-        h = _conv_norm(h, channels, 1, f"point{index}", f"bnb{index}", relu=True)
+        h = conv_norm(h, taken, 3, f"deep{index}", f"bna{index}", stride, relu=True, groups=taken)
+        h = conv_norm(h, channels, 1, f"point{index}", f"bnb{index}", relu=True)
         taken = channels
     h = L.GlobalAveragePooling2D()(h)
     return convloom.Model(image, L.Dense(10, activation="softmax", name="fc")(h), name="mobile_blocks")
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network of the benchmark. image: height, width, channels. batches: sizes it is timed at."""
-
-    name: str
-    model: Callable[[], convloom.Model]
-    module: Callable[[], nn.Module]
-    image: tuple[int, int, int]
-    batches: tuple[int, ...] = (1, 32)
-    classes: int = 10
-
-
-NETWORKS: tuple[Network, ...] = (
-    Network("lenet5", lenet5, LeNet5, (28, 28, 1)),
-    Network("vgg_blocks", vgg_blocks, VGGBlocks, (32, 32, 3)),
-    Network("resnet18", resnet18, ResNet18, (32, 32, 3)),
-    Network("mobile_blocks", mobile_blocks, MobileBlocks, (32, 32, 3)),
-)
-
-
-# -- one set of weights ----------
-def twins(network: Network, seed: int = 0) -> tuple[convloom.Model, nn.Module]:
-    """Model and module with the same weights, batch norm's statistics drawn at random."""
-    torch.manual_seed(seed)
-    model, module = network.model(), network.module()
-    for name, value in model.parameters.items():
-        if name.endswith(("moving_variance", "gamma")):
-            value.uniform_(0.5, 1.5)
-        elif name.endswith(("moving_mean", "beta", "bias")):
-            value.uniform_(-0.2, 0.2)
-    with torch.no_grad():
-        for name, view in weight_views(module):
-            view.copy_(model.parameters[name].reshape(view.shape))
-    return model, module
-
-
-def gradients_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The module's gradients by ConvLoom's names, in ConvLoom's layouts up to a reshape."""
-    return dict(weight_views(module, gradients=True))
-
-
-def weight_views(module: nn.Module, gradients: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
-    """Views of a module's weights (or gradients) with the axes in ConvLoom's order, by ConvLoom's names."""
-
-    def value(parameter: torch.Tensor) -> torch.Tensor:
-        if not gradients:
-            return parameter
-        if parameter.grad is None:
-            raise RuntimeError("the module has no gradients yet; run backward() first")
-        return parameter.grad
-
-    for path, part in module.named_modules():
-        name = path.replace(".", "_")
-        if isinstance(part, nn.Conv2d):
-            yield f"{name}/kernel", value(part.weight).permute(2, 3, 1, 0)
-        elif isinstance(part, nn.Linear):
-            yield f"{name}/kernel", _unflattened(module, path, value(part.weight))
-        elif isinstance(part, nn.BatchNorm2d):
-            yield f"{name}/gamma", value(part.weight)
-            yield f"{name}/beta", value(part.bias)
-            if not gradients and part.running_mean is not None and part.running_var is not None:
-                yield f"{name}/moving_mean", part.running_mean
-                yield f"{name}/moving_variance", part.running_var
-        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
-            yield f"{name}/bias", value(part.bias)
-
-
-FLATTENED: Mapping[str, tuple[int, int, int]] = {"LeNet5": (16, 5, 5), "VGGBlocks": (256, 4, 4)}
-"""Channels, height, width of the map that each module's fc1 reads flattened, channels first."""
-
-
-def _unflattened(module: nn.Module, path: str, weight: torch.Tensor) -> torch.Tensor:
-    """A matrix (out, in) as (in, out), the rows in the order of height, width, channels."""
-    shape = FLATTENED.get(type(module).__name__)
-    if path != "fc1" or shape is None:
-        return weight.t()
-    return weight.view(-1, *shape).permute(2, 3, 1, 0)

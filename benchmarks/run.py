@@ -13,6 +13,7 @@ import argparse
 import datetime
 import gc
 import json
+import math
 import platform
 import random
 import statistics
@@ -25,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from networks import NETWORKS, Network, gradients_of, twins
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from twins import NETWORKS, Network, gradients_of, twins
 
 import convloom
 
@@ -106,8 +107,10 @@ class Case:
     def draw(cls, network: Network, batch: int, device: torch.device) -> Case:
         model, module = twins(network)
         images = torch.randn(batch, *network.image, generator=torch.Generator().manual_seed(1))
-        labels = torch.arange(batch) % network.classes
-        targets = nn.functional.one_hot(labels, network.classes).float()
+        (result,) = model.outputs
+        *place, classes = result.shape[1:]
+        labels = torch.arange(batch * math.prod(place)).reshape(batch, *place) % classes
+        targets = nn.functional.one_hot(labels, classes).float()
         return cls(network, batch, model, module.to(device), images.to(device), targets.to(device))
 
 
@@ -127,7 +130,7 @@ def torch_inference(case: Case, setting: Setting, form: str) -> Variant:
 
     def call() -> torch.Tensor:
         with torch.no_grad():
-            return torch.softmax(run(images), -1)
+            return torch.softmax(run(images), 1)
 
     return Variant(form, call, lambda: {"output": call()})
 
@@ -148,7 +151,7 @@ def convloom_inference(case: Case, setting: Setting, fuse: bool) -> tuple[Varian
             result: torch.Tensor = net(images)
             return result
 
-    return Variant(_own_name(fuse), call, lambda: {"output": call()}), len(net.plan.regions)
+    return Variant(_own_name(fuse), call, lambda: {"output": call()}), len(net.program.regions)
 
 
 def _own_name(fuse: bool) -> str:
@@ -200,7 +203,7 @@ def convloom_training(case: Case, setting: Setting, fuse: bool) -> tuple[Variant
         return {"loss": loss, **gradients}
 
     return Variant(_own_name(fuse), lambda: (step(), optimizer.step()), check), len(
-        compiled.compiled.plan.regions
+        compiled.compiled.program.regions
     )
 
 
@@ -357,9 +360,8 @@ def cases_of(arguments: argparse.Namespace) -> list[tuple[Network, int, str]]:
     cases = []
     for network in chosen:
         for mode in arguments.modes:
-            for batch in arguments.batches or network.batches:
-                if mode == "inference" or batch > 1:
-                    cases.append((network, batch, mode))
+            for batch in arguments.batches or network.batches(mode):
+                cases.append((network, batch, mode))
     if arguments.quick:
         cases = [c for c in cases if (c[0].name, c[2]) == ("lenet5", "training") or c[1:] == (1, "inference")]
     return cases
