@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from aten_harness import lowered
 from convloom.codegen import emit
 from convloom.codegen.text import helpers
 from convloom.codegen.text.printers import in_torch, mathematics, triton
@@ -26,7 +27,6 @@ from convloom.graph.op import REGISTRY, Op, Sample, op_from_json, op_to_json
 from convloom.graph.passes import BACKWARD, run_pipeline
 from convloom.graph.slopes import pull
 from convloom.planning.fusion import fuse, leave_unfused
-from convloom.runtime.aten import lower
 from op_cases import CASES
 from test_codegen_kernels import check, image, region, vector
 
@@ -88,7 +88,7 @@ def test_a_new_op_rides_in_the_kernel_of_a_product(gate: type[Any]) -> None:
 def test_a_new_op_runs_on_aten_and_is_kept_in_files(gate: type[Any]) -> None:
     x, b = torch.randn(3, 7, 17), torch.rand(17) + 0.5
     given = region([image("x", 7, 17), vector("v", 17), ("y", gate(0.25), ["x", "v"])])
-    torch.testing.assert_close(lower(given, inference=True)([x, b])[0], by_hand(x, b, 0.25))
+    torch.testing.assert_close(lowered(given, inference=True)([x, b])[0], by_hand(x, b, 0.25))
     assert op_from_json(op_to_json(gate(0.25))) == gate(0.25)
     slope = ops.PointwiseGrad(gate(0.25), 1)
     assert op_from_json(op_to_json(slope)) == slope
@@ -109,7 +109,7 @@ def test_a_new_op_has_a_gradient_with_a_kernel(gate: type[Any]) -> None:
     seen = dict(values)
     for part in leave_unfused(graph).kernels:
         given = [values[node.name] for node in part.inputs]
-        for node, value in zip(part.outputs, lower(part, inference=False)(given), strict=True):
+        for node, value in zip(part.outputs, lowered(part, inference=False)(given), strict=True):
             values[node.name] = value
         module = emit(part).load(interpreted=True)
         made = module.results(3)
