@@ -142,7 +142,7 @@ def own_inference(setting: Setting, fuse: bool = True) -> Runner:
             result: torch.Tensor = net(images)
             return result
 
-    return Runner(call, lambda: {"output": call()}, len(net.plan.regions))
+    return Runner(call, lambda: {"output": call()}, len(net.program.regions))
 
 
 def own_training(setting: Setting, fuse: bool = True) -> Runner:
@@ -163,7 +163,7 @@ def own_training(setting: Setting, fuse: bool = True) -> Runner:
         loss = step()
         return {"loss": loss, **{name: p.grad for name, p in net.named_parameters() if p.grad is not None}}
 
-    return Runner(lambda: (step(), optimizer.step()), check, len(compiled.compiled.plan.regions))
+    return Runner(lambda: (step(), optimizer.step()), check, len(compiled.program.regions))
 
 
 # -- rivals ----------

@@ -1,118 +1,71 @@
-"""Region -> kernel: the table of emitters."""
+"""Region -> kernel: the emitter of each form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..graph.op import Kind, Op
-from ..graph.ops import (
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
-    Conv2D,
-    Conv2DDataGrad,
-    Conv2DWeightGrad,
-    Dense,
-    DenseDataGrad,
-    DenseWeightGrad,
-    LogSoftmax,
-    LookUp,
-    LookUpGrad,
-    LossGrad,
-    MatMul,
-    MeanSquaredError,
-    Resize,
-    ResizeGrad,
-    Softmax,
-    SoftmaxCrossEntropy,
-    SoftmaxGrad,
-    Sparsemax,
-    SparsemaxGrad,
-    Warp,
-    WarpGrad,
-)
+from ..planning.forms import choose
 from ..planning.regions import Region
 from ..planning.schedules import Schedule
-from .errors import NotEmittable
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
+from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad
 from .forms.matmul import emit_matmul
 from .forms.movement import emit_movement
 from .forms.pointwise import emit_pointwise
-from .forms.pooling import emit_pooling
-from .forms.reduction import emit_reduction
+from .forms.pooling import emit_pooling, emit_unpooling
+from .forms.reduction import emit_channel_sums
 from .forms.resize import emit_resize
 from .forms.softmax import emit_softmax
 from .forms.warp import emit_warp, emit_warp_grad
 from .forms.weight_gradient import emit_weight_grad
 from .kernel import Kernel
-from .text.source import POINTERS, KernelFile
+from .text.source import KernelFile
 
-Emitter = Callable[[Region, Schedule | None], KernelFile]
-
-_BY_OP: dict[type[Op], Emitter] = {
-    Softmax: emit_softmax,
-    LogSoftmax: emit_softmax,
-    SoftmaxGrad: emit_softmax,
-    Sparsemax: emit_softmax,
-    SparsemaxGrad: emit_softmax,
-    SoftmaxCrossEntropy: emit_loss,
-    CategoricalCrossEntropy: emit_loss,
-    BinaryCrossEntropy: emit_loss,
-    MeanSquaredError: emit_loss,
-    LossGrad: emit_loss_grad,
-    Resize: emit_resize,
-    ResizeGrad: emit_resize,
-    LookUp: emit_look_up,
-    LookUpGrad: emit_look_up_grad,
-    Warp: emit_warp,
-    WarpGrad: emit_warp_grad,
+PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
+    "convolution": emit_forward,
+    "data gradient": emit_data_grad,
+    "weight gradient": emit_weight_grad,
+    "matrix product": emit_matmul,
 }
+"""The emitters of forms that multiply, by the form's name: they are told the precision of float32 ones."""
 
-_BY_KIND: dict[Kind, Emitter] = {
-    Kind.WINDOW: emit_pooling,
-    Kind.POINTWISE: emit_pointwise,
-    Kind.REDUCTION: emit_reduction,
-    Kind.MOVEMENT: emit_movement,
+EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
+    "pooling": emit_pooling,
+    "pooling gradient": emit_unpooling,
+    "channel sums": emit_channel_sums,
+    "sums": emit_sums,
+    "rows": emit_softmax,
+    "loss": emit_loss,
+    "loss gradient": emit_loss_grad,
+    "look up": emit_look_up,
+    "look up gradient": emit_look_up_grad,
+    "warp": emit_warp,
+    "warp gradient": emit_warp_grad,
+    "resize": emit_resize,
+    "movement": emit_movement,
+    "pointwise": emit_pointwise,
 }
+"""The emitters of all others. What they are given was accepted by the form, and they choose nothing."""
 
 
 def emit(
     region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
 ) -> Kernel:
-    """The kernel of a region, as a file that runs by itself.
+    """The kernel of a region, as a file that runs by itself, in the form that planning chooses.
 
     precision: of float32 products, "ieee" or "tf32".
-    schedule: tiles to use instead of the ones the model chooses for `target`.
-    Raises NotEmittable, with the op and the reason, where no emitter handles the region.
+    schedule: tiles to use instead of the ones the cost model chooses for `target`.
+    Raises NotEmittable, with the op and the reason, where no form accepts the region.
     """
-    _check_types(region)
-    op = region.anchor.op
-    if op.kind is Kind.CONTRACTION:
-        return _contraction(region, precision, schedule, target)
-    emitter = _BY_OP.get(type(op)) or _BY_KIND.get(op.kind)
-    if emitter is None:
-        raise NotEmittable(f"{region.anchor.name}: no kernel is known for {op.op_name()}")
-    return Kernel.of(emitter(region, schedule))
+    form, chosen = choose(region, target, precision=precision, schedule=schedule)
+    return write(region, form.name, chosen, precision)
 
 
-def _contraction(region: Region, precision: str, schedule: Schedule | None, target: str) -> Kernel:
-    match region.anchor.op:
-        case Conv2D() | Dense():
-            return emit_forward(region, precision=precision, schedule=schedule, target=target)
-        case Conv2DDataGrad() | DenseDataGrad():
-            return emit_data_grad(region, precision=precision, schedule=schedule, target=target)
-        case Conv2DWeightGrad() | DenseWeightGrad():
-            return emit_weight_grad(region, precision=precision, schedule=schedule, target=target)
-        case MatMul():
-            return emit_matmul(region, precision=precision, schedule=schedule, target=target)
-    raise NotEmittable(f"{region.anchor.name}: no kernel is known for {region.anchor.op.op_name()}")
-
-
-def _check_types(region: Region) -> None:
-    for node in [*region.inputs, *region.outputs]:
-        if node.type.dtype not in POINTERS:
-            raise NotEmittable(
-                f"{node.name} is {node.type}: kernels take {', '.join(POINTERS)}; use backend='aten' for it"
-            )
+def write(region: Region, form: str, schedule: Schedule, precision: str = "ieee") -> Kernel:
+    """The kernel of a region in a form and with a schedule that were chosen for it."""
+    if form in PRODUCTS:
+        return Kernel.of(PRODUCTS[form](region, schedule, precision))
+    return Kernel.of(EMITTERS[form](region, schedule))

@@ -1,6 +1,6 @@
 """All that `import convloom` offers. It is imported when the first of it is asked for."""
 
-from .checking import CheckReport, check, load
+from .checking import CheckReport, check
 from .frontends import (
     Input,
     Limits,
@@ -21,14 +21,16 @@ from .graph.errors import (
     UnsafeModelError,
     UnsupportedLayerError,
 )
+from .loading import load
 from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
-from .runtime.fit import History, fit
+from .runtime.fit import fit
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
+from .runtime.training import History
 
 __all__ = [
     "Callback",

@@ -25,6 +25,8 @@ from .frontends.keras import load
 from .graph.errors import ConvLoomError
 from .graph.serial import to_json
 from .graph.settings import settings
+from .planning.modes import Mode
+from .planning.program import plan
 from .planning.targets import DEVICES, TARGETS
 from .reading import read_batch, read_training_data
 from .runtime.backends import BACKENDS
@@ -34,7 +36,6 @@ from .runtime.emit import kernel_texts
 from .runtime.fit import fit
 from .runtime.folder import write_files
 from .runtime.network import CompiledNetwork
-from .runtime.plan import Mode, prepare
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
 
@@ -236,7 +237,7 @@ def convert(arguments: Namespace) -> None:
         return
     graph = model.to_graph()
     if arguments.passes or arguments.training:
-        graph, _, _ = prepare(graph, _mode(arguments))
+        graph = plan(graph, _mode(arguments)).graph
     as_text = arguments.text or (path is not None and path.suffix == ".txt")
     text = (str(graph) if as_text else to_json(graph)) + "\n"
     if path is not None:

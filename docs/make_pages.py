@@ -64,8 +64,8 @@ def kernel() -> str:
 
 def comparison() -> str:
     """LeNet-5 fused and unfused: what follows from the graph, so that it is the same on every machine."""
-    fused = cl.compile(lenet5()).plan.regions
-    unfused = cl.compile(lenet5(), fuse=False).plan.regions
+    fused = cl.compile(lenet5()).program.regions
+    unfused = cl.compile(lenet5(), fuse=False).program.regions
     batch = 32
     lines = [
         "| kernel | ops in one launch | launches | MB moved, batch 32 | FLOPs a byte |",
@@ -98,7 +98,7 @@ def explained() -> str:
 
 def training() -> str:
     net = cl.compile(tiny()).train()
-    regions = net.with_loss("categorical_crossentropy").plan.regions
+    regions = net.with_loss("categorical_crossentropy").program.regions
     width = max(len(region.phase) for region in regions)
     return fenced(
         "\n".join(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError, nearest
 from ..graph.op import snake_case
 
 PACKAGES = ("keras", "tf_keras", "tensorflow")
@@ -73,9 +72,8 @@ class Finder:
             return self.names[name]
         if name in known:
             return known[name]()
-        close = difflib.get_close_matches(name, [*self.names, *known], 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"use one of {self._listed()}"
-        raise UnsupportedLayerError(f"{name!r:.80} is not a known {self.kind}; {hint}")
+        hint = nearest(name, [*self.names, *known]) or f"; use one of {self._listed()}"
+        raise UnsupportedLayerError(f"{name!r:.80} is not a known {self.kind}{hint}")
 
     def _from_file(self, said: Mapping[str, Any]) -> Named:
         name, config = said.get("class_name"), said.get("config", {})

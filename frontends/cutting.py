@@ -7,8 +7,7 @@ from typing import Any
 
 from ..graph.errors import ConvLoomError
 from .layers.core import InputLayer
-from .ordering import reachable_calls
-from .symbolic import SymbolicTensor
+from .symbolic import SymbolicTensor, reachable_calls
 
 Ways = Mapping[SymbolicTensor, SymbolicTensor]
 """A tensor -> the one that stands in its place; those that are not there stand for themselves."""

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.errors import ShapeError, UnsupportedLayerError
+from ..graph.errors import ShapeError, UnsupportedLayerError, nearest
 from .activations import ACTIVATIONS
 from .budget import MOST_AXES
 from .initializers import INITIALIZERS, OTHER_NAMES, Initializer, from_class_name, from_config
 from .lowering import Block
-from .names import is_printable, meant
+from .names import is_printable
 
 Check = Callable[[Any], Any]
 PairLike = int | Sequence[int]
@@ -301,8 +301,7 @@ def window_padding(dims: int, *modes: str) -> Check:
         if isinstance(value, str):
             if value.lower() in allowed:
                 return value.lower()
-            if (why := meant(value, allowed, "")).startswith("did"):
-                hint = f"; {why}"
+            hint = nearest(value, allowed)
         elif isinstance(value, (list, tuple)):
             result: tuple[Any, ...] = border(dims)(value)
             return result
@@ -318,8 +317,8 @@ def choice(*allowed: str) -> Check:
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
-            hint = f"; {why}" if (why := meant(value, allowed, "")).startswith("did") else ""
-            raise UnsupportedLayerError(f"must be {' or '.join(map(repr, allowed))}, got {value!r:.80}{hint}")
+            words = " or ".join(map(repr, allowed))
+            raise UnsupportedLayerError(f"must be {words}, got {value!r:.80}{nearest(value, allowed)}")
         return value
 
     return check
@@ -354,9 +353,9 @@ def activation(value: Any) -> str | Block:
             "'threshold' takes numbers, which a name cannot give; use a layer ReLU(threshold=...)"
         )
     if not isinstance(value, str) or value not in ACTIVATIONS:
-        why = meant(value, ACTIVATIONS)
-        layer = "" if why.startswith("did") else ", or a layer such as LeakyReLU(0.1)"
-        raise UnsupportedLayerError(f"{value!r:.80} is not a known activation; {why}{layer}")
+        names = ", ".join(ACTIVATIONS)
+        hint = nearest(value, ACTIVATIONS) or f"; use one of {names}, or a layer such as LeakyReLU(0.1)"
+        raise UnsupportedLayerError(f"{value!r:.80} is not a known activation{hint}")
     return value
 
 
@@ -382,7 +381,8 @@ def initializer(value: Any) -> InitializerLike:
         return value
     value = OTHER_NAMES.get(value) or from_class_name(value) or value if isinstance(value, str) else value
     if not isinstance(value, str) or value not in INITIALIZERS:
-        raise UnsupportedLayerError(f"{value!r:.80} is not a known initializer; {meant(value, INITIALIZERS)}")
+        hint = nearest(value, INITIALIZERS, "use one of")
+        raise UnsupportedLayerError(f"{value!r:.80} is not a known initializer{hint}")
     return value
 
 

@@ -34,6 +34,8 @@ class GraphModel(Model):
     single ops.
     """
 
+    has_layers = False
+
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._configure(graph.name, 0, "Graph")

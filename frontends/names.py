@@ -7,7 +7,6 @@ model it is counted over the whole process, for errors to name it.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
@@ -100,11 +99,3 @@ def is_printable(value: object) -> bool:
 def reset() -> None:
     """Start all counters again, so that a model built next gets the names it would get in a fresh process."""
     _COUNTERS.clear()
-
-
-def meant(word: object, known: Iterable[str], otherwise: str = "use one of") -> str:
-    """For an error about a word that is not known: the one that was probably meant, else all there are."""
-    words = list(known)
-    folded = {candidate.lower(): candidate for candidate in reversed(words)}
-    close = difflib.get_close_matches(word.lower(), folded, 1) if isinstance(word, str) else []
-    return f"did you mean {folded[close[0]]!r}?" if close else f"{otherwise} {', '.join(words) or 'none'}"

@@ -8,14 +8,12 @@ of weights, can be told. Neither is ever computed: a network is planned for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..graph.errors import ModelFormatError, ShapeError
-from ..graph.types import BATCH, Dim, TensorType
+from ..graph.types import BATCH, TensorType
 from ..graph.words import words
-
-if TYPE_CHECKING:
-    from .symbolic import SymbolicTensor
+from .symbolic import SymbolicTensor, reachable_calls
 
 Sizes = tuple[int, int]
 
@@ -45,13 +43,16 @@ def described_elsewhere(tensors: Sequence[SymbolicTensor], attempt: Callable[[],
 
     None where no sizes do; everything is then described as before.
     """
-    from .ordering import reachable_calls  # which stands above this module
-
     if all(tensor.other is None for tensor in tensors):
         return None
     calls = sorted(reachable_calls(tensors), key=lambda call: call.serial)
     before = [(tensor, tensor.type, tensor.other) for call in calls for tensor in call.outputs]
+    begin = [call for call in calls if not call.inputs]
     for sizes in (FIRST, *OTHERS):
+        for call in begin:
+            call.block.describe_again(call, sizes)
+        if all(tensor.type == kind for tensor, kind, _ in before):
+            continue  # they are what did not fit
         try:
             for call in calls:
                 call.block.describe_again(call, sizes)
@@ -94,10 +95,3 @@ def closed(inputs: Sequence[SymbolicTensor], wanted: Wanted, where: str) -> list
 
 def _option() -> str:
     return words("input_shape", "--input-shape")
-
-
-def shown(kind: TensorType, other: TensorType | None) -> tuple[int | None, ...]:
-    """A shape as Keras shows it: None for the batch and for open axes."""
-    others: Sequence[Dim] = other.shape if other is not None else kind.shape
-    pairs = zip(kind.shape, others, strict=True)
-    return tuple(None if a == BATCH or a != b else int(a) for a, b in pairs)

@@ -12,9 +12,8 @@ from dataclasses import MISSING, fields
 from types import SimpleNamespace
 from typing import Any
 
-from ..graph.errors import UnsupportedLayerError
+from ..graph.errors import UnsupportedLayerError, nearest
 from ..graph.op import snake_case
-from .names import meant
 from .operations import OPERATIONS, Operation
 
 OWN = ("name", "trainable", "input_shape", "activity_regularizer")
@@ -41,8 +40,8 @@ def _function(cls: type[Operation]) -> Callable[..., Any]:
         found = dict(zip(order, given, strict=False))
         for key, value in named.items():
             if key not in order:
-                why = meant(key, order, "it takes")
-                raise UnsupportedLayerError(f"ops.{call.__name__}: unknown argument {key!r:.80}; {why}")
+                why = nearest(key, order, "it takes")
+                raise UnsupportedLayerError(f"ops.{call.__name__}: unknown argument {key!r:.80}{why}")
             if key in found:
                 raise UnsupportedLayerError(f"ops.{call.__name__}: {key} is given twice, by place and name")
             found[key] = value
@@ -77,9 +76,8 @@ def __getattr__(name: str) -> Callable[..., Any]:
         return FUNCTIONS[name]
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    why = meant(name, FUNCTIONS, "")
-    why = why if why.startswith("did you mean") else "docs/keras.md lists those there are"
-    raise UnknownOperationError(f"no operation is called {name!r:.80}; {why}")
+    why = nearest(name, FUNCTIONS) or "; docs/keras.md lists those there are"
+    raise UnknownOperationError(f"no operation is called {name!r:.80}{why}")
 
 
 def __dir__() -> list[str]:

@@ -1,34 +1,11 @@
-"""Which calls make up a model, and the order Keras lists its layers in."""
+"""The order that Keras lists the layers of a model in."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from .lowering import Block
-from .symbolic import Call, SymbolicTensor
-
-
-def reachable_calls(outputs: Sequence[SymbolicTensor], until: Collection[SymbolicTensor] = ()) -> list[Call]:
-    """Every call the outputs depend on, depth first, operands before their readers.
-
-    until: tensors that are taken as given, so that what they come from does not count.
-    """
-    finished: dict[Call, None] = {}
-    for output in outputs:
-        if output in until:
-            continue
-        stack: list[tuple[Call, int]] = [(output.node, 0)]
-        while stack:
-            call, position = stack.pop()
-            if call in finished:
-                continue
-            if position < len(call.inputs):
-                operand = call.inputs[position]
-                stack.append((call, position + 1))
-                stack += [(operand.node, 0)] if operand not in until else []
-            else:
-                finished[call] = None
-    return list(finished)
+from .symbolic import Call, SymbolicTensor, reachable_calls
 
 
 def keras_layer_order(outputs: Sequence[SymbolicTensor]) -> list[Block]:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .ordering import reachable_calls
-from .symbolic import Call, SymbolicTensor
+from .symbolic import Call, SymbolicTensor, reachable_calls
 
 CALLS = "calls of the network"
 

@@ -22,6 +22,8 @@ class Sequential(Model):
     `pop` takes the last one away. seed: as for Model.
     """
 
+    is_sequential = True
+
     def __init__(self, layers: Sequence[Any] = (), name: str | None = None, seed: int | None = None) -> None:
         self._configure(name, seed, "Sequential")
         self._chain: list[Block] = []

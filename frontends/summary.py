@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,13 +10,11 @@ from rich.table import Table
 
 from .layers.base import Layer
 from .lowering import Block
+from .network import Network
 from .symbolic import Call
 
-if TYPE_CHECKING:
-    from .model import Model
 
-
-def summary_text(model: Model, width: int | None = None) -> str:
+def summary_text(model: Network, width: int | None = None) -> str:
     """One row a layer, and the totals. width: of the table in characters, by default 100."""
     table = Table(title=f'Model: "{escape(model.name)}"', title_justify="left", title_style="bold")
     table.add_column("Layer (type)", overflow="fold")
@@ -54,7 +51,7 @@ def bytes_text(count: int) -> str:
     return f"{size:.2f} {units[0]}"
 
 
-def _rows(model: Model) -> dict[Block, list[Call]]:
+def _rows(model: Network) -> dict[Block, list[Call]]:
     """The layers with their calls, in the order data flows through them, the inputs included."""
     rows: dict[Block, list[Call]] = {}
     for call in model.network:
@@ -63,8 +60,4 @@ def _rows(model: Model) -> dict[Block, list[Call]]:
 
 
 def _size(block: Block) -> int:
-    if isinstance(block, Layer):
-        return block.count_params()
-    from .model import Model
-
-    return block.count_params() if isinstance(block, Model) else 0
+    return block.count_params() if isinstance(block, Layer | Network) else 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import ShapeError
-from ..graph.types import TensorType
-from .open_axes import shown
+from ..graph.types import BATCH, Dim, TensorType
 from .written import Written
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ class SymbolicTensor:
 
     __array_ufunc__ = None  # let `array + tensor` reach __radd__ rather than spread over the array's elements
 
-    def __init__(
-        self, node: Call, position: int, type: TensorType, other: TensorType | None = None
-    ) -> None:
+    def __init__(self, node: Call, position: int, type: TensorType, other: TensorType | None = None) -> None:
         self.node = node
         self.position = position
         self.describe(type, other)
@@ -61,7 +58,9 @@ class SymbolicTensor:
     @property
     def shape(self) -> tuple[int | None, ...]:
         """As Keras shows it: None for the batch, and for axes left open."""
-        return shown(self.type, self.other)
+        others: Sequence[Dim] = self.type.shape if self.other is None else self.other.shape
+        pairs = zip(self.type.shape, others, strict=True)
+        return tuple(None if a == BATCH or a != b else int(a) for a, b in pairs)
 
     @property
     def dtype(self) -> str:
@@ -174,3 +173,26 @@ def operate(name: str, *operands: Any) -> SymbolicTensor:
     result = OPERATIONS[name]()(*operands)
     assert isinstance(result, SymbolicTensor)
     return result
+
+
+def reachable_calls(outputs: Sequence[SymbolicTensor], until: Collection[SymbolicTensor] = ()) -> list[Call]:
+    """Every call the outputs depend on, depth first, operands before their readers.
+
+    until: tensors that are taken as given, so that what they come from does not count.
+    """
+    finished: dict[Call, None] = {}
+    for output in outputs:
+        if output in until:
+            continue
+        stack: list[tuple[Call, int]] = [(output.node, 0)]
+        while stack:
+            call, position = stack.pop()
+            if call in finished:
+                continue
+            if position < len(call.inputs):
+                operand = call.inputs[position]
+                stack.append((call, position + 1))
+                stack += [(operand.node, 0)] if operand not in until else []
+            else:
+                finished[call] = None
+    return list(finished)

@@ -42,12 +42,18 @@ def unknown(kind: str, given: object, known: Iterable[str], more: str = "") -> s
     return f"unknown {kind} {given!r}{near}{' Known' if near else '; known'}: {', '.join(names)}{more}"
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'adam'?", or nothing where no known name is near. Case and separators do not count."""
+def nearest(given: object, known: Iterable[str], otherwise: str = "") -> str:
+    """ "; did you mean 'adam'?" where a known name is near; case and separators do not count.
+
+    otherwise: such as "use one of", which all of them then follow; without it there is nothing to say.
+    """
 
     def plain(name: str) -> str:
         return "".join(c for c in name.lower() if c.isalnum())
 
-    by_plain = {plain(name): name for name in known}
-    found = difflib.get_close_matches(plain(given), by_plain, 1)
-    return f"; did you mean {by_plain[found[0]]!r}?" if found else ""
+    names = list(known)
+    by_plain = {plain(name): name for name in reversed(names)}
+    found = difflib.get_close_matches(plain(given), by_plain, 1) if isinstance(given, str) else []
+    if found:
+        return f"; did you mean {by_plain[found[0]]!r}?"
+    return f"; {otherwise} {', '.join(names) or 'none'}" if otherwise else ""

@@ -11,6 +11,7 @@ from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import (
     AveragePool2D,
+    AverageUnpool2D,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
@@ -20,12 +21,14 @@ from ..graph.ops import (
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
+    MaxUnpool2D,
     Softmax,
 )
 from .geometry import ceil_div
 from .regions import Region
 
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
+UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
 
 NARROW = 16
 """Channels below which the taps and channels of a sum are walked as one flattened axis."""

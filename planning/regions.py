@@ -11,6 +11,8 @@ alone stay outside.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,17 +20,24 @@ from functools import cached_property
 from ..graph.decisions import Decision
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
-from ..graph.op import Cost, Kind
+from ..graph.op import Cost, Kind, op_to_json
+from ..graph.ops import Input, Parameter
 
 
 @dataclass
 class Region:
-    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest."""
+    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest.
+
+    pitches: of an output that is written into its slice of a concatenation, the elements from one row of
+    channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
+    """
 
     graph: Graph
     anchor: Node
     nodes: list[Node]
     name: str = ""
+    pitches: dict[str, int] = field(default_factory=dict)
+    joined: bool = False
 
     @cached_property
     def members(self) -> dict[str, Node]:
@@ -78,6 +87,29 @@ class Region:
         others = {node.name for node in (*self.prologue, self.anchor, *self.epilogue)}
         return [node for node in self.nodes if node.name not in others]
 
+    @cached_property
+    def signature(self) -> str:
+        """What the region computes, without a name of a node or a layer: one line a value.
+
+        Operands come first, then the members in order, each with its op, where its operands stand in this
+        list, its type, and a `*` where it is stored, with the rows it is part of where those are wider. Two
+        regions with one signature have one kernel.
+        """
+        place = {node.name: index for index, node in enumerate([*self.inputs, *self.nodes])}
+        stored = {node.name for node in self.outputs}
+        lines = [self.phase, *(f"{_origin(node)}{node.type}" for node in self.inputs)]
+        for node in self.nodes:
+            operands = ",".join(str(place[name]) for name in node.inputs)
+            star = "*" if node.name in stored else ""
+            star += f" in rows of {self.pitches[node.name]}" if node.name in self.pitches else ""
+            lines.append(f"{json.dumps(op_to_json(node.op))} ({operands}) {node.type}{star}")
+        return "\n".join([*lines, f"anchor {place[self.anchor.name]}"])
+
+    @cached_property
+    def key(self) -> str:
+        """The signature in 32 hexadecimal digits: the same in every process and on every machine."""
+        return hashlib.sha256(self.signature.encode()).hexdigest()[:32]
+
     @property
     def phase(self) -> str:
         return self.anchor.phase
@@ -91,8 +123,15 @@ class Region:
     def is_view(self) -> bool:
         return self.anchor.op.kind is Kind.VIEW
 
+    @property
+    def launches(self) -> bool:
+        """Whether anything is computed or moved: not by a view, nor where all lies in its place already."""
+        return not self.is_view and not self.joined
+
     def cost(self, batch: int) -> Cost:
         """FLOPs of all members; bytes of what crosses the region's border."""
+        if self.joined:
+            return Cost(0, 0, 0)
         flops = sum(self.graph.cost(node.name, batch).flops for node in self.nodes)
         return Cost(
             flops,
@@ -102,6 +141,15 @@ class Region:
 
     def __str__(self) -> str:
         return f"{self.name}: " + " -> ".join(node.op.op_name() for node in self.nodes)
+
+
+def _origin(node: Node) -> str:
+    """The op of an operand where it says more than the type: values known beforehand, or drawn from a law."""
+    if node.op.kind is not Kind.SOURCE or isinstance(node.op, Input | Parameter):
+        return ""
+    attributes = op_to_json(node.op)
+    attributes.pop("seed", None)  # from which stream it is drawn
+    return json.dumps(attributes) + " "
 
 
 @dataclass
@@ -117,8 +165,8 @@ class Partition:
 
     @property
     def kernels(self) -> list[Region]:
-        """The regions that launch something: all but views."""
-        return [region for region in self.regions if not region.is_view]
+        """The regions that launch something."""
+        return [region for region in self.regions if region.launches]
 
     def phase(self, phase: str) -> list[Region]:
         return [region for region in self.regions if region.phase == phase]

@@ -1,10 +1,10 @@
 """One autograd function over the whole compiled network, so that torch's own loop and optimizers work.
 
-A network in training mode runs its training plan and keeps what the backward steps read. A network in eval
-mode runs the inference plan, folded and fused, and keeps only its inputs; should somebody differentiate it
-all the same, the backward pass runs the eval-mode training plan (moving statistics, no dropout) from there.
-What the backward pass needs is bound when the forward pass runs, and whatever it reads then is saved through
-autograd, which refuses by itself what has been written to since.
+A network in training mode runs its training program and keeps what the backward steps read. A network in
+eval mode runs the inference program, folded and fused, and keeps only its inputs; should somebody
+differentiate it all the same, the backward pass runs the eval-mode training program (moving statistics, no
+dropout) from there. What the backward pass needs is bound when the forward pass runs, and whatever it reads
+then is saved through autograd, which refuses by itself what has been written to since.
 
 With `create_graph=True` somebody wants gradients of the gradients. Then the backward pass walks the network's
 definitions through PyTorch's operators, with the same draws, and lets PyTorch differentiate those: slower
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from .plan import Plan
+from .executor import Executor
 
 Tensors = dict[str, torch.Tensor]
 
@@ -30,22 +30,22 @@ Tensors = dict[str, torch.Tensor]
 class Binding:
     """What one call is bound to.
 
-    backward_plan: gives the plan that differentiates, made for the mode of the call. trained: the parameters
-    that follow the inputs among the function's tensors. others: every other weight.
+    differentiating: gives the executor that differentiates, made for the mode of the call. trained: the
+    parameters that follow the inputs among the function's tensors. others: every other weight.
     """
 
-    plan: Plan
-    backward_plan: Callable[[], Plan]
+    executor: Executor
+    differentiating: Callable[[], Executor]
     trained: Sequence[str]
     others: Mapping[str, torch.Tensor]
 
     @property
     def fixed(self) -> list[str]:
         """The other weights that must stay as they are until the backward pass has run."""
-        if not self.plan.mode.backward:
+        program = self.executor.program
+        if not program.mode.backward:
             return list(self.others)
-        moved = {update.parameter for update in self.plan.graph.updates}
-        return [name for name in self.others if name not in moved or name in self.plan.read_back]
+        return [name for name in self.others if name not in program.moving]
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -56,23 +56,24 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class CompiledFunction(torch.autograd.Function):
-    """Forward and backward of a plan. Arguments: binding, *tensors: inputs, then trained parameters."""
+    """Forward and backward of a program. Arguments: binding, *tensors: inputs, then trained parameters."""
 
     @staticmethod
     def forward(ctx: Any, binding: Binding, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        plan, fixed = binding.plan, binding.fixed
+        executor, fixed = binding.executor, binding.fixed
+        program = executor.program
         count = len(tensors) - len(binding.trained)
         bound = {**binding.others, **dict(zip(binding.trained, tensors[count:], strict=True))}
         state = dict(bound)
-        for update in plan.graph.updates:  # of a batch norm that is frozen in one call and not in another
-            if update.parameter in plan.read_back:
+        for update in program.graph.updates:  # of a batch norm frozen in one call and not in another
+            if update.parameter in program.read_back:
                 bound[update.parameter] = state[update.parameter].clone()
-        outputs, saved = plan.forward(tensors[:count], bound, state)
+        outputs, saved = executor.forward(tensors[:count], bound, state)
         ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
-        known = plan.derivatives.seeds or plan.loss
+        known = program.derivatives.seeds or program.loss
         if known:
-            constant = [o for name, o in zip(plan.outputs, outputs, strict=True) if name not in known]
+            constant = [o for name, o in zip(program.outputs, outputs, strict=True) if name not in known]
             ctx.mark_non_differentiable(*constant)
         return tuple(outputs)
 
@@ -82,7 +83,7 @@ class CompiledFunction(torch.autograd.Function):
         given = tensors[: count + len(binding.trained)]
         end = len(given) + len(ctx.fixed)
         bound = {**binding.others, **dict(zip(ctx.fixed, tensors[len(given) : end], strict=True))}
-        with without_autocast(binding.plan.device):
+        with without_autocast(binding.executor.device):
             again = torch.is_grad_enabled()
             if again or any(map(_is_batched, seeds)):
                 return None, *_by_definition(ctx, given, bound, tensors[end:], seeds, again)
@@ -101,15 +102,15 @@ def _by_kernels(
     saved: Sequence[torch.Tensor],
     seeds: Sequence[torch.Tensor],
 ) -> list[torch.Tensor | None]:
-    """The gradients, by the plan's own backward steps."""
-    plan: Plan = ctx.binding.plan
-    if not plan.mode.backward:
-        plan = ctx.binding.backward_plan()
-        _, saved = plan.forward(inputs, bound)
-    found = plan.backward(
-        saved, {name: seed.contiguous() for name, seed in zip(plan.outputs, seeds, strict=True)}, bound
-    )
-    names = [*(node.name for node in plan.inputs), *ctx.binding.trained]
+    """The gradients, by the program's own backward steps."""
+    executor: Executor = ctx.binding.executor
+    if not executor.program.mode.backward:
+        executor = ctx.binding.differentiating()
+        _, saved = executor.forward(inputs, bound)
+    program = executor.program
+    given = {name: seed.contiguous() for name, seed in zip(program.outputs, seeds, strict=True)}
+    found = executor.backward(saved, given, bound)
+    names = [*(node.name for node in program.inputs), *ctx.binding.trained]
     return [found.get(name) for name in names]
 
 
@@ -122,8 +123,9 @@ def _by_definition(
     create_graph: bool,
 ) -> list[torch.Tensor | None]:
     """The gradients as functions of the inputs, the parameters and the seeds that autograd can see."""
-    plan: Plan = ctx.binding.plan
-    drawn = plan.drawn_of(saved) if plan.mode.backward else {}
+    executor: Executor = ctx.binding.executor
+    program = executor.program
+    drawn = executor.drawn_of(saved) if program.mode.backward else {}
     asked = [place for place, wanted in enumerate(ctx.needs_input_grad[1:]) if wanted]
     # Views, so that a gradient stops here where one of these tensors follows from another.
     here = list(given)
@@ -132,11 +134,11 @@ def _by_definition(
             here[place] = given[place].view_as(given[place])
     bound.update(zip(ctx.binding.trained, here[ctx.count :], strict=True))
     with torch.enable_grad():
-        outputs = plan.walk(here[: ctx.count], bound, drawn)
-    known = plan.derivatives.seeds
+        outputs = executor.walk(here[: ctx.count], bound, drawn)
+    known = program.derivatives.seeds
     pairs = [
         (output, seed)
-        for name, output, seed in zip(plan.outputs, outputs, seeds, strict=True)
+        for name, output, seed in zip(program.outputs, outputs, seeds, strict=True)
         if output.requires_grad and (name in known or not known)
     ]
     gradients: list[torch.Tensor | None] = [None] * len(given)

@@ -1,4 +1,5 @@
-"""Backends: how a region becomes a call. `triton` runs emitted kernels, `aten` PyTorch's own operators.
+"""Backends: how a program's steps become instructions. `triton` runs emitted kernels, one a step; `aten`
+PyTorch's own operators, one or more.
 
 A region whose kernel cannot be emitted or compiled falls back to aten, with one visible warning naming it.
 """
@@ -6,20 +7,26 @@ A region whose kernel cannot be emitted or compiled falls back to aten, with one
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ..codegen import Kernel, emit
+from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
 from ..graph.settings import settings
+from ..planning.program import Program, Step
 from ..planning.regions import Region
-from ..planning.targets import target_of
 from . import aten
-from .plan import Call
+from .instructions import Instruction
+from .room import room
 
 BACKENDS = ("triton", "aten")
+
+Call = Callable[..., Any]
+"""The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
+outputs, or a tuple of them."""
 
 
 class FallbackWarning(UserWarning):
@@ -28,79 +35,106 @@ class FallbackWarning(UserWarning):
 
 @dataclass
 class Backend:
-    """Lowers regions for one device. precision: "ieee" or "tf32" for float32 products."""
+    """Lowers programs for one device."""
 
     name: str
     device: torch.device
-    precision: str = "ieee"
-    inference: bool = True
-    fallbacks: list[str] = field(default_factory=list)
 
-    def lower(self, region: Region) -> Call:
-        if self.name == "aten" or region.graph[region.anchor.name].type.dtype == "float64":
-            return aten.lower(region, inference=self.inference)
-        try:
-            kernel = emit(region, precision=self.precision, target=target_of(self.device))
-        except CompileError as error:
-            return self._fall_back(region, str(error))
+    def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
+        """Each step in order, with its instructions."""
+        inference = program.mode.inference
+        if self.name == "aten":
+            return [(step, aten.lower(step.region, inference)) for step in program.steps]
+        found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
+        return [(step, self._kernel(step.region, found, inference)) for step in program.steps]
+
+    def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
+        """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
+        on aten, whose operators take memory themselves."""
+        if self.name == "aten":
+            return None, None
+        return (
+            room(program.graph, program.memory, program.partition.phase("forward"), self.device),
+            room(program.graph, program.backward_memory, program.partition.phase("backward"), self.device),
+        )
+
+    def _kernel(
+        self, region: Region, found: dict[str, Kernel | CompileError], inference: bool
+    ) -> Sequence[Instruction]:
+        if region.joined:
+            return []
+        kernel = found.get(region.name)
+        if kernel is None:  # a view
+            return aten.lower(region, inference)
+        if isinstance(kernel, CompileError):
+            _warn(region, str(kernel))
+            return [_into_place(region, aten.runner(region, inference))]
         settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
         settings.write(f"{kernel.name}.py", kernel.source)
-        return self._launcher(region, kernel)
+        run = self._launcher(kernel)
+        run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
+        reads, writes = ([node.name for node in nodes] for nodes in (kernel.inputs, kernel.outputs))
+        return [Instruction(run, (*reads, *writes), tuple(writes))]
 
-    def _launcher(self, region: Region, kernel: Kernel) -> Call:
-        interpreted = self.device.type == "cpu"
-        launch = kernel.load(interpreted=interpreted).launch
-        results = [node.type for node in kernel.outputs]
-        order = [region.inputs.index(node) for node in kernel.inputs]
-        device = self.device
+    def _launcher(self, kernel: Kernel) -> Call:
+        launch = kernel.load(interpreted=self.device.type == "cpu").launch
+        inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
-        def call(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            inputs = [values[position] for position in order]
-            batch = next(
-                (v.shape[0] for v, n in zip(inputs, kernel.inputs, strict=True) if n.type.batched), 1
-            )
-            outputs = tuple(torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results)
+        def call(*tensors: torch.Tensor) -> Any:
             if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {batch}")
-            launch(*inputs, *outputs)
-            return outputs
+                settings.say(5, f"launch {kernel.name} batch {tensors[inputs].shape[0]}")
+            launch(*tensors)
+            return tensors[inputs] if only else tensors[inputs:]
 
-        if interpreted:
-            return _interpreted(call)
-        return self._guarded(region, call)
-
-    def _guarded(self, region: Region, call: Call) -> Call:
-        """A first launch that fails to compile or does not fit the GPU turns into the fallback."""
-        active = call
-
-        def guarded(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            nonlocal active
-            try:
-                return active(values)
-            except Exception as error:
-                if active is not call or isinstance(error, torch.OutOfMemoryError):
-                    raise
-                active = self._fall_back(region, f"{type(error).__name__}: {error}".splitlines()[0])
-                return active(values)
-
-        return guarded
-
-    def _fall_back(self, region: Region, reason: str) -> Call:
-        self.fallbacks.append(region.name)
-        layers = ", ".join(region.layers) or "no layer"
-        warnings.warn(
-            f"{region.name} (from {layers}) runs through PyTorch's operators instead of Triton: {reason}",
-            FallbackWarning,
-            stacklevel=2,
-        )
-        return aten.lower(region, inference=self.inference)
+        return call
 
 
 def _interpreted(call: Call) -> Call:
     from ..codegen.machine.interpreter import interpreting
 
-    def run(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def run(*tensors: torch.Tensor) -> Any:
         with interpreting():
-            return call(values)
+            return call(*tensors)
 
     return run
+
+
+def _guarded(call: Call, region: Region, inference: bool) -> Call:
+    """A first launch that fails to compile or does not fit the GPU turns into the fallback."""
+    active = call
+
+    def run(*tensors: torch.Tensor) -> Any:
+        nonlocal active
+        try:
+            return active(*tensors)
+        except Exception as error:
+            if active is not call or isinstance(error, torch.OutOfMemoryError):
+                raise
+            _warn(region, f"{type(error).__name__}: {error}".splitlines()[0])
+            active = _into_place(region, aten.runner(region, inference)).run
+            return active(*tensors)
+
+    return run
+
+
+def _into_place(region: Region, run: Call) -> Instruction:
+    """What PyTorch's operators compute, copied to where the region's kernel would have written it."""
+    reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
+
+    def into(*tensors: torch.Tensor) -> Any:
+        found = run(*tensors[: len(reads)])
+        places = tensors[len(reads) :]
+        for place, value in zip(places, (found,) if len(writes) == 1 else found, strict=True):
+            place.copy_(value)
+        return places[0] if len(writes) == 1 else places
+
+    return Instruction(into, (*reads, *writes), tuple(writes))
+
+
+def _warn(region: Region, reason: str) -> None:
+    layers = ", ".join(region.layers) or "no layer"
+    warnings.warn(
+        f"{region.name} (from {layers}) runs through PyTorch's operators instead of Triton: {reason}",
+        FallbackWarning,
+        stacklevel=2,
+    )

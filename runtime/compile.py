@@ -83,16 +83,8 @@ def as_network(
     return model.closed(input_shape) if model.is_open and input_shape is not None else model
 
 
-def typed_graph(
-    model: ModelLike | CompiledNetwork, dtype: str | None, input_shape: Any = None
-) -> tuple[Graph, str]:
-    """The graph of a model or compiled network before any pass, in its compute dtype, and that dtype."""
-    if isinstance(model, CompiledNetwork):
-        network = as_network(
-            model, device="auto", backend="auto", dtype=dtype, input_shape=input_shape
-        )
-        network.check_closed()
-        return network.source, model.options.dtype
+def typed_graph(model: ModelLike, dtype: str | None, input_shape: Any = None) -> tuple[Graph, str]:
+    """The graph of a model before any pass, in its compute dtype, and that dtype."""
     _check_model(model, "kernels are emitted for a Model or a compiled network")
     dtype = "float32" if dtype is None else dtype
     _check_dtype(dtype)

@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..codegen import Kernel
-from ..codegen import emit as emit_kernel
+from ..codegen import Kernel, kernels
 from ..codegen.text.names import escaped
 from ..graph.errors import CompileError, ConvLoomError
 from ..graph.ir import Graph
-from ..planning.fusion import fuse as fuse_regions
-from ..planning.fusion import leave_unfused
+from ..planning.modes import Mode
+from ..planning.program import Program, plan
 from ..planning.regions import Region
 from ..planning.targets import target as find_target
 from .checks import whole
-from .compile import DTYPE_NAMES, typed_graph
+from .compile import DTYPE_NAMES, as_network, typed_graph
 from .folder import write_files
 from .network import CompiledNetwork
 from .options import ModelLike
-from .plan import Mode, prepare
 
 _USE = """\
 Each file holds one kernel and stands alone: it imports nothing but torch and triton. Run one with
@@ -87,32 +85,46 @@ def kernel_texts(
     """The texts of all that `emit` writes, by file name."""
     target = find_target(target).name
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
-    graph, dtype = typed_graph(model, dtype, input_shape)
-    if dtype == "float64":
-        known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
-        raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")
-    graph, _, _ = prepare(graph, Mode(training=training, backward=training, fuse=fuse))
-    partition = fuse_regions(graph) if fuse else leave_unfused(graph)
-    precision = "tf32" if dtype == "tf32" else "ieee"
-    found = [(region, _emitted(region, precision, target)) for region in partition.kernels]
-    kernels = [kernel for _, kernel in found if isinstance(kernel, Kernel)]
+    program, dtype = _planned(model, dtype, input_shape, training, target, fuse)
+    found = list(zip(program.regions, kernels(program), strict=True))
+    emitted = [kernel for _, kernel in found if isinstance(kernel, Kernel)]
     what = f"{'training' if training else 'inference'}, {dtype}, for {target}"
-    texts = {f"{kernel.name}.py": kernel.source for kernel in kernels}
-    texts["README.md"] = _index(graph, found, what, batch_size or 1)
-    texts["graph.txt"] = f"{graph}\n"
+    texts = {f"{kernel.name}.py": kernel.source for kernel in emitted}
+    texts["README.md"] = _index(program.graph, found, what, batch_size or 1)
+    texts["graph.txt"] = f"{program.graph}\n"
     return texts
 
 
-def _emitted(region: Region, precision: str, target: str) -> Kernel | str:
-    """The kernel, or why there is none."""
-    try:
-        return emit_kernel(region, precision=precision, target=target)
-    except CompileError as error:
-        return str(error)
+def _planned(
+    model: ModelLike | CompiledNetwork,
+    dtype: str | None,
+    input_shape: Any,
+    training: bool,
+    target: str,
+    fuse: bool,
+) -> tuple[Program, str]:
+    """The program of a model, or the one that a compiled network has, and its dtype.
+
+    Raises CompileError for float64, in which no kernel computes.
+    """
+    if isinstance(model, CompiledNetwork):
+        network = as_network(model, device="auto", backend="auto", dtype=dtype, input_shape=input_shape)
+        _check_emittable(network.options.dtype)
+        return network.planned(training=training, target=target, fuse=fuse), network.options.dtype
+    graph, dtype = typed_graph(model, dtype, input_shape)
+    _check_emittable(dtype)
+    mode = Mode(training=training, backward=training, fuse=fuse)
+    return plan(graph, mode, target=target, precision="tf32" if dtype == "tf32" else "ieee"), dtype
+
+
+def _check_emittable(dtype: str) -> None:
+    if dtype == "float64":
+        known = ", ".join(name for name in DTYPE_NAMES if name != "float64")
+        raise CompileError(f"kernels are not emitted for dtype {dtype!r}; use {known}")
 
 
 # -- the index ---------------------------------------------------------------------------------------------
-def _index(graph: Graph, found: Sequence[tuple[Region, Kernel | str]], what: str, batch: int) -> str:
+def _index(graph: Graph, found: Sequence[tuple[Region, Kernel | CompileError]], what: str, batch: int) -> str:
     files = [kernel.name for _, kernel in found if isinstance(kernel, Kernel)]
     lines = [f"# Kernels of {escaped(graph.name)}", "", f"{len(files)} kernels: {what}.", ""]
     if files:
@@ -121,14 +133,14 @@ def _index(graph: Graph, found: Sequence[tuple[Region, Kernel | str]], what: str
         part = [(region, kernel) for region, kernel in found if region.phase == phase]
         if part:
             lines += [f"## {title}, in the order they run", "", *_table(part, batch), ""]
-    refused = [(region, reason) for region, reason in found if isinstance(reason, str)]
+    refused = [(region, str(reason)) for region, reason in found if isinstance(reason, CompileError)]
     if refused:
         lines += ["## Without a kernel: these run through PyTorch's operators", ""]
         lines += [f"- `{region.name}`: {escaped_text(reason)}" for region, reason in refused]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(part: Sequence[tuple[Region, Kernel | str]], batch: int) -> list[str]:
+def _table(part: Sequence[tuple[Region, Kernel | CompileError]], batch: int) -> list[str]:
     images = "one image" if batch == 1 else f"{batch} images"
     lines = [
         f"| file | computes | from the layers | FLOPs, {images} | bytes, {images} | FLOPs/byte | schedule |",

@@ -61,7 +61,7 @@ def by_name(names: Sequence[str], given: Mapping[str, Any]) -> list[Any]:
     for name in given:
         if name not in names:
             raise ShapeError(
-                f"the network has no input {name!r}{nearest(str(name), names)}; it takes {', '.join(names)}"
+                f"the network has no input {name!r}{nearest(name, names)}; it takes {', '.join(names)}"
             )
     if missing := [name for name in names if name not in given]:
         raise ShapeError(f"no value for the input {missing[0]!r}; the network takes {', '.join(names)}")

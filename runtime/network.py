@@ -1,4 +1,4 @@
-"""The compiled network: one torch.nn.Module around the plans of its modes."""
+"""The compiled network: one torch.nn.Module around the programs of its modes and what runs them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..codegen import Kernel, emit
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.losses import add_loss
@@ -19,34 +18,22 @@ from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
 from ..graph.penalties import add_penalties
 from ..graph.values import Ties, holder
-from ..graph.words import words
-from ..planning.targets import target_of
+from ..planning.modes import Mode, check_forward
+from ..planning.program import Program
 from .autograd import Binding, CompiledFunction, without_autocast
-from .backends import Backend
-from .held import HeldWeights
+from .executor import Executor
 from .inputs import bind_inputs, with_open_axes
+from .open_axes import OpenAxes, Sizes
 from .options import ModelLike, Options
-from .plan import Mode, Plan, check_forward
 from .stand_in import StandIn
 from .steps import LossStep, PenaltyStep
 from .summary import summary_text
-
-MOST_SIZES = 16
-"""Sizes of open axes that a network keeps plans for."""
-
-CPU = torch.device("cpu")
-
-Sizes = tuple[tuple[int, ...], ...]
-"""The shape of one sample of each input."""
-
-PlanKey = tuple[bool, bool, frozenset[str], frozenset[str] | None]
-"""training, backward, the inputs and the parameters to differentiate by."""
 
 TwinKey = tuple[str, bool, frozenset[str]]
 """The loss ("" for none), whether it is of logits, and the regularized weights that are not trained."""
 
 
-class CompiledNetwork(HeldWeights):
+class CompiledNetwork(OpenAxes):
     """A network compiled by `compile`. Call it with a batch: tensors or NumPy arrays in, tensor(s) out.
 
     Parameters carry the layer's and the weight's name (`conv2d/kernel`) and Keras's shapes. In train() mode
@@ -72,7 +59,8 @@ class CompiledNetwork(HeldWeights):
         self.name = self.source.name
         self._inputs = with_open_axes(self.source.sources(Input), self._open)
         self._differentiated: list[str] | None = None
-        self._plans: dict[PlanKey, Plan] = {}
+        self._programs: dict[tuple[Mode, str], Program] = {}
+        self._executors: dict[Mode, Executor] = {}
         self._twins: dict[TwinKey, CompiledNetwork] = {}
         self._keys: dict[str, str] = {}
         self._ties = Ties()
@@ -96,9 +84,10 @@ class CompiledNetwork(HeldWeights):
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
-        """The graph, the options and the weights; plans are made anew where it is read."""
+        """The graph, the options and the weights; programs are planned anew where it is read."""
         self.weights()
-        made_anew: dict[str, Any] = {"_plans": {}, "_twins": {}, "_sizes": OrderedDict()}
+        made_anew: dict[str, Any] = {"_programs": {}, "_executors": {}, "_twins": {}, "_sizes": OrderedDict()}
+        made_anew["_settled"] = None  # and looked at anew
         return {**self.__dict__, "_model": self._model if self._open else None, **made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -108,7 +97,7 @@ class CompiledNetwork(HeldWeights):
         self._ties.tie_again(self._registered())
 
     def __copy__(self) -> CompiledNetwork:
-        """Another module over the very same weights and plans, as a shallow copy of any module is."""
+        """Another module over the very same weights and programs, as a shallow copy of any module is."""
         twin = CompiledNetwork.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin
@@ -123,6 +112,7 @@ class CompiledNetwork(HeldWeights):
         """The same network under other options, but in its own dtype and with weights of its own."""
         twin = copy.deepcopy(self).eval()
         twin.options = options
+        twin._programs = self._programs  # their keys say all that may differ
         return twin
 
     # -- calling ----------
@@ -137,58 +127,7 @@ class CompiledNetwork(HeldWeights):
             bound = bind_inputs(self._inputs, inputs, self.options.device)
             return self.of_size(bound)._run(bound, _has_tensor(inputs))
 
-    # -- open axes ----------
-    @property
-    def is_open(self) -> bool:
-        """Whether inputs have axes of any size; such a network is planned for each size that it meets."""
-        return bool(self._open)
-
-    def of_size(self, inputs: Sequence[torch.Tensor]) -> CompiledNetwork:
-        """The network for inputs of these sizes: itself, where no axes are open."""
-        return self._at(tuple(tuple(x.shape[1:]) for x in inputs)) if self._open else self
-
-    def at(self, *input_shapes: Sequence[int]) -> CompiledNetwork:
-        """The network for samples of these shapes, one for each input, where axes are open.
-
-        It shares this network's weights and mode, and has plan, kernels and `explain()`, which need sizes.
-        The latest 16 sizes are kept. Raises ShapeError for shapes that do not fit.
-        """
-        if not self._open:
-            raise CompileError(f"{self.name} leaves no axis open; call it as it is")
-        shapes = tuple(tuple(int(size) for size in shape) for shape in input_shapes)
-        bind_inputs(self._inputs, [_sample(n, s) for n, s in zip(self._inputs, shapes, strict=False)], CPU)
-        return self._at(shapes)
-
-    def closed(self, input_shape: Any) -> CompiledNetwork:
-        """A network of its own for these sizes of the open axes, over the same weights."""
-        if self._model is None:
-            raise CompileError(f"{self.name}: its model is gone; compile the model again")
-        return CompiledNetwork(self._model, self.options, input_shape).train(self.training)
-
-    def check_closed(self) -> None:
-        """Raise CompileError where a plan is wanted, and axes without a size do not allow one."""
-        if self._open:
-            shapes = ", ".join("(...)" for _ in self._inputs)
-            raise CompileError(
-                f"{self.name} leaves axes open, and is planned for the sizes that it meets; say one: "
-                + words(f"net.at({shapes}), or input_shape=", "--input-shape H,W,C")
-            )
-
-    def _at(self, sizes: Sizes) -> CompiledNetwork:
-        network = self._sizes.get(sizes)
-        if network is None:
-            if self._model is None:
-                raise CompileError(f"{self.name}: its model is gone; compile the model again")
-            self._follow_layers()
-            network = self._sizes[sizes] = _Twin(self, self._lowered(self._model, sizes), None)
-            network.name = self.name
-            if len(self._sizes) > MOST_SIZES:
-                self._sizes.popitem(last=False)
-        self._sizes.move_to_end(sizes)
-        if network.training != self.training:
-            network.train(self.training)
-        return network
-
+    # -- running ----------
     def _family(self) -> Iterator[CompiledNetwork]:
         """This network and all around it, or of certain sizes, that share its weights."""
         yield self
@@ -205,7 +144,7 @@ class CompiledNetwork(HeldWeights):
         else:
             outputs = None
         if outputs is None:
-            outputs, _ = self._plan().forward(inputs, weights)
+            outputs, _ = self._executor(self._mode()).forward(inputs, weights, look=weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
@@ -216,10 +155,10 @@ class CompiledNetwork(HeldWeights):
         trained = {name: p for name, p in weights.items() if p.requires_grad}
         if not (of or trained):
             return None
-        backward_plan = partial(self._plan, self.training, True, of, frozenset(trained))
-        plan = backward_plan() if self.training else self._plan()
+        mode = self._mode(backward=True, wrt_inputs=of, trained=frozenset(trained))
+        executor = self._executor(mode if self.training else self._mode())
         others = {name: value for name, value in weights.items() if name not in trained}
-        binding = Binding(plan, backward_plan, list(trained), others)
+        binding = Binding(executor, partial(self._executor, mode), list(trained), others)
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
             binding, *inputs, *trained.values()
         )
@@ -230,13 +169,27 @@ class CompiledNetwork(HeldWeights):
     ) -> Sequence[torch.Tensor]:
         """Op by op through PyTorch's operators: what `torch.func` and forward-mode differentiation see
         through, where no kernel can follow them."""
-        plan = self._plan()
-        if plan.graph.updates:
+        executor = self._executor(self._mode())
+        if executor.program.graph.updates:
             raise CompileError(
                 f"{self.name} is in train() mode, where batch norms move their statistics; torch.func and "
                 f"forward-mode differentiation cannot carry that: call eval() first, or freeze those layers"
             )
-        return plan.walk(inputs, weights, plan.draw(inputs[0].shape[0] if inputs else 1))
+        return executor.walk(inputs, weights, executor.draw(inputs[0].shape[0] if inputs else 1))
+
+    def closed(self, input_shape: Any) -> CompiledNetwork:
+        """A network of its own for these sizes of the open axes, over the same weights."""
+        if self._model is None:
+            raise CompileError(f"{self.name}: its model is gone; compile the model again")
+        return CompiledNetwork(self._model, self.options, input_shape).train(self.training)
+
+    def _of_sizes(self, sizes: Sizes) -> CompiledNetwork:
+        if self._model is None:
+            raise CompileError(f"{self.name}: its model is gone; compile the model again")
+        self._follow_layers()
+        network = _Twin(self, self._lowered(self._model, sizes), None)
+        network.name = self.name
+        return network
 
     def _follow_layers(self) -> None:
         """Freeze and free what the model's layers do now, in the graph and among the parameters.
@@ -264,26 +217,7 @@ class CompiledNetwork(HeldWeights):
             for node in changed:
                 if node.name in network.source:
                     network.source.update_node(node.name, op=node.op)
-            network._plans.clear()
-
-    def _plan(
-        self,
-        training: bool | None = None,
-        backward: bool = False,
-        wrt_inputs: frozenset[str] = frozenset(),
-        trained: frozenset[str] | None = None,
-    ) -> Plan:
-        """The plan of a mode (None: the current one), built the first time it is needed."""
-        key = (self.training if training is None else training, backward, wrt_inputs, trained)
-        plan = self._plans.get(key)
-        if plan is None:
-            inference = not (key[0] or backward)
-            backend = Backend(self.options.backend, self.options.device, self.options.precision, inference)
-            mode = Mode(*key, self.options.fuse)
-            plan = Plan(self.source, mode, backend.lower, self.options.device, self._differentiated)
-            plan.streams = self._streams
-            self._plans[key] = plan
-        return plan
+            network._programs, network._executors = {}, {}
 
     def train(self, mode: bool = True) -> CompiledNetwork:
         """Switch between training and inference. Folded and packed weights are made anew afterwards.
@@ -292,8 +226,8 @@ class CompiledNetwork(HeldWeights):
         a NumPy array or another alias that PyTorch has lost sight of goes unseen: call `eval()` after one.
         """
         for network in self._family():
-            for plan in network._plans.values():
-                plan.prelude.forget(self._keys)
+            for executor in network._executors.values():
+                executor.prelude.forget(self._keys)
         super().train(mode)
         return self
 
@@ -366,35 +300,11 @@ class CompiledNetwork(HeldWeights):
                 weights[name].copy_(op.reference(weights[name]))
 
     # -- looking inside ----------
-    @property
-    def plan(self) -> Plan:
-        """The plan of the current mode: in training, forward and backward together."""
-        self.check_closed()
-        weights = self.weights()
-        if not self.training:
-            return self._plan()
-        return self._plan(backward=True, trained=frozenset(n for n, p in weights.items() if p.requires_grad))
-
-    @property
-    def graph(self) -> Graph:
-        """The graph after the passes of the current mode."""
-        return self.plan.graph
-
-    @property
-    def kernels(self) -> list[Kernel]:
-        """The regions of the current mode as emitted kernels, whichever backend runs them."""
-        target, precision = target_of(self.options.device), self.options.precision
-        return [emit(region, precision=precision, target=target) for region in self.plan.regions]
-
     def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
         """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text."""
         options = self.options
         title = f"{self.name}, compiled for {options.backend} on {options.device} in {options.dtype}"
         (print_fn or print)(summary_text(self.source, title, width))
-
-    def explain(self) -> str:
-        """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
-        return self.plan.explain()
 
     def extra_repr(self) -> str:
         o = self.options
@@ -424,11 +334,6 @@ def _has_tensor(inputs: Sequence[Any]) -> bool:
     return False
 
 
-def _sample(node: Node, shape: Sequence[int]) -> torch.Tensor:
-    """Something of one sample's shape, which takes no memory."""
-    return torch.zeros((), dtype=node.type.torch_dtype).expand(1, *shape)
-
-
 def _under_a_transform() -> bool:
     """Whether `torch.func` or forward-mode differentiation is at work."""
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
@@ -449,9 +354,13 @@ class _Twin(CompiledNetwork):
         self._inputs, self._ties, self._model = graph.sources(Input), owner._ties, None
         self._open, self._sizes = (), OrderedDict()
         self._differentiated = differentiated
-        self._plans, self._twins, self._keys = {}, {}, owner._keys
+        self._programs, self._executors, self._twins, self._keys = {}, {}, {}, owner._keys
         self._streams = owner._streams
         self._parameters, self._buffers = owner._parameters, owner._buffers
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        owner: CompiledNetwork = self.__dict__["_owner"]
+        return owner.weights()
 
     def _follow_layers(self) -> None:
         owner: CompiledNetwork = self.__dict__["_owner"]

@@ -9,16 +9,23 @@ from typing import Protocol
 import torch
 
 from ..graph.ir import Graph
+from ..planning.targets import target_of
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a network is compiled; see `compile`."""
+    """How a network is compiled; see `compile`. planned_for: an architecture other than the device's."""
 
     device: torch.device
     backend: str
     dtype: str
     fuse: bool
+    planned_for: str = ""
+
+    @property
+    def target(self) -> str:
+        """The architecture that programs are planned for."""
+        return self.planned_for or target_of(self.device)
 
     @property
     def compute_dtype(self) -> str:

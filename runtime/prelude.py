@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
-from ..graph.ir import Graph
 from ..graph.ops import KNOWN, Parameter
 from ..graph.weights import Mark, mark
+from ..planning.program import Program
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 class Prelude:
     """Values computed from parameters alone; computed again only when a parameter behind them has changed."""
 
-    def __init__(self, graph: Graph, device: torch.device) -> None:
-        only = graph.parameter_only()
-        self.nodes = [n for n in graph.nodes() if n.name in only and not isinstance(n.op, Parameter)]
+    def __init__(self, program: Program, device: torch.device) -> None:
+        nodes = [node for node in program.graph.nodes() if node.name in program.known]
+        self.nodes = [node for node in nodes if not isinstance(node.op, Parameter)]
         self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
-        self.behind: dict[str, frozenset[str]] = {}
-        """The parameters that each node follows."""
-        for node in self.nodes:
-            self.behind[node.name] = frozenset().union(*(self.behind.get(x, {x}) for x in node.inputs))
+        self.behind = program.behind
         self.seen: dict[str, Mark] = {}
+        self.look: object = None
         self.stale: set[str] = set()
         self.values: dict[str, torch.Tensor] = {}
 
-    def __call__(self, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Every value known before the batch; the very same dictionary and tensors while nothing changes."""
+    def __call__(self, parameters: Tensors, look: object = None) -> dict[str, torch.Tensor]:
+        """Every value known before the batch; the very same dictionary and tensors while nothing changes.
+
+        look: the very object of an earlier call where no parameter can have changed since.
+        """
+        if look is not None and look is self.look and not self.stale:
+            return self.values
         seen = {name: mark(p) for name, p in parameters.items()}
         if seen != self.seen or self.stale or not self.values:
             changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
             self.values = self._compute(parameters, changed | self.stale)
             self.seen, self.stale = seen, set()
+        self.look = look
         return self.values
 
-    def _compute(self, parameters: dict[str, torch.Tensor], changed: set[str]) -> dict[str, torch.Tensor]:
+    def _compute(self, parameters: Tensors, changed: set[str]) -> dict[str, torch.Tensor]:
         """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
         # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
         # Kernels read row-major data; `to(memory_format=torch.channels_last)` lays a kernel out otherwise.

@@ -6,28 +6,30 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..codegen import Kernel, emit
+from ..codegen import Kernel, kernels
 from ..codegen.machine.aot import compile_many
 from ..codegen.machine.installed import triton_version
 from ..codegen.machine.resources import Resources
 from ..graph.errors import CompileError
 from ..graph.ir import Graph, Node
 from ..graph.ops import Input
-from ..planning.regions import Partition, Region
+from ..planning.program import Program, Step
+from ..planning.regions import Region
 from ..planning.targets import DEVICES, Device, target_and_device
+from .arena import Arena
 from .checks import whole
 from .compile import as_network
+from .findings import Row, Setup, Side
 from .network import CompiledNetwork
 from .options import ModelLike
-from .plan import Plan, Step
-from .report import Report, Row, Setup, Side
+from .report import Report
 
 DEFAULT_GPU = "H200"
 MEASURING_SECONDS = 1.5
@@ -67,27 +69,31 @@ def profile(
     arch, gpu = find_gpu(target)
     net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
     net.check_closed()
-    own = "aten" if net.options.device.type == "cpu" else net.options.backend
-    nets = [net.twin(replace(net.options, backend=own, fuse=fused)) for fused in (True, False)]
-    dtype = net.options.dtype
+    options = net.options
+    if options.device.type == "cpu":  # which runs what is planned for any architecture
+        options = replace(options, backend="aten", planned_for=arch)
+    nets = [net.twin(replace(options, fuse=fused)) for fused in (True, False)]
+    dtype = options.dtype
     watches = [Stopwatch(net, batch_size) for net in nets]
     done = _measure(watches, repeats)
-    kernels = _emitted(nets[0], arch)
-    owner = owners(nets[0].plan.partition, nets[1].plan.partition)
+    found = _kernels(nets[0].planned(target=arch))
+    owner = owners(nets[0].program, nets[1].program)
     roofline = _Roofline(gpu, dtype)
     sides = [
         Side(
             tuple(
-                _row(region, watch.median(region), batch_size, roofline, kernels, owner if index else {})
-                for region in net.plan.partition.kernels
+                _row(region, watch.median(region), batch_size, roofline, emitted, replaced)
+                for region in _timed(net)
             ),
             statistics.median(watch.calls),
         )
-        for index, (net, watch) in enumerate(zip(nets, watches, strict=True))
+        for net, watch, emitted, replaced in zip(nets, watches, (found, {}), ({}, owner), strict=True)
     ]
+    program = nets[0].program
+    arena = Arena.of(program.memory, [step.region.name for step in program.forward], batch_size)
     setup = _setup(nets[0], batch_size, done, arch, gpu)
-    static = _resources(kernels, arch, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], static)
+    static = _resources(found, arch, jobs or os.cpu_count() or 1) if resources else {}
+    return Report(setup, sides[0], sides[1], arena, static)
 
 
 def find_gpu(target: str | None) -> tuple[str, Device | None]:
@@ -106,7 +112,7 @@ def find_gpu(target: str | None) -> tuple[str, Device | None]:
 # -- measuring ---------------------------------------------------------------------------------------------
 @dataclass
 class Stopwatch:
-    """Times every step of a network's plan, in the order and the memory state of a real run.
+    """Times every step of a network's program, in the order and the memory state of a real run.
 
     times: region name -> seconds of each run. calls: seconds of whole calls.
     """
@@ -117,7 +123,7 @@ class Stopwatch:
     calls: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.plan: Plan = self.net.plan
+        self.executor = self.net.executor
         self.device = self.net.options.device
         self.inputs = example_inputs(self.net.source, self.batch_size, self.device)
         self.weights = self.net.weights()
@@ -131,19 +137,17 @@ class Stopwatch:
             submitted = time.perf_counter() - start
             self._wait()
             self.calls.append(time.perf_counter() - start)
-            steps, before = self.plan.forward_steps, [step.call for step in self.plan.forward_steps]
-            marks: list[tuple[Step, Any, Any]] = []
+            marks: list[tuple[Step, Any]] = []
             mark = self._event if self.device.type == "cuda" else time.perf_counter
-            for step in steps:
-                step.call = _marked(step, mark, marks)
-            try:
-                self._hold_back(submitted)
-                self.plan.forward(self.inputs, self.weights)
-                self._wait()
-            finally:
-                for step, call in zip(steps, before, strict=True):
-                    step.call = call
-        for step, first, last in marks:
+
+            def note(step: Step) -> None:
+                marks.append((step, mark()))
+
+            self._hold_back(submitted)
+            with self.executor.watched(note, note):
+                self.executor.forward(self.inputs, self.weights)
+            self._wait()
+        for (step, first), (_, last) in zip(marks[::2], marks[1::2], strict=True):
             seconds = first.elapsed_time(last) / 1e3 if self.device.type == "cuda" else last - first
             self.times.setdefault(step.region.name, []).append(seconds)
 
@@ -168,18 +172,6 @@ class Stopwatch:
         if self.device.type == "cuda":
             cycles_a_second = 2e9
             torch.cuda._sleep(int(3 * seconds * cycles_a_second))  # type: ignore[no-untyped-call]
-
-
-def _marked(step: Step, mark: Callable[[], Any], marks: list[tuple[Step, Any, Any]]) -> Any:
-    call = step.call
-
-    def timed(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        first = mark()
-        result = call(values)
-        marks.append((step, first, mark()))
-        return result
-
-    return timed
 
 
 def _measure(watches: Sequence[Stopwatch], repeats: int | None) -> int:
@@ -220,40 +212,53 @@ class _Roofline:
         return self.gpu.roofline_seconds(flops, moved, self.dtype)
 
 
+def _timed(net: CompiledNetwork) -> list[Region]:
+    """The regions that take time: on aten also concatenations that kernels make for free."""
+    if net.options.backend == "triton":
+        return net.program.regions
+    return [step.region for step in net.program.forward if not step.region.is_view]
+
+
 def _row(
     region: Region,
     seconds: float,
     batch: int,
     roofline: _Roofline,
-    kernels: dict[int, Kernel | str],
+    found: dict[str, Kernel | CompileError],
     owner: dict[str, str],
 ) -> Row:
     cost = region.cost(batch)
-    kernel = kernels.get(id(region))
+    kernel = found.get(region.name)
     return Row(
         name=region.name,
         layers=tuple(region.layers),
         ops=tuple(node.op.op_name() for node in region.nodes),
         kind=region.anchor.op.kind.value,
-        launches=kernel.launches if isinstance(kernel, Kernel) else 1,
+        launches=kernel.launches if isinstance(kernel, Kernel) else int(region.launches),
         flops=cost.flops,
         bytes=cost.bytes,
         seconds=seconds,
         roofline_seconds=roofline.seconds(cost.flops, cost.bytes),
         replaced_by=owner.get(region.name, ""),
-        note=f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, str) else "",
+        note=_note(region, kernel),
     )
 
 
-def owners(fused: Partition, unfused: Partition) -> dict[str, str]:
+def _note(region: Region, kernel: Kernel | CompileError | None) -> str:
+    if region.joined:
+        return "kernels write its parts where they belong; PyTorch's operators cannot, and copy them"
+    return f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, CompileError) else ""
+
+
+def owners(fused: Program, unfused: Program) -> dict[str, str]:
     """Which fused kernel does the work of each unfused one, by name.
 
     A node keeps its name through most passes, and its layer through nearly all. What a pass took away (a
     folded batch norm, a padding) is credited to the kernel that computes its operand, or else its reader's.
     """
-    by_node = {node.name: region.name for region in fused.kernels for node in region.nodes}
+    by_node = {node.name: region.name for region in fused.regions for node in region.nodes}
     by_layer: dict[str, str] = {}
-    for region in fused.kernels:
+    for region in fused.regions:
         for layer in region.layers:
             by_layer.setdefault(layer, region.name)
     found: dict[str, str] = {}
@@ -269,23 +274,19 @@ def owners(fused: Partition, unfused: Partition) -> dict[str, str]:
         settle(node, node.inputs)
     for node in reversed(nodes):
         settle(node, [reader.name for reader in unfused.graph.readers(node.name)])
-    return {region.name: found.get(region.anchor.name, "") for region in unfused.kernels}
+    return {region.name: found.get(region.anchor.name, "") for region in unfused.regions}
 
 
 # -- what the compiler says --------------------------------------------------------------------------------
-def _emitted(net: CompiledNetwork, target: str) -> dict[int, Kernel | str]:
-    """The fused kernel of each region, or why there is none, by the region's identity."""
-    found: dict[int, Kernel | str] = {}
-    for region in net.plan.partition.kernels:
-        try:
-            found[id(region)] = emit(region, precision=net.options.precision, target=target)
-        except CompileError as error:
-            found[id(region)] = str(error)
-    return found
+def _kernels(program: Program) -> dict[str, Kernel | CompileError]:
+    """The kernel of each region, or why there is none, by the region's name."""
+    return {region.name: kernel for region, kernel in zip(program.regions, kernels(program), strict=True)}
 
 
-def _resources(kernels: dict[int, Kernel | str], target: str, jobs: int) -> dict[str, tuple[Resources, ...]]:
-    emitted = [kernel for kernel in kernels.values() if isinstance(kernel, Kernel)]
+def _resources(
+    found: dict[str, Kernel | CompileError], target: str, jobs: int
+) -> dict[str, tuple[Resources, ...]]:
+    emitted = [kernel for kernel in found.values() if isinstance(kernel, Kernel)]
     requests = [request for kernel in emitted for request in kernel.requests(target)]
     results = iter(compile_many(requests, jobs))
     return {kernel.name: tuple(next(results) for _ in kernel.specializations) for kernel in emitted}

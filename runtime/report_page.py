@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-from .report import microseconds, resource_cells
+from .arena import arena_picture
+from .findings import Findings, Row, Side
 from .report_style import STYLE
-
-if TYPE_CHECKING:
-    from .report import Report, Row, Side
+from .report_table import microseconds, resource_cells
 
 KINDS = {
     "contraction": "convolutions, matrix products",
@@ -22,7 +20,7 @@ KINDS = {
 """Kind of op -> what the legend calls it; also the names of the colours."""
 
 
-def page(report: Report) -> str:
+def page(report: Findings) -> str:
     """The whole page as text. Every name in it is escaped."""
     s = report.setup
     versions = " · ".join(f"{name} {version}" for name, version in s.versions.items())
@@ -38,6 +36,9 @@ def page(report: Report) -> str:
         "<h2>All numbers</h2>",
         f'<div class="sides">{_table("Fused", report.fused)}{_table("Unfused", report.unfused)}</div>',
     ]
+    if report.arena and report.arena.runs:
+        text = f'<p class="small">{escape(report.arena.summary)}</p>'
+        parts += ["<h2>Memory between the kernels, planned</h2>", text, arena_picture(report.arena)]
     if report.resources:
         parts += [f"<h2>Compiled for {escape(s.target)}</h2>", _resources(report)]
     parts += ["<h2>What these numbers are</h2>", _list(report.notes())]
@@ -51,7 +52,7 @@ def page(report: Report) -> str:
 
 
 # -- the totals --------------------------------------------------------------------------------------------
-def _cards(report: Report) -> str:
+def _cards(report: Findings) -> str:
     fused, unfused = report.fused, report.unfused
     cards = [
         _card("kernel launches", ("fewer", "more"), fused.launches, unfused.launches, lambda v: f"{v:.0f}"),
@@ -94,14 +95,14 @@ def _segment(colour: str, share: float, title: str) -> str:
 
 
 # -- kernel by kernel --------------------------------------------------------------------------------------
-def _legend(report: Report) -> str:
+def _legend(report: Findings) -> str:
     present = {row.kind for row in report.unfused.rows}
     items = ['<span><i class="fused"></i>the fused kernel</span>']
     items += [f'<span><i class="{kind}"></i>{text}</span>' for kind, text in KINDS.items() if kind in present]
     return f'<div class="legend">{"".join(items)}<span class="soft">unfused: one segment an op</span></div>'
 
 
-def _kernels(report: Report) -> Iterable[str]:
+def _kernels(report: Findings) -> Iterable[str]:
     groups: list[tuple[Row | None, list[Row]]] = [
         (row, report.unfused.of(row.name)) for row in report.fused.rows
     ]
@@ -191,7 +192,7 @@ def _numbers(launches: int, flops: int, moved: int, seconds: float, least: float
     return (str(launches), *cells)
 
 
-def _resources(report: Report) -> str:
+def _resources(report: Findings) -> str:
     heads = ("kernel", "registers", "spilled bytes", "shared KiB", "matrix unit", "occupancy")
     rows = [
         tuple(escape(cell) for cell in resource_cells(name, used))

@@ -10,11 +10,13 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.ir import Graph
 from ..graph.passes.batch_norm import use_batch_statistics
+from ..planning.modes import Mode
+from ..planning.program import plan
 from .backends import Backend
 from .checks import whole
+from .executor import Executor
 from .inputs import as_tensor, bind_inputs, holds_arrays, is_array
 from .network import CompiledNetwork
-from .plan import Mode, Plan
 
 
 @torch.no_grad()
@@ -41,15 +43,15 @@ def update_statistics(net: torch.nn.Module, data: Any, *, batch_size: int = 32) 
     if not parameters:
         return
     options = net.options
-    plans: dict[CompiledNetwork, Plan] = {}
+    executors: dict[CompiledNetwork, Executor] = {}
     sums = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in weights.items()}
     counts = dict.fromkeys(parameters, 0)
     for batch in _input_batches(data, batch_size):
         inputs = bind_inputs(net.input_nodes, [_placed(batch, options.device)], options.device)
         sized = net.of_size(inputs)
-        if sized not in plans:
-            plans[sized] = _plan(sized)
-        values, _ = plans[sized].forward(inputs, weights)
+        if sized not in executors:
+            executors[sized] = _executor(sized)
+        values, _ = executors[sized].forward(inputs, weights)
         for name, value in zip(parameters, values, strict=True):
             sums[name] += value.double() * len(inputs[0])
             counts[name] += len(inputs[0])
@@ -59,13 +61,11 @@ def update_statistics(net: torch.nn.Module, data: Any, *, batch_size: int = 32) 
         weights[name].copy_(sums[name] / count)
 
 
-def _plan(net: CompiledNetwork) -> Plan:
+def _executor(net: CompiledNetwork) -> Executor:
     options = net.options
-    backend = Backend(options.backend, options.device, options.precision, inference=False)
-    mode = Mode(training=True, fuse=options.fuse)
-    plan = Plan(_measuring(net.source)[0], mode, backend.lower, options.device)
-    plan.streams = net._streams
-    return plan
+    mode, graph = Mode(training=True, fuse=options.fuse), _measuring(net.source)[0]
+    program = plan(graph, mode, target=options.target, precision=options.precision)
+    return Executor(program, Backend(options.backend, options.device), net._streams)
 
 
 def _measuring(source: Graph) -> tuple[Graph, list[str]]:

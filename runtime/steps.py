@@ -10,8 +10,8 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.ops import Parameter
 from ..graph.walk import walk
+from ..planning.program import Program
 from .inputs import bind_inputs, by_name
-from .plan import Plan
 
 if TYPE_CHECKING:
     from .network import CompiledNetwork
@@ -47,9 +47,9 @@ class _Step:
         return self._for(network.of_size(bound)), list(bound)
 
     @property
-    def plan(self) -> Plan:
-        """The plan of the network's current mode, with what is around it."""
-        return self.compiled.plan
+    def program(self) -> Program:
+        """The program of the network's current mode, with what is around it."""
+        return self.compiled.program
 
 
 class LossStep(_Step):

@@ -116,13 +116,13 @@ def measured(folder: Path) -> dict[str, float | int]:
         "layers": len(model.network),
         "ops": working(model.to_graph().nodes()),
         "ops_after": working(node for node in network.graph.nodes() if node.name not in once),
-        "fused": working(region.anchor for region in network.plan.regions),
+        "fused": working(region.anchor for region in network.program.regions),
         "difference": found,
         "seconds": seconds,
     }
     del network
     unfused = cl.compile(model, backend="aten", device="cpu", fuse=False)
-    return {**row, "unfused": working(region.anchor for region in unfused.plan.regions)}
+    return {**row, "unfused": working(region.anchor for region in unfused.program.regions)}
 
 
 def working(nodes: Iterable[Node]) -> int:

@@ -14,6 +14,7 @@ from aten_harness import (
     check_region,
     draw_sources,
     evaluate_all,
+    lowered,
     training,
 )
 from convloom.graph import ops
@@ -24,7 +25,6 @@ from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import DTYPES
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.regions import Partition, Region
-from convloom.runtime.aten import lower
 from convloom.runtime.aten.packing import PackedWeight
 from op_cases import CASES, SOURCES, Case
 
@@ -101,7 +101,7 @@ def test_any_batch_size_after_lowering() -> None:
     graph = block_net()
     run_pipeline(graph, INFERENCE)
     partition = fuse(graph)
-    runners = [(region, lower(region, inference=True)) for region in partition]
+    runners = [(region, lowered(region, inference=True)) for region in partition]
     for batch in (1, 5, 2, 17, 1):
         exact = evaluate_all(graph, draw_sources(graph, batch, seed=batch))
         for region, run in runners:
@@ -127,7 +127,7 @@ def expected(region: Region, tensors: list[torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("change", ["in place", "by an optimizer", "another tensor"])
 def test_changed_weights_are_packed_anew(change: str) -> None:
     region, tensors = wide_convolution()
-    run = lower(region, inference=True)
+    run = lowered(region, inference=True)
     tensors[1].requires_grad_(True)
     with torch.no_grad():
         torch.testing.assert_close(run(tensors)[0].double(), expected(region, tensors), rtol=1e-4, atol=1e-4)
@@ -163,7 +163,7 @@ def test_without_onednn_the_plain_operators_serve(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(onednn, "available", lambda dtype: False)
     region, tensors = wide_convolution()
-    result = lower(region, inference=True)(tensors)[0]
+    result = lowered(region, inference=True)(tensors)[0]
     torch.testing.assert_close(result.double(), expected(region, tensors), rtol=1e-4, atol=1e-4)
 
 

@@ -14,7 +14,7 @@ from convloom.graph.passes import INFERENCE, run_pipeline
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Region
 from convloom.runtime.aten.forms import form_of, inplace_form_of, makes_memory
-from convloom.runtime.aten.lowering import _in_place, _steps
+from convloom.runtime.aten.lowering import _in_place, _operations
 from op_cases import CASES, IMAGE, Case, N, Shape
 
 import convloom as cl
@@ -110,7 +110,7 @@ def test_what_is_only_seen_otherwise_is_never_new() -> None:
 def overwritten(region: Region, exact: Values) -> list[str]:
     """Runs a region step by step; the values it writes over, each of which nobody may need any more."""
     values = {node.name: exact[node.name].to(node.type.torch_dtype).contiguous() for node in region.inputs}
-    steps = _in_place(region, _steps(region, inference=True))
+    steps = _in_place(region, _operations(region, inference=True))
     found = []
     for index, step in enumerate(steps):
         if step.overwrites:

@@ -13,6 +13,7 @@ from aten_harness import (
     check_partition,
     draw_sources,
     evaluate_all,
+    lowered,
     training,
 )
 from convloom.graph import ops
@@ -22,7 +23,6 @@ from convloom.graph.passes.precision import with_dtype
 from convloom.graph.windows import window_output
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.regions import Partition
-from convloom.runtime.aten import lower
 from convloom.runtime.aten.forms import form_of, inplace_form_of
 from convloom.runtime.aten.pooling import native
 from op_cases import CASES, Case
@@ -120,7 +120,7 @@ def test_first_of_equal_values_wins() -> None:
     s = Sketch.empty()
     graph = s.done(s.then(ops.MaxPoolIndex2D((3, 3), (2, 2), ((1, 1), (1, 1))), s.image(5, 5, 2)))
     (region,) = fuse(graph)
-    (index,) = lower(region, inference=True)([torch.zeros(2, 5, 5, 2)])
+    (index,) = lowered(region, inference=True)([torch.zeros(2, 5, 5, 2)])
     assert index[0, :, :, 0].tolist() == [[4, 3, 3], [1, 0, 0], [1, 0, 0]]
 
 
@@ -134,7 +134,7 @@ def test_large_maps_of_few_values(channels: int) -> None:
     for cut in (fuse, leave_unfused):
         found: dict[str, torch.Tensor] = {}
         for region in cut(graph):
-            results = lower(region, inference=False)([image])
+            results = lowered(region, inference=False)([image])
             found |= dict(zip((node.name for node in region.outputs), results, strict=True))
         for name in graph.outputs.values():
             assert torch.equal(found[name], graph[name].op.reference(image))

@@ -315,8 +315,8 @@ def test_requires_grad_is_followed(training: bool) -> None:
     y = net(x).square().sum()
     y.backward()
     assert kernel.grad is None
-    plans = [plan for plan in net._plans.values() if plan.mode.backward]
-    assert [("conv/kernel" in plan.derivatives.gradients) for plan in plans] == [True, False]
+    programs = [program for program in net._programs.values() if program.mode.backward]
+    assert [("conv/kernel" in program.derivatives.gradients) for program in programs] == [True, False]
     for (name, p), value in zip(net.named_parameters(), wanted, strict=True):
         if name != "conv/kernel":
             torch.testing.assert_close(p.grad, value)

@@ -17,8 +17,8 @@ from contraction_graphs import (
     run_and_compare,
     weight_gradient,
 )
+from convloom.codegen import NotEmittable
 from convloom.codegen.dispatch import emit
-from convloom.codegen.errors import NotEmittable
 from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
@@ -46,9 +46,10 @@ from convloom.graph.ops import (
     Swish,
 )
 from convloom.graph.windows import Pair, window_output
+from convloom.planning.forms import candidates
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Region
-from convloom.planning.schedules import Schedule, candidates, choose
+from convloom.planning.schedules import Schedule
 from helpers import on_gpu
 
 SAME3 = ((1, 1), (1, 1))
@@ -437,15 +438,15 @@ def test_a_weight_gradient_needs_a_chunk() -> None:
 # -- schedules -----------------------------------------------------------------------------------------------
 def test_small_problems_get_small_tiles() -> None:
     graph, y = convolution((28, 28), 1, 6, (5, 5))
-    assert choose(only_region(graph, y=y)).block_n == 16
+    assert candidates(only_region(graph, y=y))[0].block_n == 16
     graph, y = dense(("N", 84), 10)
-    assert choose(only_region(graph, y=y)).block_m <= 32
+    assert candidates(only_region(graph, y=y))[0].block_m <= 32
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
 def test_every_candidate_fits_and_large_problems_get_large_tiles(target: str) -> None:
+    from convloom.planning.forms.tiles import shared_bytes
     from convloom.planning.products import product
-    from convloom.planning.schedules import shared_bytes
     from convloom.planning.targets import target as find_target
 
     graph, y = convolution((56, 56), 128, 128, (3, 3), (1, 1), SAME3, dtype="bfloat16")
@@ -460,7 +461,7 @@ def test_every_candidate_fits_and_large_problems_get_large_tiles(target: str) ->
 def test_an_unknown_target_is_named() -> None:
     graph, y = convolution((5, 4), 3, 4, (3, 3))
     with pytest.raises(CompileError, match="unknown target 'sm_7'"):
-        choose(only_region(graph, y=y), "sm_7")
+        candidates(only_region(graph, y=y), "sm_7")
 
 
 # -- compiled ------------------------------------------------------------------------------------------------

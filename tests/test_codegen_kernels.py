@@ -6,11 +6,11 @@ divides a tile, there is more than one tile on every axis, and height differs fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
-from convloom.codegen import Kernel, NotEmittable, emit
+from convloom.codegen import NotEmittable, emit
 from convloom.codegen.text.activations import ROWS
 from convloom.graph import ops
 from convloom.graph.gradients import differentiate
@@ -19,74 +19,7 @@ from convloom.graph.op import REGISTRY, Op
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Region
-
-EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-
-
-def region(
-    nodes: Sequence[tuple[str, Op, Sequence[str]]],
-    outputs: Sequence[str] = (),
-    anchor: str = "",
-    phase: str = "forward",
-) -> Region:
-    """A region of the computing nodes of a list of (name, op, operands); the last is an output."""
-    graph = Graph()
-    members = []
-    for name, op, operands in nodes:
-        graph.add(op, operands, name, phase=phase)
-        if operands:
-            members.append(graph[name])
-    for name in outputs or [members[-1].name]:
-        graph.outputs[name] = name
-    return Region(graph, graph[anchor] if anchor else members[-1], members, "kernel_under_test")
-
-
-def expected(kernel: Kernel, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The outputs by the ops' references, in float64."""
-    values = {
-        node.name: value.double() if value.is_floating_point() else value
-        for node, value in zip(kernel.inputs, inputs, strict=True)
-    }
-    for node in kernel.region.nodes:
-        values[node.name] = node.op.reference(*(values[name] for name in node.inputs))
-    return [values[node.name] for node in kernel.outputs]
-
-
-def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Largest difference as a part of the largest value; infinite where either is NaN."""
-    assert found.shape == wanted.shape
-    scale = max(float(wanted.double().abs().max()), 1e-6)
-    return float((found.double() - wanted.double()).abs().nan_to_num(float("inf")).max()) / scale
-
-
-def check(given: Region, *, length: int = 1, batches: Sequence[int] = (1, 3)) -> Kernel:
-    """Run a region's kernel for several batches and compare; length: terms of one image's longest sum."""
-    kernel = emit(given)
-    module = kernel.load(interpreted=True)
-    stored = max((EPS[n.type.dtype] for n in kernel.outputs if n.type.is_floating), default=0.0)
-    for batch in batches:
-        inputs, outputs = module.example(batch, seed=batch), module.results(batch)
-        module.launch(*inputs, *outputs)
-        steps = 16 + 6 * len(given.nodes) + 4 * (length * batch) ** 0.5
-        wanted = expected(kernel, inputs)
-        for node, found, right, text in zip(
-            kernel.outputs, outputs, wanted, module.reference(*inputs), strict=True
-        ):
-            assert found.dtype == node.type.torch_dtype
-            assert difference(text, right) < 1e-12, f"{node}: the file's own reference is wrong"
-            allowed = stored + steps * EPS["float32"] if node.type.is_floating else 0.0
-            assert difference(found, right) <= allowed, f"{node} at batch {batch}"
-            assert difference(found, right) <= module.TOLERANCE
-    return kernel
-
-
-def image(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tuple[()]]:
-    return name, ops.Input(("N", *shape), dtype), ()
-
-
-def vector(name: str, *shape: int, dtype: str = "float32") -> tuple[str, Op, tuple[()]]:
-    return name, ops.Parameter(shape, dtype), ()
-
+from kernel_checks import EPS, check, difference, expected, image, region, vector
 
 # -- pointwise -----------------------------------------------------------------------------------------------
 ACTIVATIONS = [
@@ -241,90 +174,6 @@ def test_batch_norm_and_its_gradient() -> None:
     gradient = ("g", ops.BatchNormGrad(), operands)
     used = [v for v in vectors if v[0] in operands]
     check(region([image("dy", 9, 7, 17), image("x", 9, 7, 17), *used, gradient], phase="backward"))
-
-
-# -- windows -------------------------------------------------------------------------------------------------
-WINDOWS = [
-    ((2, 2), (2, 2), ((0, 0), (0, 0)), (7, 9)),
-    ((3, 3), (2, 2), ((0, 1), (1, 1)), (8, 7)),
-    ((3, 2), (1, 3), ((1, 1), (0, 1)), (6, 7)),
-    ((5, 5), (1, 1), ((0, 0), (0, 0)), (7, 6)),
-    ((5, 6), (5, 6), ((0, 0), (0, 0)), (5, 6)),
-    ((1, 1), (2, 3), ((0, 0), (0, 0)), (5, 5)),
-    ((9, 8), (9, 8), ((0, 0), (0, 0)), (9, 8)),
-]
-
-WIDE = ((3, 3), (2, 2), ((0, 1), (1, 1)), (4, 5))
-POOLED = [(*window, channels) for window in WINDOWS[:4] for channels in (1, 17)]
-POOLED += [(*WINDOWS[4], 1), (*WINDOWS[5], 17), (*WINDOWS[6], 17), (*WIDE, 130)]
-
-
-@pytest.mark.parametrize(
-    ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
-)
-def test_pooling(size, strides, padding, spatial, channels) -> None:
-    geometry = (size, strides, padding)
-    x, bias = image("x", *spatial, channels), vector("bias", channels)
-    pooled = [
-        ("m", ops.MaxPool2D(*geometry), ["x"]),
-        ("i", ops.MaxPoolIndex2D(*geometry), ["x"]),
-        ("b", ops.Add(), ["m", "bias"]),
-    ]
-    check(region([x, bias, *pooled], outputs=["m", "i", "b"], anchor="m"))
-    check(region([x, ("i", ops.MaxPoolIndex2D(*geometry), ["x"])]))
-    check(
-        region([x, ("r", ops.Relu(), ["x"]), ("a", ops.AveragePool2D(*geometry), ["r"])]),
-        length=size[0] * size[1],
-    )
-
-
-@pytest.mark.parametrize(
-    ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
-)
-def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:
-    geometry = (size, strides, padding)
-    pooled = ops.MaxPool2D(*geometry).infer(ops.Input(("N", *spatial, channels)).infer())
-    inner = tuple(int(d) for d in pooled.shape[1:])
-    kind = ops.MaxPoolIndex2D(*geometry).infer(pooled.with_shape(("N", *spatial, channels))).dtype
-    saved = image("s", *spatial, channels)
-    gradients = [
-        image("dy", *inner),
-        image("index", *inner, dtype=kind),
-        ("u", ops.MaxUnpool2D(*geometry, input_size=spatial), ["dy", "index"]),
-    ]
-    masked = ("g", ops.ActivationGrad(ops.Relu()), ["u", "s"])
-    check(region([*gradients, saved, masked], anchor="u", phase="backward"))
-    average = ("u", ops.AverageUnpool2D(*geometry, input_size=spatial), ["dy"])
-    check(region([image("dy", *inner), average], phase="backward"), length=size[0] * size[1])
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_pooling_in_low_precision(dtype: str) -> None:
-    x = image("x", 9, 6, 5, dtype=dtype)
-    check(region([x, ("y", ops.MaxPool2D(), ["x"])]))
-    check(region([x, ("y", ops.AveragePool2D((3, 3), (2, 2), ((1, 1), (0, 1))), ["x"])]), length=9)
-    dy = image("dy", 4, 3, 5, dtype=dtype)
-    check(region([dy, ("u", ops.AverageUnpool2D(input_size=(9, 6)), ["dy"])], phase="backward"))
-
-
-def test_the_first_of_equal_values_wins_and_nan_is_kept() -> None:
-    nodes = [image("x", 2, 4, 1), ("m", ops.MaxPool2D(), ["x"]), ("i", ops.MaxPoolIndex2D(), ["x"])]
-    kernel = emit(region(nodes, outputs=["m", "i"], anchor="m"))
-    module = kernel.load(interpreted=True)
-    x = torch.tensor([[1.0, 3.0, 0.0, float("nan")], [3.0, 3.0, 9.0, 0.0]]).reshape(1, 2, 4, 1)
-    m, i = module.results(1)
-    module.launch(x, m, i)
-    assert m.flatten()[0] == 3.0
-    assert m.flatten()[1].isnan()
-    assert i.flatten()[0] == 1
-
-
-def test_pooling_keeps_its_prologue_where_windows_cover_it() -> None:
-    nodes = [image("x", 6, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
-    check(region(nodes, outputs=["r", "y"]))
-    uncovered = [image("x", 7, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
-    with pytest.raises(NotEmittable, match="r is kept whole, but the windows do not cover all of it"):
-        emit(region(uncovered, outputs=["r", "y"]))
 
 
 # -- reductions ----------------------------------------------------------------------------------------------

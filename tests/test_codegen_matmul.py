@@ -20,8 +20,9 @@ from convloom.graph.ops import (
     Scale,
     Softmax,
 )
+from convloom.planning.forms import candidates
 from convloom.planning.fusion import fuse
-from convloom.planning.schedules import Schedule, candidates
+from convloom.planning.schedules import Schedule
 from op_cases import BOTH, product
 
 SMALL = Schedule(16, 16, 16)

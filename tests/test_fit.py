@@ -12,9 +12,10 @@ from convloom.frontends import Input, Model, layers
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime.callbacks import Callback, EarlyStopping
 from convloom.runtime.compile import compile
-from convloom.runtime.fit import History, fit
+from convloom.runtime.fit import fit
 from convloom.runtime.metrics import accuracy
 from convloom.runtime.network import CompiledNetwork
+from convloom.runtime.training import History
 
 
 def classifier(dropout: float = 0.0, dtype: str = "float32") -> CompiledNetwork:

@@ -97,9 +97,9 @@ def test_frozen_base_is_folded_in_training_too() -> None:
         optimizer.zero_grad()
         (net(x) - target).square().mean().backward()
         optimizer.step()
-        (plan,) = net._plans.values()
-        folded.append(plan.prelude.values["base/norm/folded_kernel"])
-    assert not any(isinstance(node.op, ops.BatchNorm) for node in plan.graph.nodes())
+        (executor,) = net._executors.values()
+        folded.append(executor.prelude.values["base/norm/folded_kernel"])
+    assert not any(isinstance(node.op, ops.BatchNorm) for node in executor.program.graph.nodes())
     assert folded[0] is folded[1]
     # A write into a frozen weight is seen all the same.
     with torch.no_grad():
@@ -137,8 +137,8 @@ def test_gradients_in_eval_mode_follow_weights_written_through_data() -> None:
 def test_trained_weights_are_not_folded_in_training() -> None:
     net = cl.compile(transfer(training=False), device="cpu", backend="aten").train()
     net(torch.randn(2, 6, 5, 3))
-    (plan,) = net._plans.values()
-    assert "base/conv/kernel is trained" in plan.explain()
+    (program,) = net._programs.values()
+    assert "base/conv/kernel is trained" in program.explain()
 
 
 def test_keras_reads_what_training_false_wrote(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_a_stale_fold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_update_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convloom.runtime.plan import Plan
+    from convloom.runtime.executor import Executor
 
-    monkeypatch.setattr(Plan, "_write_back", lambda *_: None)
+    monkeypatch.setattr(Executor, "_write_back", lambda *_: None)
     _, text = first_failure(60, FUSED)
     assert "train: moved" in text
 

@@ -187,7 +187,7 @@ def test_operands_that_broadcast_in_the_middle_of_any_rank() -> None:
     net = cl.Model([x, y], L.Add()([L.Multiply()([h, y]), x]))
     given = samples((2, 3, 2, 4)), samples((2, 1, 2, 1))
     network = cl.compile(net, device="cpu", backend="triton")
-    assert len(network.plan.regions) == 2
+    assert len(network.program.regions) == 2
     assert "broadcasts along an axis no kernel handles" in network.explain()
     with torch.no_grad():
         found, exact = network(*given), cl.compile(net, device="cpu", backend="aten", dtype="float64")(*given)
@@ -197,7 +197,7 @@ def test_operands_that_broadcast_in_the_middle_of_any_rank() -> None:
 def test_kernel_counts() -> None:
     def count(layer: Any) -> int:
         x = cl.Input(IMAGE)
-        return len(cl.compile(cl.Model(x, L.ReLU()(layer(x))), device="cpu").plan.regions)
+        return len(cl.compile(cl.Model(x, L.ReLU()(layer(x))), device="cpu").program.regions)
 
     assert count(L.RMSNormalization()) == 2  # the mean of squares, then all the rest
     assert count(L.Normalization(axis=(1, 3))) == 1

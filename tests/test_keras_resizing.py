@@ -14,6 +14,8 @@ from convloom.codegen import emit
 from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from convloom.graph.ops.source import METHODS
+from convloom.planning.modes import Mode
+from convloom.planning.program import plan
 
 import convloom as cl
 from convloom import layers as L
@@ -150,7 +152,7 @@ def test_a_network_that_resizes_learns() -> None:
 
 # -- kernels -------------------------------------------------------------------------------------------------
 def kernels(net: cl.Model) -> list[str]:
-    regions = cl.compile(net, device="cpu").plan.regions
+    regions = cl.compile(net, device="cpu").program.regions
     return [" ".join(node.op.op_name() for node in region.nodes) for region in regions]
 
 
@@ -209,8 +211,8 @@ def test_kernel_counts(layer: Any, wanted: list[str]) -> None:
 def test_emitted_files(method: str) -> None:
     """Forward and backward, against the file's own reference; compiled for a GPU, nothing spills."""
     net = cl.compile(model(L.Resizing(3, 9, method, antialias=True), (8, 4, 3)), device="cpu")
-    plan = net._plan(backward=True, wrt_inputs=frozenset({net._inputs[0].name}))
-    kernels = [emit(region) for region in plan.regions]
+    program = plan(net.source, Mode(backward=True, wrt_inputs=frozenset({net._inputs[0].name})))
+    kernels = [emit(region) for region in program.regions]
     assert [kernel.region.anchor.op.op_name() for kernel in kernels].count("resize_grad") >= 1
     for kernel in kernels:
         file = kernel.load(interpreted=True)

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parent / "data" / "layer_cases"
 
 
 def stored() -> dict[str, dict[str, np.ndarray]]:
-    """"topic.case" -> part -> array."""
+    """ "topic.case" -> part -> array."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(FOLDER.glob("*.npz")):
         with np.load(path) as file:
@@ -64,7 +64,7 @@ def test_on_aten(case: str) -> None:
     model = loaded(case)
     fused, unfused = (cl.compile(model, device="cpu", backend="aten", fuse=fuse) for fuse in (True, False))
     check(case, fused)
-    if str(fused.graph) != str(unfused.graph) or len(fused.plan.regions) != len(unfused.plan.regions):
+    if str(fused.graph) != str(unfused.graph) or len(fused.program.regions) != len(unfused.program.regions):
         check(case, unfused)
 
 

@@ -231,7 +231,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
 
         return count
 
-    monkeypatch.setattr("convloom.runtime.backends.emit", counted(emit))
+    monkeypatch.setattr("convloom.codegen.programs.emit", counted(emit))
     monkeypatch.setattr("convloom.codegen.machine.interpreter.load_module", counted(load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
@@ -344,12 +344,12 @@ def test_a_model_is_needed() -> None:
 
 
 def test_fallback_is_visible_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convloom.runtime import backends
+    from convloom.codegen import programs
 
     def refuse(region: object, **_: object) -> None:
         raise CompileError("no kernel today")
 
-    monkeypatch.setattr(backends, "emit", refuse)
+    monkeypatch.setattr(programs, "emit", refuse)
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     x = batch(model)

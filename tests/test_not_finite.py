@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from aten_harness import Sketch, Values, draw_sources, evaluate_all, training
+from aten_harness import Sketch, Values, draw_sources, evaluate_all, lowered, training
 from convloom.codegen import emit
 from convloom.graph import ops
 from convloom.graph.ir import Graph
@@ -18,7 +18,6 @@ from convloom.graph.op import REGISTRY
 from convloom.graph.passes import INFERENCE, run_pipeline
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.regions import Partition
-from convloom.runtime.aten import lower
 
 import convloom as cl
 from convloom import layers as L
@@ -63,7 +62,7 @@ def run(partition: Partition, sources: Values, inference: bool) -> Values:
             values[node.name] = node.evaluate(*(values[name] for name in node.inputs)).contiguous()
     with torch.no_grad():
         for region in partition:
-            results = lower(region, inference=inference)([values[node.name] for node in region.inputs])
+            results = lowered(region, inference=inference)([values[node.name] for node in region.inputs])
             values |= dict(zip((node.name for node in region.outputs), results, strict=True))
     return values
 

@@ -9,7 +9,7 @@ from math import sqrt
 
 import pytest
 import torch
-from aten_harness import reduction_length
+from aten_harness import lowered, reduction_length
 from convloom.codegen import emit
 from convloom.codegen.machine.interpreter import interpreting
 from convloom.graph import ops
@@ -21,7 +21,6 @@ from convloom.graph.passes import BACKWARD, run_pipeline
 from convloom.graph.types import DTYPES, HALF, TensorType
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.regions import Region
-from convloom.runtime.aten import lower
 from op_cases import CASES, Case
 
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.is_floating_point]
@@ -50,7 +49,7 @@ def test_type_is_that_of_the_value_in_every_dtype(name: str, dtype: str) -> None
     assert value.dtype == node.type.torch_dtype
     assert node.evaluate(*given).dtype == node.type.torch_dtype
     for region in leave_unfused(graph).kernels:  # none where weights alone are computed with
-        assert lower(region, inference=True)(given)[0].dtype == node.type.torch_dtype
+        assert lowered(region, inference=True)(given)[0].dtype == node.type.torch_dtype
 
 
 @every
@@ -74,7 +73,7 @@ def test_weights_and_statistics_wider_than_the_data(name: str) -> None:
         assert node.type == same["y"].type
     assert node.evaluate(*given).dtype == node.type.torch_dtype
     for region in leave_unfused(graph).kernels:
-        (found,) = lower(region, inference=True)(given)
+        (found,) = lowered(region, inference=True)(given)
         assert found.dtype == node.type.torch_dtype
         exact = node.op.reference(*(t.double() if t.is_floating_point() else t for t in given))
         torch.testing.assert_close(found.double(), exact.double(), rtol=2e-2, atol=2e-2)
@@ -124,7 +123,7 @@ def test_reductions_of_large_values_are_finite_and_right(name: str, dtype: str) 
     eps = torch.finfo(region.anchor.type.torch_dtype).eps + sqrt(reduction_length(region)) * 2.0**-22
     fits = exact.abs() < torch.finfo(written.dtype).max
     assert fits.any()
-    for found in (region.anchor.op.reference(*given), *lower(region, inference=True)(given), written):
+    for found in (region.anchor.op.reference(*given), *lowered(region, inference=True)(given), written):
         error = (found.double() - exact).abs()[fits]
         assert (error <= 2 * eps * exact.abs()[fits].max()).all()
 

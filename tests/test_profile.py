@@ -14,8 +14,9 @@ from convloom.frontends import Input, Model, layers
 from convloom.graph.errors import ConvLoomError
 from convloom.planning.targets import DEVICES
 from convloom.runtime.emit import emit
+from convloom.runtime.findings import Row, Setup, Side
 from convloom.runtime.profile import find_gpu, profile
-from convloom.runtime.report import Report, Row, Setup, Side
+from convloom.runtime.report import Report
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 

@@ -245,7 +245,7 @@ def test_masks_ride_in_the_kernels_around() -> None:
     noisy = cl.compile(
         cl.Model(image, L.Conv2D(4, 3)(L.GaussianDropout(0.2)(L.SpatialDropout2D(0.2)(h)))), device="cpu"
     ).train()
-    forward = [[r for r in net.plan.regions if r.phase == "forward"] for net in (plain, noisy)]
+    forward = [[r for r in net.program.regions if r.phase == "forward"] for net in (plain, noisy)]
     assert len(forward[0]) == len(forward[1]) == 2
 
 

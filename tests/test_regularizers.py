@@ -448,7 +448,7 @@ def test_kernels_of_a_regularized_network() -> None:
     def kernels(**rules: Any) -> list[str]:
         h = L.Conv2D(4, 3, activation="relu", **rules)(x)
         net = cl.compile(cl.Model(x, L.Dense(2)(L.Flatten()(h)))).train()
-        regions = net.with_loss("mse").plan.regions
+        regions = net.with_loss("mse").program.regions
         return [" ".join(node.op.op_name() for node in region.nodes) for region in regions]
 
     plain, weights = kernels(), kernels(kernel_regularizer="l2")

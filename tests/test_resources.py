@@ -30,7 +30,7 @@ def lenet5() -> Model:
 
 def kernels(dtype: str, training: bool, target: str) -> list[Kernel]:
     net = compile(lenet5(), dtype=dtype, device="cpu").train(training)
-    return [emit(region, target=target) for region in net.plan.regions]
+    return [emit(region, target=target) for region in net.program.regions]
 
 
 def resources(found: list[Kernel], target: str) -> list[tuple[Kernel, Resources]]:

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import torch
-from convloom.graph.errors import CompileError, ConvLoomError, ShapeError
-from convloom.runtime.guard import Guard
+from convloom.graph.errors import ConvLoomError, ShapeError
+from small_training import CLASSES, ROWS, X, Y, model, network
 
 import convloom as cl
 from convloom import layers as L
-
-CLASSES = "sparse_categorical_crossentropy"
-
-
-def model(activation: str | None = "softmax", norm: bool = True) -> cl.Model:
-    image = cl.Input((6, 5, 1), name="image")
-    h = L.Conv2D(3, 3, activation="relu")(image)
-    h = L.BatchNormalization()(h) if norm else h
-    return cl.Model(image, L.Dense(3, activation=activation)(L.Flatten()(h)), seed=1)
-
-
-def network(**options: Any) -> cl.CompiledNetwork:
-    return cl.compile(model(**options), device="cpu")
-
-
-def data(count: int = 24) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(count, 6, 5, 1)).astype(np.float32), generator.integers(0, 3, count)
-
-
-X, Y = data()
-ROWS = np.eye(3, dtype=np.float32)[Y]
 
 
 def trained(target: Any, loss: Any, **options: Any) -> list[float]:
@@ -261,109 +238,6 @@ def test_early_stopping_refuses_to_guess() -> None:
         cl.EarlyStopping(patience="3")  # type: ignore[arg-type]
 
 
-# -- NaN -----------------------------------------------------------------------------------------------------
-class Each(cl.Callback):
-    """The weights after every epoch; with one batch an epoch, after every step."""
-
-    def __init__(self) -> None:
-        self.weights: list[dict[str, torch.Tensor]] = []
-
-    def on_train_begin(self, net: torch.nn.Module) -> None:
-        self.net = net
-        self._keep()
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        self._keep()
-
-    def _keep(self) -> None:
-        self.weights.append({k: v.detach().clone() for k, v in self.net.state_dict().items()})
-
-
-def batches(bad: Any, at: int = 2) -> list[list[Any]]:
-    """Four batches, of which one is `bad`."""
-    parts = [(X[i : i + 6], ROWS[i : i + 6]) for i in range(0, 24, 6)]
-    parts[at] = bad
-    return [list(part) for part in parts]
-
-
-def spoiled(array: np.ndarray[Any, Any], value: float = math.nan) -> np.ndarray[Any, Any]:
-    array = array.copy()
-    array.flat[1] = value
-    return array
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", torch.optim.Adam])
-@pytest.mark.parametrize(
-    ("bad", "text"),
-    [
-        (
-            (spoiled(X[:6]), ROWS[:6]),
-            "the loss is nan; the batch's x holds NaN or infinite values; clean the",
-        ),
-        ((X[:6], spoiled(ROWS[:6])), "the loss is nan; the batch's y holds NaN or infinite values"),
-        ((spoiled(X[:6], math.inf), ROWS[:6]), "the batch's x holds NaN or infinite values"),
-    ],
-)
-def test_nan_stops_at_once_with_the_last_good_weights(bad: Any, text: str, optimizer: Any) -> None:
-    """Moving statistics included, which a forward pass has already changed when its loss is known."""
-    net, reference = network(), network()  # of one seed
-    cl.fit(reference, batches(bad)[:2], loss="categorical_crossentropy", optimizer=optimizer, verbose=False)
-    with pytest.raises(ConvLoomError, match="training stopped at step 3") as raised:
-        cl.fit(net, batches(bad), loss="categorical_crossentropy", optimizer=optimizer, verbose=False)
-    assert text in str(raised.value)
-    assert not net.training
-    for found, value in zip(net.state_dict().values(), reference.state_dict().values(), strict=True):
-        assert torch.equal(found, value)
-
-
-def test_a_step_that_ruins_the_weights_is_taken_back() -> None:
-    """A finite loss and finite gradients, and a learning rate beyond all measure."""
-    net = network(norm=False)
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(ConvLoomError, match=r"step 1: the loss is .*, but the step made weights NaN or bey"):
-        cl.fit(
-            net, (1e4 * X, Y), loss=CLASSES, optimizer="sgd", learning_rate=1e38, batch_size=24, verbose=False
-        )
-    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
-
-
-def test_training_may_go_on_through_nan() -> None:
-    net = network()
-    history = cl.fit(
-        net, batches((spoiled(X[:6]), ROWS[:6])), loss="categorical_crossentropy", stop_on_nan=False,
-        verbose=False,
-    )  # fmt: skip
-    assert math.isnan(history.history["loss"][0])
-
-
-def test_a_validation_loss_of_nan() -> None:
-    held_out = (X, spoiled(ROWS))
-    with pytest.raises(ConvLoomError, match="val_loss is nan while the training loss is finite"):
-        cl.fit(network(), (X, ROWS), loss="categorical_crossentropy", validation_data=held_out, verbose=False)
-
-
-def test_a_step_may_be_judged_one_step_late() -> None:
-    """As on a GPU, which reading a loss at once would keep waiting: two copies, each from before a step."""
-    net = torch.nn.Linear(2, 1)
-    net.register_buffer("steps", torch.zeros(()))
-    guard = Guard(net, torch.device("cpu"), late=True)
-    history = []
-    for step, loss in enumerate([1.0, math.nan, 1.0]):
-        guard.before()
-        history.append([p.detach().clone() for p in net.parameters()])
-        with torch.no_grad():
-            net.steps += 1  # type: ignore[assignment, operator]
-            for parameter in net.parameters():
-                parameter.add_(1.0)
-        if step < 2:
-            guard.after(torch.tensor(loss), (torch.ones(1), torch.ones(1)))
-            continue
-        with pytest.raises(ConvLoomError, match="stopped at step 2: the loss is nan"):
-            guard.after(torch.tensor(loss), (torch.ones(1), torch.ones(1)))
-    assert all(torch.equal(p, kept) for p, kept in zip(net.parameters(), history[1], strict=True))
-    assert float(net.steps) == 1  # type: ignore[arg-type]
-
-
 # -- Keras's habits ------------------------------------------------------------------------------------------
 def test_fit_takes_a_model_and_leaves_it_trained() -> None:
     own = model()
@@ -573,83 +447,3 @@ def test_labels_are_checked_before_the_first_step_of_whole_arrays() -> None:
     with pytest.raises(ShapeError, match="found class 7, but the network has 3 outputs: classes 0 to 2"):
         cl.fit(net, (X, wrong), loss=CLASSES, batch_size=4, shuffle=False, verbose=False)
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
-
-
-# -- what else takes a network -------------------------------------------------------------------------------
-def test_emit_profile_and_summary_take_a_network(tmp_path: Any) -> None:
-    own = model()
-    net = cl.compile(own, device="cpu", dtype="bfloat16")
-    texts = {
-        name: {p.name: p.read_text() for p in cl.emit(given, tmp_path / name, target=target, dtype=dtype)}
-        for name, given, target, dtype in (
-            ("model", own, "sm_90", "bfloat16"),
-            ("net", net, "H100", None),
-            ("lower", net, "h200", "bfloat16"),
-        )
-    }  # fmt: skip
-    assert texts["model"] == texts["net"] == texts["lower"]
-    assert "bfloat16" in texts["net"]["README.md"]
-    report = cl.profile(net, batch_size=2, repeats=1)
-    assert str(report).count("bfloat16") >= 1
-    lines: list[str] = []
-    net.summary(lines.append)
-    assert f"Total parameters: {own.count_params():,}" in lines[0]
-    assert "(batch, 4, 3, 3)" in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("call", "text"),
-    [
-        (
-            lambda net, path: cl.emit(net, path, dtype="float16"),
-            "compiled for dtype 'float32'; leave dtype out",
-        ),
-        (lambda net, path: cl.emit("net.keras", path), "found str; read the file first, with cl.load"),  # type: ignore[arg-type]
-        (lambda net, path: cl.emit(net, path, target="sm90"), "did you mean 'sm_90'?"),
-        (lambda net, path: cl.emit(net, path, target=90), "target is 90, a int; give a name: A100"),  # type: ignore[arg-type]
-        (lambda net, path: cl.emit(net, None), "folder is a NoneType; give the path of a folder"),  # type: ignore[arg-type]
-        (lambda net, path: cl.emit(net, path, batch_size="1"), "batch_size is '1', a str"),  # type: ignore[arg-type]
-        (lambda net, path: cl.profile(net, repeats="3"), "repeats is '3', a str"),  # type: ignore[arg-type]
-        (lambda net, path: cl.profile(net, target=3), "target is 3, a int"),  # type: ignore[arg-type]
-        (lambda net, path: cl.profile(net, target="H20"), "did you mean 'H200'?"),
-        (lambda net, path: cl.compile(model(), dtype="flaot16"), "did you mean 'float16'?"),
-        (
-            lambda net, path: cl.compile(model(), dtype=torch.float16),  # type: ignore[arg-type]
-            "dtype is torch.float16, a dtype; give a",
-        ),
-        (lambda net, path: cl.compile(model(), backend="atne"), "did you mean 'aten'?"),
-        (lambda net, path: cl.compile(keras.Sequential()), "save Keras's model and read the file"),
-    ],
-)
-def test_wrong_calls_of_the_others(call: Any, text: str, tmp_path: Any) -> None:
-    with pytest.raises((CompileError, ConvLoomError)) as raised:
-        call(network(), tmp_path)
-    assert text in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "text"),
-    [
-        ({"block_m": 100}, "block_m is 100; tiles and warps are powers of two"),
-        ({"warps": 3}, "warps is 3; tiles and warps are powers of two"),
-        ({"warps": 64}, "warps is 64; a block has at most 32"),
-        ({"stages": 0}, "stages is 0; it must be whole and at least 1"),
-        ({"block_n": 0}, "block_n is 0"),
-        ({"block_k": 16.0}, "block_k is 16.0"),
-        ({"chunk": -1}, "chunk is -1"),
-    ],
-)
-def test_schedules_no_kernel_can_have(sizes: dict[str, Any], text: str) -> None:
-    from convloom.codegen import Schedule
-
-    with pytest.raises(CompileError, match=text):
-        Schedule(**{"block_m": 64, "block_n": 64, **sizes})
-
-
-def test_moving_to_a_device_that_is_not_there() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(CompileError, match="cannot be moved there: "):
-        network().to("cuda")
-    with pytest.raises(CompileError, match="found CompiledNetwork, which is compiled already"):
-        cl.compile(network())  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ from ...planning.geometry import Axis
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.equations import equations
 from ..text.names import Names
 from ..text.source import TRITON_TYPES, JitFunction, KernelFile
@@ -45,11 +44,6 @@ class Contraction:
         self.source = self.graph[self.anchor.inputs[0]]
         self.weight = self.graph[self.anchor.inputs[1]]
         self.constants: Constants = {}
-        if self.work.whole_row and schedule.block_n < self.work.columns:
-            raise NotEmittable(
-                f"{region.name}: a softmax over {self.work.columns} channels needs block_n of at least that, "
-                f"the schedule has {schedule.block_n}"
-            )
 
     def tile_constants(self) -> Constants:
         """Constants of the schedule."""
@@ -114,13 +108,12 @@ class Contraction:
         """The operand the main loop gathers from: the anchor's first, or what a prologue makes it from."""
         if not self.region.prologue:
             return self.source
-        wanted = self.source.type.shape
-        for node in self.region.prologue:
-            for name in node.inputs:
-                operand = self.graph[name]
-                if name not in self.region.members and broadcast_kind(operand.type.shape, wanted) == "full":
-                    return operand
-        raise NotEmittable(f"{self.anchor.name}: no operand of its prologue has the shape {self.source.type}")
+        read = [self.graph[name] for node in self.region.prologue for name in node.inputs]
+        shape = self.source.type.shape
+        return next(
+            n for n in read
+            if n.name not in self.region.members and broadcast_kind(n.type.shape, shape) == "full"
+        )
 
     def prologue(self, w: Writer, pixel: str, channel: str, inside: str) -> None:
         """Compute the anchor's operand from the loaded `a`, with zeros where it lies outside the map."""

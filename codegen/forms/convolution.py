@@ -7,24 +7,19 @@ from typing import Any
 from ...graph.ops import Conv2D
 from ...graph.windows import Pair
 from ...planning.geometry import Axis, forward_axes, plus, times
-from ...planning.products import pools
+from ...planning.products import UNPOOLS, pools
 from ...planning.regions import Region
-from ...planning.schedules import Schedule, choose
-from ..errors import NotEmittable
-from ..kernel import Kernel
+from ...planning.schedules import Schedule
 from ..text.source import KernelFile
 from ..text.writer import Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
-from .epilogue import UNPOOLS, Epilogue
+from .epilogue import Epilogue
 from .gather import Gather, emit_columns, emit_loop, emit_tile_order
 
 
-def emit_forward(
-    region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
-) -> Kernel:
+def emit_forward(region: Region, schedule: Schedule, precision: str) -> KernelFile:
     """The kernel of a region whose anchor is a Conv2D or a Dense."""
-    chosen = schedule or choose(region, target, precision=precision)
-    return Kernel.of(_Forward(region, chosen, precision).file())
+    return _Forward(region, schedule, precision).file()
 
 
 class _Forward(Contraction):
@@ -35,8 +30,6 @@ class _Forward(Contraction):
         self.pool: Any = next(iter(pools(region)), None)  # with windows of one pixel too, which may lie apart
         # A matrix product over the channels of a map is a convolution by one pixel where the map is pooled.
         self.is_map = isinstance(self.anchor.op, Conv2D) or self.pool is not None
-        if any(isinstance(node.op, UNPOOLS) for node in region.epilogue) and self.pool is not None:
-            raise NotEmittable(f"{region.name}: a kernel pools or unpools, not both")
         self.axes = self._axes()
         self.constants = {**self._shape_constants(), **self.tile_constants()}
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 from ...graph.ops import Conv2DDataGrad, Conv2DTranspose
 from ...planning.geometry import Axis, PhasedAxis, phased_axes, plus, times, transposed_axes
+from ...planning.products import UNPOOLS
 from ...planning.regions import Region
-from ...planning.schedules import Schedule, choose
-from ..errors import NotEmittable
-from ..kernel import Kernel
+from ...planning.schedules import Schedule
 from ..text.source import KernelFile
 from ..text.writer import Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
-from .epilogue import UNPOOLS, Epilogue
+from .epilogue import Epilogue
 from .gather import (
     Gather,
     emit_columns,
@@ -27,16 +26,13 @@ from .gather import (
 )
 
 
-def emit_data_grad(
-    region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
-) -> Kernel:
+def emit_data_grad(region: Region, schedule: Schedule, precision: str) -> KernelFile:
     """The kernel of a region whose anchor is a Conv2DDataGrad (or Conv2DTranspose) or a DenseDataGrad.
 
     With stride 1 this is a convolution of dy with the kernel's taps in reverse order. With a stride, rows are
     sorted by phase (h % stride, w % stride): each phase meets its own taps, and nothing multiplies a zero.
     """
-    chosen = schedule or choose(region, target, precision=precision)
-    return Kernel.of(_DataGrad(region, chosen, precision).file())
+    return _DataGrad(region, schedule, precision).file()
 
 
 class _DataGrad(Contraction):
@@ -60,11 +56,6 @@ class _DataGrad(Contraction):
         sizes = spatial(self.source), spatial(self.weight, 0), spatial(self.anchor)
         if not self.phased:
             return transposed_axes(self.op, *sizes)
-        if any(gcd(st, d) > 1 for st, d in zip(self.strides, self.op.dilation, strict=True)):
-            raise NotEmittable(
-                f"{self.anchor.name}: strides {self.strides} and dilation {self.op.dilation} share a factor, "
-                f"which the data gradient has no kernel for; Keras does not combine them either"
-            )
         return phased_axes(self.op, *sizes)
 
     def _shape_constants(self) -> Constants:

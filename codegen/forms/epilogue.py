@@ -7,15 +7,12 @@ from itertools import takewhile
 from typing import Any
 
 from ...graph.ir import Node
-from ...graph.ops import AveragePool2D, AverageUnpool2D, MaxPoolIndex2D, MaxUnpool2D, Softmax
-from ...planning.products import POOLS
+from ...graph.ops import AveragePool2D, MaxPoolIndex2D, MaxUnpool2D, Softmax
+from ...planning.products import POOLS, UNPOOLS
 from ...planning.regions import Region
-from ..errors import NotEmittable
 from ..text.names import Names
 from ..text.writer import Writer
 from .tile import Tile
-
-UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
 
 
 @dataclass
@@ -77,8 +74,6 @@ class Epilogue:
         w.line("pooled_ok = pooled < rows // WINDOW")
         if all(isinstance(node.op, AveragePool2D) for node in pools):
             self._average(w, pooled, pools, value)
-        elif any(isinstance(node.op, AveragePool2D) for node in pools):
-            raise NotEmittable(f"{pools[0].name}: a kernel pools by maximum or by average, not by both")
         else:
             self._maximum(w, pooled, pools, value)
         pooled.emit(w, [node for node in nodes if node not in pools])

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from ...graph.ir import Node
-from ...planning.geometry import power_of_two
+from ...planning.forms.sums import sums as sums_of
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose
@@ -16,9 +16,6 @@ from ..text.source import JitFunction, KernelFile
 from ..text.writer import Writer
 from .pointwise import FlatTile
 from .tile import rounded
-
-TILE = 2048
-"""Elements of a tile."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +64,14 @@ class _ReductionTile(FlatTile):
         return offset, ok, self.note if note == "[BLOCK]" else note
 
 
-def emit_general(region: Region, sums: list[Node], schedule: Schedule | None) -> KernelFile:
+def emit_sums(region: Region, schedule: Schedule) -> KernelFile:
     """A region of sums over the same axes, whichever they are."""
-    names = Names(region)
+    names, sums = Names(region), sums_of(region)
     op: Any = sums[0].op
     source = region.graph[sums[0].inputs[0]]
     sizes = [0 if dim == "N" else int(dim) for dim in source.type.shape]
     kept = _Walk("result", tuple((a, s) for a, s in enumerate(sizes) if a not in op.axes))
     gone = _Walk("term", tuple((a, s) for a, s in enumerate(sizes) if a in op.axes))
-    if schedule is None:
-        results = min(power_of_two(kept.size), 128) if len(sizes) - 1 not in op.axes else 8
-        schedule = Schedule(max(1, TILE // results), results, warps=4)
     operands = [*region.inputs, *region.outputs]
     jit = JitFunction(
         f"{region.name}_kernel",

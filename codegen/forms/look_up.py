@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from ...graph.ir import Node
 from ...graph.ops import LookUp, LookUpGrad
-from ...planning.geometry import power_of_two
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose
@@ -18,15 +17,14 @@ from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer
-from .pointwise import BLOCK, FlatTile
+from .pointwise import FlatTile
 from .tile import rounded
 
 
-def emit_look_up(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_look_up(region: Region, schedule: Schedule) -> KernelFile:
     """A region of a LookUp and the pointwise members after it."""
     names, node, last = Names(region), region.anchor, region.nodes[-1]
     assert isinstance(node.op, LookUp)
-    used = schedule or Schedule(BLOCK, 1, warps=4)
     table, indices = (region.graph[name] for name in node.inputs)
     tile = FlatTile(names, last.type.shape)
     operands = [*region.inputs, *region.outputs]
@@ -34,7 +32,7 @@ def emit_look_up(region: Region, schedule: Schedule | None = None) -> KernelFile
         "IMAGE": (image_size(last), "elements of one image of the result" if tile.batched else "elements"),
         "ROWS": (int(table.type.shape[0]), "rows of the table"),
         "C": (table.type.channels, "features of a row"),
-        "BLOCK": (used.block_m, "elements a program looks up"),
+        "BLOCK": (schedule.block_m, "elements a program looks up"),
     }
     jit = JitFunction(
         f"{region.name}_kernel",
@@ -42,7 +40,7 @@ def emit_look_up(region: Region, schedule: Schedule | None = None) -> KernelFile
         ["batch"] if tile.batched else [],
         {name: value for name, (value, _) in constants.items()},
         doc="Each program looks up BLOCK neighbouring elements.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     body = jit.body
     tile.start(body)
@@ -71,11 +69,11 @@ def emit_look_up(region: Region, schedule: Schedule | None = None) -> KernelFile
         names,
         summary=f"{title(region)}.",
         formula=_equations(names, region, table, indices),
-        plan=[f"each program looks up {used.block_m} neighbouring elements with {used.many_warps}."],
+        plan=[f"each program looks up {schedule.block_m} neighbouring elements with {schedule.many_warps}."],
         constants=constants,
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
     )
 
 
@@ -89,21 +87,20 @@ def _equations(names: Names, region: Region, table: Node, indices: Node) -> list
     return lines + compose(names, after, values, "{}[...,c]")
 
 
-def emit_look_up_grad(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_look_up_grad(region: Region, schedule: Schedule) -> KernelFile:
     """The gradient of a LookUp with respect to its table."""
     names, node = Names(region), region.anchor
     assert isinstance(node.op, LookUpGrad)
     given, indices = (region.graph[name] for name in node.inputs)
     features = node.type.channels
-    used = schedule or Schedule(32, min(64, max(16, power_of_two(features))), block_k=64, warps=4)
     operands = [*region.inputs, *region.outputs]
     constants: dict[str, tuple[object, str]] = {
         "PLACES": (image_size(indices), "numbers of one image" if indices.type.batched else "numbers"),
         "ROWS": (node.op.rows, "rows of the table"),
         "C": (features, "features of a row"),
-        "BLOCK_M": (used.block_m, "rows of the table a program owns"),
-        "BLOCK_N": (used.block_n, "features a program owns"),
-        "BLOCK_K": (used.block_k, "numbers at a time"),
+        "BLOCK_M": (schedule.block_m, "rows of the table a program owns"),
+        "BLOCK_N": (schedule.block_n, "features a program owns"),
+        "BLOCK_K": (schedule.block_k, "numbers at a time"),
     }
     batched = indices.type.batched
     jit = JitFunction(
@@ -112,7 +109,7 @@ def emit_look_up_grad(region: Region, schedule: Schedule | None = None) -> Kerne
         ["batch"] if batched else [],
         {name: value for name, (value, _) in constants.items()},
         doc="Each program sums what comes back to BLOCK_M rows of the table.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     _gather_back(jit.body, names, node, given, indices)
     launch = Writer()
@@ -127,14 +124,14 @@ def emit_look_up_grad(region: Region, schedule: Schedule | None = None) -> Kerne
         summary="Gradient of rows looked up with respect to the table.",
         formula=[f"{dw}[r,c] = sum of {dy}[i,c] over the places i with {numbers}[i] = r"],
         plan=[
-            f"each program owns {used.block_m} rows of the table and {used.block_n} features, and goes over "
-            f"the numbers {used.block_k} at a time, so that every sum has one order; dy is read where a "
-            f"number names one of its rows."
+            f"each program owns {schedule.block_m} rows of the table and {schedule.block_n} features, and "
+            f"goes over the numbers {schedule.block_k} at a time, so that every sum has one order; dy is "
+            f"read where a number names one of its rows."
         ],
         constants=constants,
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=image_size(indices) * (2 if batched else 1),
     )
 

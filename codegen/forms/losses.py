@@ -11,9 +11,9 @@ from typing import Any
 from ...graph.ir import Node
 from ...graph.op import Op
 from ...graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from ...planning.forms.rows import BY_ROWS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.writer import Writer
@@ -23,10 +23,7 @@ from .row_tiles import RowTile
 from .tile import rounded
 
 BLOCK = 1024
-"""Elements a program of an elementwise loss sums; partial sums the second kernel adds at a time."""
-
-ROWWISE = (SoftmaxCrossEntropy, CategoricalCrossEntropy)
-"""Losses that look at whole rows."""
+"""Partial sums the second kernel adds at a time, behind a loss by rows."""
 
 CLIP = "1e-7"
 """Keras keeps probabilities within [1e-7, 1 - 1e-7]."""
@@ -47,26 +44,25 @@ _FORMULA: dict[type[Op], Callable[[Any], str]] = {
 }
 
 
-def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one loss. Raises NotEmittable where something else is in it."""
+def emit_loss(region: Region, schedule: Schedule) -> KernelFile:
+    """A region of one loss."""
     node = region.anchor
-    _alone(region)
     prediction, target = (region.graph[name] for name in node.inputs)
     names = Names(region)
-    rowwise = isinstance(node.op, ROWWISE)
+    rowwise = isinstance(node.op, BY_ROWS)
     tensors = [(names.pointer(n), n.type.dtype) for n in region.inputs] + [("partial_ptr", "float32")]
     if rowwise:
-        rows = RowTile.of(names, prediction, schedule)
+        rows = RowTile(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
         _cross_entropy(jit.body, rows, node.op, prediction, target)
-        constants, used, programs = rows.constants(), rows.schedule, f"triton.cdiv({rows.rows}, BLOCK_R)"
+        constants, programs = rows.constants(), f"triton.cdiv({rows.rows}, BLOCK_R)"
         constants = {**constants, "BLOCK": (BLOCK, "partial sums added at a time")}
         count = rows.rows
     else:
-        jit, used = _flat(names, prediction, tensors, schedule)
+        jit = _flat(names, prediction, tensors, schedule)
         _elementwise(jit.body, names, node.op, prediction, target)
         size = image_size(prediction)
-        constants = _flat_constants(size, used)
+        constants = _flat_constants(size, schedule)
         count, programs = f"batch * {size}", "triton.cdiv(batch * IMAGE, BLOCK)"
     finish = _finish(names, node, count, int(constants["BLOCK"][0]))  # type: ignore[call-overload]
     launch = Writer()
@@ -88,15 +84,14 @@ def emit_loss(region: Region, schedule: Schedule | None = None) -> KernelFile:
         constants=constants,
         functions=[jit, finish],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=image_size(prediction) * 64,
     )  # fmt: skip
 
 
-def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_loss_grad(region: Region, schedule: Schedule) -> KernelFile:
     """A region of one loss's gradient with respect to its prediction."""
     node = region.anchor
-    _alone(region)
     op: Any = node.op
     loss: Any = op.loss
     prediction, target, d_loss = (region.graph[name] for name in node.inputs)
@@ -106,10 +101,10 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
     launch = Writer()
     launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
     roles = [names.role[n.name] for n in operands]
-    if isinstance(loss, ROWWISE):
-        rows = RowTile.of(names, prediction, schedule)
+    if isinstance(loss, BY_ROWS):
+        rows = RowTile(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program computes BLOCK_R rows.", tensors)
-        constants, used = rows.constants(), rows.schedule
+        constants = rows.constants()
         tile = rows.tile()
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
         slope = _logits_slope if isinstance(loss, SoftmaxCrossEntropy) else _probabilities_slope
@@ -117,8 +112,8 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         launch.line(jit.call(f"(triton.cdiv({rows.rows}, BLOCK_R),)", roles))
     else:
         size = image_size(prediction)
-        jit, used = _flat(names, prediction, tensors, schedule)
-        constants, count = _flat_constants(size, used), f"batch * {size}"
+        jit = _flat(names, prediction, tensors, schedule)
+        constants, count = _flat_constants(size, schedule), f"batch * {size}"
         tile = FlatTile(names, prediction.type.shape)
         tile.start(jit.body)
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
@@ -140,15 +135,9 @@ def emit_loss_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         constants=constants,
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=prediction.type.channels,
     )
-
-
-def _alone(region: Region) -> None:
-    first = region.graph[region.anchor.inputs[0]]
-    if len(region.nodes) > 1 or not first.type.batched:
-        raise NotEmittable(f"{region.anchor.name}: a loss shares no kernel and needs a batch axis")
 
 
 # -- categorical cross-entropy, of logits and of probabilities -----------------------------------------------
@@ -193,13 +182,12 @@ def _flat(
     names: Names,
     node: Node,
     tensors: list[tuple[str, str]],
-    schedule: Schedule | None,
-) -> tuple[JitFunction, Schedule]:
-    used = schedule or Schedule(BLOCK, 1, warps=4)
-    constants: dict[str, object] = {"IMAGE": image_size(node), "BLOCK": used.block_m}
+    schedule: Schedule,
+) -> JitFunction:
+    constants: dict[str, object] = {"IMAGE": image_size(node), "BLOCK": schedule.block_m}
     doc = "Each program takes BLOCK neighbouring elements."
     name = f"{names.region.name}_kernel"
-    return JitFunction(name, tensors, ["batch"], constants, doc=doc, warps=used.warps), used
+    return JitFunction(name, tensors, ["batch"], constants, doc=doc, warps=schedule.warps)
 
 
 def _flat_constants(size: int, schedule: Schedule) -> dict[str, tuple[object, str]]:

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from ...planning.geometry import ceil_div
 from ...planning.regions import Region
-from ...planning.schedules import Schedule, choose
-from ..kernel import Kernel
+from ...planning.schedules import Schedule
 from ..text.source import KernelFile
 from ..text.writer import Writer, number
 from .contraction import Constants, Contraction
@@ -17,15 +16,12 @@ from .gather import emit_columns
 from .tile import masked
 
 
-def emit_matmul(
-    region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
-) -> Kernel:
+def emit_matmul(region: Region, schedule: Schedule, precision: str) -> KernelFile:
     """The kernel of a region whose anchor is a MatMul.
 
     Its programs are numbered product by product, so that those that run together read the same matrices.
     """
-    chosen = schedule or choose(region, target, precision=precision)
-    return Kernel.of(_MatMul(region, chosen, precision).file())
+    return _MatMul(region, schedule, precision).file()
 
 
 class _MatMul(Contraction):

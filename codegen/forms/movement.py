@@ -11,42 +11,34 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.ops import Concat, Flip, Pad, Slice, Transpose
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.writer import Writer, number
 from .tile import rounded
 
-BLOCK = 1024
-"""Elements a program moves."""
-
 AXES = "ijklmno"
 """Coordinates of the axes, the batch aside."""
 
 
-def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one movement op. Raises NotEmittable with other members, or with too many axes."""
+def emit_movement(region: Region, schedule: Schedule) -> KernelFile:
+    """A region of one movement op."""
     node = region.anchor
     batched = node.type.batched
-    if len(region.nodes) > 1 or node.type.rank - batched > len(AXES):
-        raise NotEmittable(
-            f"{node.name}: {node.op.op_name()} shares no kernel and takes {len(AXES)} axes at most"
-        )
     names = Names(region)
-    used = schedule or Schedule(BLOCK, 1, warps=4)
     image = image_size(node)
     operands = [*region.inputs, *region.outputs]
     jit = JitFunction(
         f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
         ["batch"] if batched else [],
-        {"IMAGE": image, "BLOCK": used.block_m},
+        {"IMAGE": image, "BLOCK": schedule.block_m},
         doc="Each program writes BLOCK neighbouring elements.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     _body(jit.body, names, node)
     launch = Writer()
@@ -59,14 +51,14 @@ def emit_movement(region: Region, schedule: Schedule | None = None) -> KernelFil
         names,
         summary=_summary(node),
         formula=_formula(names, node),
-        plan=[f"each program writes {used.block_m} neighbouring elements with {used.many_warps}."],
+        plan=[f"each program writes {schedule.block_m} neighbouring elements with {schedule.many_warps}."],
         constants={
             "IMAGE": (image, "elements of one image of the result" if batched else "elements of the result"),
-            "BLOCK": (used.block_m, "elements a program writes"),
+            "BLOCK": (schedule.block_m, "elements a program writes"),
         },
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
     )
 
 
@@ -83,7 +75,7 @@ def _summary(node: Node) -> str:
             return f"The other way round along axes {op.axes}."
         case Transpose():
             return f"Axes in the order {op.permutation}."
-    raise NotEmittable(f"{node.name}: no kernel is known for {op.op_name()}")
+    raise CompileError(f"{node.name}: {op.op_name()} moves nothing")
 
 
 def _formula(names: Names, node: Node) -> list[str]:
@@ -167,7 +159,7 @@ def _source(node: Node, operand: str, names: Names, start: int = 0) -> tuple[dic
             tests = [f"({at[axis]} >= {start})"] if start else []
             tests += [f"({at[axis]} < {stop})"] if stop < int(node.type.shape[axis]) else []
             return {**at, axis: _plus(at[axis], -start)}, tests
-    raise NotEmittable(f"{node.name}: no kernel is known for {op.op_name()}")
+    raise CompileError(f"{node.name}: {op.op_name()} moves nothing")
 
 
 def _load(

@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...graph.ir import Node
-from ...planning.geometry import power_of_two
 from ...planning.schedules import Schedule
 from ..text.names import Names
 from ..text.source import JitFunction
 from ..text.writer import Writer
 from .tile import Tile
-
-ELEMENTS = 1024
-"""Elements of a tile: four warps with eight each."""
-
-WIDEST = 128
-"""Channels of a tile, at most."""
 
 UNROLLED = 16
 """Steps up to which a loop over a window is written out by the compiler."""
@@ -29,12 +22,6 @@ class PixelTile:
     names: Names
     node: Node
     schedule: Schedule
-
-    @classmethod
-    def of(cls, names: Names, node: Node, schedule: Schedule | None) -> PixelTile:
-        channels = node.type.channels
-        block_c = min(power_of_two(channels), WIDEST)
-        return cls(names, node, schedule or Schedule(max(ELEMENTS // block_c, 1), block_c, warps=4))
 
     @property
     def pixels(self) -> int:

@@ -19,9 +19,6 @@ from ..text.titles import title
 from ..text.writer import Writer
 from .tile import Tile
 
-BLOCK = 1024
-"""Elements a program computes: four for each thread of four warps and 16-byte accesses of float16."""
-
 
 class FlatTile(Tile):
     """A block of neighbouring elements; operands are addressed by the element's position."""
@@ -53,6 +50,9 @@ class FlatTile(Tile):
 
     def offset(self, writer: Writer) -> str:
         return "at"
+
+    def offset_in_rows(self, pitch: int) -> str:
+        return f"(at // {self.channels} * {pitch} + at % {self.channels})"
 
     def address(self, writer: Writer, node: Node) -> tuple[str, str, str]:
         kind = broadcast_kind(node.type.shape, self.shape)
@@ -104,11 +104,10 @@ class FlatTile(Tile):
         return name
 
 
-def emit_pointwise(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_pointwise(region: Region, schedule: Schedule) -> KernelFile:
     """A region of pointwise members alone."""
     names = Names(region)
     last = region.nodes[-1]
-    schedule = schedule or Schedule(BLOCK, 1, warps=4)
     tile = FlatTile(names, last.type.shape)
     image = image_size(last)
     jit = JitFunction(

@@ -10,19 +10,16 @@ from math import prod
 from typing import Any
 
 from ...graph.ir import Node
-from ...graph.op import Kind
 from ...graph.ops import AveragePool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
+from ...planning.products import POOLS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.formulas import compose
 from ..text.names import Names
 from ..text.source import KernelFile
 from ..text.writer import Writer
 from .pixel_tiles import UNROLLED, PixelTile
 from .tile import Tile, masked
-
-POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
 
 _TITLES: dict[type, str] = {
     MaxPool2D: "maximum",
@@ -33,10 +30,13 @@ _TITLES: dict[type, str] = {
 _WORDS: dict[type, str] = {MaxPool2D: "max", MaxPoolIndex2D: "argmax", AveragePool2D: "mean"}
 
 
-def emit_pooling(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region around pooling or its gradient. Raises NotEmittable for one that stores what windows skip."""
-    if isinstance(region.anchor.op, POOLS):
-        return _Pool(region, schedule).file()
+def emit_pooling(region: Region, schedule: Schedule) -> KernelFile:
+    """A region around pooling."""
+    return _Pool(region, schedule).file()
+
+
+def emit_unpooling(region: Region, schedule: Schedule) -> KernelFile:
+    """A region around a gradient of pooling."""
     return _Unpool(region, schedule).file()
 
 
@@ -44,7 +44,7 @@ class _Window:
     """What both directions share: geometry, and which coordinates need a test."""
 
     def __init__(
-        self, region: Region, schedule: Schedule | None, image: Node, pooled: Node, result: Node
+        self, region: Region, schedule: Schedule, image: Node, pooled: Node, result: Node
     ) -> None:
         self.region = region
         self.names = Names(region)
@@ -57,7 +57,7 @@ class _Window:
         self.step_h, self.step_w = op.strides
         self.padding = op.padding
         (self.top, self.bottom), (self.left, self.right) = op.padding
-        self.tile = PixelTile.of(self.names, result, schedule)
+        self.tile = PixelTile(self.names, result, schedule)
 
     @property
     def channels(self) -> int:
@@ -98,30 +98,12 @@ class _Window:
 class _Pool(_Window):
     """y[n,p,q,c] = max or mean of the window of x at (p, q)."""
 
-    def __init__(self, region: Region, schedule: Schedule | None) -> None:
+    def __init__(self, region: Region, schedule: Schedule) -> None:
         image = region.graph[region.anchor.inputs[0]]
         super().__init__(region, schedule, image, region.anchor, region.anchor)
         self.pools = [node for node in region.nodes if isinstance(node.op, POOLS)]
         own = {node.name for node in [*region.prologue, *self.pools]}
         self.after = [node for node in region.nodes if node.name not in own]
-        self._check()
-
-    def _check(self) -> None:
-        first = self.pools[0]
-        for pool in self.pools:
-            here, there = _geometry(pool), _geometry(first)
-            if pool.inputs != first.inputs or here != there:
-                raise NotEmittable(
-                    f"{pool.name} and {first.name} pool other windows; put them into two regions"
-                )
-        for node in [*self.region.prologue, *self.after]:
-            if node.op.kind is not Kind.POINTWISE:
-                raise NotEmittable(f"{node.name}: {node.op.op_name()} cannot share a kernel with pooling")
-        covers = self.p * self.step_h >= self.h and self.q * self.step_w >= self.w
-        skips = self.step_h > self.size_h or self.step_w > self.size_w
-        stored = [node.name for node in self.region.prologue if node in self.region.outputs]
-        if stored and (skips or self.padded or not covers):
-            raise NotEmittable(f"{stored[0]} is kept whole, but the windows do not cover all of it")
 
     def has(self, op: type) -> bool:
         return any(isinstance(node.op, op) for node in self.pools)
@@ -246,11 +228,9 @@ class _Pool(_Window):
 class _Unpool(_Window):
     """dx[n,h,w,c] = sum over the windows that cover (h, w) of what each hands to it."""
 
-    def __init__(self, region: Region, schedule: Schedule | None) -> None:
+    def __init__(self, region: Region, schedule: Schedule) -> None:
         dy = region.graph[region.anchor.inputs[0]]
         super().__init__(region, schedule, region.anchor, dy, region.anchor)
-        if region.prologue or region.siblings:
-            raise NotEmittable(f"{region.anchor.name}: only pointwise members after it can share its kernel")
         reach_h, reach_w = -(-self.size_h // self.step_h), -(-self.size_w // self.step_w)
         self.reach = min(reach_h, self.p), min(reach_w, self.q)
 
@@ -343,10 +323,6 @@ class _Unpool(_Window):
         name = f"{names.role[region.anchor.name] if stored else 'g'}[n,h,w,c]"
         lines = [f"{name} = sum over the windows (p, q) that cover (h, w) of {share}"]
         return lines + compose(names, region.epilogue, {region.anchor.name: name}, "{}[n,h,w,c]")
-
-
-def _geometry(node: Node) -> object:
-    return node.op.geometry() if isinstance(node.op, POOLS) else None
 
 
 def _affine(name: str, factor: int, offset: int) -> str:

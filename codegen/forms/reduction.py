@@ -8,53 +8,32 @@ kernel whose programs walk what they sum over.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from ...graph.ir import Node
-from ...graph.op import Kind
 from ...graph.ops import Reduce
-from ...planning.geometry import power_of_two
+from ...planning.forms.sums import sums
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.formulas import compose
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile
 from ..text.writer import Writer
-from .general_reduction import emit_general, in_brackets, times
+from .general_reduction import in_brackets, times
 from .tile import Tile, rounded
-
-TILE = 2048
-"""Elements of a tile of a channel sum."""
 
 STEPS = 8
 """Tiles a program of the first kernel adds up."""
 
 
-def emit_reduction(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of sums with a pointwise prologue. Raises NotEmittable where other members join it."""
-    sums = [node for node in region.nodes if isinstance(node.op, Reduce)]
-    first: Any = sums[0].op if sums else None
-    for node in region.nodes:
-        op: Any = node.op
-        if node.op.kind is not Kind.POINTWISE and (node not in sums or op.axes != first.axes):
-            raise NotEmittable(
-                f"{node.name}: {node.op.op_name()} cannot share a kernel with {region.anchor.name}"
-            )
-    after = {node.name for node in sums}
-    if any(after.intersection(node.inputs) for node in region.nodes):
-        raise NotEmittable(f"{region.anchor.name}: what reads a sum needs a kernel of its own")
-    shape = region.graph[sums[0].inputs[0]].type.shape
-    over_pixels = first.axes == tuple(range(len(shape) - 1)) and shape[0] == "N"
-    if not over_pixels or first.keepdims or any(n.type.shape != sums[0].type.shape for n in sums):
-        return emit_general(region, sums, schedule)
-    return _ChannelSums(region, sums, schedule).file()
+def emit_channel_sums(region: Region, schedule: Schedule) -> KernelFile:
+    """A region of sums over all pixels, with a pointwise prologue."""
+    return _ChannelSums(region, sums(region), schedule).file()
 
 
 class _ChannelSums:
     """total[c] = sum over all pixels of value[pixel, c]."""
 
-    def __init__(self, region: Region, sums: list[Node], schedule: Schedule | None) -> None:
+    def __init__(self, region: Region, sums: list[Node], schedule: Schedule) -> None:
         self.region, self.sums = region, sums
         self.names = Names(region)
         self.before = [node for node in region.nodes if node not in sums]
@@ -62,8 +41,7 @@ class _ChannelSums:
         self.shape = self.source.type.shape
         self.channels = self.source.type.channels
         self.pixels = prod(int(d) for d in self.shape[1:-1])
-        block_c = min(power_of_two(self.channels), 128)
-        self.schedule = schedule or Schedule(max(1, TILE // block_c), block_c, warps=4)
+        self.schedule = schedule
         self.column_ok = "column_ok" if self.channels % self.schedule.block_n else ""
         self.two_stages = self.pixels > 1
 

@@ -12,11 +12,9 @@ from math import prod
 from typing import Any
 
 from ...graph.ir import Node
-from ...graph.op import Kind
 from ...graph.ops import Resize, Taps
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.formulas import compose
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
@@ -24,9 +22,6 @@ from ..text.titles import title
 from ..text.writer import Writer
 from .movement import AXES, write_coordinates
 from .pointwise import FlatTile
-
-BLOCK = 1024
-"""Elements a program computes."""
 
 UNROLLED = 16
 """Terms of a result up to which the loops over them are unrolled."""
@@ -70,26 +65,20 @@ class _Axis:
         return _floor(self.letter, self.taps)
 
 
-def emit_resize(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one resizing with pointwise members behind it. Raises NotEmittable for others."""
+def emit_resize(region: Region, schedule: Schedule) -> KernelFile:
+    """A region of one resizing with pointwise members behind it."""
     node = region.anchor
     after = [member for member in region.nodes if member is not node]
-    for member in after:
-        if member.op.kind is not Kind.POINTWISE or member not in region.epilogue:
-            raise NotEmittable(f"{member.name}: {member.op.op_name()} cannot share a kernel with {node.name}")
-    if node.type.rank - 1 > len(AXES):
-        raise NotEmittable(f"{node.name}: {node.type} has too many axes")
     names = Names(region)
-    used = schedule or Schedule(BLOCK, 1, warps=4)
     image, axes = image_size(node), _axes(names, node)
     operands = [*region.inputs, *region.outputs]
     jit = JitFunction(
         f"{region.name}_kernel",
         [(names.pointer(n), n.type.dtype) for n in operands],
         ["batch"],
-        {"IMAGE": image, "BLOCK": used.block_m},
+        {"IMAGE": image, "BLOCK": schedule.block_m},
         doc="Each program computes BLOCK neighbouring elements.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     tile = FlatTile(names, node.type.shape)
     tile.start(jit.body)
@@ -106,16 +95,16 @@ def emit_resize(region: Region, schedule: Schedule | None = None) -> KernelFile:
         summary=f"{title(region)}.",
         formula=_formula(names, node, axes, after),
         plan=[
-            f"each program computes {used.block_m} neighbouring elements with {used.many_warps},",
+            f"each program computes {schedule.block_m} neighbouring elements with {schedule.many_warps},",
             f"each of up to {counts} elements of the operand; neighbours share them in the cache.",
         ],
         constants={
             "IMAGE": (image, "elements of one image of the result"),
-            "BLOCK": (used.block_m, "elements a program computes"),
+            "BLOCK": (schedule.block_m, "elements a program computes"),
         },
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=prod(axis.taps.count for axis in axes),
     )
 

@@ -6,19 +6,11 @@ from dataclasses import dataclass
 from math import prod
 
 from ...graph.ir import Node
-from ...planning.geometry import power_of_two
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.names import Names
 from ..text.source import JitFunction
 from ..text.writer import Writer
 from .tile import Tile
-
-WIDEST = 16384
-"""Columns of the widest row that one program holds in its registers."""
-
-ELEMENTS = 2048
-"""Elements of a tile of short rows."""
 
 
 @dataclass
@@ -28,16 +20,6 @@ class RowTile:
     names: Names
     node: Node
     schedule: Schedule
-
-    @classmethod
-    def of(cls, names: Names, node: Node, schedule: Schedule | None) -> RowTile:
-        columns = power_of_two(node.type.channels)
-        if columns > WIDEST:
-            raise NotEmittable(
-                f"{node.name}: a row of {node.type.channels} is wider than the {WIDEST} a program holds"
-            )
-        warps = 4 if columns <= 2048 else 8 if columns <= 8192 else 16
-        return cls(names, node, schedule or Schedule(max(1, ELEMENTS // columns), columns, warps=warps))
 
     @property
     def rows_per_image(self) -> int:

@@ -8,7 +8,6 @@ from ...graph.op import Op
 from ...graph.ops import LogSoftmax, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..errors import NotEmittable
 from ..text.names import Names
 from ..text.source import KernelFile
 from ..text.titles import title
@@ -46,13 +45,11 @@ _FORMULA: dict[type[Op], str] = {
 }
 
 
-def emit_softmax(region: Region, schedule: Schedule | None = None) -> KernelFile:
-    """A region of one op of the table. Raises NotEmittable with other members, or for huge rows."""
+def emit_softmax(region: Region, schedule: Schedule) -> KernelFile:
+    """A region of one op of the table."""
     node = region.anchor
-    if len(region.nodes) > 1 or not node.type.batched:
-        raise NotEmittable(f"{node.name}: {node.op.op_name()} shares no kernel and needs a batch axis")
     names = Names(region)
-    rows = RowTile.of(names, node, schedule)
+    rows = RowTile(names, node, schedule)
     operands = [*region.inputs, *region.outputs]
     name = f"{region.name}_kernel"
     jit = rows.function(

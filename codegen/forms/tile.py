@@ -13,7 +13,6 @@ from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.ops import BatchNormGrad, BroadcastTo
 from ...graph.types import broadcast_kind
-from ..errors import NotEmittable
 from ..text.expressions import expression
 from ..text.names import Names
 from ..text.source import TRITON_TYPES
@@ -138,7 +137,7 @@ class Tile:
             case "repeated":
                 rows = prod(int(d) for d in node.type.shape[:-1])
                 return f"{self.pixel} % {rows} * {self.channels} + {self.column}", self.ok, self.note
-        raise NotEmittable(
+        raise CompileError(
             f"{node.name} of {node.type} broadcasts against {self.shape} along an axis that no tile of "
             f"pixels and channels handles; add it in a layer of its own"
         )
@@ -152,6 +151,10 @@ class Tile:
             )
         return self._offset
 
+    def offset_in_rows(self, pitch: int) -> str:
+        """Text of the elements' offsets where each row of channels is part of a row of `pitch`."""
+        return f"({self.pixel}.to(tl.int64) * {pitch} + {self.column})"
+
     def store_if_output(self, writer: Writer, node: Node) -> None:
         """Store a member's value if it is an output of the region."""
         if any(node.name == output.name for output in self.region.outputs):
@@ -160,7 +163,8 @@ class Tile:
     def store(self, writer: Writer, node: Node) -> None:
         """Store a member's value, rounded to its element type."""
         value = rounded(self.values[node.name], node)
-        offset = self.offset(writer)
+        pitch = self.region.pitches.get(node.name)
+        offset = self.offset(writer) if pitch is None else self.offset_in_rows(pitch)
         writer.line(f"tl.store({self.names.pointer(node)} + {offset}, {value}{masked(self.ok, None)})")
 
 

@@ -18,7 +18,7 @@ from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer, number
-from .pointwise import BLOCK, FlatTile
+from .pointwise import FlatTile
 from .tile import rounded
 
 Tap = tuple[str, str, str]
@@ -27,12 +27,11 @@ Tap = tuple[str, str, str]
 PLAIN = ("a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1")
 
 
-def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_warp(region: Region, schedule: Schedule) -> KernelFile:
     """A region of a Warp and the pointwise members after it."""
     names, node, last = Names(region), region.anchor, region.nodes[-1]
     op = node.op
     assert isinstance(op, Warp)
-    used = schedule or Schedule(BLOCK, 1, warps=4)
     source, transform = (region.graph[name] for name in node.inputs)
     height, width, channels = source.type.size()[1:]
     tile = FlatTile(names, last.type.shape)
@@ -43,7 +42,7 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
         "W": (width, "columns of an image"),
         "C": (channels, "channels"),
         "Q": (op.size[1], "columns of the result"),
-        "BLOCK": (used.block_m, "elements a program looks up"),
+        "BLOCK": (schedule.block_m, "elements a program looks up"),
     }
     jit = JitFunction(
         f"{region.name}_kernel",
@@ -51,7 +50,7 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
         ["batch"],
         {name: value for name, (value, _) in constants.items()},
         doc="Each program looks up BLOCK neighbouring elements.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     body = jit.body
     tile.start(body)
@@ -85,21 +84,20 @@ def emit_warp(region: Region, schedule: Schedule | None = None) -> KernelFile:
             *_equations(names, region, f"{names.role[source.name]} at T(q, p)"),
             *_meaning(names, op, transform),
         ],
-        plan=[f"each program looks up {used.block_m} neighbouring elements with {used.many_warps}."],
+        plan=[f"each program looks up {schedule.block_m} neighbouring elements with {schedule.many_warps}."],
         constants=constants,
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=4 * max(height, width) ** 2,  # a place of some hundred pixels has fewer digits left
     )
 
 
-def emit_warp_grad(region: Region, schedule: Schedule | None = None) -> KernelFile:
+def emit_warp_grad(region: Region, schedule: Schedule) -> KernelFile:
     """The gradient of a Warp with respect to its images."""
     names, node = Names(region), region.anchor
     op = node.op
     assert isinstance(op, WarpGrad)
-    used = schedule or Schedule(32, 16, block_k=32, warps=4)
     given, transform = (region.graph[name] for name in node.inputs)
     rows, columns, channels = given.type.size()[1:]
     height, width = op.input_size
@@ -110,9 +108,9 @@ def emit_warp_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         "C": (channels, "channels"),
         "P": (rows, "rows of the result"),
         "Q": (columns, "columns of the result"),
-        "BLOCK_M": (used.block_m, "pixels of the image a program owns"),
-        "BLOCK_N": (used.block_n, "channels a program owns"),
-        "BLOCK_K": (used.block_k, "pixels of the result at a time"),
+        "BLOCK_M": (schedule.block_m, "pixels of the image a program owns"),
+        "BLOCK_N": (schedule.block_n, "channels a program owns"),
+        "BLOCK_K": (schedule.block_k, "pixels of the result at a time"),
     }
     jit = JitFunction(
         f"{region.name}_kernel",
@@ -120,7 +118,7 @@ def emit_warp_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
         [],
         {name: value for name, (value, _) in constants.items()},
         doc="Each program sums what comes back to BLOCK_M pixels of one image.",
-        warps=used.warps,
+        warps=schedule.warps,
     )
     _gather_back(jit.body, names, node, given, transform)
     launch = Writer()
@@ -137,13 +135,13 @@ def emit_warp_grad(region: Region, schedule: Schedule | None = None) -> KernelFi
             *_meaning(names, op, transform),
         ],
         plan=[
-            f"each program owns {used.block_m} pixels of an image and {used.block_n} channels, and goes over "
-            f"the result {used.block_k} pixels at a time, so that every sum has one order."
+            f"each program owns {schedule.block_m} pixels of an image and {schedule.block_n} channels, and "
+            f"goes over the result {schedule.block_k} pixels at a time, so that every sum has one order."
         ],
         constants=constants,
         functions=[jit],
         launch=launch,
-        schedule=used,
+        schedule=schedule,
         sum_length=4 * max(height, width) ** 2,
     )
 

@@ -56,14 +56,14 @@ EXCERPT = (
 def main() -> None:
     model = lenet5()
     net = cl.compile(model)
-    fused, unfused = net.plan.partition, cl.compile(model, fuse=False).plan.partition
+    fused, unfused = net.program, cl.compile(model, fuse=False).program
     owner = owners(fused, unfused)
-    parts = [[r for r in unfused.kernels if owner[r.name] == region.name] for region in fused.kernels]
-    lines = [head(len(unfused.kernels), len(fused.kernels))]
-    for index, (region, before) in enumerate(zip(fused.kernels, parts, strict=True)):
+    parts = [[r for r in unfused.regions if owner[r.name] == region.name] for region in fused.regions]
+    lines = [head(len(unfused.regions), len(fused.regions))]
+    for index, (region, before) in enumerate(zip(fused.regions, parts, strict=True)):
         lines.append(row(TOP + index * ROW, region, before))
     bottom = TOP + len(parts) * ROW
-    lines.append(totals(bottom, moved(fused.kernels), moved(unfused.kernels)))
+    lines.append(totals(bottom, moved(fused.regions), moved(unfused.regions)))
     kernel = net.kernels[0]
     code, bottom = listing(bottom + 62, kernel.name, kernel.source)
     lines.append(code)

@@ -13,14 +13,13 @@ from typing import Any
 from ...graph.errors import UnsupportedLayerError
 from ..layers import InputLayer, Layer
 from ..lowering import Block
-from ..model import Model
+from ..network import Network
 from ..operations import Operation
-from ..sequential import Sequential
 from ..symbolic import Call, SymbolicTensor
 from .export_layers import Json, layer_entry, object_entry
 
 
-def to_json(model: Model, indent: int | None = None) -> str:
+def to_json(model: Network, indent: int | None = None) -> str:
     """The model as Keras 3 writes it. Raises UnsupportedLayerError for what Keras cannot say."""
     model.inputs  # noqa: B018  a Sequential without a shape says so here
     return json.dumps(model_entry(model, file_name(model)), indent=indent, allow_nan=False)
@@ -35,7 +34,7 @@ def file_name(block: Block, called: str = "") -> str:
     return (block.written.original(name) if block.written is not None else name).replace("/", "_")
 
 
-def file_names(model: Model) -> dict[Block, str]:
+def file_names(model: Network) -> dict[Block, str]:
     """The names of a model's layers in the file, each once."""
     names: dict[Block, str] = {}
     taken: set[str] = set()
@@ -50,9 +49,9 @@ def file_names(model: Model) -> dict[Block, str]:
     return names
 
 
-def blocks(model: Model) -> list[Block]:
+def blocks(model: Network) -> list[Block]:
     """The layers as Keras lists them, where a Sequential begins with its input unless its file did not."""
-    if not isinstance(model, Sequential):
+    if not model.is_sequential:
         return model.layers
     written = model.written
     said = written.config["layers"][0] if written is not None and written.keras_3 else {}
@@ -60,9 +59,9 @@ def blocks(model: Model) -> list[Block]:
     return model.layers if bare else [model.inputs[0].node.block, *model.layers]
 
 
-def model_entry(model: Model, name: str) -> Json:
+def model_entry(model: Network, name: str) -> Json:
     """module, class_name, config and what the model's file said beside them."""
-    sequential = isinstance(model, Sequential)
+    sequential = model.is_sequential
     class_name = "Sequential" if sequential else "Functional"
     module = "keras" if sequential else "keras.src.models.functional"
     written = model.written if model.written is not None and model.written.keras_3 else None
@@ -89,28 +88,28 @@ def input_shape(tensor: SymbolicTensor) -> list[int | None]:
 
 
 def _entry(block: Block, name: str) -> Json:
-    if isinstance(block, Model):
+    if isinstance(block, Network):
         return model_entry(block, name)
     if isinstance(block, Layer):
         return layer_entry(block, name)
     raise UnsupportedLayerError(f"{block.label}: Keras has no such layer")
 
 
-def _chain(model: Model) -> Json:
+def _chain(model: Network) -> Json:
     return {"layers": [_entry(block, name) for block, name in file_names(model).items()]}
 
 
 # -- functional models ---------------------------------------------------------------------------------------
-def _network(model: Model) -> Json:
+def _network(model: Network) -> Json:
     return _network_as_written(model) if _keeps_nodes(model) else _network_from_calls(model)
 
 
-def _keeps_nodes(model: Model) -> bool:
+def _keeps_nodes(model: Network) -> bool:
     written = model.written
     return written is not None and written.keras_3 and len(written.config["layers"]) == len(model.layers)
 
 
-def _network_as_written(model: Model) -> Json:
+def _network_as_written(model: Network) -> Json:
     """The file's nodes, whose references only follow the layers' names."""
     assert model.written is not None
     config = model.written.config
@@ -147,7 +146,7 @@ def _renamed_ends(value: Any, names: Mapping[str, str]) -> Any:
     return [_renamed_ends(item, names) for item in value]
 
 
-def _network_from_calls(model: Model) -> Json:
+def _network_from_calls(model: Network) -> Json:
     names = file_names(model)
     uses: dict[Block, list[Call]] = {block: [] for block in names}
     for call in model.network:
@@ -162,7 +161,7 @@ def _network_from_calls(model: Model) -> Json:
     def end(value: SymbolicTensor) -> list[Any]:
         # Node 0 of a Functional is the model itself, for an output and nowhere else.
         block = value.node.block
-        shift = int(isinstance(block, Model) and not isinstance(block, Sequential))
+        shift = int(isinstance(block, Network) and not block.is_sequential)
         return [names[block], index[value.node] + shift, value.position]
 
     layers = []
@@ -200,7 +199,7 @@ def _node(call: Call, tensors: list[Json], as_written: bool) -> Json:
     arguments: list[Any]
     if isinstance(block, Operation):
         arguments = [_encoded(value) for value in block.given_with(lambda operand: tensors[operand.index])]
-    elif isinstance(block, Model) and isinstance(block.structure[0], Mapping):
+    elif isinstance(block, Network) and isinstance(block.structure[0], Mapping):
         arguments = [dict(zip(sorted(block.structure[0]), tensors, strict=True))]
     elif len(tensors) == 1 and not (isinstance(block, Layer) and block.arity[1] != 1):
         arguments = tensors

@@ -24,8 +24,8 @@ import h5py
 from ...graph.errors import ConvLoomError
 from ..layers import Layer
 from ..lowering import Block
-from ..model import Model
 from ..names import visible
+from ..network import Network
 from .export import file_name, file_names, to_json
 from .weights import KERAS_3, group_stem, homes
 
@@ -36,7 +36,7 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """The date of an archive's members: the earliest a zip can hold, so that equal models give equal members."""
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
+def save(model: Network, path: str | os.PathLike[str]) -> None:
     """Write a `.keras` archive. Raises ConvLoomError for another suffix and where nothing can be written."""
     target = _target(path, ".keras", "a model", model)
     config = to_json(model)
@@ -55,13 +55,13 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
                     member.write(block)
 
 
-def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
+def save_weights(model: Network, path: str | os.PathLike[str]) -> None:
     """Write a `.weights.h5`. Raises ConvLoomError for another suffix and where nothing can be written."""
     with replacing(_target(path, ".weights.h5", "weights", model)) as unfinished:
         _write_weights(model, unfinished)
 
 
-def _target(path: str | os.PathLike[str], suffix: str, what: str, model: Model) -> Path:
+def _target(path: str | os.PathLike[str], suffix: str, what: str, model: Network) -> Path:
     target = Path(path)
     if not target.name.endswith(suffix) or target.name == suffix:
         raise ConvLoomError(
@@ -105,7 +105,7 @@ def _umask() -> int:
 
 
 # -- weights -------------------------------------------------------------------------------------------------
-def _write_weights(model: Model, path: Path) -> None:
+def _write_weights(model: Network, path: Path) -> None:
     values = model.parameters
     for name in values:
         values[name]  # draws what has no value yet, all from one generator
@@ -114,7 +114,7 @@ def _write_weights(model: Model, path: Path) -> None:
         _write_layers(model, file.create_group(KERAS_3))
 
 
-def _write_layers(model: Model, group: h5py.Group) -> None:
+def _write_layers(model: Network, group: h5py.Group) -> None:
     """The layers of a model, at each place where one stands: Keras reads a second place as a second layer."""
     counters: Counter[str] = Counter()
     for block, name in file_names(model).items():
@@ -129,7 +129,7 @@ def _write_layers(model: Model, group: h5py.Group) -> None:
 def _write_block(block: Block, name: str, place: h5py.Group) -> None:
     stored = place.create_group("vars")
     stored.attrs["name"] = visible(name)  # HDF5 takes no text with zeros in it
-    if isinstance(block, Model):
+    if isinstance(block, Network):
         _write_layers(block, place.create_group(KERAS_3))
     elif isinstance(block, Layer):
         for home, weights in homes(block).items():

@@ -29,7 +29,7 @@ from ...graph.errors import ModelFormatError
 from ...graph.words import words
 from ..layers import Layer
 from ..lowering import Block
-from ..model import Model
+from ..network import Network
 from ..parameters import Slot
 from .hdf5 import OPAQUE, check_storage, child, child_names, first_line, open_hdf5, read_array
 from .limits import DEFAULT, Limits
@@ -93,7 +93,7 @@ def legacy_root(file: h5py.File, label: str) -> h5py.Group | None:
 
 
 def read_legacy(
-    model: Model, root: h5py.Group, label: str, limits: Limits = DEFAULT
+    model: Network, root: h5py.Group, label: str, limits: Limits = DEFAULT
 ) -> tuple[Found, list[str]]:
     """The weights of all layers, and what does not fit: missing, too many, or of another shape."""
     stored = _Stored(_paths(root, label, limits))
@@ -139,7 +139,7 @@ def _read(data: Any, slot: Slot, place: str, found: Found, problems: list[str]) 
 
 def _slots(block: Any) -> list[Slot]:
     """A layer's weights, or those of a nested model, under their path inside the block."""
-    if isinstance(inner := getattr(block, "model_inside", None) or block, Model):
+    if isinstance(inner := getattr(block, "model_inside", None) or block, Network):
         return list(inner.slots())
     if isinstance(block, Layer):
         return [Slot(f"{block.name}/{weight.name}", block, weight) for weight in block.all_weights]

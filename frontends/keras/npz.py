@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ...graph.errors import ModelFormatError, UnsafeModelError
-from ..graph_model import GraphModel
-from ..model import Model
+from ..network import Network
 from .legacy import Found
 from .limits import Limits
 from .values import shown
@@ -63,7 +62,9 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, order == "True", np.dtype(descr)
 
 
-def read_named(model: Model, archive: zipfile.ZipFile, label: str, limits: Limits) -> tuple[Found, list[str]]:
+def read_named(
+    model: Network, archive: zipfile.ZipFile, label: str, limits: Limits
+) -> tuple[Found, list[str]]:
     """The weights of an `.npz` by the names they have in the model, and what does not fit.
 
     A graph lacks the layers of its model that no output depends on; their weights may be there.
@@ -77,7 +78,7 @@ def read_named(model: Model, archive: zipfile.ZipFile, label: str, limits: Limit
             f"it holds {held or 'nothing'}{' ...' * (len(members) > 10)}"
         )
     found: Found = []
-    extra = [] if isinstance(model, GraphModel) else [name for name in members if name not in slots]
+    extra = [name for name in members if name not in slots] if model.has_layers else []
     problems = [f"the file holds {shown(name)}, which no layer expects" for name in extra]
     for name, slot in slots.items():
         weight = slot.weight

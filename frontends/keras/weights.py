@@ -22,12 +22,10 @@ import torch
 from ...graph.errors import ModelFormatError
 from ...graph.op import snake_case
 from ...graph.words import words
-from ..graph_model import GraphModel
 from ..layers import InputLayer, Layer, Weight
 from ..lowering import Block
-from ..model import Model
+from ..network import Network
 from ..operations import Operation
-from ..sequential import Sequential
 from .archive import CONFIG, WEIGHTS, open_members, open_zip
 from .hdf5 import check_storage, first_line, is_bfloat16, open_hdf5, read_array
 from .kinds import FOLDER, OTHER, ZIP
@@ -56,14 +54,14 @@ class Group:
     again: bool = False
 
 
-def largest_file(model: Model) -> int:
+def largest_file(model: Network) -> int:
     """Bytes that a weight file of this model may have: eight values for each weight (an optimizer keeps
     three beside it), and what HDF5 writes for each object."""
     slots = list(model.slots())
     return 32 * sum(slot.size for slot in slots) + 2**16 * len(slots) + 2**24
 
 
-def load_weights(model: Model, source: Readable | Source, limits: Limits = DEFAULT) -> None:
+def load_weights(model: Network, source: Readable | Source, limits: Limits = DEFAULT) -> None:
     """Give `model` the weights of a file; nothing changes where they do not fit.
 
     source: a `.weights.h5`, an `.h5`, the index of several (`.weights.json`), the weights in a `.keras` or in
@@ -81,13 +79,13 @@ def load_weights(model: Model, source: Readable | Source, limits: Limits = DEFAU
         layer.values[name] = value
 
 
-def _found(model: Model, source: Source, limits: Limits, stack: ExitStack) -> Found:
+def _found(model: Network, source: Source, limits: Limits, stack: ExitStack) -> Found:
     """The weights, each of the shape it must have."""
     stored, label = source.hdf5, source.label
     if source.form == ZIP and WEIGHTS not in (names := _members(source, limits)) and CONFIG not in names:
         archive = stack.enter_context(open_zip(source, limits))
         return _fitting(model, label, *read_named(model, archive, label, limits))
-    if isinstance(model, GraphModel):
+    if not model.has_layers:
         raise ModelFormatError(
             f"{label}: {model.label} takes weights by their names, as `convloom convert NET -o w.npz` writes "
             f"them"
@@ -109,7 +107,7 @@ def _members(source: Source, limits: Limits) -> list[str]:
         return archive.namelist()
 
 
-def _nothing(model: Model, label: str, lacks: str) -> Found:
+def _nothing(model: Network, label: str, lacks: str) -> Found:
     """For a file without weights: none, where the model has none. Raises ModelFormatError where it has."""
     if next(model.slots(), None) is None:
         return []
@@ -122,7 +120,7 @@ def _nothing(model: Model, label: str, lacks: str) -> Found:
     )
 
 
-def _read(model: Model, file: h5py.File, label: str, limits: Limits) -> Found:
+def _read(model: Network, file: h5py.File, label: str, limits: Limits) -> Found:
     root = legacy_root(file, label)
     if root is None and DESCRIPTION in file.attrs:
         return _nothing(model, label, "no group model_weights")
@@ -133,14 +131,14 @@ def _read(model: Model, file: h5py.File, label: str, limits: Limits) -> Found:
     return _fitting(model, label, found, problems)
 
 
-def _fitting(model: Model, label: str, found: Found, problems: list[str]) -> Found:
+def _fitting(model: Network, label: str, found: Found, problems: list[str]) -> Found:
     if problems:
         rest = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ModelFormatError(f"{label} does not fit {model.label}: {'; '.join(problems[:10])}{rest}")
     return found
 
 
-def _read_by_class(model: Model, store: Store, label: str) -> tuple[Found, list[str]]:
+def _read_by_class(model: Network, store: Store, label: str) -> tuple[Found, list[str]]:
     root = KERAS_3 if store.has(KERAS_3) else KERAS_2_12
     if not store.has(root):
         raise ModelFormatError(
@@ -157,13 +155,13 @@ def _read_by_class(model: Model, store: Store, label: str) -> tuple[Found, list[
     return found, problems
 
 
-def group_stem(model: Model, block: Block) -> str | None:
+def group_stem(model: Network, block: Block) -> str | None:
     """What the group of a block is called before it is numbered; None where it has no group."""
     if isinstance(block, Operation):
         return None
-    if isinstance(model, Sequential) and isinstance(block, InputLayer):
+    if model.is_sequential and isinstance(block, InputLayer):
         return None
-    if isinstance(block, Model):
+    if isinstance(block, Network):
         return snake_case(block.keras_class)
     return snake_case((block.inner_class if isinstance(block, Layer) else "") or type(block).__name__)
 
@@ -177,7 +175,7 @@ def homes(layer: Layer) -> dict[str, list[Weight]]:
     return parts
 
 
-def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[Group]:
+def _groups(model: Network, root: str, prefix: str, seen: set[Block]) -> Iterator[Group]:
     """Where each layer's variables lie. Of a shared layer only the first place is read, but all count."""
     counters: Counter[str] = Counter()
     for block in model.layers:
@@ -187,16 +185,16 @@ def _groups(model: Model, root: str, prefix: str, seen: set[Block]) -> Iterator[
         count = counters[stem]
         has_weights = (
             next(block.slots(), None) is not None
-            if isinstance(block, Model)
+            if isinstance(block, Network)
             else isinstance(block, Layer) and bool(block.all_weights)
         )
         counters[stem] += 2 if root == KERAS_2_12 and has_weights else 1
         path = f"{prefix}{root}/{stem}_{count}" if count else f"{prefix}{root}/{stem}"
-        if isinstance(block, Model):
+        if isinstance(block, Network):
             yield from _groups(block, root, f"{path}/", seen)
         elif isinstance(block, Layer):
             yield Group(path, block, again=block in seen)
-            if isinstance(block.model_inside, Model):
+            if isinstance(block.model_inside, Network):
                 yield from _groups(block.model_inside, root, f"{path}/{block.model_home}/", seen)
         seen.add(block)
 

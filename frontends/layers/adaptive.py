@@ -17,7 +17,7 @@ from ..budget import MOST_PARTS
 from ..lowering import Builder
 from .axes import Axis
 from .base import Layer
-from .conv import SIZES
+from .convolving import SIZES
 from .parts import in_layout, spatial
 from .pooling import pool
 from .volumes import NONE, PoolOp

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...graph.errors import UnsupportedLayerError
-from ..names import meant
+from ...graph.errors import UnsupportedLayerError, nearest
 from .attention import GroupQueryAttention
 from .base import Layer
 from .conv import Conv1D, Conv2D, Conv3D
@@ -122,6 +121,5 @@ def no_such_layer(name: str, known: Iterable[str]) -> UnknownLayerError:
         )
     if name in ABSENT:
         return UnknownLayerError(f"class {name!r} of keras.layers is not supported by ConvLoom")
-    why = meant(name, known, "")
-    why = why if why.startswith("did you mean") else "docs/keras.md lists those there are"
-    return UnknownLayerError(f"no layer is called {name!r:.80}; {why}")
+    why = nearest(name, known) or "; docs/keras.md lists those there are"
+    return UnknownLayerError(f"no layer is called {name!r:.80}{why}")

@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, dataclass_transform
 
-from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
+from ...graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError, nearest
 from ...graph.types import TensorType
 from ..budget import BUDGET
 from ..calls import call_arguments
@@ -19,7 +19,7 @@ from ..constraints import Constraint
 from ..fields import PerAxis, flag, image_shape, in_python, maybe, option
 from ..initializers import Initializer
 from ..lowering import Block, Builder, Lowering
-from ..names import DefaultName, check_name, meant, next_name
+from ..names import DefaultName, check_name, next_name
 from ..parameters import Values
 from ..regularizers import Regularizer, RegularizerLike, of_activity
 
@@ -116,9 +116,7 @@ class Layer(Block):
     input_shape: Sequence[int] | None = field(
         default=None, kw_only=True, metadata={"check": maybe(image_shape)}
     )
-    activity_regularizer: RegularizerLike = field(
-        default=None, kw_only=True, metadata={"check": of_activity}
-    )
+    activity_regularizer: RegularizerLike = field(default=None, kw_only=True, metadata={"check": of_activity})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -369,5 +367,5 @@ def _forms(weights: Sequence[Weight]) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _unknown_argument(key: str, known: Sequence[str], aliases: dict[str, str]) -> str:
-    hint = f"did you mean {aliases[key]!r}?" if key in aliases else meant(key, known, "it takes")
-    return f"unknown argument {key!r:.80}; {hint}"
+    hint = f"; did you mean {aliases[key]!r}?" if key in aliases else nearest(key, known, "it takes")
+    return f"unknown argument {key!r:.80}{hint}"

@@ -13,12 +13,10 @@ from .. import fields as f
 from ..lowering import Builder
 from .axes import Axes, as_image, kernel_as_image, rows_and_columns, window_axes
 from .base import Weight
+from .convolving import _Ending, _Filters, _Grouped, _Layout, _Window
 from .parts import activate, channels, in_layout, late_activation, spatial
 from .ruled import _KernelAndBias
 from .volumes import convolve_volume
-
-WINDOW_PADDING = f.PerAxis(f.window_padding)
-SIZES = f.PerAxis(f.integers)
 
 
 def refuse_strides_with_dilation(layer: Any) -> None:
@@ -30,7 +28,7 @@ def refuse_strides_with_dilation(layer: Any) -> None:
         )
 
 
-class _Convolution(_KernelAndBias):
+class _Convolution(_Ending, _Grouped, _Layout, _Window, _Filters, _KernelAndBias):
     """Base of the convolutions.
 
     padding: "valid", "same", or explicit pairs (before, after) for each axis, which Keras lacks.
@@ -39,15 +37,6 @@ class _Convolution(_KernelAndBias):
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"lora_rank": (None,), "lora_alpha": (None,)}
 
-    filters: int = f.option(f.count)
-    kernel_size: f.PairLike = f.option(SIZES)
-    strides: f.PairLike = f.option(SIZES, default=1)
-    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
-    data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(SIZES, default=1)
-    groups: int = f.option(f.count, default=1)
-    activation: f.ActivationLike = f.option(f.activation, default=None)
-    use_bias: bool = f.option(f.flag, default=True)
     kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 

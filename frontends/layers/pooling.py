@@ -12,7 +12,8 @@ from .. import fields as f
 from ..lowering import Builder
 from .axes import Axes, as_image, rows_and_columns, window_axes
 from .base import Layer
-from .conv import SIZES, WINDOW_PADDING, padding_of
+from .conv import padding_of
+from .convolving import SIZES, WINDOW_PADDING
 from .parts import in_layout, spatial, to_channels_last
 from .volumes import PoolOp, pool_volume
 

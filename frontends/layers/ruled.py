@@ -8,13 +8,18 @@ from ..regularizers import RegularizerLike, regularizer
 from .base import Layer
 
 
-class _KernelAndBias(Layer):
+class _Bias(Layer):
+    """Base of the layers with a bias."""
+
+    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
+    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
+
+
+class _KernelAndBias(_Bias):
     """Base of the layers with a kernel and a bias."""
 
     kernel_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
     kernel_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
-    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
 
 class _GammaAndBeta(Layer):

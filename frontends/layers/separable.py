@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...graph import ops
 from ...graph.types import TensorType
@@ -12,35 +12,20 @@ from ..constraints import ConstraintLike, constraint
 from ..lowering import Builder
 from ..regularizers import RegularizerLike, regularizer
 from .axes import as_image, kernel_as_image
-from .base import Layer, Weight
-from .conv import SIZES, WINDOW_PADDING, convolution, convolution_axes
+from .base import Weight
+from .conv import convolution, convolution_axes
+from .convolving import _ByChannel, _Ending, _Filters, _Layout, _Multiplied, _Window
 from .parts import activate, channels, in_layout, late_activation, spatial
 
-KERAS_2: dict[str, tuple[Any, ...]] = {"groups": (1,)}
-"""Keras 2 writes this beside the arguments; only 1 has a meaning."""
 
-
-class _Depthwise(Layer):
-    """Base of the depthwise convolutions: a channel has depth_multiplier kernels of its own."""
+class _Depthwise(_Ending, _Layout, _Multiplied, _Window, _ByChannel):
+    """Base of the convolutions that are depthwise alone."""
 
     ignored: ClassVar[frozenset[str]] = frozenset({"filters", "kernel_initializer"})
     ruled_by: ClassVar[Mapping[str, str]] = {"kernel": "depthwise"}
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = KERAS_2
 
-    kernel_size: f.PairLike = f.option(SIZES)
-    strides: f.PairLike = f.option(SIZES, default=1)
-    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
-    depth_multiplier: int = f.option(f.count, default=1)
-    data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(SIZES, default=1)
-    activation: f.ActivationLike = f.option(f.activation, default=None)
-    use_bias: bool = f.option(f.flag, default=True)
     depthwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
-    depthwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    depthwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
-    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         convolution_axes(self, spatial(inputs[0], self.data_format))
@@ -71,30 +56,14 @@ class DepthwiseConv2D(_Depthwise):
     rank = 4
 
 
-class _Separable(Layer):
+class _Separable(_Ending, _Multiplied, _Layout, _Window, _Filters, _ByChannel):
     """Base of the separable convolutions. Strides and dilation belong to the depthwise part alone."""
 
-    ignored: ClassVar[frozenset[str]] = frozenset({"kernel_initializer"})
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = KERAS_2
-
-    filters: int = f.option(f.count)
-    kernel_size: f.PairLike = f.option(SIZES)
-    strides: f.PairLike = f.option(SIZES, default=1)
-    padding: f.PaddingLike = f.option(WINDOW_PADDING, default="valid")
-    data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(SIZES, default=1)
-    depth_multiplier: int = f.option(f.count, default=1)
-    activation: f.ActivationLike = f.option(f.activation, default=None)
-    use_bias: bool = f.option(f.flag, default=True)
     depthwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
     pointwise_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
-    depthwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
     pointwise_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    bias_regularizer: RegularizerLike = f.option(regularizer, default=None, kw_only=True)
-    depthwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
     pointwise_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
-    bias_constraint: ConstraintLike = f.option(constraint, default=None, kw_only=True)
 
     def check(self, inputs: Sequence[TensorType]) -> None:
         convolution_axes(self, spatial(inputs[0], self.data_format))

@@ -11,8 +11,9 @@ from ...graph.windows import extent
 from .. import fields as f
 from ..lowering import Builder
 from .axes import as_image, kernel_as_image
-from .base import Weight
-from .conv import SIZES, refuse_strides_with_dilation
+from .base import Layer, Weight
+from .conv import refuse_strides_with_dilation
+from .convolving import _Ending, _Filters, _Layout, _Window
 from .parts import activate, channels, in_layout, late_activation, spatial
 from .ruled import _KernelAndBias
 from .volumes import Spread, spread_volume
@@ -21,24 +22,21 @@ EXTRA = f.PerAxis(lambda dims: f.maybe(f.integers(dims, least=0)))
 ONE_ROW = Spread(1, 1, 1, 1, 1, 0)
 
 
-class _Transposed(_KernelAndBias):
+class _Enlarged(Layer):
+    """output_padding: None, or how many positions more at the end of each axis, fewer than its stride."""
+
+    output_padding: f.PairLike | None = f.option(EXTRA, default=None)
+
+
+class _Transposed(_Ending, _Layout, _Enlarged, _Window, _Filters, _KernelAndBias):
     """Base of the transposed convolutions.
 
-    output_padding: None, or how many positions more at the end of each axis, fewer than its stride.
     strides and dilation_rate cannot both be above 1.
     """
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"groups": (1,)}
 
-    filters: int = f.option(f.count)
-    kernel_size: f.PairLike = f.option(SIZES)
-    strides: f.PairLike = f.option(SIZES, default=1)
-    padding: str = f.option(f.choice("valid", "same"), default="valid")
-    output_padding: f.PairLike | None = f.option(EXTRA, default=None)
-    data_format: str | None = f.option(f.data_format, default=None)
-    dilation_rate: f.PairLike = f.option(SIZES, default=1)
-    activation: f.ActivationLike = f.option(f.activation, default=None)
-    use_bias: bool = f.option(f.flag, default=True)
+    padding: f.PaddingLike = f.option(f.choice("valid", "same"), default="valid")
     kernel_initializer: f.InitializerLike = f.option(f.initializer, default="glorot_uniform")
     bias_initializer: f.InitializerLike = f.option(f.initializer, default="zeros")
 

@@ -1,5 +1,5 @@
 """Regions run through PyTorch's own operators, in their fast forms."""
 
-from .lowering import lower
+from .lowering import lower, runner
 
-__all__ = ["lower"]
+__all__ = ["lower", "runner"]

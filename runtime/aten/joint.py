@@ -25,29 +25,28 @@ from ...graph.ops import (
     Subtract,
 )
 from ...planning.regions import Region
+from ..instructions import Instruction
 from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
-from .forms import Form
 from .pooling import max_pool_with_index
 from .statistics import norm_gradient_sums, variance
 
 
 @dataclass
-class Step:
-    """One call: `run` takes the values named in `reads` and gives those named in `writes`.
+class Operation(Instruction):
+    """An instruction and what it computes.
 
-    at: the member at whose turn it runs. covers: the members it computes, kept or not.
+    at: the member at whose turn it runs. covers: the members it computes, kept or not. packed: whether what
+    it gives is contiguous by itself.
     """
 
-    run: Form
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
     at: str
     covers: tuple[str, ...]
     node: Node | None = None
     """The member, where it is only one and has a form of its own."""
     overwrites: bool = False
     """Whether `run` may write over the first value it reads."""
+    packed: bool = False
 
 
 def _only_reader(region: Region, node: Node) -> Node | None:
@@ -67,7 +66,7 @@ def _residual(region: Region, node: Node) -> tuple[Node, str] | None:
     return (reader, other) if region.graph[other].type.shape == node.type.shape else None
 
 
-def _convolution(region: Region, node: Node, remember: bool) -> Step | None:
+def _convolution(region: Region, node: Node, remember: bool) -> Operation | None:
     """activation(conv(x, w) + bias + residual), where those follow."""
     op = node.op
     assert isinstance(op, Conv2D)
@@ -88,16 +87,16 @@ def _convolution(region: Region, node: Node, remember: bool) -> Step | None:
         with_residual=residual is not None,
         remember=remember,
     )
-    return Step(run, tuple(reads), (last.name,), last.name, tuple(covers))
+    return Operation(run, tuple(reads), (last.name,), last.name, tuple(covers), packed=True)
 
 
-def _product(region: Region, node: Node, remember: bool) -> Step | None:
+def _product(region: Region, node: Node, remember: bool) -> Operation | None:
     """activation(x @ w + bias), where one follows."""
     activation = _activation_of(region, node)
     last = activation or node
     run = Product(activation.op if activation else None, with_bias=len(node.inputs) > 2, remember=remember)
     covers = (node.name,) if activation is None else (node.name, activation.name)
-    return Step(run, node.inputs, (last.name,), last.name, covers)
+    return Operation(run, node.inputs, (last.name,), last.name, covers, packed=True)
 
 
 def _activation_of(region: Region, node: Node) -> Node | None:
@@ -105,7 +104,7 @@ def _activation_of(region: Region, node: Node) -> Node | None:
     return reader if reader is not None and isinstance(reader.op, Activation) else None
 
 
-def _pool_and_index(region: Region, node: Node, remember: bool) -> Step | None:
+def _pool_and_index(region: Region, node: Node, remember: bool) -> Operation | None:
     op = node.op
     assert isinstance(op, MaxPool2D)
     for other in region.nodes:
@@ -113,11 +112,11 @@ def _pool_and_index(region: Region, node: Node, remember: bool) -> Step | None:
             continue
         if other.op.geometry() == op.geometry():
             both = (node.name, other.name)
-            return Step(max_pool_with_index(op), node.inputs, both, node.name, both)
+            return Operation(max_pool_with_index(op), node.inputs, both, node.name, both)
     return None
 
 
-def _weight_and_bias_grad(region: Region, node: Node, remember: bool) -> Step | None:
+def _weight_and_bias_grad(region: Region, node: Node, remember: bool) -> Operation | None:
     op = node.op
     assert isinstance(op, Conv2DWeightGrad)
     dy = node.inputs[1]
@@ -127,11 +126,11 @@ def _weight_and_bias_grad(region: Region, node: Node, remember: bool) -> Step | 
             if total.mean or total.keepdims or _read_inside(region, other):
                 continue
             both = (node.name, other.name)
-            return Step(ConvolutionWeightGrad(op, with_bias=True), node.inputs, both, node.name, both)
+            return Operation(ConvolutionWeightGrad(op, with_bias=True), node.inputs, both, node.name, both)
     return None
 
 
-def _variance(region: Region, node: Node, remember: bool) -> Step | None:
+def _variance(region: Region, node: Node, remember: bool) -> Operation | None:
     """mean((x - mean(x))^2) for each channel."""
     x, mean = (region.graph[name] for name in node.inputs)
     square = _only_reader(region, node)
@@ -140,10 +139,10 @@ def _variance(region: Region, node: Node, remember: bool) -> Step | None:
         return None
     if mean.inputs != (x.name,) or not _batch_norm_takes(x):
         return None
-    return Step(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
+    return Operation(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
 
 
-def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Step | None:
+def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation | None:
     """sum(dy) and sum(dy * normalized x) for each channel."""
     dy = region.graph[node.inputs[0]]
     if not _over_pixels(node, mean=False) or not _batch_norm_takes(dy):
@@ -159,7 +158,8 @@ def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Step | No
             continue
         both = (node.name, total.name)
         covers = (*both, normalize.name, product.name)
-        return Step(norm_gradient_sums(normalize.op), (dy.name, *normalize.inputs), both, node.name, covers)
+        run = norm_gradient_sums(normalize.op)
+        return Operation(run, (dy.name, *normalize.inputs), both, node.name, covers)
     return None
 
 
@@ -177,7 +177,7 @@ def _read_inside(region: Region, node: Node) -> bool:
     return any(reader.name in region.members for reader in region.graph.readers(node.name))
 
 
-Matcher = Callable[[Region, Node, bool], Step | None]
+Matcher = Callable[[Region, Node, bool], Operation | None]
 
 JOINT: dict[type, Matcher] = {
     Conv2D: _convolution,

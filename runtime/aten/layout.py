@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -46,3 +49,10 @@ def split_padding(padding: Padding) -> tuple[Padding | None, Pair]:
     if top == bottom and left == right:
         return None, (top, left)
     return padding, (0, 0)
+
+
+def contiguous(run: Callable[..., Any], results: int) -> Callable[..., Any]:
+    """A call whose results, one or a tuple, are contiguous."""
+    if results == 1:
+        return lambda *operands: run(*operands).contiguous()
+    return lambda *operands: tuple(value.contiguous() for value in run(*operands))

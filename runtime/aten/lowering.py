@@ -1,14 +1,14 @@
-"""A region as a short program of operator calls.
+"""A region as instructions: calls of operators over values by their names.
 
-The members become steps in the order the graph gives them, several members one step where one call computes
-them together. Values live in numbered slots, dropped after their last reader; a step writes into its operand
-where that is a value of the region's own that nobody needs afterwards.
+The members become instructions in the order the graph gives them, several members one where one call computes
+them together. An instruction writes into its operand where that is a value of the region's own that nobody
+needs afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -30,37 +30,58 @@ from . import (  # noqa: F401
     warp,
 )
 from .forms import Form, form_of, has_form, inplace_form_of, makes_memory
-from .joint import JOINT, Step
+from .joint import JOINT, Operation
+from .layout import contiguous
 from .pointwise import MIXED
 
-Runner = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 
-
-def lower(region: Region, *, inference: bool) -> Runner:
-    """The region as a function from the tensors of `region.inputs` to those of `region.outputs`, in order.
+def lower(region: Region, inference: bool) -> list[Operation]:
+    """The region as instructions that take the values of `region.inputs` to those of `region.outputs`.
 
     Tensors are contiguous, in the IR's layouts and of any batch size; so are the results. Dtypes may be
-    float64, float32, bfloat16 and float16; the device may be any. To be called with gradients off.
+    float64, float32, bfloat16 and float16; the device may be any. To be run with gradients off.
     inference: weights stay the same over many calls, so packed copies of them are kept. In training
     only frozen ones do. A weight that is written to, or another tensor in its place, is packed anew.
     """
-    steps = _in_place(region, _steps(region, inference))
-    return _Program(region, steps).runner()
+    operations = _in_place(region, _operations(region, inference))
+    leaving = {node.name for node in region.outputs}
+    for operation in operations:
+        if leaving.intersection(operation.writes) and not operation.packed:
+            operation.run = contiguous(operation.run, len(operation.writes))
+    return operations
 
 
-# -- choosing the steps ----------
-def _steps(region: Region, inference: bool) -> list[Step]:
-    covered: dict[str, Step] = {}
+def runner(region: Region, inference: bool) -> Callable[..., Any]:
+    """The region as one function of the tensors of `region.inputs`: what takes a kernel's place."""
+    operations = lower(region, inference)
+    names = [node.name for node in region.inputs]
+    results = [node.name for node in region.outputs]
+
+    def run(*inputs: torch.Tensor) -> Any:
+        values = dict(zip(names, inputs, strict=True))
+        for operation in operations:
+            found = operation.run(*(values[name] for name in operation.reads))
+            several = found if len(operation.writes) > 1 else (found,)
+            values.update(zip(operation.writes, several, strict=True))
+        return values[results[0]] if len(results) == 1 else tuple(values[name] for name in results)
+
+    return run
+
+
+# -- choosing them ----------
+def _operations(region: Region, inference: bool) -> list[Operation]:
+    covered: dict[str, Operation] = {}
     for node in region.nodes:
         if node.name in covered:
             continue
         matcher = JOINT.get(type(node.op))
         remember = inference or _is_fixed(region.graph, node)
-        step = matcher(region, node, remember) if matcher else None
-        if step is None or any(name in covered for name in step.covers):
-            step = Step(_form(region.graph, node), node.inputs, (node.name,), node.name, (node.name,), node)
-        covered.update(dict.fromkeys(step.covers, step))
-    # A step runs at the turn of the member it names: by then all it reads is there.
+        found = matcher(region, node, remember) if matcher else None
+        if found is None or any(name in covered for name in found.covers):
+            names = (node.name,)
+            found = Operation(_form(region.graph, node), node.inputs, names, node.name, names, node)
+        covered.update(dict.fromkeys(found.covers, found))
+    # An operation runs at the turn of the member it names: by then all it reads is there.
     return [covered[node.name] for node in region.nodes if covered[node.name].at == node.name]
 
 
@@ -85,101 +106,43 @@ def _is_fixed(graph: Graph, node: Node) -> bool:
     return fixed
 
 
-def _in_place(region: Region, steps: list[Step]) -> list[Step]:
-    """Give each pointwise step its overwriting form where its first operand is free to be overwritten."""
-    last = _last_needs(region, steps)
+def _in_place(region: Region, operations: list[Operation]) -> list[Operation]:
+    """Give each pointwise operation its overwriting form where its first operand may be overwritten."""
+    last = _last_needs(region, operations)
     owned: set[str] = set()
-    for index, step in enumerate(steps):
-        for operands in _orders(step):
+    for index, operation in enumerate(operations):
+        for operands in _orders(operation):
             target = operands[0]
             free = target in owned and last[target] == index and operands.count(target) == 1
-            if step.node is not None and free and _same_memory(region.graph[target], step.node):
-                overwrite = inplace_form_of(step.node.op)
+            if operation.node is not None and free and _same_memory(region.graph[target], operation.node):
+                overwrite = inplace_form_of(operation.node.op)
                 if overwrite is not None:
-                    step.run, step.reads, step.overwrites = overwrite, operands, True
+                    operation.run, operation.reads, operation.overwrites = overwrite, operands, True
                     break
-        owned.update(name for name in step.writes if makes_memory(region.members[name].op))
-    return steps
+        owned.update(name for name in operation.writes if makes_memory(region.members[name].op))
+    return operations
 
 
-def _last_needs(region: Region, steps: list[Step]) -> dict[str, int]:
-    """The last step that needs each value's memory, itself or through what may be a view of it.
+def _last_needs(region: Region, operations: list[Operation]) -> dict[str, int]:
+    """The last operation that needs each value's memory, itself or through what may be a view of it.
 
     The region's outputs are needed after the last.
     """
-    last = {node.name: len(steps) for node in region.outputs}
-    for index, step in reversed(list(enumerate(steps))):
-        views = [name for name in step.writes if not makes_memory(region.members[name].op)]
+    last = {node.name: len(operations) for node in region.outputs}
+    for index, operation in reversed(list(enumerate(operations))):
+        views = [name for name in operation.writes if not makes_memory(region.members[name].op)]
         needed = max([index, *(last.get(name, index) for name in views)])
-        for name in step.reads:
+        for name in operation.reads:
             last[name] = max(last.get(name, 0), needed)
     return last
 
 
-def _orders(step: Step) -> list[tuple[str, ...]]:
+def _orders(operation: Operation) -> list[tuple[str, ...]]:
     """The operands, and for an addition also the other way round."""
-    if step.node is not None and isinstance(step.node.op, Add):
-        return [step.reads, step.reads[::-1]]
-    return [step.reads]
+    if operation.node is not None and isinstance(operation.node.op, Add):
+        return [operation.reads, operation.reads[::-1]]
+    return [operation.reads]
 
 
 def _same_memory(operand: Node, node: Node) -> bool:
     return node.op.kind is Kind.POINTWISE and operand.type == node.type
-
-
-# -- running them ----------
-class _Instruction(NamedTuple):
-    """run(slots[reads]...) -> slots[writes]; `dead` are the slots nobody reads any more."""
-
-    run: Callable[..., Any]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    dead: tuple[int, ...]
-
-
-class _Program:
-    """Steps over numbered slots, the inputs' slots first."""
-
-    def __init__(self, region: Region, steps: list[Step]) -> None:
-        names = [node.name for node in region.inputs]
-        names += [name for step in steps for name in step.writes]
-        self.slot = {name: index for index, name in enumerate(names)}
-        self.inputs = len(region.inputs)
-        self.results = tuple(self.slot[node.name] for node in region.outputs)
-        last = {self.slot[name]: i for i, step in enumerate(steps) for name in step.reads}
-        self.blank = [None] * (len(self.slot) - self.inputs)
-        self.code = [self._instruction(index, step, last) for index, step in enumerate(steps)]
-
-    def _instruction(self, index: int, step: Step, last: dict[int, int]) -> _Instruction:
-        reads = tuple(self.slot[name] for name in step.reads)
-        writes = tuple(self.slot[name] for name in step.writes)
-        dead = tuple(
-            slot for slot in dict.fromkeys(reads) if last[slot] == index and slot not in self.results
-        )
-        return _Instruction(step.run, reads, writes, dead)
-
-    def runner(self) -> Runner:
-        only = self.code[0] if len(self.code) == 1 else None
-        if only is not None and only.reads == tuple(range(self.inputs)) and only.writes == self.results:
-            return _single(only.run, len(only.writes))
-        return self._run
-
-    def _run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        slots: list[Any] = [*tensors, *self.blank]
-        for run, reads, writes, dead in self.code:
-            value = run(*[slots[i] for i in reads])
-            if len(writes) == 1:
-                slots[writes[0]] = value
-            else:
-                for slot, part in zip(writes, value, strict=True):
-                    slots[slot] = part
-            for slot in dead:
-                slots[slot] = None
-        return tuple([slots[i].contiguous() for i in self.results])
-
-
-def _single(run: Callable[..., object], results: int) -> Runner:
-    """A region of one call, without slots."""
-    if results == 1:
-        return lambda tensors: (run(*tensors).contiguous(),)  # type: ignore[attr-defined]
-    return lambda tensors: tuple(value.contiguous() for value in run(*tensors))  # type: ignore[attr-defined]

@@ -1,0 +1,58 @@
+"""What the members around an anchor may be: the limits that several forms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...graph.ir import Node
+from ...graph.op import Kind
+from ...graph.types import Dim, broadcast_kind
+from ..regions import Region
+from .form import Refusal
+
+ANYHOW = ("full", "channel", "image", "pixel", "scalar", "repeated", None)
+ON_TILES = ANYHOW[:-1]
+"""How an operand may lie against a tile of pixels and channels: in any of the ways that have a name."""
+
+
+def alone(region: Region) -> Refusal:
+    """A kernel that computes its anchor and nothing else."""
+    other = next((node for node in region.nodes if node is not region.anchor), None)
+    return None if other is None else cannot_share(region, other)
+
+
+def cannot_share(region: Region, node: Node) -> str:
+    anchor = region.anchor
+    return f"{node.name}: {node.op.op_name()} cannot share a kernel with {anchor.op.op_name()}"
+
+
+def pointwise(
+    region: Region,
+    nodes: Iterable[Node],
+    shape: tuple[Dim, ...],
+    lying: tuple[str | None, ...] = ON_TILES,
+) -> Refusal:
+    """Whether all of these are pointwise and have the shape, and their operands lie against it in these ways.
+
+    A kernel that walks flat elements finds any operand's place: lying=ANYHOW.
+    """
+    for node in nodes:
+        if node.op.kind is not Kind.POINTWISE:
+            return cannot_share(region, node)
+        if refusal := on_shape(region, node, shape, lying):
+            return refusal
+    return None
+
+
+def on_shape(
+    region: Region, node: Node, shape: tuple[Dim, ...], lying: tuple[str | None, ...] = ON_TILES
+) -> Refusal:
+    """`pointwise` for one node that is known to be it."""
+    for name in node.inputs:
+        operand = region.graph[name]
+        if name in region.members:
+            if operand.type.shape != node.type.shape:
+                return f"{node.name} broadcasts {name} from {operand.type} to {node.type}"
+        elif None not in lying and broadcast_kind(operand.type.shape, shape) not in lying:
+            return f"{name} of {operand.type} broadcasts along an axis no kernel handles"
+    return None if node.type.shape == shape else f"{node.name} has another shape than {region.anchor.name}"

@@ -1,0 +1,77 @@
+"""Modes: what a network is planned for, and the passes that its graph goes through for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..graph.errors import CompileError
+from ..graph.gradients import Derivatives, differentiate
+from ..graph.ir import Graph
+from ..graph.ops import Parameter
+from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
+from ..graph.settings import settings
+
+
+@dataclass(frozen=True)
+class Mode:
+    """training: batch statistics, dropout, noise, augmentation. backward: build gradients, of the parameters
+    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`.
+    """
+
+    training: bool = False
+    backward: bool = False
+    wrt_inputs: frozenset[str] = frozenset()
+    trained: frozenset[str] | None = None
+    fuse: bool = True
+
+    @property
+    def inference(self) -> bool:
+        """Whether weights stay as they are over many calls."""
+        return not (self.training or self.backward)
+
+    def __str__(self) -> str:
+        parts = ["training" if self.training else "evaluation" if self.backward else "inference"]
+        parts += ["with gradients"] if self.backward else []
+        parts += [] if self.fuse else ["unfused"]
+        return ", ".join(parts)
+
+
+def prepare(
+    graph: Graph, mode: Mode, loss: Sequence[str] | None = None
+) -> tuple[Graph, list[PassReport], Derivatives]:
+    """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
+
+    Raises CompileError for a graph that has a backward pass already.
+    """
+    check_forward(graph)
+    graph = graph.copy()
+    if mode.trained is not None:
+        for node in graph.sources(Parameter):
+            assert isinstance(node.op, Parameter)
+            graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
+    observe = _dump if settings.dump else None
+    pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
+    reports = run_pipeline(graph, pipeline, observe)
+    derivatives = Derivatives()
+    if mode.backward:
+        derivatives = differentiate(graph, loss, mode.wrt_inputs)
+        graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
+        reports += run_pipeline(graph, BACKWARD, observe)
+        derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
+    for report in reports:
+        settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
+    return graph, reports, derivatives
+
+
+def check_forward(graph: Graph) -> None:
+    """Raise CompileError for a graph that has a backward pass already."""
+    if graph.updates or any(node.phase == "backward" for node in graph.nodes()):
+        raise CompileError(
+            f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
+            f"convert without --training what is to be compiled"
+        )
+
+
+def _dump(moment: str, graph: Graph) -> None:
+    settings.write(f"{graph.name}.{moment.replace(' ', '_')}.txt".replace("/", "_"), str(graph) + "\n")

@@ -1,0 +1,358 @@
+"""A program: one network, in one mode, planned once for one target.
+
+`plan` rewrites the network's graph, differentiates it where the mode wants gradients, cuts it into regions,
+and says in which order they run, what each reads and writes, and when a value is no longer needed. Whoever
+emits kernels, runs them, times them or explains them reads the program, and plans nothing anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..graph.decisions import Decision
+from ..graph.gradients import Derivatives
+from ..graph.ir import Graph, Node
+from ..graph.ops import Drawn, Input, Parameter
+from ..graph.passes import PassReport
+from .fusion import fuse, leave_unfused
+from .memory import Memory, plan_memory, readable
+from .memory import Place as Within
+from .modes import Mode, prepare
+from .regions import Partition, Region
+from .schedules import Schedule
+from .slices import write_into_slices
+
+FORMAT = "convloom-program-1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies. kind: "input", "parameter", "known" (computed from parameters, before the batch),
+    "drawn", "seed" (the gradient of an output), "output", "saved" (kept for the backward pass), "gradient",
+    or "buffer", which lies in the arena. within: of what a kernel writes, where in which buffer."""
+
+    kind: str
+    within: Within | None = None
+
+    def __str__(self) -> str:
+        if self.within is None or not self.within.how:
+            return "arena" if self.kind == "buffer" else self.kind
+        return f"{self.within}" if self.kind == "buffer" else f"{self.kind}, {self.within}"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One region, at its turn.
+
+    form: the way it is computed, with its schedule; None for a view, which moves nothing, and where no form
+    takes the region (then `reason` says why). reads: values, in the order of `region.inputs`. writes: those
+    of `region.outputs`. frees: what nobody reads afterwards.
+    """
+
+    region: Region
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    frees: tuple[str, ...]
+    form: str | None = None
+    schedule: Schedule | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The step as plain values; FLOPs and bytes are those of one example."""
+        cost = self.region.cost(1)
+        return {
+            "region": self.region.name,
+            "phase": self.region.phase,
+            "ops": [node.op.op_name() for node in self.region.nodes],
+            "layers": self.region.layers,
+            "form": self.form,
+            "schedule": None if self.schedule is None else str(self.schedule),
+            "reason": self.reason,
+            "reads": list(self.reads),
+            "writes": list(self.writes),
+            "frees": list(self.frees),
+            "flops": cost.flops,
+            "bytes": cost.bytes,
+        }
+
+
+@dataclass(eq=False)
+class Program:
+    """What `plan` decided.
+
+    graph: after the passes, with its backward pass. outputs: name -> value, in the order of a call. loss: the
+    outputs that may be differentiated; None for all. derivatives: where the backward pass begins and ends.
+    """
+
+    graph: Graph
+    mode: Mode
+    target: str
+    precision: str
+    loss: Sequence[str] | None
+    outputs: dict[str, str]
+    reports: list[PassReport]
+    derivatives: Derivatives
+    partition: Partition
+
+    # -- what goes in ----------
+    @cached_property
+    def inputs(self) -> list[Node]:
+        """The inputs in the order of a call."""
+        return [n for n in self.graph.nodes() if isinstance(n.op, Input) and n.phase == "forward"]
+
+    @cached_property
+    def drawn(self) -> list[Node]:
+        """The random sources, drawn anew at each call."""
+        return [node for node in self.graph.nodes() if isinstance(node.op, Drawn)]
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Values that are known before the batch: parameters, and what follows from them alone."""
+        return frozenset(self.graph.parameter_only())
+
+    @cached_property
+    def behind(self) -> dict[str, frozenset[str]]:
+        """The parameters that each value computed before the batch follows from."""
+        found: dict[str, frozenset[str]] = {}
+        for node in self.graph.nodes():
+            if node.name in self.known and not isinstance(node.op, Parameter):
+                found[node.name] = frozenset().union(*(found.get(x, {x}) for x in node.inputs))
+        return found
+
+    # -- what runs ----------
+    @property
+    def regions(self) -> list[Region]:
+        """Those that launch something: all but views, and concatenations whose parts lie in their places."""
+        return self.partition.kernels
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What fused, what did not, and why."""
+        return self.partition.decisions
+
+    @cached_property
+    def forward(self) -> tuple[Step, ...]:
+        """The steps of the forward pass, in order."""
+        kept = {*self._leaving, *self.saved}
+        return tuple(_steps(self.partition.phase("forward"), kept))
+
+    @cached_property
+    def backward(self) -> tuple[Step, ...]:
+        """The steps of the backward pass, in order."""
+        kept = {*self._leaving, *self.derivatives.gradients.values()}
+        return tuple(_steps(self.partition.phase("backward"), kept))
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return (*self.forward, *self.backward)
+
+    # -- what stays ----------
+    @cached_property
+    def _leaving(self) -> frozenset[str]:
+        """Values that outlive the pass they are made in, whoever reads them there."""
+        return self.known | {*self.outputs.values(), *(update.value for update in self.graph.updates)}
+
+    @cached_property
+    def _needed(self) -> dict[str, None]:
+        """What the backward pass reads of values made before it, and what of them are gradients."""
+        if not self.mode.backward:
+            return {}
+        backward = self.partition.phase("backward")
+        names = [node.name for region in backward for node in region.inputs]
+        return dict.fromkeys([*names, *self.derivatives.gradients.values()])
+
+    @cached_property
+    def saved(self) -> tuple[str, ...]:
+        """Values of the forward pass that the backward pass needs, and all draws: whoever walks the ops'
+        definitions instead, does so with the same ones."""
+        if not self.mode.backward:
+            return ()
+        made = [node.name for node in (*self.inputs, *self.drawn)]
+        made += [node.name for region in self.partition.phase("forward") for node in region.outputs]
+        drawn = {node.name for node in self.drawn}
+        return tuple(name for name in made if name in self._needed or name in drawn)
+
+    @cached_property
+    def read_back(self) -> frozenset[str]:
+        """The parameters that the backward pass follows from, by kernels or by definition."""
+        known = [name for name in self._needed if name in self.known]
+        found = frozenset().union(*(self.behind.get(name, {name}) for name in known))
+        return found | {u.parameter for u in self.graph.updates if self.graph.readers(u.parameter)}
+
+    @cached_property
+    def moving(self) -> frozenset[str]:
+        """The parameters that a forward pass may write to before its backward pass has run."""
+        return frozenset(update.parameter for update in self.graph.updates) - self.read_back
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where each value lies that enters or leaves a step."""
+        kinds = {name: "buffer" for step in self.steps for name in (*step.reads, *step.writes)}
+        kinds.update(dict.fromkeys(self.known & kinds.keys(), "known"))
+        kinds.update({n.name: "parameter" for n in self.graph.sources(Parameter) if n.name in kinds})
+        kinds.update({n.name: "drawn" for n in self.drawn})
+        kinds.update(dict.fromkeys(self.derivatives.gradients.values(), "gradient"))
+        kinds.update(dict.fromkeys(self.saved, "saved"))
+        kinds.update(dict.fromkeys(self.derivatives.seeds.values(), "seed"))
+        kinds.update({n.name: "input" for n in self.inputs})
+        kinds.update(dict.fromkeys(self.outputs.values(), "output"))
+        made = {name for step in self.steps for name in step.writes}
+        within = {**self.memory.places, **self.backward_memory.places}
+        return {name: Place(kind, within[name] if name in made else None) for name, kind in kinds.items()}
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Where kernels write what the forward pass makes. Those of the backward pass have an arena of their
+        own: between the two, only what is saved is kept."""
+        given = [node.name for node in (*self.inputs, *self.drawn)]
+        kept = {*self._leaving, *self.saved} - self.known
+        return plan_memory(self.graph, self.partition.phase("forward"), given, self.known, kept)
+
+    @cached_property
+    def backward_memory(self) -> Memory:
+        """Where kernels write what the backward pass makes."""
+        given = [*self._needed, *self.derivatives.seeds.values()]
+        given = [name for name in given if name not in self.known]
+        kept = set(self.derivatives.gradients.values())
+        made = {n.name for region in self.partition.phase("backward") for n in region.outputs}
+        return plan_memory(
+            self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
+        )
+
+    # -- as text ----------
+    def explain(self) -> str:
+        """Every pass and every fusion rule: what it did, what it refused, and why."""
+        lines: list[str] = []
+        for report in self.reports:
+            lines.append(f"pass: {report.name}  ({report.nodes_before} -> {report.nodes_after} nodes)")
+            lines += [f"    {decision.rule}\n        {decision}" for decision in report.decisions]
+        lines.append(f"fusion: {len(self.regions)} kernels")
+        lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
+        lines += [f"kernel {region}" for region in self.regions]
+        lines += [f"memory {line}" for line in self.memory_lines(1)]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""
+        head = f"program {self.graph.name} {{  // {self.mode}; {self.target}, {self.precision}"
+        lines = [head, *self._lines(self.forward)]
+        results = ", ".join(f"{name}=%{value}" for name, value in self.outputs.items())
+        lines += [f"  return {results}", *(f"  update {update}" for update in self.graph.updates)]
+        if self.mode.backward:
+            lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
+            lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
+        lines += [f"  // {line}" for line in self.memory_lines(1)]
+        return "\n".join([*lines, "}"])
+
+    def memory_lines(self, batch: int) -> list[str]:
+        """What lies in memory between the kernels for such a batch: a sentence for each pass."""
+        lines = [f"forward: {self.memory.summary(batch)}"]
+        if self.mode.backward:
+            saved = sum(self.graph[name].type.nbytes(batch) for name in self.saved)
+            lines.append(f"saved for the backward pass: {readable(saved)}")
+            lines.append(f"backward: {self.backward_memory.summary(batch)}")
+        return lines
+
+    def _lines(self, steps: Sequence[Step]) -> list[str]:
+        return [self._line(number, step) for number, step in enumerate(steps, 1)]
+
+    def _line(self, number: int, step: Step) -> str:
+        how = "view" if step.region.is_view else step.form or step.reason or "kernel"
+        how = "its parts lie in their places" if step.region.joined else how
+        schedule = f" [{step.schedule}]" if step.schedule else ""
+        flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
+        frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
+        return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
+
+    def _values(self, names: Iterable[str]) -> str:
+        return ", ".join(f"%{name} @ {self._where(name)}" for name in names)
+
+    def _where(self, name: str) -> str:
+        """The place of a value, with the offset of its buffer in the arena at batch 1."""
+        place = self.places[name]
+        offsets = {**self.memory.layout(1).offsets, **self.backward_memory.layout(1).offsets}
+        at = None if place.within is None or place.within.how else offsets.get(place.within.buffer)
+        return str(place) if at is None else f"{place} + {at}"
+
+    def to_json(self) -> str:
+        """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
+        mode = self.mode
+        data = {
+            "format": FORMAT,
+            "name": self.graph.name,
+            "mode": {
+                "training": mode.training,
+                "backward": mode.backward,
+                "wrt_inputs": sorted(mode.wrt_inputs),
+                "trained": None if mode.trained is None else sorted(mode.trained),
+                "fuse": mode.fuse,
+            },
+            "target": self.target,
+            "precision": self.precision,
+            "inputs": [node.name for node in self.inputs],
+            "outputs": self.outputs,
+            "updates": [str(update) for update in self.graph.updates],
+            "saved": list(self.saved),
+            "gradients": self.derivatives.gradients,
+            "values": {
+                name: {"type": str(self.graph[name].type), "place": str(place)}
+                for name, place in self.places.items()
+            },
+            "arena": _arena_json(self.memory),
+            "backward_arena": _arena_json(self.backward_memory),
+            "steps": [step.to_json() for step in self.steps],
+        }
+        return json.dumps(data, indent=1)
+
+
+def _arena_json(memory: Memory) -> dict[str, Any]:
+    """The arena for one example: its size, the most that is needed at once, and each buffer's offset, all in
+    bytes, and the steps of the pass that it is needed from and to."""
+    layout = memory.layout(1)
+    buffers = {
+        buffer.name: {"offset": layout.offsets[buffer.name], "bytes": buffer.nbytes(1),
+                      "first": buffer.first, "last": buffer.last}
+        for buffer in memory.buffers
+    }  # fmt: skip
+    return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
+
+
+def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
+    """Regions as steps, each freeing what is read or written last by it and is not kept."""
+    last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
+    steps = []
+    for index, region in enumerate(regions):
+        reads = tuple(node.name for node in region.inputs)
+        writes = tuple(node.name for node in region.outputs)
+        frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
+        steps.append(Step(region, reads, writes, frees))
+    return steps
+
+
+def plan(
+    graph: Graph,
+    mode: Mode | None = None,
+    *,
+    target: str = "sm_90",
+    precision: str = "ieee",
+    loss: Sequence[str] | None = None,
+) -> Program:
+    """Plan a network, by default for inference.
+
+    target: the architecture it is planned for. precision: of float32 products, "ieee" or "tf32". loss: the
+    outputs that may be differentiated, None for all. Raises CompileError for a graph that has a backward pass
+    already.
+    """
+    mode = mode or Mode()
+    names = list(graph.outputs)
+    graph, reports, derivatives = prepare(graph, mode, loss)
+    partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    if mode.fuse:
+        write_into_slices(partition)
+    outputs = {name: graph.outputs[name] for name in names}
+    return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)

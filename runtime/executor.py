@@ -1,0 +1,221 @@
+"""The executor: a program's steps as one list of instructions over numbered slots.
+
+A backend lowers each step of the program to instructions; here their values get slots, and every slot is
+emptied after its last reader. What depends on parameters alone (folded weights) is computed by the `Prelude`,
+once for each value of the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import torch
+
+from ..graph.ops.random import Streams
+from ..graph.walk import walk
+from ..planning.program import Program, Step
+from .backends import Backend
+from .instructions import Instruction
+from .prelude import Prelude
+
+Tensors = Mapping[str, torch.Tensor]
+Slots = list[Any]
+Watch = Callable[[Step], Any]
+
+
+class Coded(NamedTuple):
+    """An instruction over slots: run(*operands(slots)) -> slots[write], or -> slots[writes] where `write` is
+    -1. dead: slots that nobody reads any more.
+    """
+
+    run: Callable[..., Any]
+    operands: Callable[[Slots], Sequence[Any]]
+    write: int
+    writes: tuple[int, ...]
+    dead: tuple[int, ...]
+
+
+class Executor:
+    """A program that runs. `forward` gives outputs and what backward needs; `backward` gives gradients.
+
+    streams: of layers that have a seed; a network's executors share them.
+    """
+
+    def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
+        self.program, self.device = program, backend.device
+        self.streams = streams or Streams()
+        self.prelude = Prelude(program, self.device)
+        self.slots: dict[str, int] = {}
+        lowered = backend.lower(program)
+        ahead = len(program.forward)
+        self._forward_spans = [(step, self._coded(step, code)) for step, code in lowered[:ahead]]
+        self._backward_spans = [(step, self._coded(step, code)) for step, code in lowered[ahead:]]
+        rooms = [self._opening(instruction) for instruction in backend.memory(program)]
+        self._room = rooms[0]
+        self.forward_code = [*rooms[0], *(coded for _, span in self._forward_spans for coded in span)]
+        self.backward_code = [*rooms[1], *(coded for _, span in self._backward_spans for coded in span)]
+        derivatives, outputs = program.derivatives, list(program.outputs.values())
+        self._inputs = [self._slot(node.name) for node in program.inputs]
+        self._drawn = [self._slot(node.name) for node in program.drawn]
+        self._outputs = [self._slot(value) for value in outputs]
+        self._known_outputs = [at for at, value in enumerate(outputs) if value in program.known]
+        self._saved = [self._slot(name) for name in program.saved]
+        self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
+        self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
+        self._updates = [(update, self._slot(update.value)) for update in program.graph.updates]
+        self._known: Tensors = {}
+        self._start_slots: Slots = []
+
+    # -- the list of instructions ----------
+    def _slot(self, name: str) -> int:
+        return self.slots.setdefault(name, len(self.slots))
+
+    def _coded(self, step: Step, instructions: Sequence[Instruction]) -> list[Coded]:
+        """A step's instructions over slots. A value of its own is dead after its last reader; one that others
+        know, where the program frees it."""
+        shared = {*step.reads, *step.writes}.difference(step.frees)
+        last = dict.fromkeys(step.frees, len(instructions) - 1)
+        for index, instruction in enumerate(instructions):
+            touched = {*instruction.reads, *instruction.writes}
+            last.update(dict.fromkeys(touched - shared, index))
+        coded = []
+        for index, instruction in enumerate(instructions):
+            reads = [self._slot(name) for name in instruction.reads]
+            writes = tuple(self._slot(name) for name in instruction.writes)
+            dead = tuple(self._slot(name) for name, final in last.items() if final == index)
+            only = writes[0] if len(writes) == 1 else -1
+            coded.append(Coded(instruction.run, _getter(reads), only, writes, dead))
+        return coded
+
+    def _opening(self, instruction: Instruction | None) -> list[Coded]:
+        """What comes before the first step, and what it gives is there for all of them."""
+        if instruction is None:
+            return []
+        reads = [self._slot(name) for name in instruction.reads]
+        writes = tuple(self._slot(name) for name in instruction.writes)
+        return [Coded(instruction.run, _getter(reads), writes[0] if len(writes) == 1 else -1, writes, ())]
+
+    @contextmanager
+    def watched(self, before: Watch, after: Watch) -> Iterator[None]:
+        """Inside, `before` and `after` are called with each step of the forward pass around it."""
+        code = self.forward_code
+        spans = self._forward_spans
+        told = [(_telling(before, step), *span, _telling(after, step)) for step, span in spans]
+        self.forward_code = [*self._room, *(coded for span in told for coded in span)]
+        try:
+            yield
+        finally:
+            self.forward_code = code
+
+    # -- running ----------
+    def forward(
+        self,
+        inputs: Sequence[torch.Tensor],
+        parameters: Tensors,
+        state: Tensors | None = None,
+        look: object = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Outputs in order, and the values the backward pass needs.
+
+        state: what updates are written to, where it is not to be `parameters`. look: the very object of an
+        earlier call where no parameter can have changed since, which saves looking at each.
+        """
+        slots = self._start(parameters, look)
+        for slot, value in zip(self._inputs, inputs, strict=True):
+            slots[slot] = value
+        if self._drawn:
+            drawn = self.draw(inputs[0].shape[0] if inputs else 1)
+            for slot, value in zip(self._drawn, drawn.values(), strict=True):
+                slots[slot] = value
+        _run(self.forward_code, slots)
+        if self._updates:
+            self._write_back(slots, parameters if state is None else state)
+        outputs = self._values(slots, self._outputs)
+        for at in self._known_outputs:  # no caller may write into a weight, or into what is kept of it
+            outputs[at] = outputs[at].clone()
+        return outputs, self._values(slots, self._saved)
+
+    def backward(
+        self,
+        saved: Sequence[torch.Tensor],
+        seeds: Tensors,
+        parameters: Tensors,
+        look: object = None,
+    ) -> dict[str, torch.Tensor]:
+        """Gradients of parameters (and inputs), given those of the outputs."""
+        slots = self._start(parameters, look)
+        for slot, value in zip(self._saved, saved, strict=True):
+            slots[slot] = value
+        for output, slot in self._seeds:
+            slots[slot] = seeds[output]
+        _run(self.backward_code, slots)
+        names = [name for name, _ in self._gradients]
+        found = self._values(slots, [slot for _, slot in self._gradients])
+        return dict(zip(names, found, strict=True))
+
+    def _start(self, parameters: Tensors, look: object) -> Slots:
+        """Slots with everything that is known before the batch."""
+        known = self.prelude(parameters, look)
+        if known is not self._known:
+            self._known = known
+            self._start_slots = [None] * len(self.slots)
+            for name, value in known.items():
+                if name in self.slots:
+                    self._start_slots[self.slots[name]] = value
+        return self._start_slots.copy()
+
+    def _values(self, slots: Slots, wanted: Iterable[int]) -> list[torch.Tensor]:
+        values = [slots[slot] for slot in wanted]
+        if any(value is None for value in values):  # a fault of the program, never of the input
+            raise RuntimeError(f"{self.program.graph.name}: a value was freed too early")
+        return values
+
+    def _write_back(self, slots: Slots, state: Tensors) -> None:
+        with torch.no_grad():
+            for update, slot in self._updates:
+                (value,) = self._values(slots, [slot])
+                state[update.parameter].mul_(update.momentum).add_(value, alpha=1 - update.momentum)
+
+    # -- by definition ----------
+    def draw(self, batch: int) -> dict[str, torch.Tensor]:
+        """A value for every drawn source."""
+        return {node.name: self.streams.draw(node, batch, self.device) for node in self.program.drawn}
+
+    def drawn_of(self, saved: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What `forward` drew, found among what it saved."""
+        kept = dict(zip(self.program.saved, saved, strict=True))
+        return {node.name: kept[node.name] for node in self.program.drawn}
+
+    def walk(self, inputs: Sequence[torch.Tensor], parameters: Tensors, drawn: Tensors) -> list[torch.Tensor]:
+        """The outputs once more, op by op through PyTorch, which can differentiate them to any order."""
+        program = self.program
+        given = dict(zip((node.name for node in program.inputs), inputs, strict=True))
+        names = list(program.outputs.values())
+        found = walk(program.graph, {**parameters, **given, **drawn}, names)
+        return [found[name] for name in names]
+
+
+def _run(code: Iterable[Coded], slots: Slots) -> None:
+    for run, operands, write, writes, dead in code:
+        value = run(*operands(slots))
+        if write >= 0:
+            slots[write] = value
+        else:
+            for slot, part in zip(writes, value, strict=True):
+                slots[slot] = part
+        for slot in dead:
+            slots[slot] = None
+
+
+def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:
+    """The slots of an instruction's operands, picked without a line of Python."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
+def _telling(watch: Watch, step: Step) -> Coded:
+    return Coded(lambda: (watch(step), ())[1], _getter(()), -1, (), ())

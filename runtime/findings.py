@@ -1,0 +1,175 @@
+"""What profiling found, as numbers: a network fused and unfused, kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..codegen.machine.resources import Resources
+from .arena import Arena
+
+FORMAT = "convloom-profile-1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel. seconds: median of the measured times. roofline_seconds: the least on the named GPU.
+
+    flops, bytes: for one batch, bytes being what the kernel reads and writes. launches: of its Triton kernel.
+    replaced_by: in the unfused network, the fused kernel that does this one's work ("" where none does).
+    note: why there is no Triton kernel, where there is none.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    ops: tuple[str, ...]
+    kind: str
+    launches: int
+    flops: int
+    bytes: int
+    seconds: float
+    roofline_seconds: float | None
+    replaced_by: str = ""
+    note: str = ""
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """The network in one form. call_seconds: of a whole call, with all that lies between the kernels."""
+
+    rows: tuple[Row, ...]
+    call_seconds: float
+
+    @property
+    def launches(self) -> int:
+        return sum(row.launches for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Sum of the kernels' medians."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def roofline_seconds(self) -> float | None:
+        return total(row.roofline_seconds for row in self.rows)
+
+    def of(self, fused: str) -> list[Row]:
+        """The unfused rows whose work the kernel `fused` does."""
+        return [row for row in self.rows if row.replaced_by == fused]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How it was measured. machine, backend: of the measured times. target, gpu: of the others."""
+
+    model: str
+    batch_size: int
+    dtype: str
+    backend: str
+    machine: str
+    repeats: int
+    target: str
+    gpu: str | None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def notes(self, with_resources: bool) -> list[str]:
+        """What is measured, what is derived, and on what machine: one sentence each."""
+        through = "the emitted Triton kernels" if self.backend == "triton" else "PyTorch's operators (aten)"
+        lines = [
+            f"Measured: times, through {through} on {self.machine}; median of {self.repeats} runs, "
+            f"fused and unfused in turn.",
+            "Derived from the graph: FLOPs, and bytes, as every kernel reads its operands and writes its "
+            "results once. Launches are those of the Triton kernels.",
+        ]
+        if self.gpu:
+            lines.append(
+                f"Derived for {self.gpu}, not measured: roofline = max(FLOPs / peak {self.dtype} rate, "
+                f"bytes / bandwidth)."
+            )
+        if with_resources:
+            lines.append(
+                f"Static: registers, spills, shared memory, of code compiled for {self.target} and not run."
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Both sides and how they were measured.
+
+    arena: the memory between the fused network's kernels.
+    resources: kernel name -> what each of its functions takes on the target; empty where not asked for.
+    """
+
+    setup: Setup
+    fused: Side
+    unfused: Side
+    arena: Arena | None = None
+    resources: dict[str, tuple[Resources, ...]] = field(default_factory=dict)
+
+    def ratios(self) -> dict[str, float]:
+        """Unfused over fused: how many times less the fused network launches, moves and takes."""
+        pairs: dict[str, tuple[float | None, float | None]] = {
+            "launches": (self.unfused.launches, self.fused.launches),
+            "bytes": (self.unfused.bytes, self.fused.bytes),
+            "seconds": (self.unfused.seconds, self.fused.seconds),
+            "call_seconds": (self.unfused.call_seconds, self.fused.call_seconds),
+            "roofline_seconds": (self.unfused.roofline_seconds, self.fused.roofline_seconds),
+        }
+        return {name: above / below for name, (above, below) in pairs.items() if above and below}
+
+    def notes(self) -> list[str]:
+        """What the numbers are, and what stands in the way of some of them."""
+        named: dict[str, list[str]] = {}
+        for row in self.fused.rows:
+            if row.note:
+                named.setdefault(row.note, []).append(row.name)
+        missing = [f"{', '.join(names)}: {note}" for note, names in named.items()]
+        memory = [f"Planned: memory between the kernels, {self.arena.summary}."] if self.arena else []
+        return [*self.setup.notes(bool(self.resources)), *memory, *missing]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values: seconds, bytes, FLOPs."""
+        return {
+            "format": FORMAT,
+            "setup": asdict(self.setup),
+            "notes": self.notes(),
+            "fused": _side_dict(self.fused),
+            "unfused": _side_dict(self.unfused),
+            "ratios": self.ratios(),
+            "arena": None if self.arena is None else asdict(self.arena),
+            "resources": {name: [asdict(r) for r in found] for name, found in self.resources.items()},
+        }
+
+
+def total(values: Iterable[float | None]) -> float | None:
+    """The sum, or None where a value is not known."""
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
+
+
+def _side_dict(side: Side) -> dict[str, Any]:
+    rows = [{**asdict(row), "intensity": row.intensity} for row in side.rows]
+    totals = {
+        "launches": side.launches,
+        "flops": side.flops,
+        "bytes": side.bytes,
+        "seconds": side.seconds,
+        "call_seconds": side.call_seconds,
+        "roofline_seconds": side.roofline_seconds,
+    }
+    return {"rows": rows, "totals": totals}

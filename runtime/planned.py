@@ -1,0 +1,108 @@
+"""A network's programs, each planned once, and what runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..codegen import Kernel, kernels
+from ..graph.errors import CompileError
+from ..graph.ir import Graph
+from ..graph.ops.random import Streams
+from ..planning.modes import Mode
+from ..planning.program import Program, plan
+from .backends import Backend
+from .executor import Executor
+from .held import HeldWeights
+
+
+class Planned(HeldWeights):
+    """Keeps a program for each mode and architecture, and an executor for each mode that has run."""
+
+    source: Graph
+    """Before any pass."""
+    _programs: dict[tuple[Mode, str], Program]
+    _executors: dict[Mode, Executor]
+    _streams: Streams
+    _differentiated: Sequence[str] | None
+
+    def check_closed(self) -> None:
+        """Raise CompileError where a program is wanted, and axes without a size do not allow one."""
+
+    def _mode(
+        self,
+        training: bool | None = None,
+        backward: bool = False,
+        wrt_inputs: frozenset[str] = frozenset(),
+        trained: frozenset[str] | None = None,
+    ) -> Mode:
+        """A mode of this network; training None: that of the current one."""
+        now = self.training if training is None else training
+        return Mode(now, backward, wrt_inputs, trained, self.options.fuse)
+
+    def _program(self, mode: Mode, target: str) -> Program:
+        """The program of a mode, planned the first time it is needed."""
+        key = (mode, target)
+        if key not in self._programs:
+            precision = self.options.precision
+            self._programs[key] = plan(
+                self.source, mode, target=target, precision=precision, loss=self._differentiated
+            )
+        return self._programs[key]
+
+    def _executor(self, mode: Mode) -> Executor:
+        """What runs the program of a mode, made the first time it is needed."""
+        executor = self._executors.get(mode)
+        if executor is None:
+            o = self.options
+            program = self._program(mode, o.target)
+            executor = self._executors[mode] = Executor(program, Backend(o.backend, o.device), self._streams)
+        return executor
+
+    @property
+    def executor(self) -> Executor:
+        """What runs the program of the current mode."""
+        return self._executor(self.program.mode)
+
+    def planned(
+        self, *, training: bool | None = None, target: str | None = None, fuse: bool | None = None
+    ) -> Program:
+        """The program of inference, or of a training step: forward and backward together.
+
+        By default that of the current mode, for the device's own architecture, fused as the network is. It is
+        planned once, and is what runs, what `kernels` are emitted from and what `explain` tells of.
+        """
+        self.check_closed()
+        weights = self.weights()
+        mode = self._mode(training)
+        if mode.training:
+            trained = frozenset(name for name, p in weights.items() if p.requires_grad)
+            mode = replace(mode, backward=True, trained=trained)
+        mode = mode if fuse is None else replace(mode, fuse=fuse)
+        return self._program(mode, target or self.options.target)
+
+    @property
+    def program(self) -> Program:
+        """The program of the current mode: in training, forward and backward together."""
+        return self.planned()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph after the passes of the current mode."""
+        return self.program.graph
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The regions of the current mode as emitted kernels, whichever backend runs them.
+
+        Raises CompileError where a region has none.
+        """
+        found = kernels(self.program)
+        for kernel in found:
+            if isinstance(kernel, CompileError):
+                raise kernel
+        return [kernel for kernel in found if isinstance(kernel, Kernel)]
+
+    def explain(self) -> str:
+        """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
+        return self.program.explain()

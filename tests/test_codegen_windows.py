@@ -1,0 +1,91 @@
+"""Emitted kernels of pooling windows and their gradients, interpreted, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from convloom.codegen import NotEmittable, emit
+from convloom.graph import ops
+from kernel_checks import check, image, region, vector
+
+WINDOWS = [
+    ((2, 2), (2, 2), ((0, 0), (0, 0)), (7, 9)),
+    ((3, 3), (2, 2), ((0, 1), (1, 1)), (8, 7)),
+    ((3, 2), (1, 3), ((1, 1), (0, 1)), (6, 7)),
+    ((5, 5), (1, 1), ((0, 0), (0, 0)), (7, 6)),
+    ((5, 6), (5, 6), ((0, 0), (0, 0)), (5, 6)),
+    ((1, 1), (2, 3), ((0, 0), (0, 0)), (5, 5)),
+    ((9, 8), (9, 8), ((0, 0), (0, 0)), (9, 8)),
+]
+
+WIDE = ((3, 3), (2, 2), ((0, 1), (1, 1)), (4, 5))
+POOLED = [(*window, channels) for window in WINDOWS[:4] for channels in (1, 17)]
+POOLED += [(*WINDOWS[4], 1), (*WINDOWS[5], 17), (*WINDOWS[6], 17), (*WIDE, 130)]
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
+)
+def test_pooling(size, strides, padding, spatial, channels) -> None:
+    geometry = (size, strides, padding)
+    x, bias = image("x", *spatial, channels), vector("bias", channels)
+    pooled = [
+        ("m", ops.MaxPool2D(*geometry), ["x"]),
+        ("i", ops.MaxPoolIndex2D(*geometry), ["x"]),
+        ("b", ops.Add(), ["m", "bias"]),
+    ]
+    check(region([x, bias, *pooled], outputs=["m", "i", "b"], anchor="m"))
+    check(region([x, ("i", ops.MaxPoolIndex2D(*geometry), ["x"])]))
+    check(
+        region([x, ("r", ops.Relu(), ["x"]), ("a", ops.AveragePool2D(*geometry), ["r"])]),
+        length=size[0] * size[1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "padding", "spatial", "channels"), POOLED, ids=lambda v: str(v).replace(" ", "")
+)
+def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:
+    geometry = (size, strides, padding)
+    pooled = ops.MaxPool2D(*geometry).infer(ops.Input(("N", *spatial, channels)).infer())
+    inner = tuple(int(d) for d in pooled.shape[1:])
+    kind = ops.MaxPoolIndex2D(*geometry).infer(pooled.with_shape(("N", *spatial, channels))).dtype
+    saved = image("s", *spatial, channels)
+    gradients = [
+        image("dy", *inner),
+        image("index", *inner, dtype=kind),
+        ("u", ops.MaxUnpool2D(*geometry, input_size=spatial), ["dy", "index"]),
+    ]
+    masked = ("g", ops.ActivationGrad(ops.Relu()), ["u", "s"])
+    check(region([*gradients, saved, masked], anchor="u", phase="backward"))
+    average = ("u", ops.AverageUnpool2D(*geometry, input_size=spatial), ["dy"])
+    check(region([image("dy", *inner), average], phase="backward"), length=size[0] * size[1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_pooling_in_low_precision(dtype: str) -> None:
+    x = image("x", 9, 6, 5, dtype=dtype)
+    check(region([x, ("y", ops.MaxPool2D(), ["x"])]))
+    check(region([x, ("y", ops.AveragePool2D((3, 3), (2, 2), ((1, 1), (0, 1))), ["x"])]), length=9)
+    dy = image("dy", 4, 3, 5, dtype=dtype)
+    check(region([dy, ("u", ops.AverageUnpool2D(input_size=(9, 6)), ["dy"])], phase="backward"))
+
+
+def test_the_first_of_equal_values_wins_and_nan_is_kept() -> None:
+    nodes = [image("x", 2, 4, 1), ("m", ops.MaxPool2D(), ["x"]), ("i", ops.MaxPoolIndex2D(), ["x"])]
+    kernel = emit(region(nodes, outputs=["m", "i"], anchor="m"))
+    module = kernel.load(interpreted=True)
+    x = torch.tensor([[1.0, 3.0, 0.0, float("nan")], [3.0, 3.0, 9.0, 0.0]]).reshape(1, 2, 4, 1)
+    m, i = module.results(1)
+    module.launch(x, m, i)
+    assert m.flatten()[0] == 3.0
+    assert m.flatten()[1].isnan()
+    assert i.flatten()[0] == 1
+
+
+def test_pooling_keeps_its_prologue_where_windows_cover_it() -> None:
+    nodes = [image("x", 6, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
+    check(region(nodes, outputs=["r", "y"]))
+    uncovered = [image("x", 7, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
+    with pytest.raises(NotEmittable, match="r is kept whole, but the windows do not cover all of it"):
+        emit(region(uncovered, outputs=["r", "y"]))
