@@ -14,6 +14,10 @@ class Decision:
     applied: bool
     reason: str = ""
 
+    def told(self) -> str:
+        """The rule, and below it what became of it, as `explain` and CONVLOOM_DEBUG show it."""
+        return f"    {self.rule}\n        {self}"
+
     def __str__(self) -> str:
         return f"{'applied' if self.applied else 'refused'} at {self.node}" + (
             f": {self.reason}" if self.reason else ""

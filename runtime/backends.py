@@ -15,7 +15,6 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
-from ..graph.settings import settings
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
@@ -55,8 +54,6 @@ class Backend:
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
             return aten.lower(region, inference)
-        settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
-        settings.write(f"{kernel.name}.py", kernel.source)
         run = self._launcher(region, kernel)
         run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
         reads, writes = ([node.name for node in nodes] for nodes in (kernel.inputs, kernel.outputs))
@@ -71,8 +68,6 @@ class Backend:
         def call(*inputs: torch.Tensor) -> Any:
             batch = 1 if batched is None else inputs[batched].shape[0]
             outputs = [torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results]
-            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {batch}")
             launch(*inputs, *outputs)
             return outputs[0] if only else outputs
 
