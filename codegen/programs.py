@@ -5,9 +5,11 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
+from ..graph.settings import SOURCES, settings
 from ..planning.forms import NotEmittable
 from ..planning.program import Program, Step
 from .dispatch import write
+from .dumped import dump_kernels
 from .kernel import Kernel
 
 _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictionary()
@@ -18,6 +20,8 @@ def kernels(program: Program) -> list[Kernel | CompileError]:
     found = _KEPT.get(program)
     if found is None:
         found = _KEPT[program] = [_written(step) for step in program.steps if step.region.launches]
+        if program.dump is not None:
+            dump_kernels(program, found, program.dump)
     return found
 
 
@@ -25,6 +29,9 @@ def _written(step: Step) -> Kernel | CompileError:
     if step.form is None or step.schedule is None:
         return NotEmittable(step.reason)
     try:
-        return write(step.region, step.form, step.schedule, step.precision)
+        kernel = write(step.region, step.form, step.schedule, step.precision)
     except CompileError as error:
+        settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
+    settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
+    return kernel

@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..graph.decisions import Decision
+from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
+from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
 from .cost import CostModel
 from .forms import choose
 from .fusion import fuse, leave_unfused
@@ -28,6 +30,7 @@ from .modes import Mode, prepare
 from .regions import Partition, Region
 from .schedules import Schedule
 from .slices import write_into_slices
+from .telling import cost_told, schedules_told
 
 FORMAT = "convloom-program-1"
 
@@ -112,6 +115,7 @@ class Program:
 
     graph: after the passes, with its backward pass. outputs: name -> value, in the order of a call. loss: the
     outputs that may be differentiated; None for all. derivatives: where the backward pass begins and ends.
+    dump: the folder of CONVLOOM_DUMP that it is kept in.
     """
 
     graph: Graph
@@ -123,6 +127,7 @@ class Program:
     reports: list[PassReport]
     derivatives: Derivatives
     partition: Partition
+    dump: Dump | None = None
 
     # -- what goes in ----------
     @cached_property
@@ -264,15 +269,14 @@ class Program:
     # -- as text ----------
     def explain(self) -> str:
         """Every pass and every fusion rule: what it did, what it refused, and why."""
-        lines: list[str] = []
-        for report in self.reports:
-            lines.append(f"pass: {report.name}  ({report.nodes_before} -> {report.nodes_after} nodes)")
-            lines += [f"    {decision.rule}\n        {decision}" for decision in report.decisions]
-        lines.append(f"fusion: {len(self.regions)} kernels")
-        lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
-        lines += [f"kernel {region}" for region in self.regions]
-        lines += [f"memory {line}" for line in self.memory_lines(1)]
-        return "\n".join(lines)
+        kernels = (f"kernel {region}" for region in self.regions)
+        memory = (f"memory {line}" for line in self.memory_lines(1))
+        return "\n".join([*map(str, self.reports), self.fusion(), *kernels, *memory])
+
+    def fusion(self) -> str:
+        """What fused, what did not, and why."""
+        head = f"fusion: {len(self.regions)} kernels"
+        return "\n".join([head, *(decision.told() for decision in self.decisions)])
 
     def __str__(self) -> str:
         """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""
@@ -377,10 +381,26 @@ def plan(
     """
     mode = mode or Mode()
     names = list(graph.outputs)
-    graph, reports, derivatives = prepare(graph, mode, loss)
+    dump = Dump.open(graph.name, str(mode))
+    settings.say(PASSES, f"planning {graph.name}: {mode}, for {target}")
+    graph, reports, derivatives = prepare(graph, mode, loss, dump)
     model = CostModel.of(target, precision)
     partition = fuse(graph, model) if mode.fuse else leave_unfused(graph)
     if mode.fuse:
         write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
-    return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)
+    program = Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition, dump)
+    _tell(program)
+    return program
+
+
+def _tell(program: Program) -> None:
+    """What CONVLOOM_DEBUG prints of a program, and CONVLOOM_DUMP keeps."""
+    settings.say(PASSES, program.fusion)
+    for region in program.regions:
+        settings.say(KERNELS, partial(cost_told, region))
+        settings.say(SCHEDULES, partial(schedules_told, region, program.target, program.precision))
+    if (dump := program.dump) is not None:
+        dump.write("program.txt", str(program))
+        dump.write("program.json", program.to_json())
+        dump.write("explain.txt", program.explain())

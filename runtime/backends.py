@@ -15,7 +15,6 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
-from ..graph.settings import settings
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from ..planning.schedules import Schedule
@@ -55,8 +54,6 @@ class Backend:
         for step in program.steps:
             kernel = found.get(step.region.name)
             if isinstance(kernel, Kernel):
-                settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
-                settings.write(f"{kernel.name}.py", kernel.source)
                 kernel = shared.setdefault((step.region.key, step.schedule), kernel)
             lowered.append((step, self._kernel(step.region, kernel, inference)))
         return lowered
@@ -92,8 +89,6 @@ class Backend:
         inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
         def call(*tensors: torch.Tensor) -> Any:
-            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {tensors[inputs].shape[0]}")
             launch(*tensors)
             return tensors[inputs] if only else tensors[inputs:]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..decisions import Decision
 from ..ir import Graph
 from ..rewrite import Rule, apply_rules
+from ..settings import PASSES, settings
 from ..verify import verify
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
@@ -38,6 +39,10 @@ class PassReport:
     decisions: tuple[Decision, ...]
     nodes_before: int
     nodes_after: int
+
+    def __str__(self) -> str:
+        head = f"pass: {self.name}  ({self.nodes_before} -> {self.nodes_after} nodes)"
+        return "\n".join([head, *(decision.told() for decision in self.decisions)])
 
 
 def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:
@@ -103,4 +108,5 @@ def run_pipeline(
         if observe:
             observe(f"after {step.name}", graph)
         reports.append(PassReport(step.name, tuple(decisions), before, len(graph)))
+        settings.say(PASSES, reports[-1].__str__)
     return reports
