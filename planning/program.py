@@ -7,8 +7,7 @@ emits kernels, runs them, times them or explains them reads the program, and pla
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -24,6 +23,7 @@ from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
 from .cost import CostModel
 from .forms import choose
 from .fusion import fuse, leave_unfused
+from .listing import as_json, listing
 from .memory import Memory, plan_memory, readable
 from .memory import Place as Within
 from .modes import Mode, prepare
@@ -31,8 +31,6 @@ from .regions import Partition, Region
 from .schedules import Schedule
 from .slices import write_into_slices
 from .telling import cost_told, schedules_told
-
-FORMAT = "convloom-program-1"
 
 
 @dataclass(frozen=True)
@@ -280,15 +278,12 @@ class Program:
 
     def __str__(self) -> str:
         """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""
-        head = f"program {self.graph.name} {{  // {self.mode}; {self.target}, {self.precision}"
-        lines = [head, *self._lines(self.forward)]
-        results = ", ".join(f"{name}=%{value}" for name, value in self.outputs.items())
-        lines += [f"  return {results}", *(f"  update {update}" for update in self.graph.updates)]
-        if self.mode.backward:
-            lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
-            lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
-        lines += [f"  // {line}" for line in self.memory_lines(1)]
-        return "\n".join([*lines, "}"])
+        return listing(self)
+
+    def to_json(self) -> str:
+        """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
+        return as_json(self)
 
     def memory_lines(self, batch: int) -> list[str]:
         """What lies in memory between the kernels for such a batch: a sentence for each pass."""
@@ -298,71 +293,6 @@ class Program:
             lines.append(f"saved for the backward pass: {readable(saved)}")
             lines.append(f"backward: {self.backward_memory.summary(batch)}")
         return lines
-
-    def _lines(self, steps: Sequence[Step]) -> list[str]:
-        return [self._line(number, step) for number, step in enumerate(steps, 1)]
-
-    def _line(self, number: int, step: Step) -> str:
-        how = step.form or f"no kernel, {step.reason}"
-        how = "view" if step.region.is_view else how
-        how = "its parts lie in their places" if step.region.joined else how
-        schedule = f" [{step.schedule}]" if step.schedule else ""
-        flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
-        frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
-        return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
-
-    def _values(self, names: Iterable[str]) -> str:
-        return ", ".join(f"%{name} @ {self._where(name)}" for name in names)
-
-    def _where(self, name: str) -> str:
-        """The place of a value, with the offset of its buffer in the arena at batch 1."""
-        place = self.places[name]
-        offsets = {**self.memory.layout(1).offsets, **self.backward_memory.layout(1).offsets}
-        at = None if place.within is None or place.within.how else offsets.get(place.within.buffer)
-        return str(place) if at is None else f"{place} + {at}"
-
-    def to_json(self) -> str:
-        """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
-        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
-        mode = self.mode
-        data = {
-            "format": FORMAT,
-            "name": self.graph.name,
-            "mode": {
-                "training": mode.training,
-                "backward": mode.backward,
-                "wrt_inputs": sorted(mode.wrt_inputs),
-                "trained": None if mode.trained is None else sorted(mode.trained),
-                "fuse": mode.fuse,
-            },
-            "target": self.target,
-            "precision": self.precision,
-            "inputs": [node.name for node in self.inputs],
-            "outputs": self.outputs,
-            "updates": [str(update) for update in self.graph.updates],
-            "saved": list(self.saved),
-            "gradients": self.derivatives.gradients,
-            "values": {
-                name: {"type": str(self.graph[name].type), "place": str(place)}
-                for name, place in self.places.items()
-            },
-            "arena": _arena_json(self.memory),
-            "backward_arena": _arena_json(self.backward_memory),
-            "steps": [step.to_json() for step in self.steps],
-        }
-        return json.dumps(data, indent=1)
-
-
-def _arena_json(memory: Memory) -> dict[str, Any]:
-    """The arena for one example: its size, the most that is needed at once, and each buffer's offset, all in
-    bytes, and the steps of the pass that it is needed from and to."""
-    layout = memory.layout(1)
-    buffers = {
-        buffer.name: {"offset": layout.offsets[buffer.name], "bytes": buffer.nbytes(1),
-                      "first": buffer.first, "last": buffer.last}
-        for buffer in memory.buffers
-    }  # fmt: skip
-    return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
 
 
 def plan(
