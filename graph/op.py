@@ -12,6 +12,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -65,6 +66,7 @@ class Cost:
 REGISTRY: dict[str, type[Op]] = {}
 
 
+@cache
 def snake_case(name: str) -> str:
     """Keras's own rule: Conv2D -> conv2d, GlobalMaxPooling2D -> global_max_pooling2d, ReLU -> re_lu."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
