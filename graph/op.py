@@ -14,6 +14,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -74,6 +75,7 @@ log sigmoids; 0 or 1; in [0.05, 0.95) and in [0.05, 1.05); rows that sum to 1; t
 they are below it; rows of one 1."""
 
 
+@cache
 def snake_case(name: str) -> str:
     """Keras's own rule: Conv2D -> conv2d, GlobalMaxPooling2D -> global_max_pooling2d, ReLU -> re_lu."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)

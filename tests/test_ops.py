@@ -9,7 +9,8 @@ import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
 from convloom.graph.gradients import differentiate
-from convloom.graph.ir import Graph, Update
+from convloom.graph.ir import Graph
+from convloom.graph.leaving import Update
 from convloom.graph.op import REGISTRY, Op
 from convloom.graph.passes.batch_norm import use_batch_statistics
 from convloom.graph.types import TensorType

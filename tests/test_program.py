@@ -12,8 +12,9 @@ import pytest
 import torch
 from convloom.codegen import Kernel, kernels
 from convloom.graph.op import Kind
+from convloom.planning.listing import FORMAT
 from convloom.planning.modes import Mode
-from convloom.planning.program import FORMAT, Program, plan
+from convloom.planning.program import Program, plan
 from convloom.runtime.backends import Backend
 from convloom.runtime.executor import Executor
 
