@@ -19,6 +19,7 @@ from ..graph.ir import Graph, Node
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from .cost import CostModel
+from .forms import NotEmittable, choose
 from .fusion import fuse, leave_unfused
 from .memory import Memory, plan_memory, readable
 from .memory import Place as Within
@@ -49,18 +50,42 @@ class Place:
 class Step:
     """One region, at its turn.
 
-    form: the way it is computed, with its schedule; None for a view, which moves nothing, and where no form
-    takes the region (then `reason` says why). reads: values, in the order of `region.inputs`. writes: those
-    of `region.outputs`. frees: what nobody reads afterwards.
+    reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
+    reads afterwards. target, precision: what its schedule is chosen for, which is when somebody asks: to run
+    the step through PyTorch takes none.
     """
 
     region: Region
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     frees: tuple[str, ...]
-    form: str | None = None
-    schedule: Schedule | None = None
-    reason: str = ""
+    target: str = "sm_90"
+    precision: str = "ieee"
+
+    @cached_property
+    def _choice(self) -> tuple[str | None, Schedule | None, str]:
+        if not self.region.launches:
+            return None, None, ""
+        try:
+            form, schedule = choose(self.region, self.target, precision=self.precision)
+        except NotEmittable as error:
+            return None, None, str(error)
+        return form.name, schedule, ""
+
+    @property
+    def form(self) -> str | None:
+        """The way it is computed; None where nothing is to do, and where no form takes the region."""
+        return self._choice[0]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The tiles it is computed in."""
+        return self._choice[1]
+
+    @property
+    def reason(self) -> str:
+        """Why no form takes the region; "" where one does, or where nothing is to do."""
+        return self._choice[2]
 
     def to_json(self) -> dict[str, Any]:
         """The step as plain values; FLOPs and bytes are those of one example."""
@@ -139,17 +164,28 @@ class Program:
     def forward(self) -> tuple[Step, ...]:
         """The steps of the forward pass, in order."""
         kept = {*self._leaving, *self.saved}
-        return tuple(_steps(self.partition.phase("forward"), kept))
+        return tuple(self._steps(self.partition.phase("forward"), kept))
 
     @cached_property
     def backward(self) -> tuple[Step, ...]:
         """The steps of the backward pass, in order."""
         kept = {*self._leaving, *self.derivatives.gradients.values()}
-        return tuple(_steps(self.partition.phase("backward"), kept))
+        return tuple(self._steps(self.partition.phase("backward"), kept))
 
     @property
     def steps(self) -> tuple[Step, ...]:
         return (*self.forward, *self.backward)
+
+    def _steps(self, regions: Sequence[Region], kept: set[str]) -> list[Step]:
+        """Regions as steps, each freeing what is read or written last by it and is not kept."""
+        last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
+        steps = []
+        for index, region in enumerate(regions):
+            reads = tuple(node.name for node in region.inputs)
+            writes = tuple(node.name for node in region.outputs)
+            frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
+            steps.append(Step(region, reads, writes, frees, self.target, self.precision))
+        return steps
 
     # -- what stays ----------
     @cached_property
@@ -321,18 +357,6 @@ def _arena_json(memory: Memory) -> dict[str, Any]:
         for buffer in memory.buffers
     }  # fmt: skip
     return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
-
-
-def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
-    """Regions as steps, each freeing what is read or written last by it and is not kept."""
-    last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
-    steps = []
-    for index, region in enumerate(regions):
-        reads = tuple(node.name for node in region.inputs)
-        writes = tuple(node.name for node in region.outputs)
-        frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
-        steps.append(Step(region, reads, writes, frees))
-    return steps
 
 
 def plan(
