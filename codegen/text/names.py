@@ -49,7 +49,7 @@ from ...graph.ops import (
     Where,
 )
 from ...graph.ops.reduction import _Loss
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ...planning.regions import Region
 from .expressions import HELPERS
 
