@@ -54,7 +54,7 @@ def room(
 def _cut(run: torch.UntypedStorage, part: Cut, device: torch.device) -> torch.Tensor:
     """A tensor of its own over a part of the run: no view, which nobody could write to after autograd."""
     tensor = torch.empty(0, dtype=part.dtype, device=device)
-    return tensor.set_(run, part.offset, part.size, part.strides)  # type: ignore[no-untyped-call]
+    return tensor.set_(run, part.offset, part.size, part.strides)
 
 
 def _cuts(
