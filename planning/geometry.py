@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..graph.types import BATCH, Dim
 from ..graph.windows import Pair
 
 
@@ -144,3 +145,25 @@ def power_of_two(n: int) -> int:
 
 def ceil_div(n: int, d: int) -> int:
     return -(-n // d)
+
+
+def broadcast_kind(operand: tuple[Dim, ...], result: tuple[Dim, ...]) -> str | None:
+    """How an operand lies against a result (N, ..., C): "full", "channel", "image" (N,1,1,C), "pixel"
+    (N,H,W,1), "scalar", "repeated" (1,H,W,C), its last axes those of the result and all before them 1; None
+    where it broadcasts in a way no kernel handles.
+    """
+    padded = (1,) * (len(result) - len(operand)) + tuple(operand)
+    if padded == tuple(result):
+        return "full"
+    if all(d == 1 for d in padded):
+        return "scalar"
+    if all(d == 1 for d in padded[:-1]) and padded[-1] == result[-1]:
+        return "channel"
+    if padded[0] == BATCH and all(d == 1 for d in padded[1:-1]) and padded[-1] == result[-1]:
+        return "image"
+    if padded[:-1] == tuple(result[:-1]) and padded[-1] == 1:
+        return "pixel"
+    first = next((i for i, d in enumerate(padded) if d != 1), 0)
+    if padded[first:] == tuple(result[first:]):
+        return "repeated"
+    return None

@@ -6,8 +6,7 @@ import re
 from typing import Any, ClassVar
 
 from ...graph.ir import Node
-from ...graph.types import broadcast_kind
-from ...planning.geometry import Axis
+from ...planning.geometry import Axis, broadcast_kind
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
