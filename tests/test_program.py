@@ -182,7 +182,10 @@ def test_what_has_no_kernel_says_why() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("backend", ["aten", "triton"])
 def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool) -> None:
-    """Each instruction reads what is there, each slot is written once, and only what is kept is left."""
+    """Each instruction reads what is there, each slot is written once, and only what is kept is left.
+
+    On triton the places of all values are there from the start, and a kernel writes into them.
+    """
     program = program_of(training, fuse)
     executor = Executor(program, Backend(backend, torch.device("cpu")))
     names = {slot: name for name, slot in executor.slots.items()}
@@ -202,12 +205,12 @@ def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool
         for coded in code:
             reads = coded.operands(list(range(len(names))))
             assert set(reads) <= there, [names[slot] for slot in set(reads) - there]
-            assert not there.intersection(coded.writes)
+            assert backend == "triton" or not there.intersection(coded.writes)
             written += coded.writes
             there |= set(coded.writes)
             assert there.issuperset(coded.dead)
             there -= set(coded.dead)
-        assert len(written) == len(set(written))
+        assert backend == "triton" or len(written) == len(set(written))
         unused = {executor.slots[name] for name in given} - {s for c in code for s in c.dead}
         assert there - known - unused == left - known - unused if code else True
 
@@ -215,8 +218,9 @@ def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool
 def test_a_kernel_a_step_on_triton() -> None:
     program = program_of(training=True)
     executor = Executor(program, Backend("triton", torch.device("cpu")))
-    assert len(executor.forward_code) == len(program.forward)
-    assert len(executor.backward_code) == len(program.backward)
+    # One more in front lays out the memory that they write to.
+    assert len(executor.forward_code) == 1 + len(program.forward)
+    assert len(executor.backward_code) == 1 + len(program.backward)
 
 
 def test_equal_regions_share_a_loaded_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
