@@ -18,8 +18,8 @@ import large
 from convloom.graph.ir import Graph
 from convloom.graph.losses import add_loss
 from convloom.graph.passes.precision import with_dtype
-from convloom.planning.fusion import fuse
-from convloom.runtime.plan import Mode, prepare
+from convloom.planning.modes import Mode
+from convloom.planning.program import plan
 
 import convloom as cl
 
@@ -59,8 +59,7 @@ def planned(graph: Graph, mode: str, dtype: str) -> Row:
         graph = graph.copy()
         loss = ["loss"]
         graph.outputs["loss"] = add_loss(graph, "categorical_crossentropy")
-    prepared, _, _ = prepare(graph, Mode(training=bool(loss), backward=bool(loss)), loss)
-    kernels = fuse(prepared).kernels
+    kernels = plan(graph, Mode(training=bool(loss), backward=bool(loss)), loss=loss).regions
     return {"kernels": len(kernels), "bytes": sum(k.cost(BATCH).bytes for k in kernels) // BATCH}
 
 
