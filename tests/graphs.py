@@ -60,8 +60,8 @@ class Builder:
         if bias:
             weights.append(self.weight(filters, name=f"{name}/bias"))
         along = zip(self.spatial(x), size, strides, strict=True)
-        pads = tuple(axis_padding(padding, *a) for a in along) if isinstance(padding, str) else padding
-        return self.op(ops.Conv2D(strides, pads, groups=groups), x, *weights, name=name)
+        rows, columns = (axis_padding(padding, *a) for a in along) if isinstance(padding, str) else padding
+        return self.op(ops.Conv2D(strides, (rows, columns), groups=groups), x, *weights, name=name)
 
     def dense(self, x: str, units: int, bias: bool = True, name: str = "dense") -> str:
         name = self.graph.unique_name(name)
