@@ -43,17 +43,8 @@ def to_json(graph: Graph) -> str:
     return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
 
 
-def from_json(text: str) -> Graph:
-    """Inverse of `to_json`; raises ModelFormatError or CompileError for text that is no such graph."""
-    try:
-        data: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise ModelFormatError(f"graph JSON does not parse: {error}") from None
-    return from_data(data)
-
-
 def from_data(data: Any) -> Graph:
-    """`from_json` of what is parsed already."""
+    """Inverse of `to_json`, of parsed text; raises ModelFormatError or CompileError for what is no graph."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
     graph = Graph(_name(data.get("name", "network")))
