@@ -14,7 +14,7 @@ from convloom.codegen import Kernel, kernels
 from convloom.graph.op import Kind
 from convloom.planning.listing import FORMAT
 from convloom.planning.modes import Mode
-from convloom.planning.program import Program, plan
+from convloom.planning.program import Program, Step, plan
 from convloom.runtime.backends import Backend
 from convloom.runtime.executor import Executor
 
@@ -46,12 +46,12 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return run
 
-    from convloom.codegen import programs
+    from convloom.codegen.dispatch import write
     from convloom.planning import program
 
     for name in ("prepare", "fuse", "leave_unfused"):
         monkeypatch.setattr(program, name, counted(name, getattr(program, name)))
-    monkeypatch.setattr(programs, "write", counted("write", programs.write))
+    monkeypatch.setattr("convloom.codegen.programs.write", counted("write", write))
     return count
 
 
@@ -106,7 +106,8 @@ def test_frozen_layers_are_planned_anew(planned: Counter[str]) -> None:
     model = small()
     net = cl.compile(model, device="cpu").train()
     before = net.program
-    model.layers[1].trainable = False
+    layer: Any = model.layers[1]
+    layer.trainable = False
     assert net.program is not before
     assert planned["fuse"] == 2
 
@@ -248,7 +249,8 @@ def test_equal_regions_share_a_loaded_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_steps_can_be_watched() -> None:
     net = cl.compile(small(), device="cpu")
-    executor, seen = net.executor, []
+    executor = net.executor
+    seen: list[Step] = []
     with torch.no_grad(), executor.watched(seen.append, seen.append):
         executor.forward([torch.randn(1, 8, 6, 3)], net.weights())
     assert seen == [step for step in net.program.forward for _ in range(2)]
