@@ -9,9 +9,10 @@ from contraction_graphs import check, only_region
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
+from convloom.graph.windows import Pair
 from convloom.planning.fusion import fuse
 from convloom.planning.schedules import Schedule
-from graphs import Builder, Pair
+from graphs import Builder
 
 SMALL = Schedule(16, 16, 16, group_m=2)
 
