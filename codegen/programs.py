@@ -6,9 +6,9 @@ from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
 from ..graph.settings import SOURCES, settings
-from ..planning.program import Program
-from ..planning.regions import Region
-from .dispatch import emit
+from ..planning.forms import NotEmittable
+from ..planning.program import Program, Step
+from .dispatch import write
 from .dumped import dump_kernels
 from .kernel import Kernel
 
@@ -19,17 +19,19 @@ def kernels(program: Program) -> list[Kernel | CompileError]:
     """For each of `program.regions`, in order, its kernel, or why there is none."""
     found = _KEPT.get(program)
     if found is None:
-        found = _KEPT[program] = [_emitted(program, region) for region in program.regions]
+        found = _KEPT[program] = [_written(step) for step in program.steps if step.region.launches]
         if program.dump is not None:
             dump_kernels(program, found, program.dump)
     return found
 
 
-def _emitted(program: Program, region: Region) -> Kernel | CompileError:
+def _written(step: Step) -> Kernel | CompileError:
+    if step.form is None or step.schedule is None:
+        return NotEmittable(step.reason)
     try:
-        kernel = emit(region, precision=program.precision, target=program.target)
+        kernel = write(step.region, step.form, step.schedule, step.precision)
     except CompileError as error:
-        settings.say(SOURCES, f"no kernel {region.name}: {error}")
+        settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
     settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
     return kernel

@@ -9,7 +9,8 @@ from typing import Any
 from . import ops  # noqa: F401  fills the registry
 from .attributes import declared
 from .errors import ModelFormatError
-from .ir import Graph, Update
+from .ir import Graph
+from .leaving import Update
 from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
@@ -32,7 +33,7 @@ def to_json(graph: Graph) -> str:
     lines = ",\n  ".join(json.dumps(node) for node in nodes)
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
     updates = json.dumps([asdict(update) for update in graph.updates])
-    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
+    tail = f'"outputs": {json.dumps(dict(graph.outputs))}, "updates": {updates}'
     if graph.penalties:
         penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
         tail += f', "penalties": {json.dumps(penalties)}'

@@ -251,10 +251,10 @@ def test_a_region_without_a_kernel_writes_into_its_slice(monkeypatch: pytest.Mon
     images = torch.randn(3, 6, 4, 3)
     expected = cl.compile(model, backend="aten", device="cpu")(images)
 
-    def refuse(region: Region, **options: object) -> None:
+    def refuse(region: Region, *how: object) -> None:
         raise NotEmittable("not today")
 
-    monkeypatch.setattr("convloom.codegen.programs.emit", refuse)
+    monkeypatch.setattr("convloom.codegen.programs.write", refuse)
     with pytest.warns(FallbackWarning, match="not today"):
         found = cl.compile(model, backend="triton", device="cpu")(images)
     torch.testing.assert_close(found, expected)

@@ -43,14 +43,11 @@ class _WeightGrad:
         self.names = Names(region)
         self.x, self.dy = (region.graph[name] for name in self.anchor.inputs)
         self.is_map = isinstance(self.anchor.op, Conv2DWeightGrad)
-        self.bias = self._bias_node()
+        self.biases = [node for node in region.nodes if node is not region.anchor]
+        """Sums of dy over all pixels."""
         self.axes = self._axes()
         self.per_group = self.x.type.channels // self.work.groups
         self.constants = self._constants()
-
-    def _bias_node(self) -> Node | None:
-        """The sum of dy over all pixels, where the region holds it."""
-        return next((node for node in self.region.nodes if node is not self.anchor), None)
 
     def _axes(self) -> tuple[Axis, Axis]:
         if not self.is_map:
@@ -151,7 +148,12 @@ class _WeightGrad:
 
     @property
     def _written(self) -> list[Node]:
-        return [self.anchor] if self.bias is None else [self.anchor, self.bias]
+        return [self.anchor, *self.biases]
+
+    @property
+    def _sizes(self) -> list[str]:
+        """The names of their numbers of elements."""
+        return ["SIZE", *["K" for _ in self.biases]]
 
     def _role(self, node: Node) -> str:
         return self.names.role[node.name]
@@ -164,9 +166,9 @@ class _WeightGrad:
             lines = [f"{dw}[r,s,c,k] = sum over n,p,q of x[n, {rows}, {columns}, c] * dy[n,p,q,k]"]
         else:
             lines = [f"{dw}[c,k] = sum over n of x[n,c] * dy[n,k]"]
-        if self.bias is not None:
+        for node in self.biases:
             lines.append(
-                f"{self._role(self.bias)}[k] = sum over "
+                f"{self._role(node)}[k] = sum over "
                 + ("n,p,q of dy[n,p,q,k]" if self.is_map else "n of dy[n,k]")
             )
         return lines
@@ -190,7 +192,7 @@ class _WeightGrad:
         w.line()
         w.note("The sum over this split's pixels, chunk by chunk, since their number is known only now")
         w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
-        if self.bias is not None:
+        if self.biases:
             w.line("total = tl.zeros((BLOCK_N,), tl.float32)", "the bias gradient")
         w.lines("begin = split * chunks * CHUNK", "end = tl.minimum(begin + chunks * CHUNK, pixels)")
         with w.block("while begin < end:"):
@@ -271,7 +273,7 @@ class _WeightGrad:
                     w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
             options = f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
             w.line(f"acc = tl.dot(tl.trans(a), b, acc{options})")
-        if self.bias is not None:
+        if self.biases:
             with (
                 w.block("if tile_m == 0:", "the first row tile also sums dy, which is in the cache by now"),
                 w.block("for step in range(CHUNK // BLOCK_K):"),
@@ -336,11 +338,11 @@ class _WeightGrad:
         w.line("at = split * SIZE + row[:, None] * K + col[None, :]", "this split's part, [BLOCK_M, BLOCK_N]")
         masks = [*([f"{row_ok}[:, None]"] if row_ok else []), *([f"{col_ok}[None, :]"] if col_ok else [])]
         w.line(f"tl.store({dw} + at, acc.to({dw}.dtype.element_ty){masked(' & '.join(masks), None)})")
-        if self.bias is not None:
-            bias = f"{self._role(self.bias)}_ptr"
+        if self.biases:
+            mask = masked(col_ok, None)
             with w.block("if tile_m == 0:"):
-                mask = masked(col_ok, None)
-                w.line(f"tl.store({bias} + split * K + col, total.to({bias}.dtype.element_ty){mask})")
+                for bias in (f"{self._role(node)}_ptr" for node in self.biases):
+                    w.line(f"tl.store({bias} + split * K + col, total.to({bias}.dtype.element_ty){mask})")
 
     # -- the finish ------------------------------------------------------------------------------------------
     def _finish(self) -> JitFunction:
@@ -351,7 +353,7 @@ class _WeightGrad:
             role = self._role(node)
             pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
         w.line("at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)", "[BLOCK]")
-        for node, size in zip(self._written, ("SIZE", "K"), strict=False):
+        for node, size in zip(self._written, self._sizes, strict=True):
             role = self._role(node)
             w.lines(f"{role} = tl.zeros((BLOCK,), tl.float32)", "split = 0")
             with w.block("while split < splits:"):
@@ -378,7 +380,7 @@ class _WeightGrad:
             w.line(function.call("grid", [x, dy, *roles]))
             w.line("return")
         parts = []
-        for role, size in zip(roles, ("SIZE", "K"), strict=False):
+        for role, size in zip(roles, self._sizes, strict=True):
             w.line(f"{role}_parts = torch.empty((splits, {size}), dtype=torch.float32, device={x}.device)")
             parts.append(f"{role}_parts")
         w.line(function.call("grid", [x, dy, *parts]))

@@ -94,17 +94,20 @@ BACKWARD: tuple[Pass, ...] = (
 def run_pipeline(
     graph: Graph, passes: tuple[Pass, ...], observe: Callable[[str, Graph], None] | None = None
 ) -> list[PassReport]:
-    """Run the passes over `graph` in place, verifying it after each.
+    """Run the passes over `graph` in place, verifying it after each: all of it first, then what has changed.
 
     observe: called with ("before"/"after" and the pass's name, graph) around each pass.
     """
     reports = []
+    whole: int | None = None
+    """The moment at which the graph was last verified."""
     for step in passes:
         before = len(graph)
         if observe:
             observe(f"before {step.name}", graph)
         decisions = step.run(graph)
-        verify(graph, step.name)
+        verify(graph, step.name, whole)
+        whole = graph.changes()
         if observe:
             observe(f"after {step.name}", graph)
         reports.append(PassReport(step.name, tuple(decisions), before, len(graph)))
