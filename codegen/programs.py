@@ -6,9 +6,11 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
+from ..graph.settings import SOURCES, settings
 from ..planning.forms import NotEmittable
 from ..planning.program import Program, Step
 from .dispatch import write
+from .dumped import dump_kernels
 from .kernel import Kernel
 
 _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictionary()
@@ -22,19 +24,22 @@ def kernels(program: Program) -> list[Kernel | CompileError]:
     """
     found = _KEPT.get(program)
     if found is None:
-        steps = {step.region.name: step for step in program.steps}
         first: dict[str, Kernel] = {}
-        emitted = [_emitted(program, steps[region.name], first) for region in program.regions]
-        found = _KEPT[program] = emitted
+        found = [_written(step, first) for step in program.steps if step.region.launches]
+        _KEPT[program] = found
+        if program.dump is not None:
+            dump_kernels(program, found, program.dump)
     return found
 
 
-def _emitted(program: Program, step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
+def _written(step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
     if step.form is None or step.schedule is None:
         return NotEmittable(step.reason)
     try:
-        kernel = write(step.region, step.form, step.schedule, program.precision)
+        kernel = write(step.region, step.form, step.schedule, step.precision)
     except CompileError as error:
+        settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
+    settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
     twin = first.setdefault(step.region.key, kernel)
     return kernel if twin is kernel else replace(kernel, twin=twin)

@@ -19,6 +19,10 @@ class Decision:
     reason: str = ""
     question: str = ""
 
+    def told(self) -> str:
+        """The rule, and below it what became of it, as `explain` and CONVLOOM_DEBUG show it."""
+        return f"    {self.rule}\n        {self}"
+
     def __str__(self) -> str:
         asked = {"may": ", for which there is no kernel", "worth": ", which is not worth it", "": ""}
         what = f"{'applied' if self.applied else 'refused'} at {self.node}{asked[self.question]}"

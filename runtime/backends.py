@@ -15,14 +15,17 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
-from ..graph.settings import settings
 from ..planning.program import Program, Step
 from ..planning.regions import Region
+from ..planning.schedules import Schedule
 from . import aten
 from .instructions import Instruction
 from .room import room
 
 BACKENDS = ("triton", "aten")
+
+Key = tuple[str, Schedule | None]
+"""What two steps must have in common to share a loaded kernel: what they compute, and in which tiles."""
 
 Call = Callable[..., Any]
 """The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
@@ -46,7 +49,14 @@ class Backend:
         if self.name == "aten":
             return [(step, aten.lower(step.region, inference)) for step in program.steps]
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        return [(step, self._kernel(step.region, found, inference)) for step in program.steps]
+        shared: dict[Key, Kernel] = {}
+        lowered = []
+        for step in program.steps:
+            kernel = found.get(step.region.name)
+            if isinstance(kernel, Kernel):
+                kernel = shared.setdefault((step.region.key, step.schedule), kernel)
+            lowered.append((step, self._kernel(step.region, kernel, inference)))
+        return lowered
 
     def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
         """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
@@ -59,21 +69,19 @@ class Backend:
         )
 
     def _kernel(
-        self, region: Region, found: dict[str, Kernel | CompileError], inference: bool
+        self, region: Region, kernel: Kernel | CompileError | None, inference: bool
     ) -> Sequence[Instruction]:
+        """The region through a kernel, which may be that of an equal region."""
         if region.joined:
             return []
-        kernel = found.get(region.name)
         if kernel is None:  # a view
             return aten.lower(region, inference)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
             return [_into_place(region, aten.runner(region, inference))]
-        settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
-        settings.write(f"{kernel.name}.py", kernel.source)
         run = self._launcher(kernel)
         run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
-        reads, writes = ([node.name for node in nodes] for nodes in (kernel.inputs, kernel.outputs))
+        reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
         return [Instruction(run, (*reads, *writes), tuple(writes))]
 
     def _launcher(self, kernel: Kernel) -> Call:
@@ -81,8 +89,6 @@ class Backend:
         inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
         def call(*tensors: torch.Tensor) -> Any:
-            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {tensors[inputs].shape[0]}")
             launch(*tensors)
             return tensors[inputs] if only else tensors[inputs:]
 

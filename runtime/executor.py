@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..graph.ops.random import Streams
+from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
 from ..planning.program import Program, Step
 from .backends import Backend
@@ -87,7 +88,8 @@ class Executor:
             writes = tuple(self._slot(name) for name in instruction.writes)
             dead = tuple(self._slot(name) for name, final in last.items() if final == index)
             only = writes[0] if len(writes) == 1 else -1
-            coded.append(Coded(instruction.run, _getter(reads), only, writes, dead))
+            run = instruction.run if settings.debug < LAUNCHES else _told(instruction, step)
+            coded.append(Coded(run, _getter(reads), only, writes, dead))
         return coded
 
     def _opening(self, instruction: Instruction | None) -> list[Coded]:
@@ -215,6 +217,25 @@ def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:
     if len(places) > 1:
         return itemgetter(*places)
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
+def _told(instruction: Instruction, step: Step) -> Callable[..., Any]:
+    """The call of an instruction, which says before and after it what it is given and gives."""
+
+    def run(*values: torch.Tensor) -> Any:
+        given = _shapes(instruction.reads, values)
+        settings.say(LAUNCHES, f"launch {step.region.name}: {given} -> {', '.join(instruction.writes)}")
+        found = instruction.run(*values)
+        results = (found,) if len(instruction.writes) == 1 else found
+        settings.say(LAUNCHES, f"    gave {_shapes(instruction.writes, results)}")
+        return found
+
+    return run
+
+
+def _shapes(names: Sequence[str], values: Iterable[torch.Tensor]) -> str:
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{n} {str(v.dtype).removeprefix('torch.')}{list(v.shape)}" for n, v in pairs)
 
 
 def _telling(watch: Watch, step: Step) -> Coded:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
-from convloom.graph.ir import Graph, Update
+from convloom.graph.ir import Graph
+from convloom.graph.leaving import Update
 from convloom.graph.op import Op
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH

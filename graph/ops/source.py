@@ -121,6 +121,8 @@ class AttentionMask(_Source):
     causal: a query sees no key behind its own place. window: it sees keys fewer than so many places away.
     """
 
+    role_name: ClassVar[str] = "mask"
+
     queries: int = 1
     keys: int = 1
     causal: bool = True
