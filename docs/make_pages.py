@@ -96,6 +96,10 @@ def explained() -> str:
     return fenced(text[text.index("fusion:") :])
 
 
+def program() -> str:
+    return fenced(str(cl.compile(tiny()).program))
+
+
 def training() -> str:
     net = cl.compile(tiny()).train()
     regions = net.with_loss("categorical_crossentropy").program.regions
@@ -168,7 +172,7 @@ def function_names() -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     maker.__name__: maker
     for maker in (
-        *(kernel, comparison, graph, folded, explained, training, emitted),
+        *(kernel, comparison, graph, folded, explained, program, training, emitted),
         *(limits, layer_table, operation_table, activation_names, function_names),
     )
 }
