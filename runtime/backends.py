@@ -16,6 +16,7 @@ import torch
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
 from ..graph.settings import settings
+from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
@@ -38,11 +39,17 @@ class Backend:
     name: str
     device: torch.device
 
+    @property
+    def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
+        on_a_cpu = self.name == "aten" and self.device.type == "cpu"
+        return laid_out if on_a_cpu else torch.Tensor.contiguous
+
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
         if self.name == "aten":
-            return [(step, aten.lower(step.region, inference)) for step in program.steps]
+            return [(step, aten.lower(step.region, inference, self.lay)) for step in program.steps]
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
         return [(step, self._kernel(step.region, found, inference)) for step in program.steps]
 
@@ -51,10 +58,10 @@ class Backend:
     ) -> Sequence[Instruction]:
         kernel = found.get(region.name)
         if kernel is None or region.anchor.type.dtype == "float64":  # a view; what no kernel computes in
-            return aten.lower(region, inference)
+            return aten.lower(region, inference, self.lay)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
-            return aten.lower(region, inference)
+            return aten.lower(region, inference, self.lay)
         settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
         settings.write(f"{kernel.name}.py", kernel.source)
         run = self._launcher(region, kernel)
