@@ -181,12 +181,12 @@ class Ties:
 
     def follow(self) -> None:
         """Take what was written elsewhere. Asked at every call, so that a look must cost next to nothing."""
-        if (
-            self._changes != Tie.changes
-            or [tensor.data_ptr() for tensor in self._mine] != self._places
-            or self._elsewhere() != self._marks
-        ):
+        if not self.agree() or [tensor.data_ptr() for tensor in self._mine] != self._places:
             self._follow_each()
+
+    def agree(self) -> bool:
+        """Whether nothing was written elsewhere, as long as our own tensors lie where they lay."""
+        return self._changes == Tie.changes and self._elsewhere() == self._marks
 
     def _elsewhere(self) -> list[Mark]:
         return [value.mark() for value in self._values] + [mark(tensor) for tensor in self._others]

@@ -20,9 +20,12 @@ from ..graph.op import Kind
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from .fusion import fuse, leave_unfused
+from .memory import Memory, plan_memory, readable
+from .memory import Place as Within
 from .modes import Mode, prepare
 from .regions import Partition, Region
 from .schedules import Schedule
+from .slices import write_into_slices
 
 FORMAT = "convloom-program-1"
 
@@ -31,12 +34,15 @@ FORMAT = "convloom-program-1"
 class Place:
     """Where a value lies. kind: "input", "parameter", "known" (computed from parameters, before the batch),
     "drawn", "seed" (the gradient of an output), "output", "saved" (kept for the backward pass), "gradient",
-    or "buffer"."""
+    or "buffer", which lies in the arena. within: of what a kernel writes, where in which buffer."""
 
     kind: str
+    within: Within | None = None
 
     def __str__(self) -> str:
-        return self.kind
+        if self.within is None or not self.within.how:
+            return "arena" if self.kind == "buffer" else self.kind
+        return f"{self.within}" if self.kind == "buffer" else f"{self.kind}, {self.within}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +127,7 @@ class Program:
     # -- what runs ----------
     @property
     def regions(self) -> list[Region]:
-        """Those that launch something: all but views."""
+        """Those that launch something: all but views, and concatenations whose parts lie in their places."""
         return self.partition.kernels
 
     @property
@@ -209,7 +215,28 @@ class Program:
         kinds.update(dict.fromkeys(self.derivatives.seeds.values(), "seed"))
         kinds.update({n.name: "input" for n in self.inputs})
         kinds.update(dict.fromkeys(self.outputs.values(), "output"))
-        return {name: Place(kind) for name, kind in kinds.items()}
+        made = {name for step in self.steps for name in step.writes}
+        within = {**self.memory.places, **self.backward_memory.places}
+        return {name: Place(kind, within[name] if name in made else None) for name, kind in kinds.items()}
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Where kernels write what the forward pass makes. Those of the backward pass have an arena of their
+        own: between the two, only what is saved is kept."""
+        given = [node.name for node in (*self.inputs, *self.drawn)]
+        kept = {*self._leaving, *self.saved} - self.known
+        return plan_memory(self.graph, self.partition.phase("forward"), given, self.known, kept)
+
+    @cached_property
+    def backward_memory(self) -> Memory:
+        """Where kernels write what the backward pass makes."""
+        given = [*self._needed, *self.derivatives.seeds.values()]
+        given = [name for name in given if name not in self.known]
+        kept = set(self.derivatives.gradients.values())
+        made = {n.name for region in self.partition.phase("backward") for n in region.outputs}
+        return plan_memory(
+            self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
+        )
 
     # -- as text ----------
     def explain(self) -> str:
@@ -221,6 +248,7 @@ class Program:
         lines.append(f"fusion: {len(self.regions)} kernels")
         lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
         lines += [f"kernel {region}" for region in self.regions]
+        lines += [f"memory {line}" for line in self.memory_lines(1)]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -232,24 +260,42 @@ class Program:
         if self.mode.backward:
             lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
             lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
+        lines += [f"  // {line}" for line in self.memory_lines(1)]
         return "\n".join([*lines, "}"])
+
+    def memory_lines(self, batch: int) -> list[str]:
+        """What lies in memory between the kernels for such a batch: a sentence for each pass."""
+        lines = [f"forward: {self.memory.summary(batch)}"]
+        if self.mode.backward:
+            saved = sum(self.graph[name].type.nbytes(batch) for name in self.saved)
+            lines.append(f"saved for the backward pass: {readable(saved)}")
+            lines.append(f"backward: {self.backward_memory.summary(batch)}")
+        return lines
 
     def _lines(self, steps: Sequence[Step]) -> list[str]:
         return [self._line(number, step) for number, step in enumerate(steps, 1)]
 
     def _line(self, number: int, step: Step) -> str:
         how = "view" if step.region.is_view else step.form or step.reason or "kernel"
+        how = "its parts lie in their places" if step.region.joined else how
         schedule = f" [{step.schedule}]" if step.schedule else ""
         flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
         frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
         return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
 
     def _values(self, names: Iterable[str]) -> str:
-        return ", ".join(f"%{name} @ {self.places[name]}" for name in names)
+        return ", ".join(f"%{name} @ {self._where(name)}" for name in names)
+
+    def _where(self, name: str) -> str:
+        """The place of a value, with the offset of its buffer in the arena at batch 1."""
+        place = self.places[name]
+        offsets = {**self.memory.layout(1).offsets, **self.backward_memory.layout(1).offsets}
+        at = None if place.within is None or place.within.how else offsets.get(place.within.buffer)
+        return str(place) if at is None else f"{place} + {at}"
 
     def to_json(self) -> str:
         """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
-        type and place; and the steps in order, as in `Step.to_json`."""
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
         mode = self.mode
         data = {
             "format": FORMAT,
@@ -272,9 +318,23 @@ class Program:
                 name: {"type": str(self.graph[name].type), "place": str(place)}
                 for name, place in self.places.items()
             },
+            "arena": _arena_json(self.memory),
+            "backward_arena": _arena_json(self.backward_memory),
             "steps": [step.to_json() for step in self.steps],
         }
         return json.dumps(data, indent=1)
+
+
+def _arena_json(memory: Memory) -> dict[str, Any]:
+    """The arena for one example: its size, the most that is needed at once, and each buffer's offset, all in
+    bytes, and the steps of the pass that it is needed from and to."""
+    layout = memory.layout(1)
+    buffers = {
+        buffer.name: {"offset": layout.offsets[buffer.name], "bytes": buffer.nbytes(1),
+                      "first": buffer.first, "last": buffer.last}
+        for buffer in memory.buffers
+    }  # fmt: skip
+    return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
 
 
 def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
@@ -307,5 +367,7 @@ def plan(
     names = list(graph.outputs)
     graph, reports, derivatives = prepare(graph, mode, loss)
     partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    if mode.fuse:
+        write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
     return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)

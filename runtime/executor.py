@@ -53,8 +53,10 @@ class Executor:
         ahead = len(program.forward)
         self._forward_spans = [(step, self._coded(step, code)) for step, code in lowered[:ahead]]
         self._backward_spans = [(step, self._coded(step, code)) for step, code in lowered[ahead:]]
-        self.forward_code = [coded for _, span in self._forward_spans for coded in span]
-        self.backward_code = [coded for _, span in self._backward_spans for coded in span]
+        rooms = [self._opening(instruction) for instruction in backend.memory(program)]
+        self._room = rooms[0]
+        self.forward_code = [*rooms[0], *(coded for _, span in self._forward_spans for coded in span)]
+        self.backward_code = [*rooms[1], *(coded for _, span in self._backward_spans for coded in span)]
         derivatives, outputs = program.derivatives, list(program.outputs.values())
         self._inputs = [self._slot(node.name) for node in program.inputs]
         self._drawn = [self._slot(node.name) for node in program.drawn]
@@ -88,15 +90,21 @@ class Executor:
             coded.append(Coded(instruction.run, _getter(reads), only, writes, dead))
         return coded
 
+    def _opening(self, instruction: Instruction | None) -> list[Coded]:
+        """What comes before the first step, and what it gives is there for all of them."""
+        if instruction is None:
+            return []
+        reads = [self._slot(name) for name in instruction.reads]
+        writes = tuple(self._slot(name) for name in instruction.writes)
+        return [Coded(instruction.run, _getter(reads), writes[0] if len(writes) == 1 else -1, writes, ())]
+
     @contextmanager
     def watched(self, before: Watch, after: Watch) -> Iterator[None]:
         """Inside, `before` and `after` are called with each step of the forward pass around it."""
         code = self.forward_code
-        self.forward_code = [
-            coded
-            for step, span in self._forward_spans
-            for coded in (_telling(before, step), *span, _telling(after, step))
-        ]
+        spans = self._forward_spans
+        told = [(_telling(before, step), *span, _telling(after, step)) for step, span in spans]
+        self.forward_code = [*self._room, *(coded for span in told for coded in span)]
         try:
             yield
         finally:

@@ -51,6 +51,9 @@ class FlatTile(Tile):
     def offset(self, writer: Writer) -> str:
         return "at"
 
+    def offset_in_rows(self, pitch: int) -> str:
+        return f"(at // {self.channels} * {pitch} + at % {self.channels})"
+
     def address(self, writer: Writer, node: Node) -> tuple[str, str, str]:
         kind = broadcast_kind(node.type.shape, self.shape)
         if kind == "full":

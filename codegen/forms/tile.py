@@ -151,6 +151,10 @@ class Tile:
             )
         return self._offset
 
+    def offset_in_rows(self, pitch: int) -> str:
+        """Text of the elements' offsets where each row of channels is part of a row of `pitch`."""
+        return f"({self.pixel}.to(tl.int64) * {pitch} + {self.column})"
+
     def store_if_output(self, writer: Writer, node: Node) -> None:
         """Store a member's value if it is an output of the region."""
         if any(node.name == output.name for output in self.region.outputs):
@@ -159,7 +163,8 @@ class Tile:
     def store(self, writer: Writer, node: Node) -> None:
         """Store a member's value, rounded to its element type."""
         value = rounded(self.values[node.name], node)
-        offset = self.offset(writer)
+        pitch = self.region.pitches.get(node.name)
+        offset = self.offset(writer) if pitch is None else self.offset_in_rows(pitch)
         writer.line(f"tl.store({self.names.pointer(node)} + {offset}, {value}{masked(self.ok, None)})")
 
 

@@ -45,6 +45,11 @@ def refusal(region: Region) -> Refusal:
     return reason
 
 
+def form_taking(region: Region) -> Form | None:
+    """The form that accepts a region, whatever its dtypes are; None where none does."""
+    return next((form for form in forms_for(region.anchor.op) if form.accepts(region) is None), None)
+
+
 def form_of(region: Region) -> Form:
     """The form that computes a region. Raises NotEmittable, with the reason, where none accepts it."""
     for node in [*region.inputs, *region.outputs]:
@@ -97,6 +102,7 @@ __all__ = [
     "candidates",
     "choose",
     "form_of",
+    "form_taking",
     "forms_for",
     "refusal",
 ]

@@ -189,8 +189,15 @@ def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
 
 
 PRODUCTS = (
-    Form("convolution", (Conv2D, Dense), _accepts_forward, tiles, _takes_row, product),
-    Form("data gradient", (Conv2DDataGrad, DenseDataGrad), _accepts_data_gradient, tiles, product=product),
+    Form("convolution", (Conv2D, Dense), _accepts_forward, tiles, _takes_row, product, row_by_row=True),
+    Form(
+        "data gradient",
+        (Conv2DDataGrad, DenseDataGrad),
+        _accepts_data_gradient,
+        tiles,
+        product=product,
+        row_by_row=True,
+    ),
     Form(
         "weight gradient",
         (Conv2DWeightGrad, DenseWeightGrad),
@@ -199,5 +206,5 @@ PRODUCTS = (
         _takes_chunks,
         product,
     ),
-    Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product),
+    Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product, row_by_row=True),
 )

@@ -257,7 +257,8 @@ def _clip_grad(low: float, high: float, overwrite: bool = False) -> Form:
         if y.device.type != "cpu" or y.sum().isnan():
             outside = (y <= low).logical_or_(y >= high)
             return dy.masked_fill_(outside, 0) if overwrite else dy.masked_fill(outside, 0)
-        return into(dy, y, low, high, grad_input=dy) if overwrite else new(dy, y, low, high)
+        found: torch.Tensor = into(dy, y, low, high, grad_input=dy) if overwrite else new(dy, y, low, high)
+        return found
 
     return run
 
