@@ -49,7 +49,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
-        self.prelude = Prelude(program, self.device)
+        self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
         ahead = len(program.forward)
