@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..graph.ir import Update
+from ..graph.leaving import Update
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
