@@ -53,7 +53,8 @@ class Step:
     """One region, at its turn.
 
     reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
-    reads afterwards. target, precision: those of the program.
+    reads afterwards. target, precision: what its schedule is chosen for, which is when somebody asks: to run
+    the step through PyTorch takes none.
     """
 
     region: Region

@@ -17,15 +17,11 @@ from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
 from ..planning.program import Program, Step
 from ..planning.regions import Region
-from ..planning.schedules import Schedule
 from . import aten
 from .instructions import Instruction
 from .room import room
 
 BACKENDS = ("triton", "aten")
-
-Key = tuple[str, Schedule | None]
-"""What two steps must have in common to share a loaded kernel: what they compute, and in which tiles."""
 
 Call = Callable[..., Any]
 """The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
@@ -49,14 +45,8 @@ class Backend:
         if self.name == "aten":
             return [(step, aten.lower(step.region, inference)) for step in program.steps]
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        shared: dict[Key, Kernel] = {}
-        lowered = []
-        for step in program.steps:
-            kernel = found.get(step.region.name)
-            if isinstance(kernel, Kernel):
-                kernel = shared.setdefault((step.region.key, step.schedule), kernel)
-            lowered.append((step, self._kernel(step.region, kernel, inference)))
-        return lowered
+        pairs = ((step, found.get(step.region.name)) for step in program.steps)
+        return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
 
     def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
         """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing

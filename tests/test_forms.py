@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from inspect import isabstract
 
 import pytest
 from convloom.codegen import NotEmittable, emit
@@ -43,7 +43,7 @@ def test_every_op_that_moves_something_has_a_form() -> None:
     without = {
         op
         for op in REGISTRY.values()
-        if not isabstract(op)
+        if not inspect.isabstract(op)
         and op.kind not in (Kind.SOURCE, Kind.VIEW)
         and not any(_may_concern(op, i) for i in range(len(FORMS)))
     }
