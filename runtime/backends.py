@@ -50,7 +50,7 @@ class Backend:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
         if self.name == "aten":
-            return [(step, aten.lower(step.region, inference, self.lay)) for step in program.steps]
+            return aten.lower_steps(program.steps, inference, self.lay)
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
         pairs = ((step, found.get(step.region.name)) for step in program.steps)
         return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]

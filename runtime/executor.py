@@ -144,7 +144,7 @@ class Executor:
 
     def backward(
         self,
-        saved: Sequence[torch.Tensor],
+        saved: Iterable[torch.Tensor],
         seeds: Tensors,
         parameters: Tensors,
         look: object = None,
