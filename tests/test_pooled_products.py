@@ -55,7 +55,8 @@ def test_a_pooled_value_that_others_read_is_stored_beside(size: tuple[int, int, 
     h = L.Conv2D(5, 3, padding="same", activation="relu")(image)
     up = L.UpSampling2D(2)(L.MaxPooling2D(2)(h))
     rows, columns = size[0] // 2 * 2, size[1] // 2 * 2
-    whole = h if (rows, columns) == size[:2] else L.Cropping2D(((0, size[0] - rows), (0, size[1] - columns)))(h)
+    crop = L.Cropping2D(((0, size[0] - rows), (0, size[1] - columns)))
+    whole = h if (rows, columns) == size[:2] else crop(h)
     joined = L.Conv2D(4, 1)(L.Concatenate()([whole, up]))
     model = cl.Model(image, [joined, h] if leaves else joined)
     x = torch.randn(3, *size)
@@ -63,7 +64,7 @@ def test_a_pooled_value_that_others_read_is_stored_beside(size: tuple[int, int, 
         found = []
         for options in ({"dtype": "float64", "fuse": False}, {"backend": "triton", "device": "cpu"}, {}):
             net = cl.compile(model, **options).train(training)  # type: ignore[arg-type]
-            given = x.to(next(net.parameters()).dtype).requires_grad_()
+            given = x.to(next(net.parameters()).dtype, copy=True).requires_grad_()
             results = net(given)
             results = results if isinstance(results, tuple) else (results,)
             torch.stack([y.double().square().sum() for y in results]).sum().backward()
