@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import torch
 from convloom.codegen import Kernel, kernels
+from convloom.codegen.dispatch import write
 from convloom.graph.op import Kind
 from convloom.planning.modes import Mode
-from convloom.planning.program import FORMAT, Program, plan
+from convloom.planning.program import FORMAT, Program, Step, plan
 from convloom.runtime.backends import Backend
 from convloom.runtime.executor import Executor
 
 import convloom as cl
 from convloom import layers as L
-
-PLANNING = "convloom.planning.program"
 
 
 def small() -> cl.Model:
@@ -50,7 +49,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     for name in ("prepare", "fuse", "leave_unfused"):
         monkeypatch.setattr(program, name, counted(name, getattr(program, name)))
-    monkeypatch.setattr(programs, "write", counted("write", programs.write))
+    monkeypatch.setattr(programs, "write", counted("write", write))
     return count
 
 
@@ -105,7 +104,9 @@ def test_frozen_layers_are_planned_anew(planned: Counter[str]) -> None:
     model = small()
     net = cl.compile(model, device="cpu").train()
     before = net.program
-    model.layers[1].trainable = False
+    layer = model.layers[1]
+    assert isinstance(layer, L.Layer)
+    layer.trainable = False
     assert net.program is not before
     assert planned["fuse"] == 2
 
@@ -247,7 +248,8 @@ def test_equal_regions_share_a_loaded_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_steps_can_be_watched() -> None:
     net = cl.compile(small(), device="cpu")
-    executor, seen = net.executor, []
+    executor = net.executor
+    seen: list[Step] = []
     with torch.no_grad(), executor.watched(seen.append, seen.append):
         executor.forward([torch.randn(1, 8, 6, 3)], net.weights())
     assert seen == [step for step in net.program.forward for _ in range(2)]
