@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..graph.ir import Update
+from ..graph.leaving import Update
 from ..graph.ops.random import Streams
+from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
 from ..planning.program import Program, Step
 from .backends import Backend
@@ -48,7 +49,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
-        self.prelude = Prelude(program, self.device)
+        self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
         ahead = len(program.forward)
@@ -89,7 +90,8 @@ class Executor:
             writes = tuple(self._slot(name) for name in instruction.writes)
             dead = tuple(self._slot(name) for name, final in last.items() if final == index)
             only = writes[0] if len(writes) == 1 else -1
-            coded.append(Coded(instruction.run, _getter(reads), only, writes, dead))
+            run = instruction.run if settings.debug < LAUNCHES else _told(instruction, step)
+            coded.append(Coded(run, _getter(reads), only, writes, dead))
         return coded
 
     def _opening(self, instruction: Instruction | None) -> list[Coded]:
@@ -142,7 +144,7 @@ class Executor:
 
     def backward(
         self,
-        saved: Sequence[torch.Tensor],
+        saved: Iterable[torch.Tensor],
         seeds: Tensors,
         parameters: Tensors,
         look: object = None,
@@ -232,6 +234,25 @@ def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:
     if len(places) > 1:
         return itemgetter(*places)
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
+def _told(instruction: Instruction, step: Step) -> Callable[..., Any]:
+    """The call of an instruction, which says before and after it what it is given and gives."""
+
+    def run(*values: torch.Tensor) -> Any:
+        given = _shapes(instruction.reads, values)
+        settings.say(LAUNCHES, f"launch {step.region.name}: {given} -> {', '.join(instruction.writes)}")
+        found = instruction.run(*values)
+        results = (found,) if len(instruction.writes) == 1 else found
+        settings.say(LAUNCHES, f"    gave {_shapes(instruction.writes, results)}")
+        return found
+
+    return run
+
+
+def _shapes(names: Sequence[str], values: Iterable[torch.Tensor]) -> str:
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{n} {str(v.dtype).removeprefix('torch.')}{list(v.shape)}" for n, v in pairs)
 
 
 def _telling(watch: Watch, step: Step) -> Coded:
