@@ -22,7 +22,6 @@ import convloom as cl
 from convloom import layers as L
 
 
-
 def small() -> cl.Model:
     """Convolutions with batch norm, a residual, a value that backward needs, a view and a product."""
     image = cl.Input((8, 6, 3), name="image")
