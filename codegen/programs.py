@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
@@ -16,16 +17,22 @@ _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictiona
 
 
 def kernels(program: Program) -> list[Kernel | CompileError]:
-    """For each of `program.regions`, in order, its kernel, or why there is none."""
+    """For each of `program.regions`, in order, its kernel, or why there is none.
+
+    Each has a text of its own, which names its layers; of regions that are equal but for names, the kernel of
+    the first is loaded and compiled for all.
+    """
     found = _KEPT.get(program)
     if found is None:
-        found = _KEPT[program] = [_written(step) for step in program.steps if step.region.launches]
+        first: dict[str, Kernel] = {}
+        found = [_written(step, first) for step in program.steps if step.region.launches]
+        _KEPT[program] = found
         if program.dump is not None:
             dump_kernels(program, found, program.dump)
     return found
 
 
-def _written(step: Step) -> Kernel | CompileError:
+def _written(step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
     if step.form is None or step.schedule is None:
         return NotEmittable(step.reason)
     try:
@@ -34,4 +41,5 @@ def _written(step: Step) -> Kernel | CompileError:
         settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
     settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
-    return kernel
+    twin = first.setdefault(step.region.key, kernel)
+    return kernel if twin is kernel else replace(kernel, twin=twin)

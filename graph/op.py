@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -201,7 +202,7 @@ def op_from_json(data: dict[str, Any]) -> Op:
     attributes = {k: _frozen(v) for k, v in data.items() if k != "op"}
     name = data.get("op")
     cls = REGISTRY.get(name) if isinstance(name, str) else None
-    if cls is None:
+    if cls is None or inspect.isabstract(cls):
         raise ModelFormatError(f"unknown op {name!r} in graph JSON")
     known = {f.name for f in fields(cls)}
     if unknown := attributes.keys() - known:

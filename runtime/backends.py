@@ -15,17 +15,14 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
+from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
-from ..planning.schedules import Schedule
 from . import aten
 from .instructions import Instruction
 from .room import room
 
 BACKENDS = ("triton", "aten")
-
-Key = tuple[str, Schedule | None]
-"""What two steps must have in common to share a loaded kernel: what they compute, and in which tiles."""
 
 Call = Callable[..., Any]
 """The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
@@ -43,20 +40,20 @@ class Backend:
     name: str
     device: torch.device
 
+    @property
+    def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
+        on_a_cpu = self.name == "aten" and self.device.type == "cpu"
+        return laid_out if on_a_cpu else torch.Tensor.contiguous
+
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
         if self.name == "aten":
-            return [(step, aten.lower(step.region, inference)) for step in program.steps]
+            return aten.lower_steps(program.steps, inference, self.lay)
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        shared: dict[Key, Kernel] = {}
-        lowered = []
-        for step in program.steps:
-            kernel = found.get(step.region.name)
-            if isinstance(kernel, Kernel):
-                kernel = shared.setdefault((step.region.key, step.schedule), kernel)
-            lowered.append((step, self._kernel(step.region, kernel, inference)))
-        return lowered
+        pairs = ((step, found.get(step.region.name)) for step in program.steps)
+        return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
 
     def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
         """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
@@ -75,7 +72,7 @@ class Backend:
         if region.joined:
             return []
         if kernel is None:  # a view
-            return aten.lower(region, inference)
+            return aten.lower(region, inference, self.lay)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
             return [_into_place(region, aten.runner(region, inference))]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..graph.leaving import Update
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
@@ -48,7 +49,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
-        self.prelude = Prelude(program, self.device)
+        self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
         ahead = len(program.forward)
@@ -66,7 +67,8 @@ class Executor:
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
-        self._updates = [(update, self._slot(update.value)) for update in program.graph.updates]
+        self._updates = _together(program.graph.updates)
+        self._moved = [[self._slot(update.value) for update in group] for group in self._updates]
         self._known: Tensors = {}
         self._start_slots: Slots = []
 
@@ -142,7 +144,7 @@ class Executor:
 
     def backward(
         self,
-        saved: Sequence[torch.Tensor],
+        saved: Iterable[torch.Tensor],
         seeds: Tensors,
         parameters: Tensors,
         look: object = None,
@@ -177,9 +179,11 @@ class Executor:
 
     def _write_back(self, slots: Slots, state: Tensors) -> None:
         with torch.no_grad():
-            for update, slot in self._updates:
-                (value,) = self._values(slots, [slot])
-                state[update.parameter].mul_(update.momentum).add_(value, alpha=1 - update.momentum)
+            for group, places in zip(self._updates, self._moved, strict=True):
+                momentum = group[0].momentum
+                moved = [state[update.parameter] for update in group]
+                torch._foreach_mul_(moved, momentum)
+                torch._foreach_add_(moved, self._values(slots, places), alpha=1 - momentum)
 
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
@@ -210,6 +214,19 @@ def _run(code: Iterable[Coded], slots: Slots) -> None:
                 slots[slot] = part
         for slot in dead:
             slots[slot] = None
+
+
+def _together(updates: Iterable[Update]) -> list[list[Update]]:
+    """Updates in groups, in order, that one call can write: of one momentum, and of as many parameters."""
+    groups: list[list[Update]] = []
+    for update in updates:
+        last = groups[-1] if groups else []
+        apart = any(update.parameter == other.parameter for other in last)
+        if not last or apart or last[0].momentum != update.momentum:
+            groups.append([update])
+        else:
+            last.append(update)
+    return groups
 
 
 def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:

@@ -9,9 +9,10 @@ from convloom.graph.ir import Graph
 from convloom.graph.leaving import Update
 from convloom.graph.op import Op
 from convloom.graph.passes.precision import with_dtype
-from convloom.graph.types import BATCH, broadcast_kind
+from convloom.graph.types import BATCH
 from convloom.planning.cost import CostModel
 from convloom.planning.fusion import fuse
+from convloom.planning.geometry import broadcast_kind
 from convloom.planning.regions import order_regions
 from graphs import (
     Builder,

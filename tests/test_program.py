@@ -14,7 +14,7 @@ from convloom.codegen import Kernel, kernels
 from convloom.graph.op import Kind
 from convloom.planning.listing import FORMAT
 from convloom.planning.modes import Mode
-from convloom.planning.program import Program, plan
+from convloom.planning.program import Program, Step, plan
 from convloom.runtime.backends import Backend
 from convloom.runtime.executor import Executor
 
@@ -46,12 +46,12 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return run
 
-    from convloom.codegen import programs
+    from convloom.codegen.dispatch import write
     from convloom.planning import program
 
     for name in ("prepare", "fuse", "leave_unfused"):
         monkeypatch.setattr(program, name, counted(name, getattr(program, name)))
-    monkeypatch.setattr(programs, "write", counted("write", programs.write))
+    monkeypatch.setattr("convloom.codegen.programs.write", counted("write", write))
     return count
 
 
@@ -106,7 +106,8 @@ def test_frozen_layers_are_planned_anew(planned: Counter[str]) -> None:
     model = small()
     net = cl.compile(model, device="cpu").train()
     before = net.program
-    model.layers[1].trainable = False
+    layer: Any = model.layers[1]
+    layer.trainable = False
     assert net.program is not before
     assert planned["fuse"] == 2
 
@@ -182,7 +183,10 @@ def test_what_has_no_kernel_says_why() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("backend", ["aten", "triton"])
 def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool) -> None:
-    """Each instruction reads what is there, each slot is written once, and only what is kept is left."""
+    """Each instruction reads what is there, each slot is written once, and only what is kept is left.
+
+    On triton the places of all values are there from the start, and a kernel writes into them.
+    """
     program = program_of(training, fuse)
     executor = Executor(program, Backend(backend, torch.device("cpu")))
     names = {slot: name for name, slot in executor.slots.items()}
@@ -202,12 +206,12 @@ def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool
         for coded in code:
             reads = coded.operands(list(range(len(names))))
             assert set(reads) <= there, [names[slot] for slot in set(reads) - there]
-            assert not there.intersection(coded.writes)
+            assert backend == "triton" or not there.intersection(coded.writes)
             written += coded.writes
             there |= set(coded.writes)
             assert there.issuperset(coded.dead)
             there -= set(coded.dead)
-        assert len(written) == len(set(written))
+        assert backend == "triton" or len(written) == len(set(written))
         unused = {executor.slots[name] for name in given} - {s for c in code for s in c.dead}
         assert there - known - unused == left - known - unused if code else True
 
@@ -215,8 +219,9 @@ def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool
 def test_a_kernel_a_step_on_triton() -> None:
     program = program_of(training=True)
     executor = Executor(program, Backend("triton", torch.device("cpu")))
-    assert len(executor.forward_code) == len(program.forward)
-    assert len(executor.backward_code) == len(program.backward)
+    # One more in front lays out the memory that they write to.
+    assert len(executor.forward_code) == 1 + len(program.forward)
+    assert len(executor.backward_code) == 1 + len(program.backward)
 
 
 def test_equal_regions_share_a_loaded_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +249,8 @@ def test_equal_regions_share_a_loaded_kernel(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_steps_can_be_watched() -> None:
     net = cl.compile(small(), device="cpu")
-    executor, seen = net.executor, []
+    executor = net.executor
+    seen: list[Step] = []
     with torch.no_grad(), executor.watched(seen.append, seen.append):
         executor.forward([torch.randn(1, 8, 6, 3)], net.weights())
     assert seen == [step for step in net.program.forward for _ in range(2)]
@@ -272,7 +278,9 @@ def test_weights_are_the_same_dictionary_until_one_is_written() -> None:
     assert net.weights() is not weights
 
 
-@pytest.mark.parametrize("write", ["in place", "through data", "another memory", "by set_"])
+@pytest.mark.parametrize(
+    "write", ["in place", "through data", "another memory", "by set_", "by a fused optimizer"]
+)
 def test_a_write_between_two_calls_is_seen(write: str) -> None:
     net = cl.compile(small(), device="cpu")
     x = torch.randn(3, 8, 6, 3)
@@ -287,8 +295,11 @@ def test_a_write_between_two_calls_is_seen(write: str) -> None:
             alias.copy_(new)
         elif write == "another memory":
             kernel.data = new
-        else:
+        elif write == "by set_":
             kernel.set_(new)  # type: ignore[call-overload]
+        else:
+            kernel.grad = new
+            torch.optim.SGD([kernel], lr=1.0, fused=True).step()
         exact = cl.compile(small(), device="cpu")
         exact.load_state_dict(net.state_dict())
         torch.testing.assert_close(net(x), exact(x))

@@ -12,7 +12,7 @@ from math import prod
 from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.ops import BatchNormGrad, BroadcastTo
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ..text.expressions import expression
 from ..text.names import Names
 from ..text.source import TRITON_TYPES

@@ -14,7 +14,7 @@ from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.op import Kind
 from ...graph.ops import Add, Constant, MaxPoolIndex2D, Pointwise
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ...planning.regions import Region
 from .helpers import HELPERS
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from ...graph.ir import Node
 from ...graph.op import Kind
-from ...graph.types import Dim, broadcast_kind
+from ...graph.types import Dim
+from ..geometry import broadcast_kind
 from ..regions import Region
 from .form import Refusal
 

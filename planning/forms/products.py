@@ -23,7 +23,7 @@ from ...graph.ops import (
     Reduce,
     Softmax,
 )
-from ...graph.types import broadcast_kind
+from ..geometry import broadcast_kind
 from ..products import POOLS, UNPOOLS, product
 from ..regions import Region
 from ..schedules import Schedule
