@@ -73,7 +73,7 @@ class Graph:
         self.updates: list[Update] = []
         self.penalties: dict[str, tuple[Op, ...]] = {}
         self.constraints: dict[str, Op] = {}
-        self._places: dict[str, int] = {}
+        self._places: dict[str, float] = {}
         """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
         self._sorted: list[str] | None = None
         """The names in order, until the nodes change."""
@@ -171,6 +171,11 @@ class Graph:
         op = op or old.op
         self.dag.remove_edges_from(list(self.dag.in_edges(name, keys=True)))
         self._insert(replace(old, op=op, inputs=operands, type=self._infer(name, op, operands)))
+
+    def put_before(self, name: str, reader: str) -> None:
+        """Let a node stand just before another one, where its operands allow it."""
+        self._sorted = None
+        self._places[name] = self._places[reader] - 0.5
 
     def replace_uses(self, old: str, new: str) -> None:
         """Let every reader of `old`, and every output it is, use `new` instead."""
