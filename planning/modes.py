@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import Parameter
 from ..graph.passes import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, PassReport, run_pipeline
-from ..graph.settings import settings
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ class Mode:
 
 
 def prepare(
-    graph: Graph, mode: Mode, loss: Sequence[str] | None = None
+    graph: Graph, mode: Mode, loss: Sequence[str] | None = None, dump: Dump | None = None
 ) -> tuple[Graph, list[PassReport], Derivatives]:
     """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
 
-    Raises CompileError for a graph that has a backward pass already.
+    dump: what keeps the graphs before and after each pass. Raises CompileError for a graph that has a
+    backward pass already.
     """
     check_forward(graph)
     graph = graph.copy()
@@ -52,7 +53,7 @@ def prepare(
         for node in graph.sources(Parameter):
             assert isinstance(node.op, Parameter)
             graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
-    observe = _dump if settings.dump else None
+    observe = None if dump is None else dump.around_pass
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
     reports = run_pipeline(graph, pipeline, observe)
     derivatives = Derivatives()
@@ -63,8 +64,6 @@ def prepare(
         if mode.recompute and mode.fuse:
             reports += run_pipeline(graph, RECOMPUTE, observe)
         derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
-    for report in reports:
-        settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives
 
 
@@ -75,7 +74,3 @@ def check_forward(graph: Graph) -> None:
             f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
             f"convert without --training what is to be compiled"
         )
-
-
-def _dump(moment: str, graph: Graph) -> None:
-    settings.write(f"{graph.name}.{moment.replace(' ', '_')}.txt".replace("/", "_"), str(graph) + "\n")

@@ -7,27 +7,31 @@ emits kernels, runs them, times them or explains them reads the program, and pla
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..graph.decisions import Decision
+from ..graph.dump import Dump
+from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
+from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
+from .cost import CostModel
+from .forms import choose
 from .fusion import fuse, leave_unfused
+from .listing import as_json, listing
 from .memory import Memory, plan_memory, readable
 from .memory import Place as Within
 from .modes import Mode, prepare
 from .regions import Partition, Region
 from .schedules import Schedule
 from .slices import write_into_slices
-
-FORMAT = "convloom-program-1"
+from .telling import cost_told, schedules_told
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,42 @@ class Place:
 class Step:
     """One region, at its turn.
 
-    form: the way it is computed, with its schedule; None for a view, which moves nothing, and where no form
-    takes the region (then `reason` says why). reads: values, in the order of `region.inputs`. writes: those
-    of `region.outputs`. frees: what nobody reads afterwards.
+    reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
+    reads afterwards. target, precision: what its schedule is chosen for, which is when somebody asks: to run
+    the step through PyTorch takes none.
     """
 
     region: Region
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     frees: tuple[str, ...]
-    form: str | None = None
-    schedule: Schedule | None = None
-    reason: str = ""
+    target: str
+    precision: str
+
+    @property
+    def form(self) -> str | None:
+        """The form of its kernel; None where nothing has to be launched, and where there is no kernel."""
+        return self._choice[0]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return self._choice[1]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no kernel; "" where there is one or none is needed."""
+        return self._choice[2]
+
+    @cached_property
+    def _choice(self) -> tuple[str | None, Schedule | None, str]:
+        """Made when somebody asks: PyTorch's operators run a step without a form."""
+        if not self.region.launches:
+            return None, None, ""
+        try:
+            form, schedule = choose(self.region, self.target, precision=self.precision)
+        except CompileError as error:
+            return None, None, str(error)
+        return form.name, schedule, ""
 
     def to_json(self) -> dict[str, Any]:
         """The step as plain values; FLOPs and bytes are those of one example."""
@@ -87,6 +115,7 @@ class Program:
 
     graph: after the passes, with its backward pass. outputs: name -> value, in the order of a call. loss: the
     outputs that may be differentiated; None for all. derivatives: where the backward pass begins and ends.
+    dump: the folder of CONVLOOM_DUMP that it is kept in.
     """
 
     graph: Graph
@@ -98,6 +127,7 @@ class Program:
     reports: list[PassReport]
     derivatives: Derivatives
     partition: Partition
+    dump: Dump | None = None
 
     # -- what goes in ----------
     @cached_property
@@ -128,7 +158,7 @@ class Program:
     @property
     def regions(self) -> list[Region]:
         """Those that launch something: all but views, and concatenations whose parts lie in their places."""
-        return self.partition.kernels
+        return [step.region for step in self.steps if step.region.launches]
 
     @property
     def decisions(self) -> list[Decision]:
@@ -139,17 +169,29 @@ class Program:
     def forward(self) -> tuple[Step, ...]:
         """The steps of the forward pass, in order."""
         kept = {*self._leaving, *self.saved}
-        return tuple(_steps(self.partition.phase("forward"), kept))
+        return self._steps("forward", kept)
 
     @cached_property
     def backward(self) -> tuple[Step, ...]:
         """The steps of the backward pass, in order."""
         kept = {*self._leaving, *self.derivatives.gradients.values()}
-        return tuple(_steps(self.partition.phase("backward"), kept))
+        return self._steps("backward", kept)
 
-    @property
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         return (*self.forward, *self.backward)
+
+    def _steps(self, phase: str, kept: set[str]) -> tuple[Step, ...]:
+        """A phase's regions as steps, each freeing what is read or written last by it and is not kept."""
+        regions = self.partition.phase(phase)
+        last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
+        steps = []
+        for index, region in enumerate(regions):
+            reads = tuple(node.name for node in region.inputs)
+            writes = tuple(node.name for node in region.outputs)
+            frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
+            steps.append(Step(region, reads, writes, frees, self.target, self.precision))
+        return tuple(steps)
 
     # -- what stays ----------
     @cached_property
@@ -241,27 +283,23 @@ class Program:
     # -- as text ----------
     def explain(self) -> str:
         """Every pass and every fusion rule: what it did, what it refused, and why."""
-        lines: list[str] = []
-        for report in self.reports:
-            lines.append(f"pass: {report.name}  ({report.nodes_before} -> {report.nodes_after} nodes)")
-            lines += [f"    {decision.rule}\n        {decision}" for decision in report.decisions]
-        lines.append(f"fusion: {len(self.regions)} kernels")
-        lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
-        lines += [f"kernel {region}" for region in self.regions]
-        lines += [f"memory {line}" for line in self.memory_lines(1)]
-        return "\n".join(lines)
+        kernels = (f"kernel {region}" for region in self.regions)
+        memory = (f"memory {line}" for line in self.memory_lines(1))
+        return "\n".join([*map(str, self.reports), self.fusion(), *kernels, *memory])
+
+    def fusion(self) -> str:
+        """What fused, what did not, and why."""
+        head = f"fusion: {len(self.regions)} kernels"
+        return "\n".join([head, *(decision.told() for decision in self.decisions)])
 
     def __str__(self) -> str:
         """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""
-        head = f"program {self.graph.name} {{  // {self.mode}; {self.target}, {self.precision}"
-        lines = [head, *self._lines(self.forward)]
-        results = ", ".join(f"{name}=%{value}" for name, value in self.outputs.items())
-        lines += [f"  return {results}", *(f"  update {update}" for update in self.graph.updates)]
-        if self.mode.backward:
-            lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
-            lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
-        lines += [f"  // {line}" for line in self.memory_lines(1)]
-        return "\n".join([*lines, "}"])
+        return listing(self)
+
+    def to_json(self) -> str:
+        """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
+        return as_json(self)
 
     def memory_lines(self, batch: int) -> list[str]:
         """What lies in memory between the kernels for such a batch: a sentence for each pass."""
@@ -271,82 +309,6 @@ class Program:
             lines.append(f"saved for the backward pass: {readable(saved)}")
             lines.append(f"backward: {self.backward_memory.summary(batch)}")
         return lines
-
-    def _lines(self, steps: Sequence[Step]) -> list[str]:
-        return [self._line(number, step) for number, step in enumerate(steps, 1)]
-
-    def _line(self, number: int, step: Step) -> str:
-        how = "view" if step.region.is_view else step.form or step.reason or "kernel"
-        how = "its parts lie in their places" if step.region.joined else how
-        schedule = f" [{step.schedule}]" if step.schedule else ""
-        flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
-        frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
-        return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
-
-    def _values(self, names: Iterable[str]) -> str:
-        return ", ".join(f"%{name} @ {self._where(name)}" for name in names)
-
-    def _where(self, name: str) -> str:
-        """The place of a value, with the offset of its buffer in the arena at batch 1."""
-        place = self.places[name]
-        offsets = {**self.memory.layout(1).offsets, **self.backward_memory.layout(1).offsets}
-        at = None if place.within is None or place.within.how else offsets.get(place.within.buffer)
-        return str(place) if at is None else f"{place} + {at}"
-
-    def to_json(self) -> str:
-        """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
-        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
-        mode = self.mode
-        data = {
-            "format": FORMAT,
-            "name": self.graph.name,
-            "mode": {
-                "training": mode.training,
-                "backward": mode.backward,
-                "wrt_inputs": sorted(mode.wrt_inputs),
-                "trained": None if mode.trained is None else sorted(mode.trained),
-                "fuse": mode.fuse,
-            },
-            "target": self.target,
-            "precision": self.precision,
-            "inputs": [node.name for node in self.inputs],
-            "outputs": self.outputs,
-            "updates": [str(update) for update in self.graph.updates],
-            "saved": list(self.saved),
-            "gradients": self.derivatives.gradients,
-            "values": {
-                name: {"type": str(self.graph[name].type), "place": str(place)}
-                for name, place in self.places.items()
-            },
-            "arena": _arena_json(self.memory),
-            "backward_arena": _arena_json(self.backward_memory),
-            "steps": [step.to_json() for step in self.steps],
-        }
-        return json.dumps(data, indent=1)
-
-
-def _arena_json(memory: Memory) -> dict[str, Any]:
-    """The arena for one example: its size, the most that is needed at once, and each buffer's offset, all in
-    bytes, and the steps of the pass that it is needed from and to."""
-    layout = memory.layout(1)
-    buffers = {
-        buffer.name: {"offset": layout.offsets[buffer.name], "bytes": buffer.nbytes(1),
-                      "first": buffer.first, "last": buffer.last}
-        for buffer in memory.buffers
-    }  # fmt: skip
-    return {"bytes": layout.nbytes, "needed": layout.least, "buffers": buffers}
-
-
-def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
-    """Regions as steps, each freeing what is read or written last by it and is not kept."""
-    last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
-    steps = []
-    for index, region in enumerate(regions):
-        reads = tuple(node.name for node in region.inputs)
-        writes = tuple(node.name for node in region.outputs)
-        frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
-        steps.append(Step(region, reads, writes, frees))
-    return steps
 
 
 def plan(
@@ -365,9 +327,26 @@ def plan(
     """
     mode = mode or Mode()
     names = list(graph.outputs)
-    graph, reports, derivatives = prepare(graph, mode, loss)
-    partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    dump = Dump.open(graph.name, str(mode))
+    settings.say(PASSES, f"planning {graph.name}: {mode}, for {target}")
+    graph, reports, derivatives = prepare(graph, mode, loss, dump)
+    model = CostModel.of(target, precision)
+    partition = fuse(graph, model) if mode.fuse else leave_unfused(graph)
     if mode.fuse:
         write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
-    return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)
+    program = Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition, dump)
+    _tell(program)
+    return program
+
+
+def _tell(program: Program) -> None:
+    """What CONVLOOM_DEBUG prints of a program, and CONVLOOM_DUMP keeps."""
+    settings.say(PASSES, program.fusion)
+    for region in program.regions:
+        settings.say(KERNELS, partial(cost_told, region))
+        settings.say(SCHEDULES, partial(schedules_told, region, program.target, program.precision))
+    if (dump := program.dump) is not None:
+        dump.write("program.txt", str(program))
+        dump.write("program.json", program.to_json())
+        dump.write("explain.txt", program.explain())

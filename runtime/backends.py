@@ -15,7 +15,6 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
-from ..graph.settings import settings
 from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
@@ -53,7 +52,8 @@ class Backend:
         if self.name == "aten":
             return aten.lower_steps(program.steps, inference, self.lay)
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        return [(step, self._kernel(step.region, found, inference)) for step in program.steps]
+        pairs = ((step, found.get(step.region.name)) for step in program.steps)
+        return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
 
     def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
         """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
@@ -66,21 +66,19 @@ class Backend:
         )
 
     def _kernel(
-        self, region: Region, found: dict[str, Kernel | CompileError], inference: bool
+        self, region: Region, kernel: Kernel | CompileError | None, inference: bool
     ) -> Sequence[Instruction]:
+        """The region through a kernel, which may be that of an equal region."""
         if region.joined:
             return []
-        kernel = found.get(region.name)
         if kernel is None:  # a view
             return aten.lower(region, inference, self.lay)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
             return [_into_place(region, aten.runner(region, inference))]
-        settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
-        settings.write(f"{kernel.name}.py", kernel.source)
         run = self._launcher(kernel)
         run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
-        reads, writes = ([node.name for node in nodes] for nodes in (kernel.inputs, kernel.outputs))
+        reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
         return [Instruction(run, (*reads, *writes), tuple(writes))]
 
     def _launcher(self, kernel: Kernel) -> Call:
@@ -88,8 +86,6 @@ class Backend:
         inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
         def call(*tensors: torch.Tensor) -> Any:
-            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {tensors[inputs].shape[0]}")
             launch(*tensors)
             return tensors[inputs] if only else tensors[inputs:]
 

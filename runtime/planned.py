@@ -9,6 +9,7 @@ from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops.random import Streams
+from ..graph.settings import settings
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
 from .backends import Backend
@@ -46,9 +47,11 @@ class Planned(HeldWeights):
         key = (mode, target)
         if key not in self._programs:
             precision = self.options.precision
-            self._programs[key] = plan(
+            program = self._programs[key] = plan(
                 self.source, mode, target=target, precision=precision, loss=self._differentiated
             )
+            if settings.wants_sources:
+                kernels(program)
         return self._programs[key]
 
     def _executor(self, mode: Mode) -> Executor:

@@ -10,6 +10,7 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def is_laid_out(kernel: torch.Tensor) -> bool:
 
 
 def kernels(net: cl.CompiledNetwork) -> list[torch.Tensor]:
-    found = [p for p in net.parameters() if p.dim() == 4]
+    found: list[torch.Tensor] = [p for p in net.parameters() if p.dim() == 4]
     assert len(found) == 3
     return found
 
@@ -68,10 +69,10 @@ def test_kernels_and_their_gradients_lie_as_operators_want_them(dtype: str) -> N
 def test_a_training_step_relays_no_kernel() -> None:
     x = cl.Input((6, 6, 32))
     net = cl.compile(cl.Model(x, L.Conv2D(64, 3)(L.Conv2D(32, 3)(x))), device="cpu", backend="aten").train()
-    x = torch.randn(2, 6, 6, 32)
-    net(x).sum().backward()
+    images = torch.randn(2, 6, 6, 32)
+    net(images).sum().backward()
     with profile(record_shapes=True) as seen:
-        net(x).sum().backward()
+        net(images).sum().backward()
     copied = [e.input_shapes[0] for e in seen.events() if e.name == "aten::copy_" and e.input_shapes]
     assert not [shape for shape in copied if 3 * 3 * 32 in shape]  # a kernel as a matrix, to be transposed
 
@@ -169,6 +170,8 @@ def test_copies_have_the_same_weights_laid_out_alike(
     backward(net)
     backward(twin)
     for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
         assert torch.equal(p.grad, q.grad)
 
 
@@ -189,7 +192,8 @@ def test_files_hold_what_they_held(suffix: str, tmp_path: Path) -> None:
     for value in other.parameters.values():
         value.zero_()
     if suffix == "npz":
-        np.savez(path, **{name: value.numpy() for name, value in one.parameters.items()})
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in one.parameters.items()}
+        np.savez(path, **arrays)
         other.load_weights(path)
     elif suffix == "keras":
         one.save(path)

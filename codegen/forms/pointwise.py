@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from ...graph.ir import Node
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose

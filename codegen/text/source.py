@@ -15,7 +15,7 @@ from ...graph.op import Kind
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from .examples import example_lines
-from .expressions import HELPERS, helpers_called
+from .helpers import HELPERS, with_their_own
 from .names import Names, escaped
 from .references import reference_lines
 from .writer import WIDTH, Writer, fill, wrap
@@ -156,7 +156,8 @@ class KernelFile:
     def text(self) -> str:
         """The whole file."""
         kernels = [function.text() for function in self.functions]
-        helpers = [HELPERS[name] for name in helpers_called("\n".join(kernels))]
+        called = {name for function in self.functions for name in function.body.uses if name in HELPERS}
+        helpers = [HELPERS[name] for name in with_their_own(called)]
         parts = [
             self._header(),
             _IMPORTS.strip("\n"),

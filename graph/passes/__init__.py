@@ -1,4 +1,4 @@
-"""The passes, and the two pipelines as visible lists."""
+"""The passes, and the pipelines as visible lists: inference, training, unfused, and the backward pass."""
 
 from .pipeline import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, Pass, PassReport, run_pipeline
 

@@ -34,8 +34,13 @@ def forms_for(op: Op) -> tuple[Form, ...]:
     return found
 
 
+def form_taking(region: Region) -> Form | None:
+    """The form that accepts a region, whatever its dtypes are; None where none does."""
+    return next((form for form in forms_for(region.anchor.op) if form.accepts(region) is None), None)
+
+
 def refusal(region: Region) -> Refusal:
-    """Why no form accepts a region, whatever its dtypes are; None where one does."""
+    """Why no form accepts a region, whatever its dtypes are, in the words of the last one asked; or None."""
     reason = f"{region.anchor.name}: no kernel is known for {region.anchor.op.op_name()}"
     for form in forms_for(region.anchor.op):
         found = form.accepts(region)
@@ -45,11 +50,6 @@ def refusal(region: Region) -> Refusal:
     return reason
 
 
-def form_taking(region: Region) -> Form | None:
-    """The form that accepts a region, whatever its dtypes are; None where none does."""
-    return next((form for form in forms_for(region.anchor.op) if form.accepts(region) is None), None)
-
-
 def form_of(region: Region) -> Form:
     """The form that computes a region. Raises NotEmittable, with the reason, where none accepts it."""
     for node in [*region.inputs, *region.outputs]:
@@ -57,10 +57,10 @@ def form_of(region: Region) -> Form:
             raise NotEmittable(
                 f"{node.name} is {node.type}: kernels take {', '.join(DTYPES)}; use backend='aten' for it"
             )
-    for form in forms_for(region.anchor.op):
-        if form.accepts(region) is None:
-            return form
-    raise NotEmittable(str(refusal(region)))
+    form = form_taking(region)
+    if form is None:
+        raise NotEmittable(str(refusal(region)))
+    return form
 
 
 def candidates(
