@@ -38,6 +38,11 @@ class Backend:
     name: str
     device: torch.device
 
+    @property
+    def takes_fresh_memory(self) -> bool:
+        """Whether each result lies in memory of its own that the C library gives."""
+        return self.name == "aten" and self.device.type == "cpu"
+
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
