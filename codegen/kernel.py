@@ -24,6 +24,7 @@ class Kernel:
 
     source: its text. functions: its jitted functions in the order `launch` calls them.
     specializations, warps, stages: of each function, what ahead-of-time compilation needs to know.
+    twin: the kernel of another region that is equal but for names, which is run in its place.
     """
 
     region: Region
@@ -32,6 +33,7 @@ class Kernel:
     functions: list[str]
     specializations: list[Specialization]
     options: list[tuple[int, int]]
+    twin: Kernel | None = field(default=None, repr=False)
     _modules: dict[bool, types.ModuleType] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -101,6 +103,8 @@ class Kernel:
 
     def load(self, interpreted: bool) -> types.ModuleType:
         """The file as a module with `launch`, `reference` and `example`; loaded once a form."""
+        if self.twin is not None:
+            return self.twin.load(interpreted)
         if interpreted not in self._modules:
             require_triton("running a kernel")
             from .machine.interpreter import load_module

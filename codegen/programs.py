@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
-from ..planning.program import Program
-from ..planning.regions import Region
-from .dispatch import emit
+from ..graph.settings import SOURCES, settings
+from ..planning.forms import NotEmittable
+from ..planning.program import Program, Step
+from .dispatch import write
+from .dumped import dump_kernels
 from .kernel import Kernel
 
 _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictionary()
 
 
 def kernels(program: Program) -> list[Kernel | CompileError]:
-    """For each of `program.regions`, in order, its kernel, or why there is none."""
+    """For each of `program.regions`, in order, its kernel, or why there is none.
+
+    Each has a text of its own, which names its layers; of regions that are equal but for names, the kernel of
+    the first is loaded and compiled for all.
+    """
     found = _KEPT.get(program)
     if found is None:
-        found = _KEPT[program] = [_emitted(program, region) for region in program.regions]
+        first: dict[str, Kernel] = {}
+        found = [_written(step, first) for step in program.steps if step.region.launches]
+        _KEPT[program] = found
+        if program.dump is not None:
+            dump_kernels(program, found, program.dump)
     return found
 
 
-def _emitted(program: Program, region: Region) -> Kernel | CompileError:
+def _written(step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
+    if step.form is None or step.schedule is None:
+        return NotEmittable(step.reason)
     try:
-        return emit(region, precision=program.precision, target=program.target)
+        kernel = write(step.region, step.form, step.schedule, step.precision)
     except CompileError as error:
+        settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
+    settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
+    twin = first.setdefault(step.region.key, kernel)
+    return kernel if twin is kernel else replace(kernel, twin=twin)

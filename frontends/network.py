@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -352,7 +352,7 @@ def _said(tensor: SymbolicTensor) -> str:
     return f"{tensor.dtype}[{','.join(map(str, ('N', *tensor.shape[1:])))}]"
 
 
-def _unused(name: str, taken: dict[str, str]) -> str:
+def _unused(name: str, taken: Container[str]) -> str:
     count = 0
     while (candidate := f"{name}_{count}" if count else name) in taken:
         count += 1

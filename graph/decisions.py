@@ -7,14 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Decision:
-    """What a rule did at one place, or why it did not."""
+    """What a rule did at one place, or why it did not.
+
+    question: which one refused it: "may", no form of kernel computes what it would make; "worth", it costs
+    more than it saves; "" where it would be wrong, or was not asked.
+    """
 
     rule: str
     node: str
     applied: bool
     reason: str = ""
+    question: str = ""
+
+    def told(self) -> str:
+        """The rule, and below it what became of it, as `explain` and CONVLOOM_DEBUG show it."""
+        return f"    {self.rule}\n        {self}"
 
     def __str__(self) -> str:
-        return f"{'applied' if self.applied else 'refused'} at {self.node}" + (
-            f": {self.reason}" if self.reason else ""
-        )
+        asked = {"may": ", for which there is no kernel", "worth": ", which is not worth it", "": ""}
+        what = f"{'applied' if self.applied else 'refused'} at {self.node}{asked[self.question]}"
+        return f"{what}: {self.reason}" if self.reason else what

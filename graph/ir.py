@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import cast
@@ -11,8 +11,10 @@ import networkx as nx
 import torch
 
 from .errors import ShapeError
+from .leaving import Outputs, Update, Updates
 from .op import Cost, Kind, Op
 from .ops.source import KNOWN, Parameter
+from .order import in_order
 from .types import TensorType, accumulated
 
 
@@ -43,19 +45,6 @@ class Node:
         return f"%{self.name} = {head}({parts}){shown} : {self.type}"
 
 
-@dataclass(frozen=True)
-class Update:
-    """State that a training step moves: parameter <- momentum * parameter + (1 - momentum) * value."""
-
-    parameter: str
-    value: str
-    momentum: float
-
-    def __str__(self) -> str:
-        m = self.momentum
-        return f"%{self.parameter} <- {m:g} * %{self.parameter} + {1 - m:g} * %{self.value}"
-
-
 class Graph:
     """A network. Nodes are added operands first; `nodes()` yields them in topological order.
 
@@ -69,14 +58,33 @@ class Graph:
     def __init__(self, name: str = "network") -> None:
         self.name = name
         self.dag: nx.MultiDiGraph = nx.MultiDiGraph()
-        self.outputs: dict[str, str] = {}
-        self.updates: list[Update] = []
+        self._outputs = Outputs({})
+        self._updates = Updates([])
         self.penalties: dict[str, tuple[Op, ...]] = {}
         self.constraints: dict[str, Op] = {}
         self._places: dict[str, int] = {}
         """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
         self._sorted: list[str] | None = None
         """The names in order, until the nodes change."""
+        self._changes: list[str] = []
+        """The names that were touched, one after the other: those of nodes that are new or have changed, or
+        whose readers have."""
+
+    @property
+    def outputs(self) -> Outputs:
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, given: Mapping[str, str]) -> None:
+        self._outputs = Outputs(given)
+
+    @property
+    def updates(self) -> Updates:
+        return self._updates
+
+    @updates.setter
+    def updates(self, given: Iterable[Update]) -> None:
+        self._updates = Updates(given)
 
     # -- reading ----------
     def __contains__(self, name: str) -> bool:
@@ -86,15 +94,15 @@ class Graph:
         return len(self.dag)
 
     def __getitem__(self, name: str) -> Node:
-        return cast(Node, self.dag.nodes[name]["node"])
+        return cast(Node, self.dag._node[name]["node"])
 
     def nodes(self) -> Iterator[Node]:
         """All nodes, operands before their readers, otherwise in the order their names were added."""
         if self._sorted is None:
-            order = nx.lexicographical_topological_sort(self.dag, key=self._places.__getitem__)
-            self._sorted = list(order)
+            self._sorted = in_order(self.dag, self._places)
+        entries = self.dag._node
         for name in self._sorted:
-            yield self[name]
+            yield entries[name]["node"]
 
     def latest(self) -> str | None:
         """The node added last."""
@@ -109,11 +117,19 @@ class Graph:
 
     def readers(self, name: str) -> list[Node]:
         """Nodes that read this value, each once."""
-        return [self[reader] for reader in dict.fromkeys(self.dag.successors(name))]
+        return [self[reader] for reader in self.dag.successors(name)]
+
+    def changes(self) -> int:
+        """How many there were: a moment that `changed_since` takes."""
+        return len(self._changes)
+
+    def changed_since(self, moment: int) -> dict[str, None]:
+        """The nodes, each once, that are new or have changed since that moment, or whose readers have."""
+        return {name: None for name in self._changes[moment:] if name in self.dag}
 
     def is_output(self, name: str) -> bool:
         """Whether the value leaves the graph, as an output or as updated state."""
-        return name in self.outputs.values() or any(name == update.value for update in self.updates)
+        return self._outputs.uses(name) or self._updates.uses(name)
 
     def sources(self, op: type[Op]) -> list[Node]:
         return [node for node in self.nodes() if isinstance(node.op, op)]
@@ -149,6 +165,7 @@ class Graph:
 
     def _insert(self, node: Node) -> None:
         self._sorted = None
+        self._changes.append(node.name)
         self.dag.add_node(node.name, node=node)
         self._places.setdefault(node.name, len(self._places))
         for position, operand in enumerate(node.inputs):
@@ -169,7 +186,9 @@ class Graph:
         old = self[name]
         operands = old.inputs if inputs is None else tuple(inputs)
         op = op or old.op
-        self.dag.remove_edges_from(list(self.dag.in_edges(name, keys=True)))
+        for position, operand in enumerate(old.inputs):
+            self.dag.remove_edge(operand, name, position)
+        self._changes += old.inputs
         self._insert(replace(old, op=op, inputs=operands, type=self._infer(name, op, operands)))
 
     def replace_uses(self, old: str, new: str) -> None:
@@ -177,11 +196,8 @@ class Graph:
         for reader in self.readers(old):
             if reader.name != new:
                 self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
-        self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
-        self._let_updates_use(old, new)
-
-    def _let_updates_use(self, old: str, new: str) -> None:
-        self.updates = [replace(u, value=new) if u.value == old else u for u in self.updates]
+        self._outputs.replace(old, new)
+        self._updates.replace(old, new)
 
     def rename(self, old: str, new: str) -> None:
         """Give a node a name that is free."""
@@ -189,9 +205,10 @@ class Graph:
         self._insert(replace(node, name=new))
         for reader in readers:
             self.update_node(reader.name, inputs=[new if i == old else i for i in reader.inputs])
-        self.outputs = {key: new if value == old else value for key, value in self.outputs.items()}
-        self._let_updates_use(old, new)
-        self.updates = [replace(u, parameter=new) if u.parameter == old else u for u in self.updates]
+        self._outputs.replace(old, new)
+        self._updates.replace(old, new)
+        if node.op.kind is Kind.SOURCE:
+            self._updates.rename_parameter(old, new)
         if old in self.penalties:
             self.penalties[new] = self.penalties.pop(old)
         if old in self.constraints:
@@ -200,6 +217,8 @@ class Graph:
 
     def remove(self, name: str) -> None:
         self._sorted = None
+        self._changes += self.dag.predecessors(name)
+        self._changes += self.dag.successors(name)
         self.dag.remove_node(name)
         self.penalties.pop(name, None)
         self.constraints.pop(name, None)
@@ -208,8 +227,8 @@ class Graph:
         twin = Graph(self.name)
         twin.dag = self.dag.copy()
         twin.dag.graph = {"counters": dict(self.dag.graph.get("counters", {}))}
-        twin.outputs = dict(self.outputs)
-        twin.updates = list(self.updates)
+        twin.outputs = self.outputs
+        twin.updates = self.updates
         twin.penalties = dict(self.penalties)
         twin.constraints = dict(self.constraints)
         twin._places = dict(self._places)

@@ -1,18 +1,22 @@
 """What an op is: one small class that says everything about itself in one place.
 
-Adding an op means adding one such class here in graph/ops, and its emission in codegen. Its fields are its
-attributes; `infer` types it, `flops` and `cost` cost it, `reference` is its meaning in plain torch
-operators, and `gradient` is its derivative as more ops.
+Adding an op means adding one such class here in graph/ops. Its fields are its attributes; `infer` types it,
+`flops` and `cost` cost it, `reference` is its meaning in plain torch operators, and `gradient` is its
+derivative as more ops. A pointwise op's `formula` is all of its meaning (`ops/pointwise.py`); another kind of
+computation needs an emitter in codegen beside it. `title`, `value_name`, `role_name` and `examples` are what
+emitted files call it and try it with.
 """
 
 from __future__ import annotations
 
 import abc
 import enum
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -64,7 +68,15 @@ class Cost:
 
 REGISTRY: dict[str, type[Op]] = {}
 
+Sample = Literal[
+    "normal", "positive", "not negative", "log sigmoid", "coin", "share", "part", "rows", "clipped", "one hot"
+]
+"""Values to try an op with: normally distributed; in [0.5, 1.5); the normal ones' absolute values, and their
+log sigmoids; 0 or 1; in [0.05, 0.95) and in [0.05, 1.05); rows that sum to 1; the normal ones, but 0 where
+they are below it; rows of one 1."""
 
+
+@cache
 def snake_case(name: str) -> str:
     """Keras's own rule: Conv2D -> conv2d, GlobalMaxPooling2D -> global_max_pooling2d, ReLU -> re_lu."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
@@ -90,6 +102,30 @@ class Op(abc.ABC):
 
     alike: ClassVar[tuple[str, ...]] = ()
     """Operands, by name, of which none is an integer or a truth value where another is none."""
+
+    title: ClassVar[str] = ""
+    """What `words` says by default; "" for the op's name."""
+
+    value_name: ClassVar[str] = ""
+    """What a kernel calls a value it made with this op and does not store; "" for the op's name."""
+
+    role_name: ClassVar[str] = ""
+    """What `role` says by default."""
+
+    examples: ClassVar[dict[str, Sample]] = {}
+    """Operand -> what sensible values it has; those not named are "normal"."""
+
+    def role(self) -> str:
+        """What a kernel calls the result where it reads or stores it; "" for a word by its place."""
+        return self.role_name
+
+    def words(self, *operands: TensorType) -> str:
+        """What it computes of these operands, in words."""
+        return self.title or self.op_name().replace("_", " ")
+
+    def example(self, operand: str) -> Sample:
+        """What sensible values an operand has."""
+        return self.examples.get(operand, "normal")
 
     def takes_whole(self, position: int) -> bool:
         """Whether the operand at this position may be an integer or a truth value."""
@@ -166,7 +202,7 @@ def op_from_json(data: dict[str, Any]) -> Op:
     attributes = {k: _frozen(v) for k, v in data.items() if k != "op"}
     name = data.get("op")
     cls = REGISTRY.get(name) if isinstance(name, str) else None
-    if cls is None:
+    if cls is None or inspect.isabstract(cls):
         raise ModelFormatError(f"unknown op {name!r} in graph JSON")
     known = {f.name for f in fields(cls)}
     if unknown := attributes.keys() - known:

@@ -9,7 +9,8 @@ from typing import Any
 from . import ops  # noqa: F401  fills the registry
 from .attributes import declared
 from .errors import ModelFormatError
-from .ir import Graph, Update
+from .ir import Graph
+from .leaving import Update
 from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
@@ -32,7 +33,7 @@ def to_json(graph: Graph) -> str:
     lines = ",\n  ".join(json.dumps(node) for node in nodes)
     head = f'"format": {json.dumps(FORMAT)}, "name": {json.dumps(graph.name)}'
     updates = json.dumps([asdict(update) for update in graph.updates])
-    tail = f'"outputs": {json.dumps(graph.outputs)}, "updates": {updates}'
+    tail = f'"outputs": {json.dumps(dict(graph.outputs))}, "updates": {updates}'
     if graph.penalties:
         penalties = {value: [op_to_json(op) for op in ops] for value, ops in graph.penalties.items()}
         tail += f', "penalties": {json.dumps(penalties)}'
@@ -42,17 +43,8 @@ def to_json(graph: Graph) -> str:
     return f'{{{head}, "nodes": [\n  {lines}\n], {tail}}}'
 
 
-def from_json(text: str) -> Graph:
-    """Inverse of `to_json`; raises ModelFormatError or CompileError for text that is no such graph."""
-    try:
-        data: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise ModelFormatError(f"graph JSON does not parse: {error}") from None
-    return from_data(data)
-
-
 def from_data(data: Any) -> Graph:
-    """`from_json` of what is parsed already."""
+    """Inverse of `to_json`, of parsed text; raises ModelFormatError or CompileError for what is no graph."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
     graph = Graph(_name(data.get("name", "network")))

@@ -2,15 +2,25 @@
 
 `CONVLOOM_DEBUG=1..5` prints to stderr what happens inside; each level says all that the lower ones say:
 
-    1  passes     what each pass matched, and what it refused and why
+    1  passes     what each pass and fusion matched, and what they refused and why
     2  kernels    each kernel: the layers it came from, its FLOPs and bytes
-    3  sources    the emitted source of each kernel
+    3  sources    the emitted source of each kernel, whichever backend runs the network
     4  schedules  tile sizes, warps and stages: which were considered, which was taken
-    5  launches   each launch, with the shapes of its tensors
+    5  launches   each call of a kernel, or of an operator of PyTorch's, with the shapes of its tensors
 
 From level 1 on, the command line shows the whole traceback of an error instead of its one line.
 
-`CONVLOOM_DUMP=folder` writes the graph before and after every pass, the kernels and their resources there.
+`CONVLOOM_DUMP=folder` keeps there what becomes of each network, in a folder for each time one is planned,
+`lenet5-inference` or `lenet5-training-with-gradients-2`, so that nothing is written over:
+
+    passes/03-fold-batch-norm.before.txt, .after.txt    the graph before and after each pass
+    explain.txt                                         what was rewritten and fused, what not, and why
+    program.txt, program.json                           the steps, in the order they run
+    kernels/                                            each kernel, a file that runs by itself
+    resources.txt                                       registers, spills, shared memory, occupancy of each,
+                                                        compiled for the network's target in another process
+                                                        beside this one, which waits for it at its end
+
 `CONVLOOM_CACHE=folder` is where measurements are kept; by default `~/.cache/convloom`.
 `CONVLOOM_KEEP_MEMORY=0` gives memory back to the system after each operator of a network on a CPU; by default
 the process keeps what the next call needs, until `convloom.release_memory()`.
@@ -20,6 +30,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -70,25 +81,15 @@ class Settings:
         """Forget what was read or assigned, so that the environment is read anew."""
         self.__dict__.clear()
 
-    def say(self, level: int, text: str) -> None:
-        """Print to stderr where the debug level is at least `level`."""
+    def say(self, level: int, text: str | Callable[[], str]) -> None:
+        """Print to stderr where the debug level is at least `level`. text: or what makes it, where asked."""
         if self.debug >= level:
-            print(text, file=sys.stderr)
+            print(text if isinstance(text, str) else text(), file=sys.stderr)
 
-    def write(self, name: str, text: str) -> Path | None:
-        """Write `text` to the file `name` in the dump folder; None where there is no dump.
-
-        Raises ConvLoomError where the folder cannot be written.
-        """
-        if self.dump is None:
-            return None
-        path = self.dump / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ConvLoomError(f"CONVLOOM_DUMP: cannot write {path}: {error.strerror}") from None
-        return path
+    @property
+    def wants_sources(self) -> bool:
+        """Whether the kernels of a network are to be seen, also where they do not run."""
+        return self.debug >= SOURCES or self.dump is not None
 
 
 settings = Settings()

@@ -145,25 +145,3 @@ def _broadcast_shape(first: TensorType, second: TensorType, where: str) -> tuple
 def accumulated(*tensors: torch.Tensor) -> list[torch.Tensor]:
     """Tensors in the dtype sums are kept in: float32 at least."""
     return [t if t.dtype == torch.float64 else t.float() for t in tensors]
-
-
-def broadcast_kind(operand: tuple[int | str, ...], result: tuple[int | str, ...]) -> str | None:
-    """How an operand lies against a result (N, ..., C): "full", "channel", "image" (N,1,1,C), "pixel"
-    (N,H,W,1), "scalar", "repeated" (1,H,W,C), its last axes those of the result and all before them 1; None
-    where it broadcasts in a way no kernel handles.
-    """
-    padded = (1,) * (len(result) - len(operand)) + tuple(operand)
-    if padded == tuple(result):
-        return "full"
-    if all(d == 1 for d in padded):
-        return "scalar"
-    if all(d == 1 for d in padded[:-1]) and padded[-1] == result[-1]:
-        return "channel"
-    if padded[0] == BATCH and all(d == 1 for d in padded[1:-1]) and padded[-1] == result[-1]:
-        return "image"
-    if padded[:-1] == tuple(result[:-1]) and padded[-1] == 1:
-        return "pixel"
-    first = next((i for i, d in enumerate(padded) if d != 1), 0)
-    if padded[first:] == tuple(result[first:]):
-        return "repeated"
-    return None

@@ -14,6 +14,7 @@ from .ir import Graph, Node
 from .op import Kind, Op
 from .ops.penalty import PENALTIES, SizePenalty
 from .ops.source import Parameter
+from .order import in_order
 from .types import TensorType
 
 Violation = tuple[str, str]
@@ -33,7 +34,8 @@ def _operands_exist(graph: Graph, node: Node) -> Iterator[Violation]:
 
 
 def _edges_match(graph: Graph, node: Node) -> Iterator[Violation]:
-    edges = sorted((position, source) for source, _, position in graph.dag.in_edges(node.name, keys=True))
+    between = ((source, graph.dag[source][node.name]) for source in graph.dag.predecessors(node.name))
+    edges = sorted((position, source) for source, positions in between for position in positions)
     if edges != list(enumerate(node.inputs)):
         yield f"edges from {list(enumerate(node.inputs))}", str(edges)
 
@@ -82,13 +84,22 @@ NODE_RULES: dict[str, NodeRule] = {
 }
 
 
-def verify(graph: Graph, after: str = "") -> None:
-    """Raise CompileError for the first violation of the specification. after: the pass that has just run."""
+def verify(graph: Graph, after: str = "", since: int | None = None) -> None:
+    """Raise CompileError for the first violation of the specification.
+
+    after: the pass that has just run. since: a moment of the graph's changes at which it was whole: of the
+    nodes, those touched after it are looked at, and what reads them.
+    """
     where = f" after {after}" if after else ""
-    if not nx.is_directed_acyclic_graph(graph.dag):
+    try:
+        list(in_order(graph.dag, dict.fromkeys(graph.dag, 0)) if since is None else graph.nodes())
+    except nx.NetworkXUnfeasible:
         cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph.dag))
-        raise CompileError(f"graph {graph.name}{where}: rule 'the graph has no cycle' is broken by {cycle}")
-    for name, data in graph.dag.nodes(data=True):
+        raise CompileError(
+            f"graph {graph.name}{where}: rule 'the graph has no cycle' is broken by {cycle}"
+        ) from None
+    for name in graph.dag if since is None else _touched(graph, since):
+        data = graph.dag.nodes[name]
         if "node" not in data:
             raise CompileError(f"graph {graph.name}{where}: node {name} has no definition")
         node = data["node"]
@@ -108,6 +119,12 @@ def verify(graph: Graph, after: str = "") -> None:
             if name not in graph:
                 raise CompileError(f"graph {graph.name}{where}: update {update}: there is no node {name}")
     _beside_the_nodes(graph, where)
+
+
+def _touched(graph: Graph, since: int) -> dict[str, None]:
+    """What changed, and what reads it: the rules of a node speak of its operands, and of nothing farther."""
+    changed = graph.changed_since(since)
+    return changed | {reader: None for name in changed for reader in graph.dag.successors(name)}
 
 
 def _beside_the_nodes(graph: Graph, where: str) -> None:

@@ -47,19 +47,6 @@ def axis_padding(padding: str, n: int, size: int, stride: int, dilation: int = 1
     raise ShapeError(f"padding {padding!r} is unknown; use 'same', 'valid' or ((top, bottom), (left, right))")
 
 
-def resolve_padding(
-    padding: str | Padding, spatial: Pair, size: Pair, strides: Pair, dilation: Pair = (1, 1)
-) -> Padding:
-    """`same`, `valid` or explicit pairs -> explicit pairs for an input of height, width = `spatial`."""
-    if not isinstance(padding, str):
-        (top, bottom), (left, right) = padding
-        return (top, bottom), (left, right)
-    rows, cols = (
-        axis_padding(padding, n, f, s, d) for n, f, s, d in zip(spatial, size, strides, dilation, strict=True)
-    )
-    return rows, cols
-
-
 def window_output(
     where: str,
     spatial: tuple[int, ...],

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
 
+from ..graph.types import HALF
 from .geometry import ceil_div
 from .products import Product
 from .regions import Region
@@ -116,7 +117,21 @@ class CostModel:
         """Seconds of so many instructions on single numbers; the float32 rate counts two FLOPs each."""
         return instructions / (self.device.flops["float32"] / 2)
 
+    def operands_in_registers(self, dtype: str) -> bool:
+        """Whether matrix instructions read their operands from registers, not from shared memory (sm_90)."""
+        from_shared = self.compute_dtype(dtype) in HALF and self.target.name in ("sm_90", "sm_100")
+        return self.on_matrix_units(dtype) and not from_shared
+
+    def on_matrix_units(self, dtype: str) -> bool:
+        """Whether tl.dot becomes matrix instructions; NVIDIA has none for plain float32."""
+        return self.compute_dtype(dtype) != "float32" or self.target.gpu.backend == "hip"
+
     # -- fusing --------------------------------------------------------------------------------------------
+    def through_registers(self, work: Product) -> int:
+        """Instructions an element that is gathered takes because something is computed of it first."""
+        there = work.flattened or not self.on_matrix_units(work.dtype)
+        return 0 if there or self.operands_in_registers(work.dtype) else REGISTER_INSTRUCTIONS
+
     @staticmethod
     def saved_bytes(merged: Region, parts: Sequence[Region]) -> int:
         """Bytes an image that cross between memory and the parts apart, but not where they are one kernel."""

@@ -1,8 +1,12 @@
 """Fusion: growing regions along the table of rules in `fusion_rules.py`.
 
-Three guards hold for every rule: a value that another forward node reads, or that is an output of the
-network, is never fused away; regions never mix the forward and the backward phase; and a fusion may not close
-a cycle. A forward value that only the backward pass reads is stored by the kernel beside its result, so
+Where a rule matches, three questions follow, each answered with a reason. Is it right? May it: would a form
+accept the region as it would then be? Is it worth it: does the cost model believe that it saves more than it
+does again?
+
+Three guards make it right, for every rule: a value that another forward node reads, or that is an output of
+the network, is never fused away; regions never mix the forward and the backward phase; and a fusion may not
+close a cycle. A forward value that only the backward pass reads is stored by the kernel beside its result, so
 training fuses as well as inference does.
 """
 
@@ -12,15 +16,17 @@ from ..graph.decisions import Decision
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
 from ..graph.ops import MaxPool2D, MaxPoolIndex2D
-from .fusion_rules import RULES, SIBLINGS, FusionRule, Group
-from .regions import Partition, order_regions
+from .cost import CostModel
+from .forms import refusal
+from .fusion_rules import RULES, SIBLINGS, FusionRule, Group, Merge, Worth
+from .regions import Partition, Region, order_regions
 
 
 class Fuser:
     """Grows the regions of one graph; `decisions` collects what happened."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, model: CostModel) -> None:
+        self.graph, self.model = graph, model
         self.owner: dict[str, Group] = {}
         self.position: dict[str, int] = {}
         self.order: list[str] = []
@@ -51,11 +57,9 @@ class Fuser:
                 group = self.owner[name]
                 if group is self.owner[node.name] or not rule.matches(node, group):
                     continue
-                producer = self.graph[name]
-                reason = self._guard(rule, producer, node, group)
-                reason = reason or rule.refuses(self.graph, producer, node, group)
-                self.decisions.append(Decision(rule.equation, node.name, reason is None, reason or ""))
-                if reason is None:
+                decision = self._decide(rule, self.graph[name], node, group)
+                self.decisions.append(decision)
+                if decision.applied:
                     self._merge(node, group, rule.into_producer)
                     if rule.into_producer:
                         return
@@ -67,8 +71,12 @@ class Fuser:
                 if not rule.matches(node, self.owner[node.name], group):
                     continue
                 reason = self._cycle(node, group)
-                self.decisions.append(Decision(rule.equation, node.name, reason is None, reason or ""))
-                if reason is None:
+                if reason is not None:
+                    decision = Decision(rule.equation, node.name, False, reason)
+                else:
+                    decision = self._ask(rule.equation, node, group.anchor, self._regions(node, group, []))
+                self.decisions.append(decision)
+                if decision.applied:
                     self._merge(node, group, into_producer=True)
                     return
 
@@ -85,10 +93,45 @@ class Fuser:
                     found[id(group)] = group
         return list(found.values())
 
+    # -- the questions ----------
+    def _decide(self, rule: FusionRule, producer: Node, node: Node, group: Group) -> Decision:
+        reason = self._guard(rule, producer, node, group)
+        if reason is not None:
+            return Decision(rule.equation, node.name, False, reason)
+        # A pooling and its index read one value and join one region: the first is asked for both.
+        beside = [r for r in self.graph.readers(producer.name) if self._rides_along(r, node)]
+        parts = self._regions(node, group, [r for r in beside if r.name not in group.names | {node.name}])
+        anchor = group.anchor if rule.into_producer else self.owner[node.name].anchor
+        return self._ask(rule.equation, node, anchor, parts, producer, rule.worth)
+
+    def _regions(self, node: Node, group: Group, beside: list[Node]) -> tuple[Region, ...]:
+        """The parts of a merge as regions."""
+        mine = self.owner[node.name]
+        parts = [(group.anchor, group.nodes), (mine.anchor, mine.nodes), *((n, [n]) for n in beside)]
+        return tuple(Region(self.graph, anchor, nodes) for anchor, nodes in parts)
+
+    def _ask(
+        self,
+        equation: str,
+        node: Node,
+        anchor: Node,
+        parts: tuple[Region, ...],
+        producer: Node | None = None,
+        worth: Worth | None = None,
+    ) -> Decision:
+        """May it, and is it worth it?"""
+        merged = Region(self.graph, anchor, [member for part in parts for member in part.nodes])
+        if reason := refusal(merged):
+            return Decision(equation, node.name, False, reason, "may")
+        if producer is not None and worth is not None:
+            reason = worth(Merge(self.model, producer, node, parts, merged))
+        return Decision(equation, node.name, reason is None, reason or "", "worth" if reason else "")
+
     def _merge(self, node: Node, group: Group, into_producer: bool) -> None:
         mine = self.owner[node.name]
         keep, gone = (group, mine) if into_producer else (mine, group)
         keep.nodes = group.nodes + mine.nodes
+        keep.names |= gone.names
         keep.first = min(group.first, mine.first)
         for member in gone.nodes:
             self.owner[member.name] = keep
@@ -103,7 +146,7 @@ class Fuser:
         others = [
             reader
             for reader in self.graph.readers(producer.name)
-            if reader.name != node.name and not self._rides_along(reader, node, group)
+            if reader.name != node.name and not self._rides_along(reader, node)
         ]
         here = [reader.name for reader in others if reader.phase == producer.phase]
         if here:
@@ -119,13 +162,13 @@ class Fuser:
             member.name
             for member in group.nodes
             if any(
-                reader.name not in inside and not self._rides_along(reader, node, group)
+                reader.name not in inside and not self._rides_along(reader, node)
                 for reader in self.graph.readers(member.name)
             )
         ]
 
     @staticmethod
-    def _rides_along(reader: Node, node: Node, group: Group) -> bool:
+    def _rides_along(reader: Node, node: Node) -> bool:
         """Whether both readers are one pooling and its index, which live in the same kernel."""
         pools = (MaxPool2D, MaxPoolIndex2D)
         return (
@@ -167,9 +210,9 @@ class Fuser:
         return None
 
 
-def fuse(graph: Graph) -> Partition:
-    """Cut the graph into regions along RULES."""
-    return Fuser(graph).run()
+def fuse(graph: Graph, model: CostModel | None = None) -> Partition:
+    """Cut the graph into regions along RULES. model: what fusing is worth; by default, on an H100."""
+    return Fuser(graph, model or CostModel.of()).run()
 
 
 def leave_unfused(graph: Graph) -> Partition:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..graph.types import BATCH, Dim
 from ..graph.windows import Pair
 
 
@@ -41,26 +42,9 @@ class Axis:
         """Whether some tap of some row lies behind the map."""
         return (self.rows - 1) * self.stride + self.shift + max(0, (self.taps - 1) * self.step) >= self.source
 
-    def index(self, position: str) -> str:
-        """Text of the source position that tap 0 of a row reads."""
-        return position + times(self.stride) + plus(self.shift)
-
     @property
     def is_identity(self) -> bool:
         return self.taps == 1 and self.rows == self.source and self.stride == 1 and self.shift == 0
-
-    def checks(self, position: str, extent: str) -> list[str]:
-        """The comparisons that decide whether `position` lies on the map; none where it always does."""
-        below = [f"({position} >= 0)"] if self.reaches_below else []
-        return below + ([f"({position} < {extent})"] if self.reaches_above else [])
-
-
-def times(factor: int) -> str:
-    return "" if factor == 1 else f" * {factor}"
-
-
-def plus(offset: int) -> str:
-    return "" if offset == 0 else f" + {offset}" if offset > 0 else f" - {-offset}"
 
 
 def forward_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Axis, Axis]:
@@ -144,3 +128,25 @@ def power_of_two(n: int) -> int:
 
 def ceil_div(n: int, d: int) -> int:
     return -(-n // d)
+
+
+def broadcast_kind(operand: tuple[Dim, ...], result: tuple[Dim, ...]) -> str | None:
+    """How an operand lies against a result (N, ..., C): "full", "channel", "image" (N,1,1,C), "pixel"
+    (N,H,W,1), "scalar", "repeated" (1,H,W,C), its last axes those of the result and all before them 1; None
+    where it broadcasts in a way no kernel handles.
+    """
+    padded = (1,) * (len(result) - len(operand)) + tuple(operand)
+    if padded == tuple(result):
+        return "full"
+    if all(d == 1 for d in padded):
+        return "scalar"
+    if all(d == 1 for d in padded[:-1]) and padded[-1] == result[-1]:
+        return "channel"
+    if padded[0] == BATCH and all(d == 1 for d in padded[1:-1]) and padded[-1] == result[-1]:
+        return "image"
+    if padded[:-1] == tuple(result[:-1]) and padded[-1] == 1:
+        return "pixel"
+    first = next((i for i, d in enumerate(padded) if d != 1), 0)
+    if padded[first:] == tuple(result[first:]):
+        return "repeated"
+    return None

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph
 from ..graph.ops import Parameter
-from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
-from ..graph.settings import settings
+from ..graph.passes import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, PassReport, run_pipeline
 
 
 @dataclass(frozen=True)
 class Mode:
     """training: batch statistics, dropout, noise, augmentation. backward: build gradients, of the parameters
-    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`.
+    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`. recompute: compute in
+    the backward pass what is cheap, instead of keeping it from the forward pass.
     """
 
     training: bool = False
@@ -24,6 +25,7 @@ class Mode:
     wrt_inputs: frozenset[str] = frozenset()
     trained: frozenset[str] | None = None
     fuse: bool = True
+    recompute: bool = False
 
     @property
     def inference(self) -> bool:
@@ -38,11 +40,12 @@ class Mode:
 
 
 def prepare(
-    graph: Graph, mode: Mode, loss: Sequence[str] | None = None
+    graph: Graph, mode: Mode, loss: Sequence[str] | None = None, dump: Dump | None = None
 ) -> tuple[Graph, list[PassReport], Derivatives]:
     """A copy of `graph` after the passes of `mode`, with its backward pass where the mode wants one.
 
-    Raises CompileError for a graph that has a backward pass already.
+    dump: what keeps the graphs before and after each pass. Raises CompileError for a graph that has a
+    backward pass already.
     """
     check_forward(graph)
     graph = graph.copy()
@@ -50,7 +53,7 @@ def prepare(
         for node in graph.sources(Parameter):
             assert isinstance(node.op, Parameter)
             graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
-    observe = _dump if settings.dump else None
+    observe = None if dump is None else dump.around_pass
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
     reports = run_pipeline(graph, pipeline, observe)
     derivatives = Derivatives()
@@ -58,9 +61,9 @@ def prepare(
         derivatives = differentiate(graph, loss, mode.wrt_inputs)
         graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
         reports += run_pipeline(graph, BACKWARD, observe)
+        if mode.recompute and mode.fuse:
+            reports += run_pipeline(graph, RECOMPUTE, observe)
         derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
-    for report in reports:
-        settings.say(1, f"pass {report.name}: {report.nodes_before} -> {report.nodes_after} nodes")
     return graph, reports, derivatives
 
 
@@ -71,7 +74,3 @@ def check_forward(graph: Graph) -> None:
             f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
             f"convert without --training what is to be compiled"
         )
-
-
-def _dump(moment: str, graph: Graph) -> None:
-    settings.write(f"{graph.name}.{moment.replace(' ', '_')}.txt".replace("/", "_"), str(graph) + "\n")

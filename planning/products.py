@@ -110,7 +110,8 @@ def product(region: Region) -> Product:
     match node.op:
         case Conv2D() | Dense():
             taps = prod(second.size()[:-2])
-            return Product(out, node.type.channels // groups, taps, first.channels // groups, **shared,
+            rows = max(out, *(pixels(pool) * window_size(region) for pool in pools(region)), 0)
+            return Product(rows, node.type.channels // groups, taps, first.channels // groups, **shared,
                            window=window_size(region), whole_row=ends_in_softmax(region))  # fmt: skip
         case Conv2DDataGrad() | DenseDataGrad():
             phases = prod(op.strides) if convolution else 1

@@ -7,53 +7,88 @@ emits kernels, runs them, times them or explains them reads the program, and pla
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..graph.decisions import Decision
+from ..graph.dump import Dump
+from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
+from ..graph.op import Kind
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
+from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
+from .cost import CostModel
+from .forms import choose
 from .fusion import fuse, leave_unfused
+from .listing import as_json, listing
+from .memory import Memory, plan_memory, readable
+from .memory import Place as Within
 from .modes import Mode, prepare
 from .regions import Partition, Region
 from .schedules import Schedule
-
-FORMAT = "convloom-program-1"
+from .slices import write_into_slices
+from .telling import cost_told, schedules_told
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a value lies. kind: "input", "parameter", "known" (computed from parameters, before the batch),
     "drawn", "seed" (the gradient of an output), "output", "saved" (kept for the backward pass), "gradient",
-    or "buffer"."""
+    or "buffer", which lies in the arena. within: of what a kernel writes, where in which buffer."""
 
     kind: str
+    within: Within | None = None
 
     def __str__(self) -> str:
-        return self.kind
+        if self.within is None or not self.within.how:
+            return "arena" if self.kind == "buffer" else self.kind
+        return f"{self.within}" if self.kind == "buffer" else f"{self.kind}, {self.within}"
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One region, at its turn.
 
-    form: the way it is computed, with its schedule; None for a view, which moves nothing, and where no form
-    takes the region (then `reason` says why). reads: values, in the order of `region.inputs`. writes: those
-    of `region.outputs`. frees: what nobody reads afterwards.
+    reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
+    reads afterwards. target, precision: what its schedule is chosen for, which is when somebody asks: to run
+    the step through PyTorch takes none.
     """
 
     region: Region
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     frees: tuple[str, ...]
-    form: str | None = None
-    schedule: Schedule | None = None
-    reason: str = ""
+    target: str
+    precision: str
+
+    @property
+    def form(self) -> str | None:
+        """The form of its kernel; None where nothing has to be launched, and where there is no kernel."""
+        return self._choice[0]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return self._choice[1]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no kernel; "" where there is one or none is needed."""
+        return self._choice[2]
+
+    @cached_property
+    def _choice(self) -> tuple[str | None, Schedule | None, str]:
+        """Made when somebody asks: PyTorch's operators run a step without a form."""
+        if not self.region.launches:
+            return None, None, ""
+        try:
+            form, schedule = choose(self.region, self.target, precision=self.precision)
+        except CompileError as error:
+            return None, None, str(error)
+        return form.name, schedule, ""
 
     def to_json(self) -> dict[str, Any]:
         """The step as plain values; FLOPs and bytes are those of one example."""
@@ -80,6 +115,7 @@ class Program:
 
     graph: after the passes, with its backward pass. outputs: name -> value, in the order of a call. loss: the
     outputs that may be differentiated; None for all. derivatives: where the backward pass begins and ends.
+    dump: the folder of CONVLOOM_DUMP that it is kept in.
     """
 
     graph: Graph
@@ -91,6 +127,7 @@ class Program:
     reports: list[PassReport]
     derivatives: Derivatives
     partition: Partition
+    dump: Dump | None = None
 
     # -- what goes in ----------
     @cached_property
@@ -120,8 +157,8 @@ class Program:
     # -- what runs ----------
     @property
     def regions(self) -> list[Region]:
-        """Those that launch something: all but views."""
-        return self.partition.kernels
+        """Those that launch something: all but views, and concatenations whose parts lie in their places."""
+        return [step.region for step in self.steps if step.region.launches]
 
     @property
     def decisions(self) -> list[Decision]:
@@ -132,17 +169,29 @@ class Program:
     def forward(self) -> tuple[Step, ...]:
         """The steps of the forward pass, in order."""
         kept = {*self._leaving, *self.saved}
-        return tuple(_steps(self.partition.phase("forward"), kept))
+        return self._steps("forward", kept)
 
     @cached_property
     def backward(self) -> tuple[Step, ...]:
         """The steps of the backward pass, in order."""
         kept = {*self._leaving, *self.derivatives.gradients.values()}
-        return tuple(_steps(self.partition.phase("backward"), kept))
+        return self._steps("backward", kept)
 
-    @property
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         return (*self.forward, *self.backward)
+
+    def _steps(self, phase: str, kept: set[str]) -> tuple[Step, ...]:
+        """A phase's regions as steps, each freeing what is read or written last by it and is not kept."""
+        regions = self.partition.phase(phase)
+        last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
+        steps = []
+        for index, region in enumerate(regions):
+            reads = tuple(node.name for node in region.inputs)
+            writes = tuple(node.name for node in region.outputs)
+            frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
+            steps.append(Step(region, reads, writes, frees, self.target, self.precision))
+        return tuple(steps)
 
     # -- what stays ----------
     @cached_property
@@ -170,6 +219,20 @@ class Program:
         drawn = {node.name for node in self.drawn}
         return tuple(name for name in made if name in self._needed or name in drawn)
 
+    def saved_bytes(self, batch: int = 1) -> int:
+        """Bytes that a training step keeps from its forward pass for its backward pass, weights not counted.
+        A view takes none of its own where what it is of is kept."""
+        saved = set(self.saved)
+        whole = [n for n in map(self.graph.__getitem__, self.saved) if not self._is_view_of(n, saved)]
+        return sum(node.type.nbytes(batch) for node in whole)
+
+    def _is_view_of(self, node: Node, kept: set[str]) -> bool:
+        while node.op.kind is Kind.VIEW:
+            node = self.graph[node.inputs[0]]
+            if node.name in kept:
+                return True
+        return False
+
     @cached_property
     def read_back(self) -> frozenset[str]:
         """The parameters that the backward pass follows from, by kernels or by definition."""
@@ -194,84 +257,58 @@ class Program:
         kinds.update(dict.fromkeys(self.derivatives.seeds.values(), "seed"))
         kinds.update({n.name: "input" for n in self.inputs})
         kinds.update(dict.fromkeys(self.outputs.values(), "output"))
-        return {name: Place(kind) for name, kind in kinds.items()}
+        made = {name for step in self.steps for name in step.writes}
+        within = {**self.memory.places, **self.backward_memory.places}
+        return {name: Place(kind, within[name] if name in made else None) for name, kind in kinds.items()}
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Where kernels write what the forward pass makes. Those of the backward pass have an arena of their
+        own: between the two, only what is saved is kept."""
+        given = [node.name for node in (*self.inputs, *self.drawn)]
+        kept = {*self._leaving, *self.saved} - self.known
+        return plan_memory(self.graph, self.partition.phase("forward"), given, self.known, kept)
+
+    @cached_property
+    def backward_memory(self) -> Memory:
+        """Where kernels write what the backward pass makes."""
+        given = [*self._needed, *self.derivatives.seeds.values()]
+        given = [name for name in given if name not in self.known]
+        kept = set(self.derivatives.gradients.values())
+        made = {n.name for region in self.partition.phase("backward") for n in region.outputs}
+        return plan_memory(
+            self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
+        )
 
     # -- as text ----------
     def explain(self) -> str:
         """Every pass and every fusion rule: what it did, what it refused, and why."""
-        lines: list[str] = []
-        for report in self.reports:
-            lines.append(f"pass: {report.name}  ({report.nodes_before} -> {report.nodes_after} nodes)")
-            lines += [f"    {decision.rule}\n        {decision}" for decision in report.decisions]
-        lines.append(f"fusion: {len(self.regions)} kernels")
-        lines += [f"    {decision.rule}\n        {decision}" for decision in self.decisions]
-        lines += [f"kernel {region}" for region in self.regions]
-        return "\n".join(lines)
+        kernels = (f"kernel {region}" for region in self.regions)
+        memory = (f"memory {line}" for line in self.memory_lines(1))
+        return "\n".join([*map(str, self.reports), self.fusion(), *kernels, *memory])
+
+    def fusion(self) -> str:
+        """What fused, what did not, and why."""
+        head = f"fusion: {len(self.regions)} kernels"
+        return "\n".join([head, *(decision.told() for decision in self.decisions)])
 
     def __str__(self) -> str:
         """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""
-        head = f"program {self.graph.name} {{  // {self.mode}; {self.target}, {self.precision}"
-        lines = [head, *self._lines(self.forward)]
-        results = ", ".join(f"{name}=%{value}" for name, value in self.outputs.items())
-        lines += [f"  return {results}", *(f"  update {update}" for update in self.graph.updates)]
-        if self.mode.backward:
-            lines += [f"  save {', '.join(f'%{name}' for name in self.saved)}", *self._lines(self.backward)]
-            lines += [f"  gradient of {n} = %{value}" for n, value in self.derivatives.gradients.items()]
-        return "\n".join([*lines, "}"])
-
-    def _lines(self, steps: Sequence[Step]) -> list[str]:
-        return [self._line(number, step) for number, step in enumerate(steps, 1)]
-
-    def _line(self, number: int, step: Step) -> str:
-        how = "view" if step.region.is_view else step.form or step.reason or "kernel"
-        schedule = f" [{step.schedule}]" if step.schedule else ""
-        flow = f"({self._values(step.reads)}) -> {self._values(step.writes)}"
-        frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""
-        return f"  {number:3} {step.region.name}: {how}{schedule} {flow}{frees}"
-
-    def _values(self, names: Iterable[str]) -> str:
-        return ", ".join(f"%{name} @ {self.places[name]}" for name in names)
+        return listing(self)
 
     def to_json(self) -> str:
         """The program as JSON: mode, target and precision; inputs, outputs, what is saved; for each value its
-        type and place; and the steps in order, as in `Step.to_json`."""
-        mode = self.mode
-        data = {
-            "format": FORMAT,
-            "name": self.graph.name,
-            "mode": {
-                "training": mode.training,
-                "backward": mode.backward,
-                "wrt_inputs": sorted(mode.wrt_inputs),
-                "trained": None if mode.trained is None else sorted(mode.trained),
-                "fuse": mode.fuse,
-            },
-            "target": self.target,
-            "precision": self.precision,
-            "inputs": [node.name for node in self.inputs],
-            "outputs": self.outputs,
-            "updates": [str(update) for update in self.graph.updates],
-            "saved": list(self.saved),
-            "gradients": self.derivatives.gradients,
-            "values": {
-                name: {"type": str(self.graph[name].type), "place": str(place)}
-                for name, place in self.places.items()
-            },
-            "steps": [step.to_json() for step in self.steps],
-        }
-        return json.dumps(data, indent=1)
+        type and place; the arenas; and the steps in order, as in `Step.to_json`."""
+        return as_json(self)
 
-
-def _steps(regions: Sequence[Region], kept: set[str]) -> list[Step]:
-    """Regions as steps, each freeing what is read or written last by it and is not kept."""
-    last = {n.name: i for i, region in enumerate(regions) for n in (*region.inputs, *region.outputs)}
-    steps = []
-    for index, region in enumerate(regions):
-        reads = tuple(node.name for node in region.inputs)
-        writes = tuple(node.name for node in region.outputs)
-        frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
-        steps.append(Step(region, reads, writes, frees))
-    return steps
+    def memory_lines(self, batch: int) -> list[str]:
+        """What lies in memory between the kernels for such a batch: a sentence for each pass."""
+        lines = [f"forward: {self.memory.summary(batch)}"]
+        if self.mode.backward:
+            saved = sum(self.graph[name].type.nbytes(batch) for name in self.saved)
+            lines.append(f"saved for the backward pass: {readable(saved)}")
+            lines.append(f"backward: {self.backward_memory.summary(batch)}")
+        return lines
 
 
 def plan(
@@ -290,7 +327,26 @@ def plan(
     """
     mode = mode or Mode()
     names = list(graph.outputs)
-    graph, reports, derivatives = prepare(graph, mode, loss)
-    partition = fuse(graph) if mode.fuse else leave_unfused(graph)
+    dump = Dump.open(graph.name, str(mode))
+    settings.say(PASSES, f"planning {graph.name}: {mode}, for {target}")
+    graph, reports, derivatives = prepare(graph, mode, loss, dump)
+    model = CostModel.of(target, precision)
+    partition = fuse(graph, model) if mode.fuse else leave_unfused(graph)
+    if mode.fuse:
+        write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
-    return Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition)
+    program = Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition, dump)
+    _tell(program)
+    return program
+
+
+def _tell(program: Program) -> None:
+    """What CONVLOOM_DEBUG prints of a program, and CONVLOOM_DUMP keeps."""
+    settings.say(PASSES, program.fusion)
+    for region in program.regions:
+        settings.say(KERNELS, partial(cost_told, region))
+        settings.say(SCHEDULES, partial(schedules_told, region, program.target, program.precision))
+    if (dump := program.dump) is not None:
+        dump.write("program.txt", str(program))
+        dump.write("program.json", program.to_json())
+        dump.write("explain.txt", program.explain())

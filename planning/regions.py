@@ -26,12 +26,18 @@ from ..graph.ops import Input, Parameter
 
 @dataclass
 class Region:
-    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest."""
+    """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest.
+
+    pitches: of an output that is written into its slice of a concatenation, the elements from one row of
+    channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
+    """
 
     graph: Graph
     anchor: Node
     nodes: list[Node]
     name: str = ""
+    pitches: dict[str, int] = field(default_factory=dict)
+    joined: bool = False
 
     @cached_property
     def members(self) -> dict[str, Node]:
@@ -86,7 +92,8 @@ class Region:
         """What the region computes, without a name of a node or a layer: one line a value.
 
         Operands come first, then the members in order, each with its op, where its operands stand in this
-        list, its type, and a `*` where it is stored. Two regions with one signature have one kernel.
+        list, its type, and a `*` where it is stored, with the rows it is part of where those are wider. Two
+        regions with one signature have one kernel.
         """
         place = {node.name: index for index, node in enumerate([*self.inputs, *self.nodes])}
         stored = {node.name for node in self.outputs}
@@ -94,6 +101,7 @@ class Region:
         for node in self.nodes:
             operands = ",".join(str(place[name]) for name in node.inputs)
             star = "*" if node.name in stored else ""
+            star += f" in rows of {self.pitches[node.name]}" if node.name in self.pitches else ""
             lines.append(f"{json.dumps(op_to_json(node.op))} ({operands}) {node.type}{star}")
         return "\n".join([*lines, f"anchor {place[self.anchor.name]}"])
 
@@ -115,8 +123,15 @@ class Region:
     def is_view(self) -> bool:
         return self.anchor.op.kind is Kind.VIEW
 
+    @property
+    def launches(self) -> bool:
+        """Whether anything is computed or moved: not by a view, nor where all lies in its place already."""
+        return not self.is_view and not self.joined
+
     def cost(self, batch: int) -> Cost:
         """FLOPs of all members; bytes of what crosses the region's border."""
+        if self.joined:
+            return Cost(0, 0, 0)
         flops = sum(self.graph.cost(node.name, batch).flops for node in self.nodes)
         return Cost(
             flops,
@@ -150,8 +165,8 @@ class Partition:
 
     @property
     def kernels(self) -> list[Region]:
-        """The regions that launch something: all but views."""
-        return [region for region in self.regions if not region.is_view]
+        """The regions that launch something."""
+        return [region for region in self.regions if region.launches]
 
     def phase(self, phase: str) -> list[Region]:
         return [region for region in self.regions if region.phase == phase]

@@ -15,16 +15,18 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
-from ..graph.settings import settings
+from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
 from .instructions import Instruction
+from .room import room
 
 BACKENDS = ("triton", "aten")
 
 Call = Callable[..., Any]
-"""The tensors of `region.inputs` -> the one of `region.outputs`, or a tuple of them."""
+"""The tensors of a region's inputs, and where they have a place those of its outputs -> the one of its
+outputs, or a tuple of them."""
 
 
 class FallbackWarning(UserWarning):
@@ -43,43 +45,53 @@ class Backend:
         """Whether each result lies in memory of its own that the C library gives."""
         return self.name == "aten" and self.device.type == "cpu"
 
+    @property
+    def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
+        return laid_out if self.takes_fresh_memory else torch.Tensor.contiguous
+
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
         if self.name == "aten":
-            return [(step, aten.lower(step.region, inference)) for step in program.steps]
+            return aten.lower_steps(program.steps, inference, self.lay)
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        return [(step, self._kernel(step.region, found, inference)) for step in program.steps]
+        pairs = ((step, found.get(step.region.name)) for step in program.steps)
+        return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
+
+    def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
+        """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
+        on aten, whose operators take memory themselves."""
+        if self.name == "aten":
+            return None, None
+        return (
+            room(program.graph, program.memory, program.partition.phase("forward"), self.device),
+            room(program.graph, program.backward_memory, program.partition.phase("backward"), self.device),
+        )
 
     def _kernel(
-        self, region: Region, found: dict[str, Kernel | CompileError], inference: bool
+        self, region: Region, kernel: Kernel | CompileError | None, inference: bool
     ) -> Sequence[Instruction]:
-        kernel = found.get(region.name)
-        if kernel is None or region.anchor.type.dtype == "float64":  # a view; what no kernel computes in
-            return aten.lower(region, inference)
+        """The region through a kernel, which may be that of an equal region."""
+        if region.joined:
+            return []
+        if kernel is None:  # a view
+            return aten.lower(region, inference, self.lay)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
-            return aten.lower(region, inference)
-        settings.say(2, f"kernel {kernel.name}: {kernel.schedule}")
-        settings.write(f"{kernel.name}.py", kernel.source)
-        run = self._launcher(region, kernel)
+            return [_into_place(region, aten.runner(region, inference))]
+        run = self._launcher(kernel)
         run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
-        reads, writes = ([node.name for node in nodes] for nodes in (kernel.inputs, kernel.outputs))
-        return [Instruction(run, tuple(reads), tuple(writes))]
+        reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
+        return [Instruction(run, (*reads, *writes), tuple(writes))]
 
-    def _launcher(self, region: Region, kernel: Kernel) -> Call:
+    def _launcher(self, kernel: Kernel) -> Call:
         launch = kernel.load(interpreted=self.device.type == "cpu").launch
-        results = [node.type for node in kernel.outputs]
-        batched = next((at for at, node in enumerate(kernel.inputs) if node.type.batched), None)
-        device, only = self.device, len(results) == 1
+        inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
-        def call(*inputs: torch.Tensor) -> Any:
-            batch = 1 if batched is None else inputs[batched].shape[0]
-            outputs = [torch.empty(t.size(batch), dtype=t.torch_dtype, device=device) for t in results]
-            if settings.debug >= 5:  # a launch is too short to build a text nobody reads
-                settings.say(5, f"launch {kernel.name} batch {batch}")
-            launch(*inputs, *outputs)
-            return outputs[0] if only else outputs
+        def call(*tensors: torch.Tensor) -> Any:
+            launch(*tensors)
+            return tensors[inputs] if only else tensors[inputs:]
 
         return call
 
@@ -87,9 +99,9 @@ class Backend:
 def _interpreted(call: Call) -> Call:
     from ..codegen.machine.interpreter import interpreting
 
-    def run(*inputs: torch.Tensor) -> Any:
+    def run(*tensors: torch.Tensor) -> Any:
         with interpreting():
-            return call(*inputs)
+            return call(*tensors)
 
     return run
 
@@ -98,18 +110,32 @@ def _guarded(call: Call, region: Region, inference: bool) -> Call:
     """A first launch that fails to compile or does not fit the GPU turns into the fallback."""
     active = call
 
-    def run(*inputs: torch.Tensor) -> Any:
+    def run(*tensors: torch.Tensor) -> Any:
         nonlocal active
         try:
-            return active(*inputs)
+            return active(*tensors)
         except Exception as error:
             if active is not call or isinstance(error, torch.OutOfMemoryError):
                 raise
             _warn(region, f"{type(error).__name__}: {error}".splitlines()[0])
-            active = aten.runner(region, inference)
-            return active(*inputs)
+            active = _into_place(region, aten.runner(region, inference)).run
+            return active(*tensors)
 
     return run
+
+
+def _into_place(region: Region, run: Call) -> Instruction:
+    """What PyTorch's operators compute, copied to where the region's kernel would have written it."""
+    reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
+
+    def into(*tensors: torch.Tensor) -> Any:
+        found = run(*tensors[: len(reads)])
+        places = tensors[len(reads) :]
+        for place, value in zip(places, (found,) if len(writes) == 1 else found, strict=True):
+            place.copy_(value)
+        return places[0] if len(writes) == 1 else places
+
+    return Instruction(into, (*reads, *writes), tuple(writes))
 
 
 def _warn(region: Region, reason: str) -> None:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..graph.leaving import Update
 from ..graph.ops.random import Streams
+from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
 from ..planning.program import Program, Step
 from .backends import Backend
@@ -49,14 +51,16 @@ class Executor:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
         self._needs = Needs(program) if backend.takes_fresh_memory else None
-        self.prelude = Prelude(program, self.device)
+        self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
         ahead = len(program.forward)
         self._forward_spans = [(step, self._coded(step, code)) for step, code in lowered[:ahead]]
         self._backward_spans = [(step, self._coded(step, code)) for step, code in lowered[ahead:]]
-        self.forward_code = [coded for _, span in self._forward_spans for coded in span]
-        self.backward_code = [coded for _, span in self._backward_spans for coded in span]
+        rooms = [self._opening(instruction) for instruction in backend.memory(program)]
+        self._room = rooms[0]
+        self.forward_code = [*rooms[0], *(coded for _, span in self._forward_spans for coded in span)]
+        self.backward_code = [*rooms[1], *(coded for _, span in self._backward_spans for coded in span)]
         derivatives, outputs = program.derivatives, list(program.outputs.values())
         self._inputs = [self._slot(node.name) for node in program.inputs]
         self._drawn = [self._slot(node.name) for node in program.drawn]
@@ -65,7 +69,8 @@ class Executor:
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
-        self._updates = [(update, self._slot(update.value)) for update in program.graph.updates]
+        self._updates = _together(program.graph.updates)
+        self._moved = [[self._slot(update.value) for update in group] for group in self._updates]
         self._known: Tensors = {}
         self._start_slots: Slots = []
 
@@ -87,18 +92,25 @@ class Executor:
             writes = tuple(self._slot(name) for name in instruction.writes)
             dead = tuple(self._slot(name) for name, final in last.items() if final == index)
             only = writes[0] if len(writes) == 1 else -1
-            coded.append(Coded(instruction.run, _getter(reads), only, writes, dead))
+            run = instruction.run if settings.debug < LAUNCHES else _told(instruction, step)
+            coded.append(Coded(run, _getter(reads), only, writes, dead))
         return coded
+
+    def _opening(self, instruction: Instruction | None) -> list[Coded]:
+        """What comes before the first step, and what it gives is there for all of them."""
+        if instruction is None:
+            return []
+        reads = [self._slot(name) for name in instruction.reads]
+        writes = tuple(self._slot(name) for name in instruction.writes)
+        return [Coded(instruction.run, _getter(reads), writes[0] if len(writes) == 1 else -1, writes, ())]
 
     @contextmanager
     def watched(self, before: Watch, after: Watch) -> Iterator[None]:
         """Inside, `before` and `after` are called with each step of the forward pass around it."""
         code = self.forward_code
-        self.forward_code = [
-            coded
-            for step, span in self._forward_spans
-            for coded in (_telling(before, step), *span, _telling(after, step))
-        ]
+        spans = self._forward_spans
+        told = [(_telling(before, step), *span, _telling(after, step)) for step, span in spans]
+        self.forward_code = [*self._room, *(coded for span in told for coded in span)]
         try:
             yield
         finally:
@@ -137,7 +149,7 @@ class Executor:
 
     def backward(
         self,
-        saved: Sequence[torch.Tensor],
+        saved: Iterable[torch.Tensor],
         seeds: Tensors,
         parameters: Tensors,
         look: object = None,
@@ -172,9 +184,11 @@ class Executor:
 
     def _write_back(self, slots: Slots, state: Tensors) -> None:
         with torch.no_grad():
-            for update, slot in self._updates:
-                (value,) = self._values(slots, [slot])
-                state[update.parameter].mul_(update.momentum).add_(value, alpha=1 - update.momentum)
+            for group, places in zip(self._updates, self._moved, strict=True):
+                momentum = group[0].momentum
+                moved = [state[update.parameter] for update in group]
+                torch._foreach_mul_(moved, momentum)
+                torch._foreach_add_(moved, self._values(slots, places), alpha=1 - momentum)
 
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
@@ -207,11 +221,43 @@ def _run(code: Iterable[Coded], slots: Slots) -> None:
             slots[slot] = None
 
 
+def _together(updates: Iterable[Update]) -> list[list[Update]]:
+    """Updates in groups, in order, that one call can write: of one momentum, and of as many parameters."""
+    groups: list[list[Update]] = []
+    for update in updates:
+        last = groups[-1] if groups else []
+        apart = any(update.parameter == other.parameter for other in last)
+        if not last or apart or last[0].momentum != update.momentum:
+            groups.append([update])
+        else:
+            last.append(update)
+    return groups
+
+
 def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:
     """The slots of an instruction's operands, picked without a line of Python."""
     if len(places) > 1:
         return itemgetter(*places)
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
+def _told(instruction: Instruction, step: Step) -> Callable[..., Any]:
+    """The call of an instruction, which says before and after it what it is given and gives."""
+
+    def run(*values: torch.Tensor) -> Any:
+        given = _shapes(instruction.reads, values)
+        settings.say(LAUNCHES, f"launch {step.region.name}: {given} -> {', '.join(instruction.writes)}")
+        found = instruction.run(*values)
+        results = (found,) if len(instruction.writes) == 1 else found
+        settings.say(LAUNCHES, f"    gave {_shapes(instruction.writes, results)}")
+        return found
+
+    return run
+
+
+def _shapes(names: Sequence[str], values: Iterable[torch.Tensor]) -> str:
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{n} {str(v.dtype).removeprefix('torch.')}{list(v.shape)}" for n, v in pairs)
 
 
 def _telling(watch: Watch, step: Step) -> Coded:

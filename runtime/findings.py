@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..codegen.machine.resources import Resources
+from .arena import Arena
 
 FORMAT = "convloom-profile-1"
 
@@ -110,12 +111,14 @@ class Setup:
 class Findings:
     """Both sides and how they were measured.
 
+    arena: the memory between the fused network's kernels.
     resources: kernel name -> what each of its functions takes on the target; empty where not asked for.
     """
 
     setup: Setup
     fused: Side
     unfused: Side
+    arena: Arena | None = None
     resources: dict[str, tuple[Resources, ...]] = field(default_factory=dict)
 
     def ratios(self) -> dict[str, float]:
@@ -131,8 +134,13 @@ class Findings:
 
     def notes(self) -> list[str]:
         """What the numbers are, and what stands in the way of some of them."""
-        missing = [f"{row.name}: {row.note}" for row in self.fused.rows if row.note]
-        return [*self.setup.notes(bool(self.resources)), *missing]
+        named: dict[str, list[str]] = {}
+        for row in self.fused.rows:
+            if row.note:
+                named.setdefault(row.note, []).append(row.name)
+        missing = [f"{', '.join(names)}: {note}" for note, names in named.items()]
+        memory = [f"Planned: memory between the kernels, {self.arena.summary}."] if self.arena else []
+        return [*self.setup.notes(bool(self.resources)), *memory, *missing]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values: seconds, bytes, FLOPs."""
@@ -143,6 +151,7 @@ class Findings:
             "fused": _side_dict(self.fused),
             "unfused": _side_dict(self.unfused),
             "ratios": self.ratios(),
+            "arena": None if self.arena is None else asdict(self.arena),
             "resources": {name: [asdict(r) for r in found] for name, found in self.resources.items()},
         }
 

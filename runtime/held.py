@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
 from ..graph.errors import CompileError
 from ..graph.values import Ties, Value
-from ..graph.weights import State, Weight
+from ..graph.weights import State, Watch, Weight
 from .options import Options
+
+
+class _Settled(NamedTuple):
+    """Weights by their names, and what tells whether they are still those."""
+
+    weights: dict[str, torch.Tensor]
+    registered: list[int]
+    watch: Watch
 
 
 class HeldWeights(torch.nn.Module):
@@ -21,6 +29,7 @@ class HeldWeights(torch.nn.Module):
     _keys: dict[str, str]
     """Of each weight, the name under which torch has it."""
     _ties: Ties
+    _settled: _Settled | None = None
 
     def _follow_layers(self) -> None:
         """Freeze and free what the model's layers do now."""
@@ -41,10 +50,28 @@ class HeldWeights(torch.nn.Module):
         self._ties.tie(name, value, made)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Every weight by its name, moving statistics included, as the model has them now."""
+        """Every weight by its name, moving statistics included, as the model has them now.
+
+        The very same dictionary as long as none can have been written to: asked at every call.
+        """
         self._follow_layers()
+        settled, registered = self._settled, self._identities()
+        if (
+            settled is not None
+            and settled.registered == registered
+            and self._ties.agree()
+            and settled.watch.unchanged()
+        ):
+            return settled.weights
         self._ties.follow()
-        return self._registered()
+        weights = self._registered()
+        known = Watch.can_watch(weights.values())
+        self._settled = _Settled(weights, registered, Watch(weights.values())) if known else None
+        return weights
+
+    def _identities(self) -> list[int]:
+        """Of the tensors that torch has now."""
+        return [*map(id, self._parameters.values()), *map(id, self._buffers.values())]
 
     def _registered(self) -> dict[str, torch.Tensor]:
         parameters, buffers = self._parameters, self._buffers

@@ -87,6 +87,7 @@ class CompiledNetwork(OpenAxes):
         """The graph, the options and the weights; programs are planned anew where it is read."""
         self.weights()
         made_anew: dict[str, Any] = {"_programs": {}, "_executors": {}, "_twins": {}, "_sizes": OrderedDict()}
+        made_anew["_settled"] = None  # and looked at anew
         return {**self.__dict__, "_model": self._model if self._open else None, **made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -122,9 +123,12 @@ class CompiledNetwork(OpenAxes):
         """
         if torch.compiler.is_compiling() or torch._C._get_tracing_state():
             return _untraced(self, *inputs)
-        with without_autocast(self.options.device):
-            bound = bind_inputs(self._inputs, inputs, self.options.device)
-            return self.of_size(bound)._run(bound, _has_tensor(inputs))
+        device = self.options.device
+        if torch.is_autocast_enabled(device.type):
+            with without_autocast(device):
+                return self.forward(*inputs)
+        bound = bind_inputs(self._inputs, inputs, device)
+        return self.of_size(bound)._run(bound, _has_tensor(inputs))
 
     # -- running ----------
     def _family(self) -> Iterator[CompiledNetwork]:
@@ -143,7 +147,7 @@ class CompiledNetwork(OpenAxes):
         else:
             outputs = None
         if outputs is None:
-            outputs, _ = self._executor(self._mode()).forward(inputs, weights)
+            outputs, _ = self._executor(self._mode()).forward(inputs, weights, look=weights)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _differentiably(
@@ -356,6 +360,10 @@ class _Twin(CompiledNetwork):
         self._programs, self._executors, self._twins, self._keys = {}, {}, {}, owner._keys
         self._streams = owner._streams
         self._parameters, self._buffers = owner._parameters, owner._buffers
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        owner: CompiledNetwork = self.__dict__["_owner"]
+        return owner.weights()
 
     def _follow_layers(self) -> None:
         owner: CompiledNetwork = self.__dict__["_owner"]

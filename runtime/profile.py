@@ -23,6 +23,7 @@ from ..graph.ops import Input
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from ..planning.targets import DEVICES, Device, target_and_device
+from .arena import Arena
 from .checks import whole
 from .compile import as_network
 from .findings import Row, Setup, Side
@@ -82,15 +83,17 @@ def profile(
         Side(
             tuple(
                 _row(region, watch.median(region), batch_size, roofline, emitted, replaced)
-                for region in net.program.regions
+                for region in _timed(net)
             ),
             statistics.median(watch.calls),
         )
         for net, watch, emitted, replaced in zip(nets, watches, (found, {}), ({}, owner), strict=True)
     ]
+    program = nets[0].program
+    arena = Arena.of(program.memory, [step.region.name for step in program.forward], batch_size)
     setup = _setup(nets[0], batch_size, done, arch, gpu)
     static = _resources(found, arch, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], static)
+    return Report(setup, sides[0], sides[1], arena, static)
 
 
 def find_gpu(target: str | None) -> tuple[str, Device | None]:
@@ -209,6 +212,13 @@ class _Roofline:
         return self.gpu.roofline_seconds(flops, moved, self.dtype)
 
 
+def _timed(net: CompiledNetwork) -> list[Region]:
+    """The regions that take time: on aten also concatenations that kernels make for free."""
+    if net.options.backend == "triton":
+        return net.program.regions
+    return [step.region for step in net.program.forward if not step.region.is_view]
+
+
 def _row(
     region: Region,
     seconds: float,
@@ -224,14 +234,20 @@ def _row(
         layers=tuple(region.layers),
         ops=tuple(node.op.op_name() for node in region.nodes),
         kind=region.anchor.op.kind.value,
-        launches=kernel.launches if isinstance(kernel, Kernel) else 1,
+        launches=kernel.launches if isinstance(kernel, Kernel) else int(region.launches),
         flops=cost.flops,
         bytes=cost.bytes,
         seconds=seconds,
         roofline_seconds=roofline.seconds(cost.flops, cost.bytes),
         replaced_by=owner.get(region.name, ""),
-        note=f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, CompileError) else "",
+        note=_note(region, kernel),
     )
+
+
+def _note(region: Region, kernel: Kernel | CompileError | None) -> str:
+    if region.joined:
+        return "kernels write its parts where they belong; PyTorch's operators cannot, and copy them"
+    return f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, CompileError) else ""
 
 
 def owners(fused: Program, unfused: Program) -> dict[str, str]:

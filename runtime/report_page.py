@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
+from .arena import arena_picture
 from .findings import Findings, Row, Side
 from .report_style import STYLE
 from .report_table import microseconds, resource_cells
@@ -35,6 +36,9 @@ def page(report: Findings) -> str:
         "<h2>All numbers</h2>",
         f'<div class="sides">{_table("Fused", report.fused)}{_table("Unfused", report.unfused)}</div>',
     ]
+    if report.arena and report.arena.runs:
+        text = f'<p class="small">{escape(report.arena.summary)}</p>'
+        parts += ["<h2>Memory between the kernels, planned</h2>", text, arena_picture(report.arena)]
     if report.resources:
         parts += [f"<h2>Compiled for {escape(s.target)}</h2>", _resources(report)]
     parts += ["<h2>What these numbers are</h2>", _list(report.notes())]

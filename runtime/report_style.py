@@ -56,5 +56,10 @@ th:first-child, td:first-child { text-align: left; white-space: normal; overflow
   min-width: 7rem; padding-left: .8rem; }
 th:last-child, td:last-child { padding-right: .8rem; }
 tfoot td { font-weight: 600; }
+.arena { display: block; width: 100%; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; }
+.arena rect { fill: var(--fused); fill-opacity: .55; stroke: var(--card); stroke-width: 1; }
+.arena g:hover rect { fill-opacity: .9; }
+.arena text { font: 11px ui-monospace, Menlo, Consolas, monospace; fill: var(--ink); pointer-events: none; }
 @media (max-width: 36rem) { .sides, .bars { grid-template-columns: 1fr; } }
 """

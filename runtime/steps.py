@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .network import CompiledNetwork
 
 
-class _Step:
+class _Around:
     """A network and what is compiled around it, which shares its weights and its mode."""
 
     def __init__(self, network: CompiledNetwork, loss: str = "", from_logits: bool = False) -> None:
@@ -52,7 +52,7 @@ class _Step:
         return self.compiled.program
 
 
-class LossStep(_Step):
+class LossStep(_Around):
     """A network and its loss as one compiled graph. Call it with a batch and its target."""
 
     def __call__(self, inputs: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,7 +71,7 @@ class LossStep(_Step):
         return loss, prediction
 
 
-class PenaltyStep(_Step):
+class PenaltyStep(_Around):
     """A network and its penalties as one compiled graph. Call it as the network."""
 
     def __call__(self, *inputs: Any) -> tuple[Any, torch.Tensor]:

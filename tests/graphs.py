@@ -14,7 +14,7 @@ from convloom.graph.ir import Graph
 from convloom.graph.losses import add_loss
 from convloom.graph.op import Kind, Op
 from convloom.graph.types import BATCH
-from convloom.graph.windows import Padding, Pair, resolve_padding
+from convloom.graph.windows import Padding, Pair, axis_padding
 from helpers import evaluate
 from hypothesis import strategies as st
 
@@ -59,8 +59,9 @@ class Builder:
         weights = [self.weight(*size, channels, filters, name=f"{name}/kernel")]
         if bias:
             weights.append(self.weight(filters, name=f"{name}/bias"))
-        pads = resolve_padding(padding, self.spatial(x), size, strides)
-        return self.op(ops.Conv2D(strides, pads, groups=groups), x, *weights, name=name)
+        along = zip(self.spatial(x), size, strides, strict=True)
+        rows, columns = (axis_padding(padding, *a) for a in along) if isinstance(padding, str) else padding
+        return self.op(ops.Conv2D(strides, (rows, columns), groups=groups), x, *weights, name=name)
 
     def dense(self, x: str, units: int, bias: bool = True, name: str = "dense") -> str:
         name = self.graph.unique_name(name)

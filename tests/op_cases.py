@@ -243,6 +243,8 @@ CASES: list[Case] = [
     Case(ops.Log(), (IMAGE,), positive=(0,)),
     Case(ops.Sqrt(), (IMAGE,), positive=(0,)),
     Case(ops.ActivationGrad(ops.Swish()), (IMAGE, IMAGE)),
+    Case(ops.PointwiseGrad(ops.Divide(), 1), (IMAGE, IMAGE, (3,)), positive=(2,)),
+    Case(ops.PointwiseGrad(ops.Mish()), (IMAGE, IMAGE), scale=4.0),
     Case(ops.BatchNorm(0.01), (IMAGE, (3,), (3,), (3,), (3,)), positive=(4,)),
     Case(ops.BatchNorm(), ((N, 17), (17,), (17,), (17,), (17,)), positive=(4,)),
     Case(ops.Normalize(0.01), (IMAGE, (3,), (3,)), positive=(2,)),

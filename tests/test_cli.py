@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from convloom.graph.serial import from_json
+from convloom.graph.serial import from_data
 from convloom.graph.settings import settings
 
 from convloom.cli import main, parser
@@ -127,7 +127,7 @@ def test_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    graph = from_json(call(capsys, "convert", LENET))
+    graph = from_data(json.loads(call(capsys, "convert", LENET)))
     assert list(graph.outputs) == ["output"]
     call(capsys, "convert", LENET, "-o", tmp_path / "graph.txt", "--training")
     assert "weight_grad" in (tmp_path / "graph.txt").read_text()

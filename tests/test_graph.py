@@ -8,7 +8,8 @@ import pytest
 import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
-from convloom.graph.ir import Graph, Update
+from convloom.graph.ir import Graph
+from convloom.graph.leaving import Update
 from convloom.graph.op import Cost, snake_case
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH, TensorType, accumulated, broadcast

@@ -15,11 +15,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from convloom.codegen.dispatch import emit
-from convloom.codegen.forms.movement import BLOCK
 from convloom.frontends import layers as L
 from convloom.graph import ops
 from convloom.graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError
 from convloom.graph.ir import Graph
+from convloom.planning.forms.flat import ELEMENTS
 from convloom.planning.fusion import leave_unfused
 
 import convloom as cl
@@ -149,7 +149,7 @@ def test_what_has_no_batch_is_transposed_by_a_kernel_too() -> None:
     assert "x[j,k,i,m,l]" in kernel.source
     x = torch.randn(3, 5, 2, 17, 4)
     y = torch.full((2, 3, 5, 4, 17), float("nan"))
-    assert y.numel() > BLOCK
+    assert y.numel() > ELEMENTS
     kernel.load(interpreted=True).launch(x, y)
     assert torch.equal(y, x.permute(2, 0, 1, 4, 3))
 

@@ -8,8 +8,8 @@ import pytest
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.passes.precision import with_dtype
+from convloom.planning.forms.products import WIDEST_ROW_IN_A_TILE
 from convloom.planning.fusion import fuse, leave_unfused
-from convloom.planning.fusion_rules import WIDEST_ROW_IN_A_TILE
 from convloom.planning.regions import Partition
 from graphs import (
     inception,

@@ -219,7 +219,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 
 def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel is written or loaded for another batch, in eval and in training."""
-    from convloom.codegen.dispatch import emit
+    from convloom.codegen.dispatch import write
     from convloom.codegen.machine.interpreter import load_module
 
     made: list[str] = []
@@ -231,7 +231,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
 
         return count
 
-    monkeypatch.setattr("convloom.codegen.programs.emit", counted(emit))
+    monkeypatch.setattr("convloom.codegen.programs.write", counted(write))
     monkeypatch.setattr("convloom.codegen.machine.interpreter.load_module", counted(load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
@@ -240,7 +240,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
         net.train(training)
         exact.train(training)
         gradients(net, batch(model, 2))
-        assert {"emit", "load_module"} <= set(made)
+        assert {"write", "load_module"} <= set(made)
         made.clear()
         for size in (1, 4, 3):
             expected, wanted = gradients(exact, batch(model, size))
@@ -346,10 +346,10 @@ def test_a_model_is_needed() -> None:
 def test_fallback_is_visible_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
     from convloom.codegen import programs
 
-    def refuse(region: object, **_: object) -> None:
+    def refuse(*_: object) -> None:
         raise CompileError("no kernel today")
 
-    monkeypatch.setattr(programs, "emit", refuse)
+    monkeypatch.setattr(programs, "write", refuse)
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     x = batch(model)

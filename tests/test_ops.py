@@ -9,7 +9,8 @@ import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError, ShapeError
 from convloom.graph.gradients import differentiate
-from convloom.graph.ir import Graph, Update
+from convloom.graph.ir import Graph
+from convloom.graph.leaving import Update
 from convloom.graph.op import REGISTRY, Op
 from convloom.graph.passes.batch_norm import use_batch_statistics
 from convloom.graph.types import TensorType
@@ -26,13 +27,15 @@ def not_differentiated(op: Op) -> set[str]:
         return {"x1", "x2"}
     if isinstance(op, ops.Step | ops.Floor | ops.Where | ops.StopGradient):
         return {"x0"}
-    if isinstance(op, ops.LookUp | ops.LookUpGrad):
+    if isinstance(op, ops.ExtremumGrad):  # by which of the two it is, not by how much
+        return {"x1", "x2"}
+    if isinstance(op, ops.LookUp | ops.LookUpGrad | ops.PreluGrad):
         return {"x1"}
     return {"x1"} if isinstance(op, (*LOSSES, ops.BroadcastTo, ops.InTraining, ops.Warp)) else set()
 
 
 def has_gradient(op: type[Op]) -> bool:
-    return op.gradient is not Op.gradient
+    return op.gradient is not Op.gradient and op is not ops.BatchNormGrad
 
 
 def rounds(op: Op) -> bool:

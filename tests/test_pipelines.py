@@ -9,7 +9,8 @@ import torch
 from convloom.graph import ops
 from convloom.graph.decisions import Decision
 from convloom.graph.errors import CompileError
-from convloom.graph.ir import Graph, Update
+from convloom.graph.ir import Graph
+from convloom.graph.leaving import Update
 from convloom.graph.op import Kind
 from convloom.graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, Pass, run_pipeline
 from convloom.graph.passes.cleanup import remove_dead_code

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from convloom.codegen import NotEmittable, emit
+from convloom.codegen import Kernel, NotEmittable, emit
+from convloom.codegen import kernels as emitted
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
 from convloom.planning.fusion import fuse
+from convloom.planning.program import plan
 from convloom.planning.regions import Region
 from graphs import Builder, lenet, random_networks, residual_block
 from hypothesis import given, settings
@@ -144,3 +146,27 @@ def test_equal_keys_are_equal_texts(make: Callable[[], Graph]) -> None:
 @given(random_networks(), random_networks())
 def test_equal_keys_are_equal_texts_in_random_networks(one: Graph, two: Graph) -> None:
     check_texts(inference(one), training(one), training(two))
+
+
+def test_equal_regions_of_a_program_are_loaded_once() -> None:
+    b = Builder()
+    h = b.input(4, 4, 4)
+    for _ in range(3):
+        h = b.op(ops.Relu(), b.conv(h, 4))
+    program = plan(b.finish(b.dense(h, 2)))
+    found = [kernel for kernel in emitted(program) if isinstance(kernel, Kernel)]
+    assert [kernel.name for kernel in found] == ["conv2d_relu", "conv2d_relu_2", "conv2d_relu_3", "dense"]
+    modules = [kernel.load(interpreted=True) for kernel in found]
+    assert modules[0] is modules[1] is modules[2] is not modules[3]
+    assert len({kernel.source for kernel in found}) == 4  # each file names its own layers
+
+
+def test_steps_say_form_schedule_and_why_there_is_none() -> None:
+    b = Builder()
+    penalty = b.op(ops.SizePenalty(0.1, 0.1), b.weight(3, 4, name="w"), name="penalty")
+    scaled = b.op(ops.Multiply(), b.op(ops.Softmax(), b.input(40), name="softmax"), penalty, name="scaled")
+    program = plan(b.finish(b.op(ops.Reshape((4, 10)), scaled, name="view")))
+    told = {step.region.name: (step.form, str(step.schedule), step.reason) for step in program.steps}
+    assert told["softmax"] == ("rows", "32x64, 4 warps, 2 stages", "")
+    assert told["reshape"] == (None, "None", "")
+    assert "softmax: rows [32x64, 4 warps, 2 stages]" in str(program)

@@ -14,7 +14,7 @@ from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.penalties import add_penalties
-from convloom.graph.serial import from_json, to_json
+from convloom.graph.serial import from_data, to_json
 from convloom.graph.verify import verify
 from keras_dialects import called, entry, functional, layer
 
@@ -383,7 +383,7 @@ def test_the_graph_keeps_them() -> None:
     assert "penalty size_penalty(l1=0.01, l2=0.0) of %relu" in str(graph)
     assert "constrain %conv/kernel by norm_within(axes=(0,1,2), least=0.0, most=0.5, rate=1.0)" in str(graph)
     verify(graph)
-    for twin in (graph.copy(), from_json(to_json(graph)), with_dtype(graph, "float32")):
+    for twin in (graph.copy(), from_data(json.loads(to_json(graph))), with_dtype(graph, "float32")):
         assert str(twin) == str(graph)
     half = with_dtype(graph, "float16")
     verify(half)

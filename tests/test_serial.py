@@ -12,7 +12,7 @@ from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op, op_from_json, op_to_json
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
-from convloom.graph.serial import FORMAT, from_json, to_json
+from convloom.graph.serial import FORMAT, from_data, to_json
 from graphs import (
     NETWORKS,
     assert_same,
@@ -28,6 +28,10 @@ from hypothesis import given, settings
 networks = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
 
+def from_text(text: str) -> Graph:
+    return from_data(json.loads(text))
+
+
 def training_step(graph: Graph) -> Graph:
     graph = with_loss(graph)
     run_pipeline(graph, TRAINING)
@@ -40,7 +44,7 @@ def training_step(graph: Graph) -> Graph:
 @networks
 def test_json_round_trip(make: Callable[[], Graph]) -> None:
     graph = make()
-    twin = from_json(to_json(graph))
+    twin = from_text(to_json(graph))
     assert str(twin) == str(graph)
     assert to_json(twin) == to_json(graph)
     given = values(graph)
@@ -51,7 +55,7 @@ def test_json_round_trip(make: Callable[[], Graph]) -> None:
 def test_json_round_trip_of_a_differentiated_graph(batch_norm: bool) -> None:
     graph = training_step(lenet(batch_norm=batch_norm))
     assert bool(graph.updates) == batch_norm
-    twin = from_json(to_json(graph))
+    twin = from_text(to_json(graph))
     assert str(twin) == str(graph)
     assert [node.phase for node in twin.nodes()] == [node.phase for node in graph.nodes()]
     assert twin.updates == graph.updates
@@ -61,7 +65,7 @@ def test_json_round_trip_of_a_differentiated_graph(batch_norm: bool) -> None:
 @given(random_networks())
 def test_json_round_trip_of_random_networks(graph: Graph) -> None:
     backward, _ = differentiated(graph)
-    assert str(from_json(to_json(backward))) == str(backward)
+    assert str(from_text(to_json(backward))) == str(backward)
 
 
 def test_json_is_one_node_a_line() -> None:
@@ -96,13 +100,12 @@ def graph_json(*nodes: dict[str, object], **changes: object) -> str:
 
 
 def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
-    assert len(from_json(graph_json(node_json()))) == 2
+    assert len(from_text(graph_json(node_json()))) == 2
 
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("{", ModelFormatError, "graph JSON does not parse: "),
         ("[]", ModelFormatError, "'format' should be 'convloom-graph-2'"),
         (graph_json(format="keras"), ModelFormatError, "'format' should be 'convloom-graph-2'"),
         (graph_json(nodes=None), ModelFormatError, "graph JSON is malformed"),
@@ -157,5 +160,5 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
 )
 def test_bad_json(text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        from_json(text)
+        from_text(text)
     assert message in str(caught.value)

@@ -10,8 +10,9 @@ from ...graph.ir import Node
 from ...planning.forms.sums import sums as sums_of
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import Values, compose, known
 from ..text.names import Names
+from ..text.printers import mathematics
 from ..text.source import JitFunction, KernelFile
 from ..text.writer import Writer
 from .pointwise import FlatTile
@@ -87,11 +88,11 @@ def emit_sums(region: Region, schedule: Schedule) -> KernelFile:
     if batched is not None:
         launch.line(f"batch = {names.role[batched.name]}.shape[0]")
     launch.line(jit.call(f"(triton.cdiv({_extent(kept)}, BLOCK_O),)", [names.role[n.name] for n in operands]))
-    values: dict[str, str] = {}
+    values: Values = {}
     formula = compose(names, [n for n in region.nodes if n not in sums], values)
     word = "mean" if op.mean else "sum"
     for node in sums:
-        value = values.get(node.inputs[0]) or names.role[node.inputs[0]]
+        value = mathematics(known(names, values, node.inputs[0]))
         formula.append(
             f"{names.role[node.name]} = {word} over the axes {', '.join(map(str, op.axes))} of {value}"
         )

@@ -12,7 +12,7 @@ from ...graph.ir import Node
 from ...graph.ops import LookUp, LookUpGrad
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import compose_after
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
@@ -68,23 +68,15 @@ def emit_look_up(region: Region, schedule: Schedule) -> KernelFile:
         region,
         names,
         summary=f"{title(region)}.",
-        formula=_equations(names, region, table, indices),
+        formula=compose_after(
+            names, f"{names.role[table.name]}[{names.role[indices.name]}[...],c]", "{}[...,c]"
+        ),
         plan=[f"each program looks up {schedule.block_m} neighbouring elements with {schedule.many_warps}."],
         constants=constants,
         functions=[jit],
         launch=launch,
         schedule=schedule,
     )
-
-
-def _equations(names: Names, region: Region, table: Node, indices: Node) -> list[str]:
-    node, after = region.anchor, [member for member in region.nodes if member is not region.anchor]
-    looked_up = f"{names.role[table.name]}[{names.role[indices.name]}[...],c]"
-    values, lines = {node.name: looked_up}, []
-    if node in region.outputs:
-        values[node.name] = f"{names.role[node.name]}[...,c]"
-        lines.append(f"{values[node.name]} = {looked_up}")
-    return lines + compose(names, after, values, "{}[...,c]")
 
 
 def emit_look_up_grad(region: Region, schedule: Schedule) -> KernelFile:

@@ -225,7 +225,7 @@ def _slope(body: Writer, op: Any, x: str, t: str) -> str:
     if isinstance(op, MeanSquaredError):
         return f"2.0 * ({x} - {t})"
     if op.from_logits:
-        return f"(sigmoid({x}) - {t})"
+        return f"({body.uses.sigmoid}({x}) - {t})"
     _clipped(body, x, "[BLOCK]")
     return f"tl.where({_unclipped(x)}, (p - {t}) / (p * (1.0 - p)), 0.0)"
 

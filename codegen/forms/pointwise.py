@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from ...graph.ir import Node
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose
@@ -50,6 +50,9 @@ class FlatTile(Tile):
 
     def offset(self, writer: Writer) -> str:
         return "at"
+
+    def offset_in_rows(self, pitch: int) -> str:
+        return f"(at // {self.channels} * {pitch} + at % {self.channels})"
 
     def address(self, writer: Writer, node: Node) -> tuple[str, str, str]:
         kind = broadcast_kind(node.type.shape, self.shape)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from ...graph.formula import Name
 from ...graph.ir import Node
 from ...graph.ops import AveragePool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
 from ...planning.products import POOLS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import Values, compose, compose_after, known
 from ..text.names import Names
+from ..text.printers import mathematics
 from ..text.source import KernelFile
 from ..text.writer import Writer
 from .pixel_tiles import UNROLLED, PixelTile
@@ -208,12 +210,12 @@ class _Pool(_Window):
         return f"Pooling: the {what} of {self.geometry_text()}."
 
     def _formula(self) -> list[str]:
-        values: dict[str, str] = {}
+        values: Values = {}
         at = (
             f"[n, {_affine('p', self.step_h, -self.top)} + r, {_affine('q', self.step_w, -self.left)} + s, c]"
         )
         lines = compose(self.names, self.region.prologue, values)
-        inner = values.get(self.image.name) or self.names.role.get(self.image.name, "x")
+        inner = mathematics(known(self.names, values, self.image.name))
         for node in self.pools:
             word = _WORDS[type(node.op)]
             inside = f"{inner}{at}" if inner.isidentifier() else f"({inner}){at}"
@@ -221,7 +223,7 @@ class _Pool(_Window):
             stored = node in self.region.outputs
             name = f"{self.names.role[node.name] if stored else 'm'}[n,p,q,c]"
             lines.append(f"{name} = {text}")
-            values[node.name] = name
+            values[node.name] = Name(name)
         return lines + compose(self.names, self.after, values, "{}[n,p,q,c]")
 
 
@@ -319,10 +321,8 @@ class _Unpool(_Window):
             share = f"{dy}[n,p,q,c] where {names.role[region.anchor.inputs[1]]}[n,p,q,c] names (h, w)"
         else:
             share = f"{dy}[n,p,q,c] / elements of the window inside the image"
-        stored = region.anchor in region.outputs
-        name = f"{names.role[region.anchor.name] if stored else 'g'}[n,h,w,c]"
-        lines = [f"{name} = sum over the windows (p, q) that cover (h, w) of {share}"]
-        return lines + compose(names, region.epilogue, {region.anchor.name: name}, "{}[n,h,w,c]")
+        text = f"sum over the windows (p, q) that cover (h, w) of {share}"
+        return compose_after(names, text, "{}[n,h,w,c]", "g")
 
 
 def _affine(name: str, factor: int, offset: int) -> str:

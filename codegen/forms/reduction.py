@@ -14,8 +14,9 @@ from ...graph.ops import Reduce
 from ...planning.forms.sums import sums
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import Values, compose, known
 from ..text.names import Names
+from ..text.printers import mathematics
 from ..text.source import JitFunction, KernelFile
 from ..text.writer import Writer
 from .general_reduction import in_brackets, times
@@ -75,10 +76,10 @@ class _ChannelSums:
         )
 
     def _formula(self) -> list[str]:
-        values: dict[str, str] = {}
+        values: Values = {}
         lines = compose(self.names, self.before, values)
         for node in self.sums:
-            value = values.get(node.inputs[0]) or self.names.role[node.inputs[0]]
+            value = mathematics(known(self.names, values, node.inputs[0]))
             word = "mean" if node.op.mean else "sum"  # type: ignore[attr-defined]
             lines.append(f"{self.names.role[node.name]}[c] = {word} over the pixels of {value}")
         return lines

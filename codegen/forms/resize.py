@@ -15,7 +15,7 @@ from ...graph.ir import Node
 from ...graph.ops import Resize, Taps
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import compose_after
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
@@ -93,7 +93,7 @@ def emit_resize(region: Region, schedule: Schedule) -> KernelFile:
         region,
         names,
         summary=f"{title(region)}.",
-        formula=_formula(names, node, axes, after),
+        formula=_formula(names, node, axes),
         plan=[
             f"each program computes {schedule.block_m} neighbouring elements with {schedule.many_warps},",
             f"each of up to {counts} elements of the operand; neighbours share them in the cache.",
@@ -208,7 +208,7 @@ def _floor(place: str, taps: Taps) -> str:
 
 
 # -- the header ----------------------------------------------------------------------------------------------
-def _formula(names: Names, node: Node, axes: Sequence[_Axis], after: list[Node]) -> list[str]:
+def _formula(names: Names, node: Node, axes: Sequence[_Axis]) -> list[str]:
     letters = AXES[: node.type.rank - 1]
     x, loops = names.role[node.inputs[0]], dict(zip((axis.letter for axis in axes), _LOOPS, strict=False))
     index, own = [loops.get(letter, letter) for letter in letters], ",".join(["n", *letters])
@@ -228,5 +228,4 @@ def _formula(names: Names, node: Node, axes: Sequence[_Axis], after: list[Node])
             for a in axes
         )
         text = (f"sum of {product}" if axes[0].transposed else product) + f" at {rule}"
-    name = names.role.get(node.name, "t")
-    return [f"{name}[{own}] = {text}", *compose(names, after, {node.name: name}, f"{{}}[{own}]")]
+    return compose_after(names, text, f"{{}}[{own}]", "t")

@@ -12,7 +12,7 @@ from math import prod
 from ...graph.errors import CompileError
 from ...graph.ir import Node
 from ...graph.ops import BatchNormGrad, BroadcastTo
-from ...graph.types import broadcast_kind
+from ...planning.geometry import broadcast_kind
 from ..text.expressions import expression
 from ..text.names import Names
 from ..text.source import TRITON_TYPES
@@ -27,7 +27,6 @@ class Tile:
     pixel: text of the rows' pixel numbers [rows, 1]; column: text of the channels [1, columns].
     row_ok, column_ok: text of their masks, "" where every row or column exists.
     note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: broadcast ones.
-    batch: text of the number of images, which only BatchNormGrad and BroadcastTo need.
     values: node name -> text of its value, a float32 one if it is no integer or truth value; members and
         loaded operands are added as they are written.
     """
@@ -44,7 +43,6 @@ class Tile:
         note: str = "[BLOCK_M, BLOCK_N]",
         row_note: str = "[BLOCK_M, 1]",
         column_note: str = "[1, BLOCK_N]",
-        batch: str = "batch",
         values: dict[str, str] | None = None,
     ) -> None:
         self.names = names
@@ -53,7 +51,6 @@ class Tile:
         self.pixel, self.column = pixel, column
         self.row_ok, self.column_ok = row_ok, column_ok
         self.note, self.row_note, self.column_note = note, row_note, column_note
-        self.batch = batch
         self.values: dict[str, str] = {} if values is None else values
         self._offset = ""
 
@@ -72,21 +69,20 @@ class Tile:
         """Mask of the whole tile, "" where all of it exists."""
         return " & ".join(part for part in (self.row_ok, self.column_ok) if part)
 
-    @property
-    def count(self) -> str:
-        """Number of values per channel, as text."""
-        if self.shape[0] != "N":
-            return str(self.pixels_per_image)
-        return f"({self.batch} * {self.pixels_per_image})" if self.pixels_per_image > 1 else self.batch
-
-    def _count(self, node: Node) -> str:
-        """The number an expression divides by, as text."""
-        if isinstance(node.op, BatchNormGrad):
-            return self.count
-        if not isinstance(node.op, BroadcastTo):
+    def _count(self, writer: Writer, node: Node) -> str:
+        """Text of what a formula divides by: values per channel, or how often one is repeated."""
+        if isinstance(node.op, BroadcastTo):
+            if not node.op.mean:
+                return "1"
+            each, of_images = node.op.repeats(self.region.graph[node.inputs[0]].type)
+        elif isinstance(node.op, BatchNormGrad):
+            each, of_images = self.pixels_per_image, self.shape[0] == "N"
+        else:
             return ""
-        repeats, per_image = node.op.repeats(self.region.graph[node.inputs[0]].type)
-        return f"({self.batch} * {repeats})" if per_image else str(repeats)
+        if not of_images:
+            return str(each)
+        batch = writer.uses.batch
+        return f"({batch} * {each})" if each > 1 else batch
 
     # -- writing ----------------------------------------------------------------------------------------
     def emit(self, writer: Writer, nodes: Iterable[Node]) -> None:
@@ -96,7 +92,8 @@ class Tile:
             read = node.inputs[:1] if isinstance(node.op, BroadcastTo) else node.inputs
             operands = [self.load(writer, self.region.graph[name]) for name in read]
             value = self.names.value(node)
-            writer.line(f"{value} = {expression(node.op, operands, count=self._count(node))}", self.note)
+            text = expression(node.op, operands, writer.uses, count=self._count(writer, node))
+            writer.line(f"{value} = {text}", self.note)
             self.values[node.name] = value
             self.store_if_output(writer, node)
 
@@ -151,6 +148,10 @@ class Tile:
             )
         return self._offset
 
+    def offset_in_rows(self, pitch: int) -> str:
+        """Text of the elements' offsets where each row of channels is part of a row of `pitch`."""
+        return f"({self.pixel}.to(tl.int64) * {pitch} + {self.column})"
+
     def store_if_output(self, writer: Writer, node: Node) -> None:
         """Store a member's value if it is an output of the region."""
         if any(node.name == output.name for output in self.region.outputs):
@@ -159,7 +160,8 @@ class Tile:
     def store(self, writer: Writer, node: Node) -> None:
         """Store a member's value, rounded to its element type."""
         value = rounded(self.values[node.name], node)
-        offset = self.offset(writer)
+        pitch = self.region.pitches.get(node.name)
+        offset = self.offset(writer) if pitch is None else self.offset_in_rows(pitch)
         writer.line(f"tl.store({self.names.pointer(node)} + {offset}, {value}{masked(self.ok, None)})")
 
 

@@ -13,7 +13,7 @@ from ...graph.ir import Node
 from ...graph.ops import Warp, WarpGrad
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.formulas import compose
+from ..text.formulas import compose_after
 from ..text.names import Names
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
@@ -81,7 +81,7 @@ def emit_warp(region: Region, schedule: Schedule) -> KernelFile:
         names,
         summary=f"{title(region)}.",
         formula=[
-            *_equations(names, region, f"{names.role[source.name]} at T(q, p)"),
+            *compose_after(names, f"{names.role[source.name]} at T(q, p)", "{}[n,p,q,c]"),
             *_meaning(names, op, transform),
         ],
         plan=[f"each program looks up {schedule.block_m} neighbouring elements with {schedule.many_warps}."],
@@ -176,15 +176,6 @@ def _gather_back(body: Writer, names: Names, node: Node, given: Node, transform:
         f"tl.store({names.pointer(node)} + (image * (H * W) + owned[:, None]) * C + c[None, :], "
         f"{rounded('acc', node)}, mask=(owned < H * W)[:, None] & (c < C)[None, :])"
     )
-
-
-def _equations(names: Names, region: Region, looked_up: str) -> list[str]:
-    node, after = region.anchor, [member for member in region.nodes if member is not region.anchor]
-    values, lines = {node.name: looked_up}, []
-    if node in region.outputs:
-        values[node.name] = f"{names.role[node.name]}[n,p,q,c]"
-        lines.append(f"{values[node.name]} = {looked_up}")
-    return lines + compose(names, after, values, "{}[n,p,q,c]")
 
 
 def _meaning(names: Names, op: Warp | WarpGrad, transform: Node) -> list[str]:

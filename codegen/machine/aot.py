@@ -142,11 +142,11 @@ def compile_many(requests: Sequence[Request], jobs: int = 2) -> list[Resources]:
         return [compile_request(request) for request in requests]
     shares = [list(requests[first::jobs]) for first in range(min(jobs, len(requests)))]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
-        answers = list(pool.map(_compile_share, shares))
+        answers = list(pool.map(compile_apart, shares))
     return [answers[index % jobs][index // jobs] for index in range(len(requests))]
 
 
-def _compile_share(requests: list[Request]) -> list[Resources]:
+def compile_apart(requests: Sequence[Request]) -> list[Resources]:
     """Compile in one worker process; if it dies, blame the kernel it was at and go on in another."""
     results: list[Resources] = []
     while len(results) < len(requests):
@@ -160,7 +160,7 @@ def _compile_share(requests: list[Request]) -> list[Resources]:
     return results
 
 
-def _run_worker(requests: list[Request]) -> list[Resources]:
+def _run_worker(requests: Sequence[Request]) -> list[Resources]:
     """The answers of one worker process, fewer than `requests` if it died on the way.
 
     A fresh interpreter rather than multiprocessing, which would run the user's script again in each worker.
@@ -170,7 +170,7 @@ def _run_worker(requests: list[Request]) -> list[Resources]:
     command = [sys.executable, "-m", f"{__package__}.compile_worker"]
     finished = subprocess.run(
         command,
-        input=pickle.dumps(requests),
+        input=pickle.dumps(list(requests)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,

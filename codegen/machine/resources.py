@@ -42,6 +42,16 @@ class Resources:
     compile_seconds: float = 0.0  # near 0 where Triton's cache held the result
     error: str | None = None
 
+    def __str__(self) -> str:
+        if self.error:
+            return f"{self.kernel}: {self.error}"
+        units = ", ".join(f"{unit} x{count}" for unit, count in self.matrix_instructions.items()) or "none"
+        return (
+            f"{self.kernel}: {self.registers} registers, {self.spills_bytes} bytes spilled, "
+            f"{self.shared_bytes / 1024:.1f} KiB shared, matrix unit {units}, "
+            f"occupancy {100 * self.occupancy:.0f} %, on {self.target}"
+        )
+
 
 @dataclass(frozen=True)
 class _Code:

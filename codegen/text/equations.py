@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from ...graph.formula import Name
 from ...graph.ir import Node
 from ...graph.ops import AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D, Softmax
 from ...planning.products import POOLS
 from ...planning.regions import Region
-from .formulas import compose
+from .formulas import Values, compose
 from .names import Names
+from .printers import mathematics
 
 _OTHERS = (*POOLS, MaxUnpool2D, AverageUnpool2D, Softmax)
 
@@ -22,15 +24,15 @@ def equations(region: Region, names: Names, product: str, index: str) -> list[st
     product: text of the contraction itself; index: of its result, such as "[n,p,q,k]".
     """
     anchor = region.anchor
-    values: dict[str, str] = {}
+    values: Values = {}
     lines = compose(names, region.prologue, values)
     if region.prologue:
-        lines.append(f"a = {values[anchor.inputs[0]]}")
+        lines.append(f"a = {mathematics(values[anchor.inputs[0]])}")
         product = product.replace("x[", "a[", 1)
     bias = f" + {names.role[anchor.inputs[2]]}" if len(anchor.inputs) > 2 else ""
     result = f"{{}}{index}"
     lines.append(f"t{index} = {product}{bias}")
-    values[anchor.name] = "t"
+    values[anchor.name] = Name("t")
     if anchor in region.outputs:
         lines.append(f"{result.format(names.role[anchor.name])} = t")
     pending: Sequence[Node] = region.epilogue
@@ -44,16 +46,14 @@ def equations(region: Region, names: Names, product: str, index: str) -> list[st
     return lines
 
 
-def _other(
-    region: Region, names: Names, node: Node, values: dict[str, str], lines: list[str], result: str
-) -> None:
+def _other(region: Region, names: Names, node: Node, values: Values, lines: list[str], result: str) -> None:
     """One pooling, unpooling or softmax."""
-    operand = values[node.inputs[0]]
+    operand = mathematics(values[node.inputs[0]])
     text = _text(node.op, operand, [names.role.get(name, "") for name in node.inputs], result[-2])
-    values[node.name] = text
+    values[node.name] = Name(text, loose=not text.startswith("("))
     if node in region.outputs:
         lines.append(f"{result.format(names.role[node.name])} = {text}")
-        values[node.name] = names.role[node.name]
+        values[node.name] = Name(names.role[node.name])
 
 
 def _text(op: Any, operand: str, roles: list[str], last: str) -> str:

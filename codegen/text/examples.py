@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from math import prod
 
+from ...graph.formula import Name
 from ...graph.ir import Node
+from ...graph.op import Sample
 from ...graph.ops import (
-    ActivationGrad,
     AttentionMask,
-    BatchNorm,
-    BatchNormGrad,
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
     Constant,
-    Divide,
     InterpolationMatrix,
-    Log,
-    LogSigmoid,
     LookUp,
     LookUpGrad,
-    LossGrad,
     MaxUnpool2D,
-    Normalize,
     Random,
-    RsqrtPlus,
-    SoftmaxCrossEntropy,
-    SoftmaxGrad,
-    SparsemaxGrad,
-    SparsePlus,
-    Sqrt,
-    Squareplus,
     Warp,
     WarpGrad,
 )
+from ...graph.ops.source import tap_weight
 from ...planning.regions import Region
+from .printers import in_torch
+
+_VALUES: dict[Sample, str] = {
+    "normal": "{normal}",
+    "positive": "0.5 + {uniform}",
+    "not negative": "{normal}.abs()",
+    "log sigmoid": "F.logsigmoid({normal})",
+    "coin": "({uniform} > 0.5)",
+    "share": "0.05 + 0.9 * {uniform}",
+    "part": "0.05 + {uniform}",
+    "rows": "torch.softmax({normal}, -1)",
+    "clipped": "{normal}.clamp(min=0)",
+}
+"""What an op says of its operand, as text."""
 
 
 def example_lines(region: Region, node: Node, name: str) -> list[str]:
@@ -42,58 +42,39 @@ def example_lines(region: Region, node: Node, name: str) -> list[str]:
     dtype = f"torch.{node.type.dtype}"
     reader = next(member for member in region.nodes if node.name in member.inputs)
     place = reader.inputs.index(node.name)
-    op = reader.op.loss if isinstance(reader.op, LossGrad) else reader.op
     operand = reader.op.operands[min(place, len(reader.op.operands) - 1)]
+    sample = reader.op.example(operand)
     normal = f"torch.randn({size}, generator=generator)"
     uniform = f"torch.rand({size}, generator=generator)"
-    match op, operand:
-        case _ if isinstance(node.op, Constant):
-            value = f"torch.tensor({node.op.value!r}).expand({size}).contiguous()"
-        case _ if isinstance(node.op, InterpolationMatrix):
-            return _interpolation_lines(node.op, name)
-        case _ if isinstance(node.op, AttentionMask):
+    match node.op, reader.op, operand:
+        case Constant() as constant, _, _:
+            value = f"torch.tensor({constant.value!r}).expand({size}).contiguous()"
+        case InterpolationMatrix() as matrix, _, _:
+            return _interpolation_lines(matrix, name)
+        case AttentionMask(), _, _:
             value = f"torch.triu(torch.full({size}, -1e9), 1)"
-        case _ if isinstance(node.op, Random) and node.op.distribution == "bernoulli":
-            probability, high = node.op.of
+        case Random(distribution="bernoulli", of=(probability, high)), _, _:
             value = f"({uniform} < {probability!r}) * {high!r}"
-        case Warp() | WarpGrad(), "transform":
+        case _, Warp() | WarpGrad(), "transform":
             value = f"torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0]) + 0.01 * {normal}"
-        case (BatchNorm() | Normalize() | BatchNormGrad(), "variance") | (RsqrtPlus() | Log() | Sqrt(), _):
-            value = f"0.5 + {uniform}"
-        case (Divide(), "b") | (ActivationGrad(activation=Log() | Sqrt()), "saved"):
-            value = f"0.5 + {uniform}"
-        case MaxUnpool2D(), "index":
-            return [f"{name} = torch.randint({prod(op.size)}, {size}, generator=generator).to({dtype})"]
-        case LookUp() | LookUpGrad(), "indices":
+        case _, MaxUnpool2D(size=window), "index":
+            return [f"{name} = torch.randint({prod(window)}, {size}, generator=generator).to({dtype})"]
+        case _, LookUp() | LookUpGrad(), "indices":
             rows = _rows(region, reader)
             return [f"{name} = torch.randint({rows}, {size}, generator=generator).to({dtype})"]
-        case SoftmaxGrad(), "y":
-            value = f"torch.softmax({normal}, -1)"
-        case SparsemaxGrad(), "y":
-            value = f"{normal}.clamp(min=0)"
-        case ActivationGrad(activation=LogSigmoid()), "saved":
-            value = f"F.logsigmoid({normal})"
-        case ActivationGrad(activation=SparsePlus() | Squareplus()), "saved":
-            value = f"{normal}.abs()"
-        case SoftmaxCrossEntropy() | CategoricalCrossEntropy(), "target":
+        case _ if sample == "one hot":
             last = node.type.channels
             lead = _size(node, 1)
             return [
                 f"{name} = torch.randint({last}, {lead}, generator=generator)",
                 f"{name} = F.one_hot({name}, {last}).to({dtype})",
             ]
-        case BinaryCrossEntropy(), "target":
-            value = f"({uniform} > 0.5)"
-        case CategoricalCrossEntropy(), "prediction":
-            value = f"0.05 + {uniform}"
-        case BinaryCrossEntropy(from_logits=False), "prediction":
-            value = f"0.05 + 0.9 * {uniform}"
         case _ if node.type.dtype == "bool":
             value = f"{uniform} < 0.5"
         case _ if not node.type.is_floating:
             return [f"{name} = torch.randint(4, {size}, generator=generator).to({dtype})"]
         case _:
-            value = normal
+            value = _VALUES[sample].format(normal=normal, uniform=uniform)
     if value == normal and node.type.dtype == "float32":
         return [f"{name} = {value}"]
     return [f"{name} = ({value}).to({dtype})"]
@@ -112,21 +93,9 @@ def _interpolation_lines(op: InterpolationMatrix, name: str) -> list[str]:
     return [
         f"place = (torch.arange({op.out_size}).double() + 0.5) * {op.in_size} / {op.out_size} - 0.5",
         f"away = (place - torch.arange({op.in_size})[:, None]).abs() / {width!r}",
-        f"{name} = {_tap_text(op.method)}",
+        f"{name} = {in_torch(tap_weight(Name('away'), op.method))}",
         f"{name} = ({name} / {name}.sum(0)).to(torch.{op.dtype})",
     ]
-
-
-def _tap_text(method: str) -> str:
-    """Weight of a tap `away` pixels off."""
-    if method == "bilinear":
-        return "(1 - away).clamp(min=0)"
-    if method == "bicubic":
-        far = "((-0.5 * away + 2.5) * away - 4) * away + 2"
-        near = "(1.5 * away - 2.5) * away * away + 1"
-        return f"torch.where(away < 1, {near}, torch.where(away < 2, {far}, 0.0))"
-    reach = method.removeprefix("lanczos")
-    return f"torch.where(away < {reach}, torch.sinc(away) * torch.sinc(away / {reach}), 0.0)"
 
 
 def _size(node: Node, drop: int = 0) -> str:

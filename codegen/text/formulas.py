@@ -2,114 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from ...graph.formula import Formula, Function, Name
 from ...graph.ir import Node
 from ...graph.op import Op
-from ...graph.ops import (
-    Activation,
-    ActivationGrad,
-    Add,
-    BatchNorm,
-    BatchNormGrad,
-    BroadcastTo,
-    Cast,
-    Compare,
-    Divide,
-    ExtremumGrad,
-    InTraining,
-    Logical,
-    Maximum,
-    Minimum,
-    Multiply,
-    Normalize,
-    Not,
-    Prelu,
-    PreluGrad,
-    RsqrtPlus,
-    Scale,
-    Square,
-    StopGradient,
-    Subtract,
-    Where,
-)
-from .expressions import RELATIONS
+from ...graph.ops import Pointwise
 from .names import Names
+from .printers import mathematics
 
 LONGEST = 60
 """Text of a value up to which it is written inside its reader, rather than on a line of its own."""
 
-_TEXT: dict[type[Op], Callable[..., str]] = {
-    Add: lambda op, a, b: f"{a} + {b}",
-    Subtract: lambda op, a, b: f"{a} - {_factor(b)}",
-    Multiply: lambda op, a, b: f"{_factor(a)} * {_factor(b)}",
-    Scale: lambda op, x: f"{_factor(x)} * {op.factor:g}" + (f" + {op.offset:g}" if op.offset else ""),
-    Square: lambda op, x: f"{_factor(x)}^2",
-    RsqrtPlus: lambda op, x: f"1 / sqrt({x} + {op.epsilon:g})",
-    Divide: lambda op, a, b: f"{_factor(a)} / {_factor(b)}",
-    Maximum: lambda op, a, b: f"max({a}, {b})",
-    Minimum: lambda op, a, b: f"min({a}, {b})",
-    ExtremumGrad: lambda op, dy, x, other: f"({dy} where {x} {'<' if op.smallest else '>'} {other}, else 0)",
-    BroadcastTo: lambda op, x, *like: f"{_factor(x)} / repeats" if op.mean else x,
-    Cast: lambda op, x: x,
-    StopGradient: lambda op, x: x,
-    Compare: lambda op, a, b: f"({a} {RELATIONS[op.relation]} {b})",
-    Logical: lambda op, a, b: f"({a} {op.connective} {b})",
-    Not: lambda op, x: f"(not {x})",
-    Where: lambda op, condition, x1, x2: f"({x1} where {condition}, else {x2})",
-    Prelu: lambda op, x, alpha: f"({x} where {x} > 0, else {_factor(alpha)} * {_factor(x)})",
-    PreluGrad: lambda op, dy, x, alpha: f"({dy} where {x} > 0, else {_factor(alpha)} * {_factor(dy)})",
-    InTraining: lambda op, x, *y: x,
-    BatchNorm: lambda op, x, gamma, beta, mean, variance: (
-        f"({x} - {mean}) / sqrt({variance} + {op.epsilon:g}) * {gamma} + {beta}"
-    ),
-    Normalize: lambda op, x, mean, variance: f"({x} - {mean}) / sqrt({variance} + {op.epsilon:g})",
-    ActivationGrad: lambda op, dy, saved: f"{_factor(dy)} * {op.activation.op_name()}'({saved})",
-    BatchNormGrad: lambda op, dy, x, gamma, mean, variance, d_gamma, d_beta: (
-        f"{gamma} * rstd * ({dy} - ({d_beta} + ({x} - {mean}) * rstd * {d_gamma}) / count)"
-    ),
-}
+Values = dict[str, Formula]
+"""Node name -> what is known of its value, as the lines that follow may say it."""
 
 
-def math_text(op: Op, operands: Sequence[str]) -> str:
-    """A pointwise op applied to operands, as mathematics."""
-    if isinstance(op, Activation):
-        return f"{op.op_name()}({', '.join(operands)})"
-    row: Any = _TEXT.get(type(op))
-    return row(op, *operands) if row else f"{op.op_name()}({', '.join(operands)})"
+def _formula(op: Op, operands: Sequence[Formula]) -> Formula:
+    """An op applied to operands."""
+    if isinstance(op, Pointwise):
+        return op.mathematics(*operands)
+    called: Formula = Function(op.op_name())(*operands)
+    return called
 
 
-def compose(names: Names, nodes: Sequence[Node], values: dict[str, str], result: str = "{}") -> list[str]:
+def compose(names: Names, nodes: Sequence[Node], values: Values, result: str = "{}") -> list[str]:
     """Equations for pointwise `nodes`, one for each output of the region among them.
 
-    values: node name -> text, for what is already known; the members' texts are added.
+    values: what is already known; the members' formulas are added.
     result: the left side with {} for the operand's name, e.g. "{}[n,p,q,k]".
     """
     region, lines = names.region, []
     outputs = {node.name for node in region.outputs}
     readers = {node.name: sum(node.name in other.inputs for other in nodes) for node in nodes}
     for node in nodes:
-        operands = [values.get(name) or names.role[name] for name in node.inputs]
-        text = math_text(node.op, operands)
+        operands = [known(names, values, name) for name in node.inputs]
+        value = _formula(node.op, operands)
+        text = mathematics(value)
         if node.name in outputs:
-            name = names.role[node.name]
-            lines.append(f"{result.format(name)} = {text}")
-            values[node.name] = result.format(name)
+            name = result.format(names.role[node.name])
+            lines.append(f"{name} = {text}")
+            value = Name(name)
         elif len(text) > LONGEST or readers[node.name] > 1:
             short = f"t{len(lines) + 1}"
             lines.append(f"{short} = {text}")
-            values[node.name] = short
-        else:
-            values[node.name] = text
+            value = Name(short)
+        values[node.name] = value
     return lines
 
 
-def _factor(text: str) -> str:
-    """In brackets where a product needs them."""
-    depth = 0
-    for index, char in enumerate(text):
-        depth += (char in "([") - (char in ")]")
-        if depth == 0 and char in "+-" and 0 < index < len(text) - 1 and text[index - 1] == " ":
-            return f"({text})"
-    return text
+def compose_after(names: Names, text: str, result: str, inner: str = "") -> list[str]:
+    """Equations of a region whose anchor's value is `text`, and of the members behind it.
+
+    inner: what the anchor's value is called where it is not stored; "" for its text, inside its reader.
+    """
+    region = names.region
+    anchor = region.anchor
+    lines, value = [], Name(text, loose=True)
+    if inner or anchor in region.outputs:
+        value = Name(result.format(names.role.get(anchor.name, inner)))
+        lines.append(f"{value.text} = {text}")
+    after = [member for member in region.nodes if member is not anchor]
+    return lines + compose(names, after, {anchor.name: value}, result)
+
+
+def known(names: Names, values: Values, name: str) -> Formula:
+    """What is known of a node's value: a formula, or that it is the operand of that role."""
+    return values[name] if name in values else Name(names.role[name])

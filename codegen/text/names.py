@@ -12,46 +12,11 @@ import re
 
 from ...graph.errors import CompileError
 from ...graph.ir import Node
-from ...graph.ops import (
-    Activation,
-    ActivationGrad,
-    Add,
-    AttentionMask,
-    AverageUnpool2D,
-    BatchNorm,
-    BatchNormGrad,
-    BroadcastTo,
-    Cast,
-    Compare,
-    Constant,
-    Conv2DWeightGrad,
-    DenseWeightGrad,
-    Divide,
-    ExtremumGrad,
-    Logical,
-    LookUp,
-    LookUpGrad,
-    Maximum,
-    MaxPoolIndex2D,
-    MaxUnpool2D,
-    Minimum,
-    Multiply,
-    Normalize,
-    Not,
-    Prelu,
-    PreluGrad,
-    Random,
-    Reduce,
-    RsqrtPlus,
-    Scale,
-    Square,
-    Subtract,
-    Where,
-)
-from ...graph.ops.reduction import _Loss
-from ...graph.types import broadcast_kind
+from ...graph.op import Kind
+from ...graph.ops import Add, Constant, MaxPoolIndex2D, Pointwise
+from ...planning.geometry import broadcast_kind
 from ...planning.regions import Region
-from .expressions import HELPERS
+from .helpers import HELPERS
 
 RESERVED = frozenset(
     [
@@ -119,34 +84,9 @@ class Names:
 
 def value_hint(region: Region, node: Node) -> str:
     """What the value of a member is called, by what was done to it."""
-    for classes, hint in _VALUE_HINTS:
-        if isinstance(node.op, classes):
-            if isinstance(node.op, Add) and _second_kind(region, node) == "channel":
-                return "biased"
-            return hint
-    return node.op.op_name()
-
-
-_VALUE_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((Activation, Prelu), "activated"),
-    ((ActivationGrad, PreluGrad, ExtremumGrad), "passed"),
-    (Maximum, "larger"),
-    (Minimum, "smaller"),
-    (Divide, "quotient"),
-    (Add, "added"),
-    (Subtract, "difference"),
-    (Multiply, "product"),
-    (Scale, "scaled"),
-    (Square, "squared"),
-    (RsqrtPlus, "rstd"),
-    ((BatchNorm, Normalize), "normalized"),
-    (BatchNormGrad, "unnormalized"),
-    (Cast, "converted"),
-    ((Compare, Logical, Not), "truth"),
-    (Where, "selected"),
-    (LookUp, "looked_up"),
-    ((MaxUnpool2D, AverageUnpool2D, BroadcastTo), "spread"),
-)
+    if isinstance(node.op, Add) and _second_kind(region, node) == "channel":
+        return "biased"
+    return node.op.value_name or node.op.op_name()
 
 
 def _second_kind(region: Region, node: Node) -> str | None:
@@ -155,14 +95,12 @@ def _second_kind(region: Region, node: Node) -> str | None:
 
 def _input_role(region: Region, node: Node) -> str:
     """What an operand is to the first member that reads it."""
-    if isinstance(node.op, AttentionMask):
-        return "mask"
-    if isinstance(node.op, Random):
-        return "mask" if node.op.distribution == "bernoulli" else "noise"
+    if node.op.kind is Kind.SOURCE and node.op.role():
+        return node.op.role()
     reader = next(member for member in region.nodes if node.name in member.inputs)
     place = reader.inputs.index(node.name)
-    if isinstance(reader.op, Add | Multiply | Subtract):
-        return _arithmetic_role(region, reader, node, place)
+    if isinstance(reader.op, Pointwise) and any(reader.op.beside):
+        return _role_beside(region, reader, reader.op, node)
     names = reader.op.operands
     name = names[min(place, len(names) - 1)]
     if name.endswith("*") and len(reader.inputs) > 1:
@@ -170,32 +108,20 @@ def _input_role(region: Region, node: Node) -> str:
     return name.rstrip("?*")
 
 
-def _arithmetic_role(region: Region, reader: Node, node: Node, place: int) -> str:
+def _role_beside(region: Region, reader: Node, op: Pointwise, node: Node) -> str:
+    """Of an operand of arithmetic, which may stand on either side."""
+    of_channels, other = op.beside
     if isinstance(node.op, Constant):
         return "constant"
-    if (
-        broadcast_kind(node.type.shape, reader.type.shape) == "channel"
-        and node.type.shape != reader.type.shape
-    ):
-        return (
-            "bias" if isinstance(reader.op, Add) else "scale" if isinstance(reader.op, Multiply) else "shift"
-        )
-    if place == 0 and reader is region.nodes[0]:
-        return "x"
-    if isinstance(reader.op, Add):
-        return "residual"
-    return "factor" if isinstance(reader.op, Multiply) else "other"
+    kind = broadcast_kind(node.type.shape, reader.type.shape)
+    if kind == "channel" and node.type.shape != reader.type.shape:
+        return of_channels
+    return "x" if reader.inputs[0] == node.name and reader is region.nodes[0] else other
 
 
 def _output_role(region: Region, node: Node) -> str:
-    if isinstance(node.op, MaxPoolIndex2D):
-        return "index"
-    if isinstance(node.op, _Loss):
-        return "loss"
-    if isinstance(node.op, Conv2DWeightGrad | DenseWeightGrad | LookUpGrad):
-        return "dw"
-    if isinstance(node.op, Reduce):
-        return "mean" if node.op.mean else "total"
+    if node.op.role():
+        return node.op.role()
     real = [n for n in region.outputs if not isinstance(n.op, MaxPoolIndex2D)]
     if node is not real[-1]:
         return "kept"

@@ -1,6 +1,7 @@
 """Ops as plain PyTorch text, for the `reference` of an emitted file.
 
-One table, op class -> lines; the last line gives the value its name. Tensors are float64 and channels last.
+Pointwise ops from their formulas, the others by a table, op class -> lines; the last line gives the value its
+name. Tensors are float64 and channels last.
 """
 
 from __future__ import annotations
@@ -10,21 +11,16 @@ from itertools import zip_longest
 from typing import Any
 
 from ...graph.errors import CompileError
+from ...graph.formula import Name, formula
 from ...graph.ir import Node
 from ...graph.op import Op
 from ...graph.ops import (
-    Activation,
     ActivationGrad,
-    Add,
     AveragePool2D,
     AverageUnpool2D,
-    BatchNorm,
-    BatchNormGrad,
     BinaryCrossEntropy,
     BroadcastTo,
-    Cast,
     CategoricalCrossEntropy,
-    Compare,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -33,50 +29,30 @@ from ...graph.ops import (
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
-    Divide,
-    ExtremumGrad,
     Flip,
-    Floor,
-    InTraining,
-    Logical,
     LogSoftmax,
     LookUp,
     LookUpGrad,
     LossGrad,
     MatMul,
-    Maximum,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
     MeanSquaredError,
-    Minimum,
-    Multiply,
-    Normalize,
-    Not,
     Pad,
-    Prelu,
-    PreluGrad,
+    Pointwise,
     Reduce,
     Resize,
     ResizeGrad,
-    RsqrtPlus,
-    Scale,
     Slice,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
     Sparsemax,
     SparsemaxGrad,
-    Square,
-    Step,
-    StopGradient,
-    Subtract,
     Transpose,
-    Where,
 )
-from ...graph.types import DTYPES
-from .activations import row_of
-from .expressions import CONNECTIVES, RELATIONS
+from .printers import in_torch
 from .warp_references import WARPS
 from .writer import number, tuple_text
 
@@ -88,9 +64,9 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
 
     Raises CompileError for an op without a row in the table.
     """
-    if isinstance(node.op, Activation):
-        return [f"{result} = {row_of(node.op).torch(node.op, *operands)}"]
     row = _TABLE.get(type(node.op))
+    if row is None and isinstance(node.op, Pointwise):
+        return _pointwise(node.op, result, *operands)
     if row is None:
         raise CompileError(
             f"{node.op.op_name()} has no reference text; add a row to codegen/text/references.py"
@@ -99,19 +75,24 @@ def reference_lines(node: Node, operands: Sequence[str], result: str) -> Lines:
     return [f"{result} = {text}"] if isinstance(text, str) else text
 
 
-# -- activations ---------------------------------------------------------------------------------------------
-def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines | str:
-    f = op.activation
-    row = row_of(f)
-    if row.torch_slope and f.cuts:
-        slope = f"slope = {row.torch_slope(f, saved)}"
-        return [slope, f"{result} = torch.where(slope == 0, 0, {dy} * slope)"]
-    if row.torch_slope:
-        return f"{dy} * {row.torch_slope(f, saved)}"
+# -- pointwise -----------------------------------------------------------------------------------------------
+def _pointwise(op: Pointwise, result: str, *operands: str) -> Lines:
+    names, lines = [Name(text) for text in operands], []
+    if op.counted:  # BatchNormGrad's: the values per channel
+        lines.append(f"count = {operands[1]}.numel() / {operands[1]}.shape[-1]")
+        names.append(Name("count"))
+    return [*lines, f"{result} = {in_torch(formula(op.formula(*names)))}"]
+
+
+def _activation_grad(op: ActivationGrad, result: str, dy: str, saved: str) -> Lines:
+    """By PyTorch's own differentiation where it can, which is another way than the kernel's."""
+    if op.activation.saves == "output":
+        return _pointwise(op, result, dy, saved)
+    value = in_torch(formula(op.activation.formula(Name(result))))
     return [
         "with torch.enable_grad():",
         f"    {result} = {saved}.detach().requires_grad_()",
-        f"    ({result},) = torch.autograd.grad({row.torch(f, result)}, {result}, {dy})",
+        f"    ({result},) = torch.autograd.grad({value}, {result}, {dy})",
     ]
 
 
@@ -294,19 +275,6 @@ def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: 
 
 
 # -- the rest ------------------------------------------------------------------------------------------------
-def _scale(op: Scale, result: str, x: str) -> str:
-    return f"{x} * {number(op.factor)} + {number(op.offset)}"
-
-
-def _batch_norm_grad(op: BatchNormGrad, result: str, *operands: str) -> Lines:
-    dy, x, gamma, mean, variance, d_gamma, d_beta = operands
-    return [
-        f"count = {x}.numel() / {x}.shape[-1]",
-        f"rstd = torch.rsqrt({variance} + {number(op.epsilon)})",
-        f"{result} = {gamma} * rstd * ({dy} - {d_beta} / count - ({x} - {mean}) * rstd * {d_gamma} / count)",
-    ]
-
-
 def _broadcast_to(op: BroadcastTo, result: str, x: str, *like: str) -> Lines:
     sizes = [f"{(like or (x,))[0]}.shape[0]" if d == "N" else str(d) for d in op.shape]
     lines = [f"{result} = {x}.expand({', '.join(sizes)})"]
@@ -351,11 +319,6 @@ def _resize(op: Resize | ResizeGrad, result: str, x: str, *weights: str) -> Line
     return lines
 
 
-def _cast(op: Cast, result: str, x: str) -> str:
-    """Floating-point numbers stay in float64."""
-    return f"{x}.double()" if DTYPES[op.dtype].is_floating_point else f"{x}.to(torch.{op.dtype})"
-
-
 def _named_rows(indices: str, rows: str) -> Lines:
     """Lines for the rows `named` by numbers, and whether those are `known`."""
     return [
@@ -381,40 +344,9 @@ def _look_up_grad(op: LookUpGrad, result: str, dy: str, indices: str) -> Lines:
 
 
 _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
-    Add: lambda op, result, a, b: f"{a} + {b}",
-    Subtract: lambda op, result, a, b: f"{a} - {b}",
-    Multiply: lambda op, result, a, b: f"{a} * {b}",
-    Cast: _cast,
-    Scale: _scale,
-    StopGradient: lambda op, result, x: x,
-    Compare: lambda op, result, a, b: f"{a} {RELATIONS[op.relation]} {b}",
-    Logical: lambda op, result, a, b: f"{a} {CONNECTIVES[op.connective]} {b}",
-    Not: lambda op, result, x: f"~{x}",
-    Where: lambda op, result, condition, x1, x2: f"torch.where({condition}, {x1}, {x2})",
     LookUp: _look_up,
     LookUpGrad: _look_up_grad,
-    Step: lambda op, result, x: f"({x} > 0).to({x}.dtype)",
-    Floor: lambda op, result, x: f"{x}.floor()",
-    Square: lambda op, result, x: f"{x} * {x}",
-    RsqrtPlus: lambda op, result, x: f"torch.rsqrt({x} + {number(op.epsilon)})",
-    InTraining: lambda op, result, x, *y: x,
-    BatchNorm: lambda op, result, x, gamma, beta, mean, variance: (
-        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)}) * {gamma} + {beta}"
-    ),
-    Normalize: lambda op, result, x, mean, variance: (
-        f"({x} - {mean}) * torch.rsqrt({variance} + {number(op.epsilon)})"
-    ),
-    Divide: lambda op, result, a, b: f"{a} / {b}",
-    Maximum: lambda op, result, a, b: f"torch.maximum({a}, {b})",
-    Minimum: lambda op, result, a, b: f"torch.minimum({a}, {b})",
-    ExtremumGrad: lambda op, result, dy, x, other: (
-        f"torch.where({x} {'>' if op.smallest else '<'} {other}, 0, "
-        f"torch.where({x} == {other}, 0.5 * {dy}, {dy}))"
-    ),
     BroadcastTo: _broadcast_to,
-    Prelu: lambda op, result, x, alpha: f"torch.where({x} > 0, {x}, {alpha} * {x})",
-    PreluGrad: lambda op, result, dy, x, alpha: f"torch.where({x} > 0, {dy}, {alpha} * {dy})",
-    BatchNormGrad: _batch_norm_grad,
     ActivationGrad: _activation_grad,
     Conv2D: _conv,
     Conv2DDataGrad: _conv_data_grad,

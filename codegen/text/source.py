@@ -15,7 +15,7 @@ from ...graph.op import Kind
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from .examples import example_lines
-from .expressions import HELPERS, helpers_called
+from .helpers import HELPERS, with_their_own
 from .names import Names, escaped
 from .references import reference_lines
 from .writer import WIDTH, Writer, fill, wrap
@@ -156,7 +156,8 @@ class KernelFile:
     def text(self) -> str:
         """The whole file."""
         kernels = [function.text() for function in self.functions]
-        helpers = [HELPERS[name] for name in helpers_called("\n".join(kernels))]
+        called = {name for function in self.functions for name in function.body.uses if name in HELPERS}
+        helpers = [HELPERS[name] for name in with_their_own(called)]
         parts = [
             self._header(),
             _IMPORTS.strip("\n"),
@@ -188,13 +189,18 @@ class KernelFile:
         return "\n".join(line.rstrip() for line in lines)
 
     def _operands(self) -> list[str]:
-        rows = [(node, "read") for node in self.region.inputs] + [(n, "written") for n in self.region.outputs]
+        rows = [(node, "read") for node in self.region.inputs]
+        rows += [(node, self._written(node)) for node in self.region.outputs]
         table = [(self.names.role[n.name], n.type.dtype, shape_text(n), what) for n, what in rows]
         widths = [max(len(row[i]) for row in table) for i in range(3)]
         return [
             "    " + "  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=True)) + f"  {row[3]}"
             for row in table
         ]
+
+    def _written(self, node: Node) -> str:
+        pitch = self.region.pitches.get(node.name)
+        return "written" + (f" into its slice of rows of {pitch} channels" if pitch else "")
 
     def _work(self) -> str:
         one, two = self.region.cost(1), self.region.cost(2)
@@ -270,9 +276,10 @@ class KernelFile:
         for node in self.region.outputs:
             fill_value = 'float("nan")' if node.type.is_floating else _UNLIKELY.get(node.type.dtype, "255")
             dtype = f"dtype=torch.{node.type.dtype}, device=device"
-            outputs.line(
-                f"{self.names.role[node.name]} = torch.full({size_text(node)}, {fill_value}, {dtype})"
-            )
+            pitch = self.region.pitches.get(node.name)
+            size = size_text(node) if pitch is None else size_text(node, pitch)
+            cut = "" if pitch is None else f"[..., :{node.type.channels}]"
+            outputs.line(f"{self.names.role[node.name]} = torch.full({size}, {fill_value}, {dtype}){cut}")
             made.append(self.names.role[node.name])
         outputs.line(f"return [{', '.join(made)}]")
         return [
@@ -297,15 +304,16 @@ def hanging(text: str) -> list[str]:
     return [first, *("    " + line for line in rest)]
 
 
-def shape_text(node: Node) -> str:
-    """(N, 28, 28, 1)"""
-    inner = ", ".join(map(str, node.type.shape))
+def shape_text(node: Node, channels: int | None = None) -> str:
+    """(N, 28, 28, 1); channels: of the last axis, instead of the node's own."""
+    shape = node.type.shape if channels is None else (*node.type.shape[:-1], channels)
+    inner = ", ".join(map(str, shape))
     return f"({inner},)" if node.type.rank == 1 else f"({inner})"
 
 
-def size_text(node: Node) -> str:
+def size_text(node: Node, channels: int | None = None) -> str:
     """The shape as source text, with `batch` for the batch axis."""
-    return shape_text(node).replace("N", "batch")
+    return shape_text(node, channels).replace("N", "batch")
 
 
 def image_size(node: Node) -> int:

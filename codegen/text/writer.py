@@ -17,6 +17,34 @@ _OPEN, _CLOSE = "([{", ")]}"
 _OPERATORS = (" + ", " - ", " | ", " & ", " * ", " // ", " / ")
 
 
+class Uses:
+    """Names that a text may use, each noted when it is asked for: `uses.BLOCK_M`, `uses["BLOCK_M"]`.
+
+    What a kernel takes for arguments, and which helpers stand above it, follows from these notes.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> str:
+        self._noted[name] = None
+        return name
+
+    def note(self, *names: str) -> None:
+        self._noted.update(dict.fromkeys(names))
+
+    def __getattr__(self, name: str) -> str:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._noted
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._noted)
+
+
 @dataclass(frozen=True)
 class _Line:
     depth: int
@@ -25,9 +53,13 @@ class _Line:
 
 
 class Writer:
-    """Collects lines: `writer.line(code, comment)` adds one, `with writer.block("for ..."):` indents."""
+    """Collects lines: `writer.line(code, comment)` adds one, `with writer.block("for ..."):` indents.
+
+    uses: the constants, run-time numbers and helpers that the lines name.
+    """
 
     def __init__(self, depth: int = 0) -> None:
+        self.uses = Uses()
         self._lines: list[_Line] = []
         self._depth = depth
 
@@ -58,6 +90,7 @@ class Writer:
     def extend(self, other: Writer) -> None:
         """Append another writer's lines at this depth."""
         self._lines += [_Line(line.depth + self._depth, line.code, line.comment) for line in other._lines]
+        self.uses.note(*other.uses)
 
     @property
     def text(self) -> str:

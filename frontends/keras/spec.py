@@ -32,7 +32,6 @@ class CallSpec:
     kwargs: dict[str, Any]
     place: str
     written: Written | None = None
-    keywords: tuple[str, ...] = ()
 
     @property
     def references(self) -> list[TensorRef]:

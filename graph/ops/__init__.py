@@ -22,6 +22,7 @@ from .activation import (
     Tanh,
     TanhShrink,
 )
+from .batch_norm import BatchNorm, BatchNormGrad, Normalize
 from .contraction import (
     Conv2D,
     Conv2DDataGrad,
@@ -50,8 +51,6 @@ from .piecewise import (
 )
 from .pointwise import (
     Add,
-    BatchNorm,
-    BatchNormGrad,
     BroadcastTo,
     Cast,
     Divide,
@@ -60,7 +59,8 @@ from .pointwise import (
     Maximum,
     Minimum,
     Multiply,
-    Normalize,
+    Pointwise,
+    PointwiseGrad,
     RsqrtPlus,
     Scale,
     Square,
@@ -73,17 +73,14 @@ from .random import Drawn, InTraining, Random, RandomBlur, RandomBox, RandomTran
 from .reduction import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
-    LogSoftmax,
+    Loss,
     LossGrad,
     MeanSquaredError,
     Reduce,
-    Softmax,
     SoftmaxCrossEntropy,
-    SoftmaxGrad,
-    Sparsemax,
-    SparsemaxGrad,
 )
 from .resize import Resize, ResizeGrad, Taps
+from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
 from .warp import Warp, WarpGrad
 
@@ -137,6 +134,7 @@ __all__ = [
     "Logical",
     "LookUp",
     "LookUpGrad",
+    "Loss",
     "LossGrad",
     "MatMul",
     "MaxPool2D",
@@ -154,6 +152,8 @@ __all__ = [
     "OrthogonalSlope",
     "Pad",
     "Parameter",
+    "Pointwise",
+    "PointwiseGrad",
     "Prelu",
     "PreluGrad",
     "Random",
@@ -166,6 +166,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "ResizeGrad",
+    "RowOp",
     "RsqrtPlus",
     "Scale",
     "Sigmoid",

@@ -1,15 +1,43 @@
-"""Activations: functions of one value, with their derivatives."""
+"""Activations: functions of one value, with their derivatives.
+
+NaN passes through every activation as it does in torch, and gradients pass where a value is NaN: hence
+conditions such as `y <= 0`, which no NaN meets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-import torch.nn.functional as F
-
-from .pointwise import _Pointwise
+from ..errors import CompileError
+from ..formula import Formula, Function, Name, evaluate, where
+from ..functions import (
+    absolute,
+    elu,
+    exp,
+    expm1,
+    gelu,
+    gelu_tanh,
+    leaky_relu,
+    log,
+    log_sigmoid,
+    mish,
+    relu,
+    relu6,
+    sigmoid,
+    softplus,
+    softsign,
+    sqrt,
+    squareplus,
+    swish,
+    tanh,
+    tanh_shrink,
+)
+from ..op import Sample
+from ..slopes import pull
+from ..types import TensorType
+from .pointwise import Pointwise
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -17,21 +45,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Activation(_Pointwise):
-    """Base of the activations y = f(x).
+class Activation(Pointwise):
+    """Base of the activations y = f(x), f being `formula`.
 
     saves: which of x ("input") or y ("output") the derivative is written in; saving y lets the kernel that
-    computes y drop x, and lets the derivative move behind a max pooling. cuts: no gradient passes where the
-    derivative is 0, one that is NaN or infinite neither; it passes where the saved value is NaN.
+    computes y drop x, and lets the derivative move behind a max pooling. saved: what values that has.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "activated"
     saves: ClassVar[str] = "output"
-    cuts: ClassVar[bool] = False
+    saved: ClassVar[Sample] = "normal"
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        """f'(x), from x or from y = f(x) as `saves` says."""
-        raise NotImplementedError
+    def backward(self, dy: Any, saved: Any) -> Any:
+        """dy times f'(x), from x or from y = f(x) as `saves` says; from x, the formula's own derivative.
+
+        Where f' is 0 it is 0 whatever dy is, of an activation in pieces.
+        """
+        tree = pull(self.formula(Name("x")), "x", Name("dy")) if self.saves == "input" else None
+        if tree is None:
+            raise CompileError(f"{self.op_name()} says no derivative in its {self.saves}")
+        return evaluate(tree, {"x": saved, "dy": dy})
+
+    def mathematics(self, *operands: Formula) -> Formula:
+        result: Formula = Function(self.op_name())(*operands)
+        return result
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         saved = node.name if self.saves == "output" else node.inputs[0]
@@ -42,61 +80,62 @@ class Activation(_Pointwise):
 class Relu(Activation):
     """max(x, 0)."""
 
-    cuts: ClassVar[bool] = True
+    title: ClassVar[str] = "ReLU"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.relu(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return relu(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 - (saved <= 0).to(saved.dtype)
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return where(saved <= 0, 0.0, dy)
 
 
 @dataclass(frozen=True)
 class Relu6(Activation):
     """min(max(x, 0), 6)."""
 
-    cuts: ClassVar[bool] = True
+    title: ClassVar[str] = "ReLU6"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.relu6(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return relu6(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 - ((saved <= 0) | (saved >= 6)).to(saved.dtype)
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return where((saved <= 0) | (saved >= 6), 0.0, dy)
 
 
 @dataclass(frozen=True)
 class LeakyRelu(Activation):
     """x where x >= 0, else slope * x. Keras's layer has slope 0.3, its activation string 0.2."""
 
+    title: ClassVar[str] = "leaky ReLU"
     slope: float = 0.3
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.leaky_relu(inputs[0], self.slope)
+    def formula(self, x: Any) -> Any:
+        return leaky_relu(x, self.slope)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.where(saved > 0, 1.0, torch.full_like(saved, self.slope))
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return where(saved > 0, dy, self.slope * dy)
 
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
     """1 / (1 + exp(-x)); derivative y (1 - y)."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return sigmoid(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return saved * (1 - saved)
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy * saved * (1.0 - saved)
 
 
 @dataclass(frozen=True)
 class Tanh(Activation):
     """Hyperbolic tangent; derivative 1 - y^2."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return tanh(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 - saved * saved
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy * (1.0 - saved * saved)
 
 
 @dataclass(frozen=True)
@@ -105,32 +144,20 @@ class Swish(Activation):
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.silu(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        s = torch.sigmoid(saved)
-        return s * (1 + saved * (1 - s))
+    def formula(self, x: Any) -> Any:
+        return swish(x)
 
 
 @dataclass(frozen=True)
 class Gelu(Activation):
     """x * Phi(x) (Hendrycks & Gimpel 2016); approximate: the tanh form of the same paper."""
 
+    title: ClassVar[str] = "GELU"
     saves: ClassVar[str] = "input"
     approximate: bool = False
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.gelu(inputs[0], approximate="tanh" if self.approximate else "none")
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        x = saved
-        if self.approximate:
-            k = 0.7978845608028654  # sqrt(2 / pi)
-            t = torch.tanh(k * (x + 0.044715 * x**3))
-            return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
-        phi = 0.5 * (1 + torch.erf(x * 0.7071067811865476))
-        return phi + x * torch.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
+    def formula(self, x: Any) -> Any:
+        return gelu_tanh(x) if self.approximate else gelu(x)
 
 
 @dataclass(frozen=True)
@@ -141,43 +168,42 @@ class Elu(Activation):
     1 / alpha CELU (Barron 2017).
     """
 
+    title: ClassVar[str] = "ELU"
     alpha: float = 1.0
     scale: float = 1.0
     input_scale: float = 1.0
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
-        below = self.alpha * torch.expm1(self.input_scale * x.clamp(max=0))
-        return self.scale * torch.where(x > 0, x, below)
+    def formula(self, x: Any) -> Any:
+        if self.scale == self.input_scale == 1:
+            return elu(x, self.alpha)
+        return where(x > 0, self.scale * x, self.alpha * self.scale * expm1(self.input_scale * x))
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        below = self.input_scale * (saved + self.scale * self.alpha)
-        return torch.where(saved > 0, self.scale, below)
+    def backward(self, dy: Any, saved: Any) -> Any:
+        below = self.input_scale * dy * (saved + self.alpha * self.scale)
+        return where(saved > 0, self.scale * dy, below)
 
 
 @dataclass(frozen=True)
 class Softplus(Activation):
-    """log(1 + exp(x)), in the form max(x, 0) + log(1 + exp(-|x|)) that cannot overflow."""
+    """log(1 + exp(x)), in a form that cannot overflow."""
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
-        return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(saved)
+    def formula(self, x: Any) -> Any:
+        return softplus(x)
 
 
 @dataclass(frozen=True)
 class LogSigmoid(Activation):
     """log(sigmoid(x)) = -softplus(-x); derivative 1 - exp(y)."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return -Softplus().reference(-inputs[0])
+    saved: ClassVar[Sample] = "log sigmoid"
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return -torch.expm1(saved)
+    def formula(self, x: Any) -> Any:
+        return log_sigmoid(x)
+
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return -dy * expm1(saved)
 
 
 @dataclass(frozen=True)
@@ -187,15 +213,14 @@ class Squareplus(Activation):
     With s = sqrt(x^2 + b) the derivative is y / s, and y (s - x) / 2 = b / 4 makes it 1 / (1 + b / (4 y^2)).
     """
 
+    saved: ClassVar[Sample] = "not negative"
     b: float = 4.0
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
-        root = torch.sqrt(x * x + self.b)
-        return torch.where(x < 0, self.b / 2 / (root - x), (x + root) / 2)  # where the sum would cancel
+    def formula(self, x: Any) -> Any:
+        return squareplus(x, self.b)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 / (1 + self.b / (4 * saved * saved))
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy / (1.0 + self.b / 4 / (saved * saved))
 
 
 @dataclass(frozen=True)
@@ -204,11 +229,8 @@ class TanhShrink(Activation):
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.tanhshrink(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(saved).square()
+    def formula(self, x: Any) -> Any:
+        return tanh_shrink(x)
 
 
 @dataclass(frozen=True)
@@ -217,11 +239,8 @@ class Softsign(Activation):
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.softsign(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 / (1 + saved.abs()) ** 2
+    def formula(self, x: Any) -> Any:
+        return softsign(x)
 
 
 @dataclass(frozen=True)
@@ -230,23 +249,19 @@ class Mish(Activation):
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return F.mish(inputs[0])
-
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        t = torch.tanh(Softplus().reference(saved))
-        return t + saved * torch.sigmoid(saved) * (1 - t * t)
+    def formula(self, x: Any) -> Any:
+        return mish(x)
 
 
 @dataclass(frozen=True)
 class Exp(Activation):
     """exp(x), its own derivative."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.exp(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return exp(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return saved
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy * saved
 
 
 @dataclass(frozen=True)
@@ -254,23 +269,28 @@ class Log(Activation):
     """The natural logarithm; derivative 1 / x."""
 
     saves: ClassVar[str] = "input"
+    saved: ClassVar[Sample] = "positive"
+    examples: ClassVar[dict[str, Sample]] = {"x": "positive"}
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.log(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return log(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 1 / saved
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return dy / saved
 
 
 @dataclass(frozen=True)
 class Sqrt(Activation):
     """Square root; derivative 1 / (2 y)."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.sqrt(inputs[0])
+    saved: ClassVar[Sample] = "positive"
+    examples: ClassVar[dict[str, Sample]] = {"x": "positive"}
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return 0.5 / saved
+    def formula(self, x: Any) -> Any:
+        return sqrt(x)
+
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return 0.5 * dy / saved
 
 
 @dataclass(frozen=True)
@@ -279,21 +299,31 @@ class Abs(Activation):
 
     saves: ClassVar[str] = "input"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0].abs()
+    def formula(self, x: Any) -> Any:
+        return absolute(x)
 
-    def derivative(self, saved: torch.Tensor) -> torch.Tensor:
-        return torch.sign(saved)
+    def backward(self, dy: Any, saved: Any) -> Any:
+        return where(saved == 0, 0.0, where(saved < 0, -dy, dy))
 
 
 @dataclass(frozen=True)
-class ActivationGrad(_Pointwise):
+class ActivationGrad(Pointwise):
     """dy * f'(saved) for the activation f named by `activation`."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "saved")
+    value_name: ClassVar[str] = "passed"
     activation: Activation = field(default_factory=Relu)
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, saved = inputs
-        slope = self.activation.derivative(saved)
-        return torch.where(slope == 0, 0, dy * slope) if self.activation.cuts else dy * slope
+    def formula(self, dy: Any, saved: Any) -> Any:
+        return self.activation.backward(dy, saved)
+
+    def mathematics(self, *operands: Formula) -> Formula:
+        dy, saved = operands
+        slope: Formula = Function(f"{self.activation.op_name()}'")(saved)
+        return dy * slope
+
+    def words(self, *operands: TensorType) -> str:
+        return f"derivative of {self.activation.words(*operands[1:])}"
+
+    def example(self, operand: str) -> Sample:
+        return self.activation.saved if operand == "saved" else "normal"

@@ -44,6 +44,17 @@ class _Convolution(_Contraction):
     dilation: Pair = (1, 1)
     groups: int = 1
 
+    def _stepping(self) -> str:
+        """Strides, dilation and groups in words, where they are not plain."""
+        parts = []
+        if self.strides != (1, 1):
+            parts.append(f" at steps of {self.strides[0]}x{self.strides[1]}")
+        if self.dilation != (1, 1):
+            parts.append(f" dilated {self.dilation[0]}x{self.dilation[1]}")
+        if self.groups > 1:
+            parts.append(f" in {self.groups} groups")
+        return "".join(parts)
+
     def _forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
         (top, bottom), (left, right) = self.padding
         image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
@@ -53,6 +64,14 @@ class _Convolution(_Contraction):
 
     def _macs(self, y: TensorType, w: TensorType, batch: int) -> int:
         return y.elements(batch) * prod(w.size()[:3])
+
+
+def _window(kernel: TensorType) -> str:
+    return "x".join(map(str, kernel.shape[:2]))
+
+
+def _bias(operands: Sequence[TensorType]) -> str:
+    return " + bias" if len(operands) > 2 else ""
 
 
 def _is_image(where: str, t: TensorType) -> None:
@@ -65,6 +84,9 @@ class Conv2D(_Convolution):
     """Cross-correlation of x (N, H, W, C) with w (R, S, C / groups, K), plus a bias (K,) where given."""
 
     operands: ClassVar[tuple[str, ...]] = ("x", "w", "bias?")
+
+    def words(self, *operands: TensorType) -> str:
+        return f"{_window(operands[1])} convolution{self._stepping()}{_bias(operands)}"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, w, *bias = inputs
@@ -106,6 +128,10 @@ class Conv2DDataGrad(_Convolution):
     operands: ClassVar[tuple[str, ...]] = ("dy", "w")
     input_size: Pair = (0, 0)
 
+    def words(self, *operands: TensorType) -> str:
+        product = f"{_window(operands[1])} convolution{self._stepping()}"
+        return f"gradient of a {product} with respect to its input"
+
     def infer(self, *inputs: TensorType) -> TensorType:
         dy, w = inputs
         _is_image("conv2d_data_grad's dy", dy)
@@ -134,6 +160,9 @@ class Conv2DTranspose(Conv2DDataGrad):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "w")
+
+    def words(self, *operands: TensorType) -> str:
+        return f"{_window(operands[1])} transposed convolution{self._stepping()}"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, w = inputs
@@ -170,7 +199,12 @@ class Conv2DWeightGrad(_Convolution):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "dy")
+    role_name: ClassVar[str] = "dw"
     kernel_size: Pair = (1, 1)
+
+    def words(self, *operands: TensorType) -> str:
+        product = f"{self.kernel_size[0]}x{self.kernel_size[1]} convolution{self._stepping()}"
+        return f"gradient of a {product} with respect to its kernel"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, dy = inputs
@@ -196,6 +230,9 @@ class Dense(_Contraction):
     """Matrix product over the last axis: x (..., C) times w (C, K), plus a bias (K,) where given."""
 
     operands: ClassVar[tuple[str, ...]] = ("x", "w", "bias?")
+
+    def words(self, *operands: TensorType) -> str:
+        return f"matrix product{_bias(operands)}"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, w, *bias = inputs
@@ -225,6 +262,7 @@ class DenseDataGrad(_Contraction):
     """dy (..., K) times w (C, K) transposed -> (..., C)."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "w")
+    title: ClassVar[str] = "gradient of a matrix product with respect to its input"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         dy, w = inputs
@@ -243,6 +281,8 @@ class DenseWeightGrad(_Contraction):
     """x (..., C) transposed times dy (..., K), summed over every leading axis -> (C, K)."""
 
     operands: ClassVar[tuple[str, ...]] = ("x", "dy")
+    title: ClassVar[str] = "gradient of a matrix product with respect to its weights"
+    role_name: ClassVar[str] = "dw"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x, dy = inputs
@@ -277,6 +317,9 @@ class MatMul(_Contraction):
     split_y: bool = False
     factor: float = 1.0
     wide: bool = field(default=False, metadata={"rare": True})
+
+    def words(self, *operands: TensorType) -> str:
+        return "product of two activations" + ("" if self.factor == 1.0 else ", scaled")
 
     def infer(self, *inputs: TensorType) -> TensorType:
         a, b = inputs

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ShapeError
+from ..formula import OPERATORS, where
+from ..functions import logical_not
 from ..types import TensorType, elementwise, widest
-from .pointwise import _Pointwise
+from .pointwise import Pointwise
 from .source import Constant
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
     from ..ir import Node
 
-Binary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-RELATIONS: dict[str, Binary] = {
-    "greater": torch.gt,
-    "greater_equal": torch.ge,
-    "less": torch.lt,
-    "less_equal": torch.le,
-    "equal": torch.eq,
-    "not_equal": torch.ne,
+RELATIONS = {
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "==",
+    "not_equal": "!=",
 }
 
-CONNECTIVES: dict[str, Binary] = {
-    "and": torch.logical_and,
-    "or": torch.logical_or,
-    "xor": torch.logical_xor,
-}
+CONNECTIVES = {"and": "&", "or": "|", "xor": "^"}
 
 
 def _alike(op: str, first: TensorType, second: TensorType) -> None:
@@ -42,13 +36,14 @@ def _alike(op: str, first: TensorType, second: TensorType) -> None:
 
 
 @dataclass(frozen=True)
-class Compare(_Pointwise):
+class Compare(Pointwise):
     """Whether `relation`, one of RELATIONS, holds between a and b, broadcasting as NumPy does.
 
     A truth value, through which no gradient passes. With NaN all relations but "not_equal" are false.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    value_name: ClassVar[str] = "truth"
     whole: ClassVar[tuple[str, ...]] = ("a", "b")
     alike: ClassVar[tuple[str, ...]] = ("a", "b")
     relation: str = "greater"
@@ -59,15 +54,19 @@ class Compare(_Pointwise):
         _alike(self.relation, *inputs)
         return super().infer(*inputs).with_dtype("bool")
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return RELATIONS[self.relation](*inputs)
+    def formula(self, a: Any, b: Any) -> Any:
+        return OPERATORS[RELATIONS[self.relation]](a, b)
+
+    def words(self, *operands: TensorType) -> str:
+        return f"comparison ({self.relation.replace('_', ' ')})"
 
 
 @dataclass(frozen=True)
-class Logical(_Pointwise):
+class Logical(Pointwise):
     """Truth values joined by `connective`, one of CONNECTIVES, broadcasting as NumPy does."""
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    value_name: ClassVar[str] = "truth"
     whole: ClassVar[tuple[str, ...]] = ("a", "b")
     connective: str = "and"
 
@@ -77,30 +76,36 @@ class Logical(_Pointwise):
         _truths(f"logical_{self.connective}", *inputs)
         return super().infer(*inputs)
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return CONNECTIVES[self.connective](*inputs)
+    def formula(self, a: Any, b: Any) -> Any:
+        return OPERATORS[CONNECTIVES[self.connective]](a, b)
+
+    def words(self, *operands: TensorType) -> str:
+        return f"logical {self.connective}"
 
 
 @dataclass(frozen=True)
-class Not(_Pointwise):
+class Not(Pointwise):
     """Whether a truth value is false."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "truth"
     whole: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *inputs: TensorType) -> TensorType:
         _truths("not", *inputs)
         return inputs[0]
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.logical_not(inputs[0])
+    def formula(self, x: Any) -> Any:
+        return logical_not(x)
 
 
 @dataclass(frozen=True)
-class Where(_Pointwise):
+class Where(Pointwise):
     """x1 where the truth value `condition` is true, else x2, broadcasting as NumPy does."""
 
     operands: ClassVar[tuple[str, ...]] = ("condition", "x1", "x2")
+    value_name: ClassVar[str] = "selected"
+    title: ClassVar[str] = "choice of two"
     whole: ClassVar[tuple[str, ...]] = ("condition", "x1", "x2")
     alike: ClassVar[tuple[str, ...]] = ("x1", "x2")
 
@@ -112,9 +117,8 @@ class Where(_Pointwise):
         chosen = [kind for kind in (x1, x2) if kind.shape == result.shape] or [x1, x2]
         return result.with_dtype(widest(chosen))
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        condition, x1, x2 = inputs
-        return torch.where(condition, x1, x2)
+    def formula(self, condition: Any, x1: Any, x2: Any) -> Any:
+        return where(condition, x1, x2)
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """dy where it was chosen, else 0: no product, so that an infinite dy leaves the other side alone."""

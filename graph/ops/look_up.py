@@ -28,6 +28,8 @@ class LookUp(Op):
     kind: ClassVar[Kind] = Kind.MOVEMENT
     operands: ClassVar[tuple[str, ...]] = ("table", "indices")
     whole: ClassVar[tuple[str, ...]] = ("indices",)
+    title: ClassVar[str] = "rows looked up"
+    value_name: ClassVar[str] = "looked_up"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         table, indices = inputs
@@ -60,14 +62,14 @@ class LookUpGrad(Op):
     kind: ClassVar[Kind] = Kind.REDUCTION
     operands: ClassVar[tuple[str, ...]] = ("dy", "indices")
     whole: ClassVar[tuple[str, ...]] = ("indices",)
+    title: ClassVar[str] = "gradient of rows looked up"
+    role_name: ClassVar[str] = "dw"
     rows: int = 1
 
     def infer(self, *inputs: TensorType) -> TensorType:
         dy, indices = inputs
         if dy.shape[:-1] != indices.shape or indices.is_floating:
-            raise ShapeError(
-                f"look_up_grad takes dy (..., features), indices (...), found {dy}, {indices}"
-            )
+            raise ShapeError(f"look_up_grad takes dy (..., features), indices (...), found {dy}, {indices}")
         return dy.accumulated().with_shape((self.rows, dy.channels))
 
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:

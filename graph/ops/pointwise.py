@@ -1,16 +1,20 @@
-"""Pointwise ops: arithmetic with broadcasting, and batch norm as a per-channel affine map."""
+"""Pointwise ops: one formula each, and arithmetic with broadcasting."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from ..errors import CompileError, ShapeError
-from ..op import Kind, Op
-from ..types import DTYPES, Dim, TensorType, broadcast, elementwise
+from ..formula import Formula, Name, converted, evaluate, where
+from ..functions import floor, maximum, minimum, rsqrt
+from ..op import Kind, Op, Sample
+from ..slopes import pull
+from ..types import Dim, TensorType, broadcast, elementwise
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -18,35 +22,114 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Pointwise(Op):
+class Pointwise(Op):
+    """Base of the pointwise ops: an element of the result is made of the same element of each operand.
+
+    Its `formula` is all of its meaning: the reference, the kernel's text, the text of PyTorch beside it, the
+    line of mathematics in the header, and the gradient where the op does not say a better one.
+    """
+
     kind: ClassVar[Kind] = Kind.POINTWISE
+
+    beside: ClassVar[tuple[str, str]] = ("", "")
+    """What an operand is called that is a vector over the channels, and one that is not; "" for its name."""
+
+    counted: ClassVar[bool] = False
+    """Whether the formula has one operand more than the op: a number of elements."""
+
+    @abc.abstractmethod
+    def formula(self, *operands: Any, **_: Any) -> Any:
+        """The result, of tensors or of formulas: Python's operators and the functions of functions.py."""
+
+    def mathematics(self, *operands: Formula) -> Formula:
+        """What stands in the header: the formula, unless there is something shorter to say."""
+        result: Formula = self.formula(*operands)
+        return result
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return elementwise(inputs, self.op_name())
 
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.formula(*inputs)
+        return result
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """The formula's own derivative, summed where an operand was spread."""
+        if self.counted:
+            return super().gradient(build, node, dy)
+        gradients: list[str | None] = []
+        for place in range(len(node.inputs)):
+            x, slope = build.operand(node, place), PointwiseGrad(self, place)
+            known = x.name in build.needed and slope.tree(len(node.inputs)) is not None
+            part = build.add(slope, dy, *node.inputs) if known else None
+            gradients.append(part and build.sum_to(part, x))
+        return gradients
+
+
+@dataclass(frozen=True)
+class PointwiseGrad(Pointwise):
+    """dy times the derivative of the formula of `of` with respect to its operand at `place`."""
+
+    operands: ClassVar[tuple[str, ...]] = ("dy", "xs*")
+    value_name: ClassVar[str] = "passed"
+    of: Pointwise
+    place: int = 0
+
+    def tree(self, count: int) -> Formula | None:
+        """The derivative of a formula of `count` operands x0, x1, ..., None where it is 0."""
+        names = [Name(f"x{i}") for i in range(count)]
+        return pull(self.of.formula(*names), names[self.place].text, Name("dy"))
+
+    def takes_whole(self, position: int) -> bool:
+        return position > 0 and self.of.takes_whole(position - 1)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        dy, *operands = inputs
+        return super().infer(dy, *(x for x in operands if x.is_floating))
+
+    def formula(self, *operands: Any, **_: Any) -> Any:
+        dy, *xs = operands
+        tree = self.tree(len(xs))
+        if tree is None:
+            raise CompileError(f"{self.of.op_name()} has no derivative with respect to operand {self.place}")
+        return evaluate(tree, {"dy": dy, **{f"x{i}": x for i, x in enumerate(xs)}})
+
+    def words(self, *operands: TensorType) -> str:
+        return f"derivative of {self.of.words(*operands[1:])}"
+
+    def example(self, operand: str) -> Sample:
+        return self.of.example(self.of.operands[0]) if operand == "xs*" else "normal"
+
 
 # -- arithmetic ----------
 @dataclass(frozen=True)
-class Add(_Pointwise):
-    """a + b, broadcasting as NumPy does."""
-
+class _Binary(Pointwise):
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] + inputs[1]
+
+@dataclass(frozen=True)
+class Add(_Binary):
+    """a + b, broadcasting as NumPy does."""
+
+    value_name: ClassVar[str] = "added"
+    beside: ClassVar[tuple[str, str]] = ("bias", "residual")
+
+    def formula(self, a: Any, b: Any) -> Any:
+        return a + b
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.sum_to(dy, build.operand(node, i)) for i in range(2)]
 
 
 @dataclass(frozen=True)
-class Subtract(_Pointwise):
+class Subtract(_Binary):
     """a - b, broadcasting as NumPy does."""
 
-    operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    value_name: ClassVar[str] = "difference"
+    beside: ClassVar[tuple[str, str]] = ("shift", "other")
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] - inputs[1]
+    def formula(self, a: Any, b: Any) -> Any:
+        return a - b
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         negative = build.if_needed(build.operand(node, 1), Scale(-1.0), dy)
@@ -57,13 +140,14 @@ class Subtract(_Pointwise):
 
 
 @dataclass(frozen=True)
-class Multiply(_Pointwise):
+class Multiply(_Binary):
     """a * b, broadcasting as NumPy does."""
 
-    operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    value_name: ClassVar[str] = "product"
+    beside: ClassVar[tuple[str, str]] = ("scale", "factor")
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] * inputs[1]
+    def formula(self, a: Any, b: Any) -> Any:
+        return a * b
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         gradients: list[str | None] = []
@@ -74,13 +158,14 @@ class Multiply(_Pointwise):
 
 
 @dataclass(frozen=True)
-class Divide(_Pointwise):
+class Divide(_Binary):
     """a / b, broadcasting as NumPy does."""
 
-    operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    value_name: ClassVar[str] = "quotient"
+    examples: ClassVar[dict[str, Sample]] = {"b": "positive"}
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] / inputs[1]
+    def formula(self, a: Any, b: Any) -> Any:
+        return a / b
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """dy / b, and -(dy / b) y."""
@@ -93,9 +178,7 @@ class Divide(_Pointwise):
 
 
 @dataclass(frozen=True)
-class _Extremum(_Pointwise):
-    operands: ClassVar[tuple[str, ...]] = ("a", "b")
-
+class _Extremum(_Binary):
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         gradients: list[str | None] = []
         for mine, other in ((0, 1), (1, 0)):
@@ -109,62 +192,75 @@ class _Extremum(_Pointwise):
 class Maximum(_Extremum):
     """The larger of a and b, broadcasting as NumPy does; NaN where either is."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.maximum(inputs[0], inputs[1])
+    value_name: ClassVar[str] = "larger"
+
+    def formula(self, a: Any, b: Any) -> Any:
+        return maximum(a, b)
 
 
 @dataclass(frozen=True)
 class Minimum(_Extremum):
     """The smaller of a and b, broadcasting as NumPy does; NaN where either is."""
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.minimum(inputs[0], inputs[1])
+    value_name: ClassVar[str] = "smaller"
+
+    def formula(self, a: Any, b: Any) -> Any:
+        return minimum(a, b)
 
 
 @dataclass(frozen=True)
-class ExtremumGrad(_Pointwise):
+class ExtremumGrad(Pointwise):
     """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal.
 
     All of it where either is NaN, so that NaN is not lost.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
+    title: ClassVar[str] = "derivative of a maximum"
+    value_name: ClassVar[str] = "passed"
     smallest: bool = False
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, x, other = inputs
+    def formula(self, dy: Any, x: Any, other: Any) -> Any:
         loses = x > other if self.smallest else x < other
-        return torch.where(loses, 0, torch.where(x == other, 0.5 * dy, dy))
+        return where(loses, 0.0, where(x == other, 0.5 * dy, dy))
 
 
 @dataclass(frozen=True)
-class Scale(_Pointwise):
+class Scale(Pointwise):
     """x * factor + offset with two numbers known at compile time."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "scaled"
     factor: float = 1.0
     offset: float = 0.0
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] * self.factor + self.offset
+    def formula(self, x: Any) -> Any:
+        return x * self.factor + self.offset
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [build.if_needed(build.operand(node, 0), Scale(self.factor), dy)]
 
 
 @dataclass(frozen=True)
-class Cast(_Pointwise):
+class Cast(Pointwise):
     """The same numbers in another dtype. No gradient passes through integers."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     whole: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "converted"
     dtype: str = "float32"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return inputs[0].with_dtype(self.dtype)
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0].to(DTYPES[self.dtype])
+    def formula(self, x: Any) -> Any:
+        return converted(x, self.dtype)
+
+    def mathematics(self, *operands: Formula) -> Formula:
+        return operands[0]
+
+    def words(self, *operands: TensorType) -> str:
+        return f"conversion of {operands[0].dtype}"
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """As it is: `differentiate` rounds gradients that are wider than the values they are of."""
@@ -172,13 +268,14 @@ class Cast(_Pointwise):
 
 
 @dataclass(frozen=True)
-class Square(_Pointwise):
+class Square(Pointwise):
     """x * x."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "squared"
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0] * inputs[0]
+    def formula(self, x: Any) -> Any:
+        return x * x
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x = build.operand(node, 0)
@@ -188,37 +285,34 @@ class Square(_Pointwise):
 
 
 @dataclass(frozen=True)
-class Step(_Pointwise):
+class Step(Pointwise):
     """1 where x > 0, else 0; no gradient passes."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return (inputs[0] > 0).to(inputs[0].dtype)
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [None]
+    def formula(self, x: Any) -> Any:
+        return where(x > 0, 1.0, 0.0, like=x)
 
 
 @dataclass(frozen=True)
-class Floor(_Pointwise):
+class Floor(Pointwise):
     """The largest whole number that is not above x; no gradient passes."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.floor(inputs[0])
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [None]
+    def formula(self, x: Any) -> Any:
+        return floor(x)
 
 
 @dataclass(frozen=True)
-class StopGradient(_Pointwise):
+class StopGradient(Pointwise):
     """x, through which no gradient passes."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
     whole: ClassVar[tuple[str, ...]] = ("x",)
+
+    def formula(self, x: Any) -> Any:
+        return x
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].detach()
@@ -228,14 +322,16 @@ class StopGradient(_Pointwise):
 
 
 @dataclass(frozen=True)
-class RsqrtPlus(_Pointwise):
+class RsqrtPlus(Pointwise):
     """1 / sqrt(x + epsilon), the scale of a normalisation."""
 
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    value_name: ClassVar[str] = "rstd"
+    examples: ClassVar[dict[str, Sample]] = {"x": "positive"}
     epsilon: float = 1e-3
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.rsqrt(inputs[0] + self.epsilon)
+    def formula(self, x: Any) -> Any:
+        return rsqrt(x + self.epsilon)
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """-dy y^3 / 2."""
@@ -246,7 +342,7 @@ class RsqrtPlus(_Pointwise):
 
 
 @dataclass(frozen=True)
-class BroadcastTo(_Pointwise):
+class BroadcastTo(Pointwise):
     """x repeated along new axes and along those of size 1: the gradient of a sum.
 
     shape: of the result. mean: divided by the number of repeats too: the gradient of a mean. `like`, a value
@@ -255,6 +351,9 @@ class BroadcastTo(_Pointwise):
 
     operands: ClassVar[tuple[str, ...]] = ("x", "like?")
     whole: ClassVar[tuple[str, ...]] = ("x", "like")
+    title: ClassVar[str] = "spreading"
+    value_name: ClassVar[str] = "spread"
+    counted: ClassVar[bool] = True
     shape: tuple[Dim, ...] = ()
     mean: bool = False
 
@@ -275,10 +374,19 @@ class BroadcastTo(_Pointwise):
         result = x.with_shape(self.shape)
         return result.elements() // x.elements(), result.batched and not x.batched
 
+    def formula(self, x: Any, count: Any) -> Any:
+        """Of the elements; that they are repeated is a matter of addresses."""
+        return x / count if self.mean else x
+
+    def mathematics(self, *operands: Formula) -> Formula:
+        result: Formula = self.formula(operands[0], Name("repeats"))
+        return result
+
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, batch = inputs[0], inputs[-1].shape[0] if inputs[-1].dim() else 1
         result = x.expand(TensorType(self.shape).size(batch))
-        return result / (result.numel() / x.numel()) if self.mean else result
+        shared: torch.Tensor = self.formula(result, result.numel() / x.numel())
+        return shared
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x = build.operand(node, 0)
@@ -289,108 +397,3 @@ class BroadcastTo(_Pointwise):
                 raise CompileError(f"{node.name}: no gradient of a share that depends on the batch size")
             total = build.add(Scale(1.0 / repeats), total)
         return [total, *[None for _ in node.inputs[1:]]]
-
-
-# -- batch norm ----------
-@dataclass(frozen=True)
-class BatchNorm(_Pointwise):
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel (Ioffe & Szegedy 2015).
-
-    batch_statistics: mean and variance are those of x itself (training), so the gradient flows through them.
-    frozen: it normalises with the stored statistics in training too, and leaves them as they are.
-    """
-
-    operands: ClassVar[tuple[str, ...]] = ("x", "gamma", "beta", "mean", "variance")
-    epsilon: float = 1e-3
-    batch_statistics: bool = False
-    momentum: float = 0.99
-    frozen: bool = False
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        x, *vectors = inputs
-        for operand, vector in zip(self.operands[1:], vectors, strict=True):
-            if vector.shape != (x.channels,):
-                raise ShapeError(
-                    f"batch_norm of {x} needs {operand} of shape ({x.channels},), found {vector}"
-                )
-        return x
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 4 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x, gamma, beta, mean, variance = inputs
-        return (x - mean) * torch.rsqrt(variance + self.epsilon) * gamma + beta
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        x, gamma, beta = (build.operand(node, i) for i in range(3))
-        mean, variance = node.inputs[3:]
-        normalized = build.add(Normalize(self.epsilon), x.name, mean, variance)
-        moved = build.needed if not self.batch_statistics else set()
-        of_mean, of_variance = mean in moved, variance in moved
-        d_beta = build.sum_to(dy, beta, always=self.batch_statistics or of_mean)
-        d_gamma = build.sum_to(
-            build.add(Multiply(), dy, normalized), gamma, always=self.batch_statistics or of_variance
-        )
-        if self.batch_statistics:
-            op = BatchNormGrad(self.epsilon)
-            dx = build.if_needed(x, op, dy, x.name, gamma.name, mean, variance, str(d_gamma), str(d_beta))
-        else:
-            scale = build.add(Multiply(), gamma.name, build.add(RsqrtPlus(self.epsilon), variance))
-            dx = build.if_needed(x, Multiply(), dy, scale)
-        d_mean = d_variance = None
-        if of_mean:  # -gamma r d_beta, r = 1 / sqrt(variance + epsilon)
-            d_mean = build.add(Scale(-1.0), build.add(Multiply(), str(d_beta), scale))
-        if of_variance:  # -gamma r^2 d_gamma / 2
-            rstd = build.add(RsqrtPlus(self.epsilon), variance)
-            inner = build.add(Multiply(), scale, build.add(Scale(-0.5), rstd))
-            d_variance = build.add(Multiply(), str(d_gamma), inner)
-        return dx, d_gamma, d_beta, d_mean, d_variance
-
-
-@dataclass(frozen=True)
-class Normalize(_Pointwise):
-    """(x - mean) / sqrt(variance + epsilon), in the dtype of x, whatever that of its statistics."""
-
-    operands: ClassVar[tuple[str, ...]] = ("x", "mean", "variance")
-    epsilon: float = 1e-3
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return super().infer(*inputs).with_dtype(inputs[0].dtype)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        x, mean, variance = inputs
-        return (x - mean) * torch.rsqrt(variance + self.epsilon)
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        """With r = 1 / sqrt(variance + epsilon): dy r, -dy r, and -dy y r^2 / 2."""
-        x, mean, variance = (build.operand(node, i) for i in range(3))
-        rstd = build.add(RsqrtPlus(self.epsilon), variance.name)
-        dx = build.add(Multiply(), dy, rstd)
-        d_mean = build.if_needed(mean, Scale(-1.0), dx)
-        d_variance = None
-        if variance.name in build.needed:
-            half = build.add(Scale(-0.5), build.add(Multiply(), node.name, rstd))
-            d_variance = build.sum_to(build.add(Multiply(), dx, half), variance)
-        return build.sum_to(dx, x), d_mean and build.sum_to(d_mean, mean), d_variance
-
-
-@dataclass(frozen=True)
-class BatchNormGrad(_Pointwise):
-    """Gradient of training-mode batch norm with respect to x, given the sums d_gamma and d_beta.
-
-    dx = gamma / sqrt(var + eps) * (dy - d_beta / M - normalized * d_gamma / M), M = values per channel
-    (Ioffe & Szegedy 2015, section 3, collected).
-    """
-
-    operands: ClassVar[tuple[str, ...]] = ("dy", "x", "gamma", "mean", "variance", "d_gamma", "d_beta")
-    epsilon: float = 1e-3
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 8 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, x, gamma, mean, variance, d_gamma, d_beta = inputs
-        count = x.numel() / x.shape[-1]
-        rstd = torch.rsqrt(variance + self.epsilon)
-        return gamma * rstd * (dy - d_beta / count - (x - mean) * rstd * d_gamma / count)

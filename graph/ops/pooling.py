@@ -34,6 +34,11 @@ class _Window(Op):
     padding: Padding = NO_PADDING
 
     @property
+    def window(self) -> str:
+        """The window's size in words."""
+        return f"{self.size[0]}x{self.size[1]}"
+
+    @property
     def overlapping(self) -> bool:
         return self.size[0] > self.strides[0] or self.size[1] > self.strides[1]
 
@@ -83,6 +88,9 @@ class _Window(Op):
 class MaxPool2D(_Window):
     """Largest value of each window; padding never wins."""
 
+    def words(self, *operands: TensorType) -> str:
+        return f"{self.window} max pooling"
+
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         # not amax, whose derivative shares among equal ones: the first of them wins
         return self._windows(inputs[0], float("-inf")).max(-1).values
@@ -100,6 +108,9 @@ class MaxPoolIndex2D(_Window):
 
     The first of equal ones; where there is NaN, the last NaN, as PyTorch's own operator has it.
     """
+
+    title: ClassVar[str] = "the position of each maximum"
+    role_name: ClassVar[str] = "index"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return super().infer(*inputs).with_dtype("uint8" if prod(self.size) <= 255 else "int32")
@@ -119,7 +130,11 @@ class MaxUnpool2D(_Window):
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "index")
     whole: ClassVar[tuple[str, ...]] = ("index",)
+    value_name: ClassVar[str] = "spread"
     input_size: Pair = (0, 0)
+
+    def words(self, *operands: TensorType) -> str:
+        return f"gradient of {self.window} max pooling"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return inputs[0].with_shape((BATCH, *self.input_size, inputs[0].shape[3]))
@@ -137,6 +152,9 @@ class MaxUnpool2D(_Window):
 @dataclass(frozen=True)
 class AveragePool2D(_Window):
     """Mean of each window over the elements that lie inside the image, as Keras counts them."""
+
+    def words(self, *operands: TensorType) -> str:
+        return f"{self.window} average pooling"
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         total = self._windows(inputs[0], 0.0).sum(-1)
@@ -156,7 +174,11 @@ class AverageUnpool2D(_Window):
     """
 
     operands: ClassVar[tuple[str, ...]] = ("dy",)
+    value_name: ClassVar[str] = "spread"
     input_size: Pair = (0, 0)
+
+    def words(self, *operands: TensorType) -> str:
+        return f"gradient of {self.window} average pooling"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return inputs[0].with_shape((BATCH, *self.input_size, inputs[0].shape[3]))

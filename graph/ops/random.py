@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -19,7 +19,7 @@ from ..attributes import Sentence
 from ..errors import ShapeError
 from ..types import BATCH, DTYPES, Dim, TensorType
 from ..windows import Pair
-from .pointwise import _Pointwise
+from .pointwise import Pointwise
 from .source import _Source
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InTraining(_Pointwise):
+class InTraining(Pointwise):
     """x in inference, y in training: how every layer that is random in training is written.
 
     The pipelines take one operand and drop the other before anything is cut into kernels. A layer that
@@ -47,8 +47,8 @@ class InTraining(_Pointwise):
     def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
         return 0
 
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0]
+    def formula(self, x: Any, *_: Any) -> Any:
+        return x
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         return [dy, *[None for _ in node.inputs[1:]]]
@@ -146,6 +146,9 @@ class Random(Drawn):
     of: tuple[float, float] = (0.0, 1.0)
     shared: tuple[int, ...] = ()
     dtype: str = "float32"
+
+    def role(self) -> str:
+        return "mask" if self.distribution == "bernoulli" else "noise"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         if self.distribution not in DISTRIBUTIONS:

@@ -1,4 +1,4 @@
-"""Reductions: sums and means over axes, softmax and sparsemax, and the losses."""
+"""Reductions: sums and means over axes, and the losses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import ShapeError
-from ..op import Kind, Op
+from ..op import Kind, Op, Sample
 from ..types import DTYPES, TensorType, accumulated
-from .activation import Exp
 from .movement import Reshape
-from .pointwise import BroadcastTo, Multiply, Subtract
+from .pointwise import BroadcastTo
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -54,6 +53,9 @@ class Reduce(_Sums):
     mean: bool = False
     keepdims: bool = False
 
+    def role(self) -> str:
+        return "mean" if self.mean else "total"
+
     def infer(self, *inputs: TensorType) -> TensorType:
         x = inputs[0]
         if any(not 0 <= axis < x.rank for axis in self.axes):
@@ -80,117 +82,11 @@ class Reduce(_Sums):
         return [build.add(BroadcastTo(x.type.shape, self.mean), dy, *like)]
 
 
-@dataclass(frozen=True)
-class Softmax(_Sums):
-    """exp(x - max) / sum of the same, over the last axis."""
-
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return self.rounded(inputs[0])
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 4 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.round(torch.softmax(inputs[0], -1))
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [build.if_needed(build.operand(node, 0), SoftmaxGrad(), dy, node.name)]
-
-
-@dataclass(frozen=True)
-class LogSoftmax(_Sums):
-    """x - max - log(sum of exp(x - max)), over the last axis."""
-
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return self.rounded(inputs[0])
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 4 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.round(torch.log_softmax(inputs[0], -1))
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        """dy - exp(y) * sum of dy."""
-        if node.inputs[0] not in build.needed:
-            return [None]
-        total = build.add(Reduce((node.type.rank - 1,), keepdims=True), dy)
-        return [build.add(Subtract(), dy, build.add(Multiply(), build.add(Exp(), node.name), total))]
-
-
-@dataclass(frozen=True)
-class SoftmaxGrad(_Sums):
-    """y * (dy - sum of dy * y over the last axis), from the softmax's output y."""
-
-    operands: ClassVar[tuple[str, ...]] = ("dy", "y")
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return self.rounded(inputs[0])
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 4 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, y = accumulated(*inputs)
-        return self.round((y * (dy - (dy * y).sum(-1, keepdim=True))).to(inputs[0].dtype))
-
-
-@dataclass(frozen=True)
-class Sparsemax(_Sums):
-    """The nearest probabilities to x over the last axis: max(x - t, 0), t such that they sum to 1.
-
-    With z in descending order and S its running sums, t = (S_k - 1) / k for the largest k at which
-    1 + k z_k > S_k (Martins & Astudillo 2016).
-    """
-
-    operands: ClassVar[tuple[str, ...]] = ("x",)
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return self.rounded(inputs[0])
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 6 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        (x,) = accumulated(*inputs)
-        z = x - x.amax(-1, keepdim=True)
-        ordered = z.sort(-1, descending=True).values
-        sums = ordered.cumsum(-1)
-        place = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
-        k = (1 + place * ordered > sums).sum(-1, keepdim=True).clamp(min=1)
-        return self.round((z - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0).to(inputs[0].dtype))
-
-    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        return [build.if_needed(build.operand(node, 0), SparsemaxGrad(), dy, node.name)]
-
-
-@dataclass(frozen=True)
-class SparsemaxGrad(_Sums):
-    """dy - the mean of dy over the places where y > 0, there; 0 elsewhere. y: the sparsemax's output."""
-
-    operands: ClassVar[tuple[str, ...]] = ("dy", "y")
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        return self.rounded(inputs[0])
-
-    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
-        return 4 * output.elements(batch)
-
-    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        dy, y = accumulated(*inputs)
-        away = y <= 0
-        mean = torch.where(away, 0, dy).sum(-1, keepdim=True) / (~away).sum(-1, keepdim=True)
-        return self.round(torch.where(away, 0, dy - mean).to(inputs[0].dtype))
-
-
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------
 @dataclass(frozen=True)
-class _Loss(_Reduction):
+class Loss(_Reduction):
     operands: ClassVar[tuple[str, ...]] = ("prediction", "target")
+    role_name: ClassVar[str] = "loss"
 
     def infer(self, *inputs: TensorType) -> TensorType:
         prediction, target = inputs
@@ -212,8 +108,10 @@ class _Loss(_Reduction):
 
 
 @dataclass(frozen=True)
-class SoftmaxCrossEntropy(_Loss):
+class SoftmaxCrossEntropy(Loss):
     """Mean over the rows of -sum(target * log_softmax(prediction)); the prediction being logits."""
+
+    examples: ClassVar[dict[str, Sample]] = {"target": "one hot"}
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         logits, target = accumulated(*inputs)
@@ -225,11 +123,13 @@ class SoftmaxCrossEntropy(_Loss):
 
 
 @dataclass(frozen=True)
-class CategoricalCrossEntropy(_Loss):
+class CategoricalCrossEntropy(Loss):
     """Mean over the rows of -sum(target * log p), p the predicted probabilities divided by their sum.
 
     p is clipped to [1e-7, 1 - 1e-7] as Keras does; beyond these bounds it has no gradient.
     """
+
+    examples: ClassVar[dict[str, Sample]] = {"prediction": "part", "target": "one hot"}
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         prediction, target = accumulated(*inputs)
@@ -246,7 +146,7 @@ class CategoricalCrossEntropy(_Loss):
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy(_Loss):
+class BinaryCrossEntropy(Loss):
     """Mean of -(t log p + (1 - t) log(1 - p)).
 
     from_logits: p = sigmoid(prediction), in the form max(x, 0) - x t + log(1 + exp(-|x|)) that cannot
@@ -254,6 +154,11 @@ class BinaryCrossEntropy(_Loss):
     """
 
     from_logits: bool = False
+
+    def example(self, operand: str) -> Sample:
+        if operand == "target":
+            return "coin"
+        return "normal" if self.from_logits else "share"
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         prediction, target = accumulated(*inputs)
@@ -271,7 +176,7 @@ class BinaryCrossEntropy(_Loss):
 
 
 @dataclass(frozen=True)
-class MeanSquaredError(_Loss):
+class MeanSquaredError(Loss):
     """Mean of (prediction - target)^2 over all elements."""
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -287,7 +192,10 @@ class LossGrad(_Reduction):
     """Derivative of a loss with respect to its prediction, times the loss's own gradient d_loss ()."""
 
     operands: ClassVar[tuple[str, ...]] = ("prediction", "target", "d_loss")
-    loss: _Loss = SoftmaxCrossEntropy()
+    loss: Loss = SoftmaxCrossEntropy()
+
+    def example(self, operand: str) -> Sample:
+        return self.loss.example(operand)
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return inputs[0]

@@ -145,6 +145,9 @@ class Resize(_Resampling):
 
     operands: ClassVar[tuple[str, ...]] = ("x", "weights*")
 
+    def words(self, *operands: TensorType) -> str:
+        return f"{self.method} resizing to {'x'.join(map(str, self.sizes))}"
+
     def taps(self, here: int, there: int) -> Taps:
         if self.method == "nearest":
             return Taps.nearest(here, there)
@@ -171,6 +174,9 @@ class ResizeGrad(_Resampling):
     """Gradient of `Resize` with respect to x: dy times the same matrices transposed. sizes: those of x."""
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "weights*")
+
+    def words(self, *operands: TensorType) -> str:
+        return f"gradient of {self.method} resizing from {'x'.join(map(str, self.sizes))}"
 
     def _matrix(self, here: int, there: int) -> InterpolationMatrix:
         return super()._matrix(there, here)

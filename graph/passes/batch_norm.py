@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..decisions import Decision
-from ..ir import Graph, Node, Update
+from ..ir import Graph, Node
+from ..leaving import Update
 from ..op import Op
 from ..ops import (
     Add,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..decisions import Decision
 from ..ir import Graph
 from ..rewrite import Rule, apply_rules
+from ..settings import PASSES, settings
 from ..verify import verify
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
@@ -19,6 +20,7 @@ from .cleanup import (
 )
 from .gradient_rules import GRADIENT_RULES
 from .precision import widen_terms
+from .recompute import recompute
 from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
@@ -38,6 +40,10 @@ class PassReport:
     decisions: tuple[Decision, ...]
     nodes_before: int
     nodes_after: int
+
+    def __str__(self) -> str:
+        head = f"pass: {self.name}  ({self.nodes_before} -> {self.nodes_after} nodes)"
+        return "\n".join([head, *(decision.told() for decision in self.decisions)])
 
 
 def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:
@@ -86,21 +92,29 @@ BACKWARD: tuple[Pass, ...] = (
 )
 
 
+RECOMPUTE: tuple[Pass, ...] = (Pass("recompute what is cheap", recompute),)
+"""After BACKWARD, where less memory is worth more than a few passes over it."""
+
+
 def run_pipeline(
     graph: Graph, passes: tuple[Pass, ...], observe: Callable[[str, Graph], None] | None = None
 ) -> list[PassReport]:
-    """Run the passes over `graph` in place, verifying it after each.
+    """Run the passes over `graph` in place, verifying it after each: all of it first, then what has changed.
 
     observe: called with ("before"/"after" and the pass's name, graph) around each pass.
     """
     reports = []
+    whole: int | None = None
+    """The moment at which the graph was last verified."""
     for step in passes:
         before = len(graph)
         if observe:
             observe(f"before {step.name}", graph)
         decisions = step.run(graph)
-        verify(graph, step.name)
+        verify(graph, step.name, whole)
+        whole = graph.changes()
         if observe:
             observe(f"after {step.name}", graph)
         reports.append(PassReport(step.name, tuple(decisions), before, len(graph)))
+        settings.say(PASSES, reports[-1].__str__)
     return reports

@@ -34,8 +34,13 @@ def forms_for(op: Op) -> tuple[Form, ...]:
     return found
 
 
+def form_taking(region: Region) -> Form | None:
+    """The form that accepts a region, whatever its dtypes are; None where none does."""
+    return next((form for form in forms_for(region.anchor.op) if form.accepts(region) is None), None)
+
+
 def refusal(region: Region) -> Refusal:
-    """Why no form accepts a region, whatever its dtypes are; None where one does."""
+    """Why no form accepts a region, whatever its dtypes are, in the words of the last one asked; or None."""
     reason = f"{region.anchor.name}: no kernel is known for {region.anchor.op.op_name()}"
     for form in forms_for(region.anchor.op):
         found = form.accepts(region)
@@ -52,10 +57,10 @@ def form_of(region: Region) -> Form:
             raise NotEmittable(
                 f"{node.name} is {node.type}: kernels take {', '.join(DTYPES)}; use backend='aten' for it"
             )
-    for form in forms_for(region.anchor.op):
-        if form.accepts(region) is None:
-            return form
-    raise NotEmittable(str(refusal(region)))
+    form = form_taking(region)
+    if form is None:
+        raise NotEmittable(str(refusal(region)))
+    return form
 
 
 def candidates(
@@ -97,6 +102,7 @@ __all__ = [
     "candidates",
     "choose",
     "form_of",
+    "form_taking",
     "forms_for",
     "refusal",
 ]

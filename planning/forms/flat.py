@@ -73,11 +73,11 @@ def _warp_grad(region: Region, model: CostModel) -> list[Schedule]:
 
 
 FLAT = (
-    Form("look up", (LookUp,), _accepts_after, flat),
+    Form("look up", (LookUp,), _accepts_after, flat, row_by_row=True),
     Form("look up gradient", (LookUpGrad,), alone, _look_up_grad),
-    Form("warp", (Warp,), _accepts_after, flat),
+    Form("warp", (Warp,), _accepts_after, flat, row_by_row=True),
     Form("warp gradient", (WarpGrad,), alone, _warp_grad),
-    Form("resize", (Resize, ResizeGrad), _accepts_resize, flat),
+    Form("resize", (Resize, ResizeGrad), _accepts_resize, flat, row_by_row=True),
     Form("movement", (Concat, Pad, Slice, Flip, Transpose), _accepts_movement, flat),
-    Form("pointwise", Kind.POINTWISE, _accepts_pointwise, flat),
+    Form("pointwise", Kind.POINTWISE, _accepts_pointwise, flat, row_by_row=True),
 )

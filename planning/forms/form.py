@@ -40,6 +40,9 @@ class Form:
     schedules: those on offer for a region it accepts, the one expected to be fastest first.
     takes: why a schedule from elsewhere does not fit the region, or None.
     product: the product that the anchor computes, for the cost model; None where there is none.
+    row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
+        read there what epilogue members read. Then the rows may be parts of wider ones, and a result may take
+        the place of such an operand.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Form:
     schedules: Callable[[Region, CostModel], list[Schedule]]
     takes: Callable[[Region, Schedule], Refusal] = _takes_any
     product: Callable[[Region], Product | None] = _no_product
+    row_by_row: bool = False
 
     def concerns(self, op: Op) -> bool:
         """Whether regions with this anchor are of its kind."""

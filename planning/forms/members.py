@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from ...graph.ir import Node
 from ...graph.op import Kind
-from ...graph.types import Dim, broadcast_kind
+from ...graph.types import Dim
+from ..geometry import broadcast_kind
 from ..regions import Region
 from .form import Refusal
 
@@ -48,11 +49,12 @@ def on_shape(
     region: Region, node: Node, shape: tuple[Dim, ...], lying: tuple[str | None, ...] = ON_TILES
 ) -> Refusal:
     """`pointwise` for one node that is known to be it."""
-    for name in node.inputs:
-        operand = region.graph[name]
-        if name in region.members:
-            if operand.type.shape != node.type.shape:
-                return f"{node.name} broadcasts {name} from {operand.type} to {node.type}"
-        elif None not in lying and broadcast_kind(operand.type.shape, shape) not in lying:
-            return f"{name} of {operand.type} broadcasts along an axis no kernel handles"
+    operands = [region.graph[name] for name in node.inputs]
+    for operand in operands:
+        if operand.name in region.members and operand.type.shape != node.type.shape:
+            return f"{node.name} broadcasts {operand.name} from {operand.type} to {node.type}"
+    for operand in operands if None not in lying else ():
+        outside = operand.name not in region.members
+        if outside and broadcast_kind(operand.type.shape, shape) not in lying:
+            return f"{operand.name} of {operand.type} broadcasts along an axis no kernel handles"
     return None if node.type.shape == shape else f"{node.name} has another shape than {region.anchor.name}"

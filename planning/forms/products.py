@@ -23,7 +23,7 @@ from ...graph.ops import (
     Reduce,
     Softmax,
 )
-from ...graph.types import broadcast_kind
+from ..geometry import broadcast_kind
 from ..products import POOLS, UNPOOLS, product
 from ..regions import Region
 from ..schedules import Schedule
@@ -157,16 +157,17 @@ def _accepts_matmul(region: Region) -> Refusal:
 
 
 def _accepts_weight_gradient(region: Region) -> Refusal:
-    """Beside the gradient one sum of dy, the bias's."""
-    extra = [node for node in region.nodes if node is not region.anchor]
+    """Beside the gradient sums of dy: the bias's, and those of others whose dy is the same."""
     dy = region.graph[region.anchor.inputs[1]]
     axes = tuple(range(dy.type.rank - 1))
-    for node in extra:
+    for node in region.nodes:
         op = node.op
+        if node is region.anchor:
+            continue
         plain = isinstance(op, Reduce) and op.axes == axes and not op.mean and not op.keepdims
         if not plain or node.inputs[0] != dy.name:
             return f"{node.name}: {op.op_name()} does not fit beside a weight gradient"
-    return f"{extra[1].name}: more than one sum beside a weight gradient" if len(extra) > 1 else None
+    return None
 
 
 def _takes_row(region: Region, schedule: Schedule) -> Refusal:
@@ -189,8 +190,15 @@ def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
 
 
 PRODUCTS = (
-    Form("convolution", (Conv2D, Dense), _accepts_forward, tiles, _takes_row, product),
-    Form("data gradient", (Conv2DDataGrad, DenseDataGrad), _accepts_data_gradient, tiles, product=product),
+    Form("convolution", (Conv2D, Dense), _accepts_forward, tiles, _takes_row, product, row_by_row=True),
+    Form(
+        "data gradient",
+        (Conv2DDataGrad, DenseDataGrad),
+        _accepts_data_gradient,
+        tiles,
+        product=product,
+        row_by_row=True,
+    ),
     Form(
         "weight gradient",
         (Conv2DWeightGrad, DenseWeightGrad),
@@ -199,5 +207,5 @@ PRODUCTS = (
         _takes_chunks,
         product,
     ),
-    Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product),
+    Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product, row_by_row=True),
 )

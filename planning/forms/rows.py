@@ -72,7 +72,14 @@ def _takes(region: Region, schedule: Schedule) -> Refusal:
 
 
 ROWS = (
-    Form("rows", (Softmax, LogSoftmax, SoftmaxGrad, Sparsemax, SparsemaxGrad), _accepts, _schedules, _takes),
+    Form(
+        "rows",
+        (Softmax, LogSoftmax, SoftmaxGrad, Sparsemax, SparsemaxGrad),
+        _accepts,
+        _schedules,
+        _takes,
+        row_by_row=True,
+    ),
     Form("loss", (*BY_ROWS, BinaryCrossEntropy, MeanSquaredError), _accepts, _schedules, _takes),
     Form("loss gradient", (LossGrad,), _accepts, _schedules, _takes),
 )

@@ -49,14 +49,11 @@ class _Fit:
 
     @property
     def on_matrix_units(self) -> bool:
-        """Whether tl.dot becomes matrix instructions; NVIDIA has none for plain float32."""
-        return self.dtype != "float32" or self.on_amd
+        return self.model.on_matrix_units(self.product.dtype)
 
     @property
     def operands_in_registers(self) -> bool:
-        """Whether matrix instructions read their operands from registers, not from shared memory (sm_90)."""
-        from_shared = self.dtype in HALF and self.model.target.name in ("sm_90", "sm_100")
-        return self.on_matrix_units and not from_shared
+        return self.model.operands_in_registers(self.product.dtype)
 
 
 def _all(fit: _Fit) -> Iterator[Schedule]:

@@ -14,6 +14,7 @@ from ...graph.ops import (
     Activation,
     Add,
     Conv2D,
+    Conv2DTranspose,
     Conv2DWeightGrad,
     Dense,
     MaxPool2D,
@@ -30,6 +31,7 @@ from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
 from .pooling import max_pool_with_index
 from .statistics import norm_gradient_sums, variance
+from .transposed import TransposedConvolution
 
 
 @dataclass
@@ -99,6 +101,24 @@ def _product(region: Region, node: Node, remember: bool) -> Operation | None:
     return Operation(run, node.inputs, (last.name,), last.name, covers, packed=True)
 
 
+def _transposed(region: Region, node: Node, remember: bool) -> Operation | None:
+    """conv_transpose(x, w) + bias, where one is added to each channel."""
+    op = node.op
+    assert isinstance(op, Conv2DTranspose)
+    if not remember or op.groups != 1:
+        return None
+    reader = _only_reader(region, node)
+    bias = None
+    if reader is not None and isinstance(reader.op, Add) and reader.type == node.type:
+        other = reader.inputs[1] if reader.inputs[0] == node.name else reader.inputs[0]
+        bias = other if region.graph[other].type.shape == node.type.shape[-1:] else None
+    run = TransposedConvolution(op, with_bias=bias is not None)
+    if bias is None or reader is None:
+        return Operation(run, node.inputs, (node.name,), node.name, (node.name,), packed=True)
+    covers = (node.name, reader.name)
+    return Operation(run, (*node.inputs, bias), (reader.name,), reader.name, covers, packed=True)
+
+
 def _activation_of(region: Region, node: Node) -> Node | None:
     reader = _only_reader(region, node)
     return reader if reader is not None and isinstance(reader.op, Activation) else None
@@ -135,17 +155,18 @@ def _variance(region: Region, node: Node, remember: bool) -> Operation | None:
     x, mean = (region.graph[name] for name in node.inputs)
     square = _only_reader(region, node)
     total = _only_reader(region, square) if square is not None and isinstance(square.op, Square) else None
-    if total is None or not (_over_pixels(total, mean=True) and _over_pixels(mean, mean=True)):
+    if total is None or not (over_pixels(total, mean=True) and over_pixels(mean, mean=True)):
         return None
-    if mean.inputs != (x.name,) or not _batch_norm_takes(x):
+    if mean.inputs != (x.name,) or not batch_norm_takes(x):
         return None
-    return Operation(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
+    covers = (node.name, *total.inputs, total.name)
+    return Operation(variance, (x.name,), (total.name,), total.name, covers, packed=True)
 
 
 def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation | None:
     """sum(dy) and sum(dy * normalized x) for each channel."""
     dy = region.graph[node.inputs[0]]
-    if not _over_pixels(node, mean=False) or not _batch_norm_takes(dy):
+    if not over_pixels(node, mean=False) or not batch_norm_takes(dy):
         return None
     for normalize in region.nodes:
         if not isinstance(normalize.op, Normalize) or region.members.keys() & set(normalize.inputs):
@@ -154,22 +175,22 @@ def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation
         if product is None or not isinstance(product.op, Multiply) or dy.name not in product.inputs:
             continue
         total = _only_reader(region, product)
-        if total is None or not _over_pixels(total, mean=False):
+        if total is None or not over_pixels(total, mean=False):
             continue
         both = (node.name, total.name)
         covers = (*both, normalize.name, product.name)
         run = norm_gradient_sums(normalize.op)
-        return Operation(run, (dy.name, *normalize.inputs), both, node.name, covers)
+        return Operation(run, (dy.name, *normalize.inputs), both, node.name, covers, packed=True)
     return None
 
 
-def _over_pixels(node: Node, mean: bool) -> bool:
+def over_pixels(node: Node, mean: bool) -> bool:
     """Whether this is a sum, or a mean, of each channel over a batch of images."""
     op = node.op
     return isinstance(op, Reduce) and op.axes == (0, 1, 2) and op.mean == mean and not op.keepdims
 
 
-def _batch_norm_takes(x: Node) -> bool:
+def batch_norm_takes(x: Node) -> bool:
     return len(x.type.shape) == 4 and x.type.dtype in ("float32", "float64")
 
 
@@ -181,6 +202,7 @@ Matcher = Callable[[Region, Node, bool], Operation | None]
 
 JOINT: dict[type, Matcher] = {
     Conv2D: _convolution,
+    Conv2DTranspose: _transposed,
     Dense: _product,
     MaxPool2D: _pool_and_index,
     Conv2DWeightGrad: _weight_and_bias_grad,

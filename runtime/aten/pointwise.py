@@ -204,9 +204,9 @@ def _activation_grad(op: ActivationGrad) -> Form:
         case Relu():
             return lambda dy, y: aten.threshold_backward.default(dy, like(dy, y), 0)
         case Relu6():
-            return lambda dy, y: dy.masked_fill(_outside(y, 0.0, 6.0), 0)
+            return _clip_grad(0.0, 6.0)
         case Clip(low=low, high=high):
-            return lambda dy, y: dy.masked_fill(_outside(y, low, high), 0)
+            return _clip_grad(low, high)
         case LeakyRelu(slope=slope):
             return lambda dy, y: aten.leaky_relu_backward.default(dy, like(dy, y), slope, False)
         case Sigmoid():
@@ -238,15 +238,29 @@ def _activation_grad_in_place(op: ActivationGrad) -> Form:
         case Relu():
             return lambda dy, y: backward(dy, like(dy, y), 0, grad_input=dy)
         case Relu6():
-            return lambda dy, y: dy.masked_fill_(_outside(y, 0.0, 6.0), 0)
+            return _clip_grad(0.0, 6.0, overwrite=True)
         case Clip(low=low, high=high):
-            return lambda dy, y: dy.masked_fill_(_outside(y, low, high), 0)
+            return _clip_grad(low, high, overwrite=True)
     return _activation_grad(op)
 
 
-def _outside(y: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Where no gradient passes. PyTorch's own hardtanh_backward gives 0 or dy at NaN, as vectors fall."""
-    return (y <= low).logical_or_(y >= high)
+def _clip_grad(low: float, high: float, overwrite: bool = False) -> Form:
+    """dy where low < y < high, and where y is NaN; 0 elsewhere.
+
+    hardtanh_backward is one pass, and gives 0 or dy at NaN, as vectors fall. So y, which is no larger than
+    its bounds, is summed first: that takes a third of the time that masks do.
+    """
+    new, into = torch.ops.aten.hardtanh_backward.default, torch.ops.aten.hardtanh_backward.grad_input
+
+    def run(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        y = like(dy, y)
+        if y.device.type != "cpu" or y.sum().isnan():
+            outside = (y <= low).logical_or_(y >= high)
+            return dy.masked_fill_(outside, 0) if overwrite else dy.masked_fill(outside, 0)
+        found: torch.Tensor = into(dy, y, low, high, grad_input=dy) if overwrite else new(dy, y, low, high)
+        return found
+
+    return run
 
 
 # -- trained slopes ----------
@@ -329,7 +343,9 @@ def _batch_norm_grad(op: BatchNormGrad, overwrite: bool) -> Form:
         b = a * rstd * d_gamma / -count
         c = torch.addcmul(a * d_beta / -count, mean, b, value=-1)
         rest = torch.addcmul(c, x, b)
-        return torch.addcmul(rest, dy, a, out=dy if overwrite else torch.empty_like(dy))
+        if overwrite or rest.dtype != dy.dtype:
+            return torch.addcmul(rest, dy, a, out=dy if overwrite else torch.empty_like(dy))
+        return rest.addcmul_(dy, a)
 
     return run
 

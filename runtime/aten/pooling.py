@@ -85,9 +85,9 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
         values, flat = torch.ops.aten.max_pool2d_with_indices.default(
             to_nchw(x), op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode
         )
-        starts = _starts(flat.shape[2:], op.strides, padding, x.shape[2], x.device)
-        # Half as wide as the operator's own int64, and so half as long to work through.
-        offset = to_nhwc(flat).to(torch.int32).sub_(starts)
+        narrow = _narrow(op.size, x.shape[2])
+        starts = _starts(flat.shape[2:], op.strides, padding, x.shape[2], x.device, narrow)
+        offset = to_nhwc(flat).to(narrow).sub_(starts)
         row = _quotient(offset, x.shape[2], op.size[0])
         return to_nhwc(values), offset.sub_(row.mul_(x.shape[2] - op.size[1])).to(dtype)
 
@@ -129,12 +129,24 @@ def _maxima_of_pairs(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.maximum(upper, lower), column.bitwise_or_(row.bitwise_left_shift_(1))
 
 
+def _narrow(size: Pair, width: int) -> torch.dtype:
+    """The narrowest integers for places counted from a window's first element, in an image of this width.
+
+    The operator's own int64 takes up to eight times as long to work through. What is cut off of it wraps
+    around, and is back after the subtraction of a start that was cut off alike.
+    """
+    last = (size[0] - 1) * width + size[1] - 1
+    return torch.uint8 if last < 2**8 else torch.int16 if last < 2**15 else torch.int32
+
+
 @lru_cache(maxsize=256)
-def _starts(outputs: Pair, strides: Pair, padding: Padding, width: int, device: torch.device) -> torch.Tensor:
+def _starts(
+    outputs: Pair, strides: Pair, padding: Padding, width: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
     """Flat position in the image of every window's first element: (P, Q, 1)."""
     rows = torch.arange(outputs[0], device=device) * strides[0] - padding[0][0]
     cols = torch.arange(outputs[1], device=device) * strides[1] - padding[1][0]
-    return (rows[:, None] * width + cols)[..., None].to(torch.int32)
+    return (rows[:, None] * width + cols)[..., None].to(dtype)
 
 
 @form(MaxPoolIndex2D)
@@ -152,28 +164,31 @@ def _max_unpool(op: MaxUnpool2D) -> Form:
     place = (op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode)
     backward = torch.ops.aten.max_pool2d_with_indices_backward.default
     inside = terms.padding == (0, 0) and not terms.ceil_mode
+    narrow = _narrow(op.size, width)
 
     def run(dy: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        starts = _starts((dy.shape[1], dy.shape[2]), op.strides, op.padding, width, dy.device)
-        flat = index.to(torch.int32)
-        row = _quotient(flat, op.size[1], op.size[0])
-        flat = flat.add_(row.mul_(width - op.size[1])).add_(starts)
+        starts = _starts((dy.shape[1], dy.shape[2]), op.strides, op.padding, width, dy.device, torch.int64)
+        index = index.to(narrow)
+        row = _quotient(index, op.size[1], op.size[0])
+        flat = torch.add(row.mul_(width - op.size[1]).add_(index), starts)
         if not inside:
             # A window of nothing but -inf may name a place outside the image; the operator does not check.
             flat.clamp_(0, height * width - 1)
         image = dy.new_empty(dy.shape[0], height, width, dy.shape[3])
-        return to_nhwc(backward(to_nchw(dy), to_nchw(image), *place, to_nchw(flat.long())))
+        return to_nhwc(backward(to_nchw(dy), to_nchw(image), *place, to_nchw(flat)))
 
     return run
 
 
 def _quotient(value: torch.Tensor, step: int, count: int) -> torch.Tensor:
-    """value // step for values in [0, count * step): comparisons run as vector code, integer division not."""
+    """value // step for integers in [0, count * step): bounds and sums run as vector code, division and most
+    comparisons not."""
     if count > 8:
         return value.div(step, rounding_mode="floor")
-    total = (value >= step).to(value.dtype)
-    for multiple in range(2, count):
-        total += value >= multiple * step
+    parts = [value.clamp(k * step - 1, k * step).sub_(k * step - 1) for k in range(1, count)]
+    total = parts[0] if parts else torch.zeros_like(value)
+    for part in parts[1:]:
+        total += part
     return total
 
 

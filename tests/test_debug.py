@@ -1,0 +1,193 @@
+"""CONVLOOM_DEBUG prints what graph/settings.py promises of each level, and CONVLOOM_DUMP keeps it all."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from convloom.graph.settings import settings
+
+import convloom as cl
+from convloom import layers as L
+
+SCRIPT = """
+import sys
+import torch
+import convloom as cl
+from convloom import layers as L
+
+def network(classes):
+    image = cl.Input((9, 7, 3), name="image")
+    h = L.Conv2D(5, 3, padding="same", name="conv")(image)
+    h = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(h))
+    h = L.Flatten(name="flat")(L.MaxPooling2D(2, name="pool")(h))
+    return cl.Model(image, L.Dense(classes, activation="softmax", name="classes")(h), name="../ti ny")
+
+x = torch.randn(2, 9, 7, 3)
+nets = [cl.compile(network(classes), device="cpu", backend=sys.argv[1]) for classes in (4, 3)]
+for net in nets:
+    net(x)
+net.train()(x).sum().backward()
+print([kernel.name for kernel in net.eval().kernels])
+"""
+
+PASSES = (
+    "remove-dead-code",
+    "remove-identities",
+    "padding-into-convolutions",
+    "pointwise-before-views",
+    "fold-batch-norm",
+    "float32-for-what-is-summed",
+    "remove-dead-code",
+)
+
+
+def run(backend: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, backend],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+SAID = {
+    1: (
+        r"^planning \.\./ti ny: inference, for sm_90$",
+        r"^pass: fold batch norm  \(16 -> 21 nodes\)$",
+        r"^    batch_norm\(conv\(x, w\) \+ b\) -> conv\(.*\n        applied at norm: now conv$",
+        r"^        refused at flat: the shape changes$",
+        r"^fusion: 2 kernels\n    pointwise\(contraction\(x\)\) -> one kernel\n        applied at relu$",
+        r"^planning \.\./ti ny: training, with gradients, for sm_90$",
+    ),
+    2: (
+        r"^kernel conv2d_relu_max_pool2d: from conv, relu, pool; for one example 17,880 FLOPs, 1,556 bytes$",
+        r"^kernel conv2d_weight_grad.*: from conv.*; for one example [\d,]+ FLOPs, [\d,]+ bytes$",
+    ),
+    3: (
+        r"^source of conv2d_relu_max_pool2d:\n\"\"\"3x3 convolution",
+        r"^def conv2d_relu_max_pool2d\($",
+        r"^source of softmax_grad:$",
+    ),
+    4: (
+        r"^schedule conv2d_relu_max_pool2d: convolution, takes (.*), of [2-9] considered for 32 images\n"
+        r" +[\d.]+ us  \1\n +[\d.]+ us  ",
+    ),
+    5: (
+        r"^launch conv2d_relu_max_pool2d: image float32\[2, 9, 7, 3\], .*float32\[3, 3, 3, 5\].* -> ",
+        r"^    gave classes/softmax float32\[2, 3\]$",
+    ),
+}
+"""Level -> what it prints and no lower one does."""
+
+
+@pytest.fixture(scope="module", params=["aten", "triton"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def dumped(backend: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
+    """The folder of a dump, the names of the last network's kernels, and what was printed at level 5."""
+    folder = tmp_path_factory.mktemp("dump") / "of" / backend
+    done = run(backend, CONVLOOM_DEBUG="5", CONVLOOM_DUMP=str(folder))
+    return folder, ast.literal_eval(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("level", SAID)
+def test_each_level_says_what_it_promises(level: int, dumped: tuple[Path, list[str], str]) -> None:
+    for pattern in SAID[level]:
+        assert re.search(pattern, dumped[2], re.MULTILINE), pattern
+
+
+@pytest.mark.parametrize("level", range(6))
+def test_a_level_says_no_more_than_it_promises(
+    level: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(settings.__dict__, "debug", level)
+    model = cl.Sequential([cl.Input((6, 5, 1)), L.Conv2D(2, 3), L.Flatten(), L.Dense(2)])
+    cl.compile(model, device="cpu", backend="triton")(torch.zeros(1, 6, 5, 1))
+    said = capsys.readouterr().err
+    signs = ("planning ", "kernel ", "source of ", "schedule ", "launch ")
+    for rung, sign in enumerate(signs, start=1):
+        assert bool(re.search(f"^{sign}", said, re.MULTILINE)) == (level >= rung)
+
+
+# -- the dump ------------------------------------------------------------------------------------------------
+def test_every_planning_has_a_folder_of_its_own(dumped: tuple[Path, list[str], str]) -> None:
+    """Networks of one name, in several modes, whose name leads out of the folder."""
+    assert sorted(path.name for path in dumped[0].iterdir()) == [
+        "ti-ny-inference",
+        "ti-ny-inference-2",
+        "ti-ny-training-with-gradients",
+    ]
+
+
+def test_graphs_are_kept_before_and_after_every_pass(dumped: tuple[Path, list[str], str]) -> None:
+    names = [f"{number:02}-{name}" for number, name in enumerate(PASSES, start=1)]
+    for folder, classes in (("ti-ny-inference", 4), ("ti-ny-inference-2", 3)):
+        passes = dumped[0] / folder / "passes"
+        moments = ("after", "before")
+        assert sorted(p.name for p in passes.iterdir()) == [f"{n}.{m}.txt" for n in names for m in moments]
+        texts = [[(passes / f"{n}.{m}.txt").read_text() for m in ("before", "after")] for n in names]
+        assert [after for _, after in texts[:-1]] == [before for before, _ in texts[1:]]
+        assert "batch_norm(" in texts[4][0]
+        assert "batch_norm(" not in texts[4][1]
+        assert f"float32[N,{classes}]" in texts[-1][1]
+    training = {p.name[3:] for p in (dumped[0] / "ti-ny-training-with-gradients" / "passes").iterdir()}
+    assert {"gradients-after-pooling.before.txt", "batch-norm-over-the-batch.after.txt"} <= training
+
+
+def test_the_program_is_kept(dumped: tuple[Path, list[str], str]) -> None:
+    folder = dumped[0] / "ti-ny-inference-2"
+    steps = json.loads((folder / "program.json").read_text())["steps"]
+    assert [step["region"] for step in steps if step["region"] != "reshape"] == dumped[1]
+    text = (folder / "program.txt").read_text()
+    assert all(step["region"] in text for step in steps)
+    assert "applied at norm: now conv" in (folder / "explain.txt").read_text()
+
+
+def test_kernels_and_their_resources_are_kept(dumped: tuple[Path, list[str], str], backend: str) -> None:
+    folder, names, said = dumped
+    for of in ("ti-ny-inference", "ti-ny-inference-2", "ti-ny-training-with-gradients"):
+        files = {path.stem: path.read_text() for path in (folder / of / "kernels").iterdir()}
+        assert all("@triton.jit" in source for source in files.values())
+        lines = (folder / of / "resources.txt").read_text().splitlines()
+        assert {line.partition(":")[0] for line in lines} == files.keys()
+        assert all(
+            re.search(r": \d+ registers, \d+ bytes spilled, [\d.]+ KiB shared", line) for line in lines
+        )
+        assert f"CONVLOOM_DUMP: compiling {len(lines)} kernels for sm_90, to write" in said
+        assert (of == "ti-ny-inference-2") <= (sorted(files) == sorted(names))
+
+
+def test_a_second_process_writes_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.__dict__, "dump", tmp_path)
+    model = cl.Sequential([cl.Input((3,)), L.ReLU()], name="n")
+    before = tmp_path / "n-inference" / "program.txt"
+    for number in range(2):
+        cl.compile(model, device="cpu", dtype="float64").explain()
+        if not number:
+            before.write_text("mine")
+    assert before.read_text() == "mine"
+    assert "program n {" in (tmp_path / "n-inference-2" / "program.txt").read_text()
+    assert "no kernel" in (tmp_path / "n-inference-2" / "resources.txt").read_text()
+
+
+def test_a_dump_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setitem(settings.__dict__, "dump", tmp_path / "file")
+    net = cl.compile(cl.Sequential([cl.Input((3,)), L.ReLU()], name="n"), device="cpu")
+    with pytest.raises(cl.ConvLoomError, match=r"CONVLOOM_DUMP: cannot make .*n-inference: Not a directory"):
+        net(torch.zeros(1, 3))
