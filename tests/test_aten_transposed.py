@@ -70,9 +70,14 @@ def test_half_precision(dtype: str) -> None:
 
 
 def test_one_call_with_its_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[object] = []
     run = onednn.transpose
-    monkeypatch.setattr(onednn, "transpose", lambda *given: (calls.append(given[2]), run(*given))[1])
+
+    def noted(*given: Any) -> Any:
+        calls.append(given[2])
+        return run(*given)
+
+    monkeypatch.setattr(onednn, "transpose", noted)
     network((5, 7), WINDOWS[0], "valid")(torch.randn(2, 5, 7, 6).numpy())
     if onednn.available(torch.float32) and onednn.transposing(torch.float32):
         assert [bias is not None for bias in calls] == [True]

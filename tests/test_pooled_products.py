@@ -63,7 +63,7 @@ def test_a_pooled_value_that_others_read_is_stored_beside(size: tuple[int, int, 
     for training in (False, True):
         found = []
         for options in ({"dtype": "float64", "fuse": False}, {"backend": "triton", "device": "cpu"}, {}):
-            net = cl.compile(model, **options).train(training)  # type: ignore[arg-type]
+            net = cl.compile(model, **options).train(training)
             given = x.to(next(net.parameters()).dtype, copy=True).requires_grad_()
             results = net(given)
             results = results if isinstance(results, tuple) else (results,)
@@ -72,7 +72,8 @@ def test_a_pooled_value_that_others_read_is_stored_beside(size: tuple[int, int, 
             found.append([v.double() for v in (*results, given.grad, *gradients) if v is not None])
         for one, *others in zip(*found, strict=True):
             for other in others:
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+                most = max(1.0, float(one.detach().abs().max()))
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * most)
     kernels = [kernel.ops for kernel in cl.compile(model, backend="aten", device="cpu").eval().kernels]
     exact = (rows, columns) == size[:2]
     assert (["conv2d", "relu", "max_pool2d"] in kernels) is exact  # else the windows leave a border uncovered
