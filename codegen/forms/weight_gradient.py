@@ -331,8 +331,8 @@ class _WeightGrad:
         c = w.uses
         tests: list[str] = []
         down, across = self.axes
-        for name, origin, tap, axis, extent in (("i", "top", "r", down, "H"), ("j", "left", "s", across, "W")):
-            if found := checks(axis, name, c, extent):
+        for name, origin, tap, axis, size in (("i", "top", "r", down, "H"), ("j", "left", "s", across, "W")):
+            if found := checks(axis, name, c, size):
                 w.line(f"{name} = {origin}[:, None] + {tap}[None, :]", "[BLOCK_K, BLOCK_M]")
                 tests += found
         self._start(w, "top", "left")
