@@ -21,53 +21,48 @@ from ..ops import (
     StopGradient,
     Subtract,
 )
-from ..rewrite import Condition, Rule, pattern
+from ..rewrite import Condition, Match, Rule, pattern
 
 
-def _fold(graph: Graph, nodes: list[Node]) -> str:
-    """conv(x, w) + b, normalised: kernel w * s, bias (b - mean) * s + beta, s = gamma / sqrt(var + eps).
+def _fold(m: Match) -> str:
+    """f(x, w) + b, normalised: weight w * s, bias (b - mean) * s + beta, s = gamma / sqrt(var + eps).
 
     Both are graph nodes over parameters alone, so they follow the parameters' current values. A weight that
     is cast for a product of half precision is cast after it is scaled.
     """
-    norm, contraction = nodes
-    op = norm.op
-    assert isinstance(op, BatchNorm)
-    x, weight, *bias = contraction.inputs
-    gamma, beta, mean, variance = norm.inputs[1:]
+    norm, weight, beta, mean = m["norm"], m["w"], m["beta"].name, m["mean"].name
 
     def add(made: Op, *inputs: str, role: str) -> str:
-        return graph.add(made, inputs, f"{norm.name}/{role}", norm.layer)
+        return m.graph.add(made, inputs, f"{norm.name}/{role}", norm.layer)
 
-    scale = add(Multiply(), gamma, add(RsqrtPlus(op.epsilon), variance, role="rstd"), role="scale")
-    made = graph[weight]
-    cast = made.op if isinstance(made.op, Cast) else None
-    kernel = add(Multiply(), made.inputs[0] if cast else weight, scale, role="folded_kernel")
+    rstd = add(RsqrtPlus(m.op("norm", BatchNorm).epsilon), m["variance"].name, role="rstd")
+    scale = add(Multiply(), m["gamma"].name, rstd, role="scale")
+    cast = weight.op if isinstance(weight.op, Cast) else None
+    kernel = add(Multiply(), weight.inputs[0] if cast else weight.name, scale, role="folded_kernel")
     if cast:
         kernel = add(cast, kernel, role=f"folded_kernel/{cast.dtype}")
-    if bias:
-        centred = add(Subtract(), bias[0], mean, role="centred")
+    if "b" in m:
+        centred = add(Subtract(), m["b"].name, mean, role="centred")
         shift = add(Add(), add(Multiply(), centred, scale, role="scaled_bias"), beta, role="folded_bias")
     else:
         shift = add(Subtract(), beta, add(Multiply(), mean, scale, role="scaled_mean"), role="folded_bias")
-    return graph.add(contraction.op, (x, kernel, shift), contraction.name, contraction.layer)
+    return m.add(m["f"].op, (m["x"].name, kernel, shift), like=m["f"])
 
 
-def _batch_statistics(graph: Graph, nodes: list[Node]) -> str | None:
-    op = nodes[0].op
-    assert isinstance(op, BatchNorm)
-    return "it uses the statistics of the batch" if op.batch_statistics else None
+def _batch_statistics(m: Match) -> str | None:
+    of_the_batch = m.op("norm", BatchNorm).batch_statistics
+    return "it uses the statistics of the batch" if of_the_batch else None
 
 
-def _trained(graph: Graph, nodes: list[Node]) -> str | None:
+def _trained(m: Match) -> str | None:
     """In training a fold pays where it is computed once, and not for every step's weights."""
-    if reason := _batch_statistics(graph, nodes):
+    if reason := _batch_statistics(m):
         return reason
-    if not all(isinstance(graph[name].op, Parameter) for name in nodes[0].inputs[3:]):
+    if not all(isinstance(m[name].op, Parameter) for name in ("mean", "variance")):
         return "its statistics have moved in this very step"
-    behind = [name for node in nodes for name in node.inputs[1:]]
+    behind = [name for node in (m["norm"], m["f"]) for name in node.inputs[1:]]
     while behind:
-        node = graph[behind.pop()]
+        node = m.graph[behind.pop()]
         if isinstance(node.op, Parameter) and node.op.trainable:
             return f"{node.name} is trained"
         behind += node.inputs
@@ -75,19 +70,15 @@ def _trained(graph: Graph, nodes: list[Node]) -> str | None:
 
 
 def _folds(refusal: Condition) -> tuple[Rule, ...]:
-    return (
+    vectors = ("gamma", "beta", "mean", "variance")
+    return tuple(
         Rule(
-            "batch_norm(conv(x, w) + b) -> conv(x, w * s) + ((b - mean) * s + beta)",
-            pattern(BatchNorm, over=(pattern(Conv2D),)),
+            f"batch_norm({name}(x, w) + b) -> {name}(x, w * s) + ((b - mean) * s + beta)",
+            pattern("norm", BatchNorm, pattern("f", kind, "x", "w", "b?"), *vectors),
             _fold,
             refusal,
-        ),
-        Rule(
-            "batch_norm(dense(x, w) + b) -> dense(x, w * s) + ((b - mean) * s + beta)",
-            pattern(BatchNorm, over=(pattern(Dense),)),
-            _fold,
-            refusal,
-        ),
+        )
+        for name, kind in (("conv", Conv2D), ("dense", Dense))
     )
 
 
