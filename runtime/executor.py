@@ -66,7 +66,7 @@ class Executor:
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
-        self._updates = [(update, self._slot(update.value)) for update in program.graph.updates]
+        self._written = [self._slot(write.value) for write in program.writes]
         self._known: Tensors = {}
         self._start_slots: Slots = []
 
@@ -133,11 +133,11 @@ class Executor:
             for slot, value in zip(self._drawn, drawn.values(), strict=True):
                 slots[slot] = value
         _run(self.forward_code, slots)
-        if self._updates:
-            self._write_back(slots, parameters if state is None else state)
         outputs = self._values(slots, self._outputs)
         for at in self._known_outputs:  # no caller may write into a weight, or into what is kept of it
             outputs[at] = outputs[at].clone()
+        if self._written:
+            self._write_back(slots, parameters if state is None else state)
         return outputs, self._values(slots, self._saved)
 
     def backward(
@@ -176,10 +176,16 @@ class Executor:
         return values
 
     def _write_back(self, slots: Slots, state: Tensors) -> None:
+        program, values = self.program, self._values(slots, self._written)
         with torch.no_grad():
-            for update, slot in self._updates:
-                (value,) = self._values(slots, [slot])
-                state[update.parameter].mul_(update.momentum).add_(value, alpha=1 - update.momentum)
+            for at, write in enumerate(program.writes):  # what may lie in a parameter: before any is moved
+                if write.value in program.known:
+                    values[at] = values[at].clone()
+            for write, value in zip(program.writes, values, strict=True):
+                if write.momentum is None:
+                    state[write.parameter].copy_(value)
+                else:
+                    state[write.parameter].mul_(write.momentum).add_(value, alpha=1 - write.momentum)
 
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:

@@ -163,7 +163,7 @@ class Sketch:
 def training(graph: Graph) -> Graph:
     run_pipeline(graph, TRAINING)
     differentiated = differentiate(graph, wrt_inputs=True)
-    graph.outputs |= {f"d/{name}": gradient for name, gradient in differentiated.gradients.items()}
+    graph.outputs.update({f"d/{name}": gradient for name, gradient in differentiated.gradients.items()})
     run_pipeline(graph, BACKWARD)
     return graph
 

@@ -299,7 +299,7 @@ def trained(graph: Graph, result: str) -> list[Region]:
     graph.outputs["y"] = result
     run_pipeline(graph, TRAINING)
     found = differentiate(graph, wrt_inputs=True)
-    graph.outputs |= {f"d_{name}": gradient for name, gradient in found.gradients.items()}
+    graph.outputs.update({f"d_{name}": gradient for name, gradient in found.gradients.items()})
     run_pipeline(graph, BACKWARD)
     return fuse(graph).kernels
 

@@ -147,7 +147,7 @@ def graphs_of(case: Case, dtype: str) -> Iterator[Graph]:
     try:
         twin = surrounded.copy()
         derivatives = differentiate(twin, wrt_inputs=True)
-        twin.outputs |= {f"d_{name}": node for name, node in derivatives.gradients.items()}
+        twin.outputs.update({f"d_{name}": node for name, node in derivatives.gradients.items()})
         run_pipeline(twin, BACKWARD)
     except CompileError:
         return  # an op without a gradient, which says so

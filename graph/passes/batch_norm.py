@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..averages import move
 from ..decisions import Decision
 from ..ir import Graph, Node
-from ..leaving import Update
 from ..op import Op
 from ..ops import (
     Add,
@@ -93,14 +93,16 @@ def use_batch_statistics(graph: Graph) -> list[Decision]:
     where it is called several times, once for each call, in order. A frozen call that comes after others
     reads what those have moved."""
     decisions = []
+    now: dict[str, str] = {}
     moved: dict[str, str] = {}
+    """A statistic as the updates so far leave it, and the same for frozen calls to read."""
     for node in list(graph.nodes()):
         op = node.op
         if not isinstance(op, BatchNorm) or op.batch_statistics:
             continue
         if op.frozen:
-            now = [moved.get(name, name) for name in node.inputs[3:]]
-            graph.update_node(node.name, inputs=(*node.inputs[:3], *now))
+            read = [moved.get(name, name) for name in node.inputs[3:]]
+            graph.update_node(node.name, inputs=(*node.inputs[:3], *read))
             continue
         x = node.inputs[0]
         over = Reduce(tuple(range(node.type.rank - 1)), mean=True)
@@ -109,9 +111,9 @@ def use_batch_statistics(graph: Graph) -> list[Decision]:
         squared = graph.add(Square(), (centred,), f"{node.name}/squared", node.layer)
         variance = graph.add(over, (squared,), f"{node.name}/variance", node.layer)
         for moving, batch in zip(node.inputs[3:], (mean, variance), strict=True):
-            graph.updates.append(Update(moving, batch, op.momentum))
+            now[moving] = move(graph, moving, batch, op.momentum, node.layer, now.get(moving, ""))
             if any(_is_frozen(reader) for reader in graph.readers(moving)):
-                moved[moving] = _moved(graph, node, moved.get(moving, moving), batch)
+                moved[moving] = _moved(graph, node, op.momentum, moved.get(moving, moving), batch)
         trained = BatchNorm(op.epsilon, True, op.momentum)
         graph.update_node(node.name, op=trained, inputs=(*node.inputs[:3], mean, variance))
         decisions.append(Decision("batch_norm(x, moving) -> batch_norm(x, statistics of x)", node.name, True))
@@ -122,13 +124,11 @@ def _is_frozen(node: Node) -> bool:
     return isinstance(node.op, BatchNorm) and node.op.frozen
 
 
-def _moved(graph: Graph, node: Node, moving: str, batch: str) -> str:
-    """A statistic as the update leaves it, through which no gradient passes."""
-    assert isinstance(node.op, BatchNorm)
-    momentum, layer = node.op.momentum, node.layer
-    batch = graph.add(StopGradient(), (batch,), f"{batch}/fixed", layer)
+def _moved(graph: Graph, node: Node, momentum: float, moving: str, batch: str) -> str:
+    """A statistic as the update leaves it, for kernels to read; no gradient passes through it."""
+    batch = graph.add(StopGradient(), (batch,), f"{batch}/fixed", node.layer)
     parts = [
-        graph.add(Scale(factor), (value,), f"{node.name}/{value}/part", layer)
+        graph.add(Scale(factor), (value,), f"{node.name}/{value}/part", node.layer)
         for value, factor in ((moving, momentum), (batch, 1 - momentum))
     ]
-    return graph.add(Add(), parts, f"{node.name}/moved", layer)
+    return graph.add(Add(), parts, f"{node.name}/moved", node.layer)

@@ -20,13 +20,7 @@ from ..rewrite import Match, Rule, pattern
 def remove_dead_code(graph: Graph) -> list[Decision]:
     """Drop every node no output depends on; inputs stay, they are the network's signature."""
     roots = [*graph.outputs.values(), *(name for u in graph.updates for name in (u.parameter, u.value))]
-    live: set[str] = set()
-    stack = list(roots)
-    while stack:
-        name = stack.pop()
-        if name not in live:
-            live.add(name)
-            stack.extend(graph[name].inputs)
+    live = graph.behind(roots)
     dead = [n for n in graph.nodes() if n.name not in live and not isinstance(n.op, Input)]
     for node in reversed(dead):
         graph.remove(node.name)
