@@ -66,8 +66,9 @@ typecheck: $(STAMP) ## mypy over the package as it installs, and over the tests
 plan-table: $(STAMP) ## kernels and bytes of whole networks into tests/data; refuses what rose without RISES=1
 	PYTHONPATH=benchmarks $(BIN)/python tests/plan_table.py $(if $(RISES),--rises)
 
-bench: $(STAMP) ## ConvLoom against PyTorch, fused and unfused, on this machine
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) ## ConvLoom against PyTorch, ONNX Runtime and OpenVINO on this machine; ARGS='--quick'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench]'
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ tail -n 15 "$folder/tests.txt"
 
 bench() { # dtype, seconds to start cases in, hard limit
     timeout "$3" "$python" benchmarks/run.py --dtype "$1" --seconds "$2" --rounds 9 \
+        --variants nchw compile convloom unfused --patience 0 \
         --output "$folder/benchmark_$1.json" >>"$folder/benchmark.txt" 2>&1
 }
 : >"$folder/benchmark.txt"

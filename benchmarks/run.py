@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from results import environment, opened, put, write
+from reports import environment, opened, put, write
 from rich.console import Console
 from rich.table import Table
 from rounds import ROUNDS, Asked, Measured, as_json, run_case
@@ -48,6 +48,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slice", type=float, default=0.5, help="seconds that a variant is timed each round")
+    parser.add_argument(
+        "--patience", type=float, default=5.0, help="seconds to wait for an idle machine; or 0"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="under a minute: LeNet-5 alone")
     parser.add_argument("--seconds", type=float, help="start no further case after this long")
@@ -76,6 +79,7 @@ def asked(
     return Asked(
         *(network, batch, mode, [v.name for v in able]),
         *(arguments.device, arguments.dtype, arguments.threads, arguments.rounds, arguments.slice),
+        patience=arguments.patience,
         onnx=any(v.needs and importlib.util.find_spec(v.needs) for v in able),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from results import Report
+from reports import Report
 from twins import BY_NAME as NETWORKS
 from twins import NETWORKS as ALL_NETWORKS
 from variants import BASELINE, VARIANTS

@@ -7,6 +7,7 @@ that name below. A test checks that the pages are up to date.
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
@@ -22,7 +23,15 @@ import convloom as cl
 from convloom import layers as L
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "keras.md"]
+sys.path.append(str(ROOT / "benchmarks"))
+import reports  # noqa: E402
+import tables  # noqa: E402
+
+PAGES = [
+    *(ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "keras.md"),
+    ROOT / "benchmarks" / "results" / "README.md",
+]
+MEASURED = ROOT / "benchmarks" / "results" / "cpu.json"
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -169,11 +178,25 @@ def function_names() -> str:
     return listed(FUNCTIONS)
 
 
+# -- what was measured ---------------------------------------------------------------------------------------
+def measured() -> str:
+    return tables.summary(reports.read(MEASURED))
+
+
+def measurements() -> str:
+    return tables.details(reports.read(MEASURED))
+
+
+def method() -> str:
+    return textwrap.fill(f"{reports.read(MEASURED)['environment']['method']}.", 110) + "\n"
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     maker.__name__: maker
     for maker in (
         *(kernel, comparison, graph, folded, explained, program, training, emitted),
         *(limits, layer_table, operation_table, activation_names, function_names),
+        *(measured, measurements, method),
     )
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 Place = TypeVar("Place")
 
@@ -75,10 +75,6 @@ class Outputs(_Uses[str], MutableMapping[str, str]):
     def __delitem__(self, key: str) -> None:
         del self._values[key]
         self._uses = None
-
-    def __ior__(self, others: Mapping[str, str]) -> Self:
-        self.update(others)
-        return self
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

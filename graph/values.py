@@ -253,4 +253,17 @@ class _Loose:
 def owned(tensor: torch.Tensor, device: Any, dtype: torch.dtype) -> torch.Tensor:
     """A copy that counts its writes and can be trained, which tensors made in inference mode do not."""
     with torch.inference_mode(False):
-        return tensor.detach().to(device=device, dtype=dtype, copy=True).contiguous()
+        copy = tensor.detach().to(device=device, dtype=dtype, copy=True)
+        return laid_out(copy) if copy.device.type == "cpu" else copy.contiguous()
+
+
+def laid_out(weight: torch.Tensor) -> torch.Tensor:
+    """The weight as it lies in the memory of a CPU: what has four axes with the last of them outermost, all
+    else row-major; a copy only where it lies otherwise.
+
+    So a convolution's kernel (R, S, C, K) is what PyTorch's operators call channels_last of (K, C, R, S), and
+    a training step takes it as it is. GPUs' kernels read row-major memory.
+    """
+    if weight.dim() != 4:
+        return weight.contiguous()
+    return weight.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)

@@ -131,12 +131,14 @@ class Watch:
     """Some weights, and whether any of them may have been written to since. A look costs next to nothing."""
 
     def __init__(self, weights: Iterable[torch.Tensor]) -> None:
-        self._weights = list(weights)
+        with torch.inference_mode(False), torch.no_grad():
+            # Of the same memory and version, which PyTorch tells five times as fast of a plain tensor. What
+            # puts other memory under a weight counts as a write or goes through its `.data`.
+            self._aliases = [weight.detach() for weight in weights]
         self._state = self._now()
 
-    def _now(self) -> tuple[object, list[int], list[int]]:
-        weights = self._weights
-        return Touches.mark_of_all(), [w._version for w in weights], [w.data_ptr() for w in weights]
+    def _now(self) -> tuple[object, list[int]]:
+        return Touches.mark_of_all(), [alias._version for alias in self._aliases]
 
     def unchanged(self) -> bool:
         return self._now() == self._state

@@ -42,26 +42,9 @@ class Axis:
         """Whether some tap of some row lies behind the map."""
         return (self.rows - 1) * self.stride + self.shift + max(0, (self.taps - 1) * self.step) >= self.source
 
-    def index(self, position: str) -> str:
-        """Text of the source position that tap 0 of a row reads."""
-        return position + times(self.stride) + plus(self.shift)
-
     @property
     def is_identity(self) -> bool:
         return self.taps == 1 and self.rows == self.source and self.stride == 1 and self.shift == 0
-
-    def checks(self, position: str, extent: str) -> list[str]:
-        """The comparisons that decide whether `position` lies on the map; none where it always does."""
-        below = [f"({position} >= 0)"] if self.reaches_below else []
-        return below + ([f"({position} < {extent})"] if self.reaches_above else [])
-
-
-def times(factor: int) -> str:
-    return "" if factor == 1 else f" * {factor}"
-
-
-def plus(offset: int) -> str:
-    return "" if offset == 0 else f" + {offset}" if offset > 0 else f" - {-offset}"
 
 
 def forward_axes(op: Any, source: Pair, kernel: Pair, rows: Pair) -> tuple[Axis, Axis]:

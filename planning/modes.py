@@ -10,13 +10,14 @@ from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph, Node
 from ..graph.ops import BatchNorm, Parameter
-from ..graph.passes import BACKWARD, INFERENCE, TRAINING, UNFUSED, PassReport, run_pipeline
+from ..graph.passes import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, PassReport, run_pipeline
 
 
 @dataclass(frozen=True)
 class Mode:
     """training: batch statistics, dropout, noise, augmentation. backward: build gradients, of the parameters
-    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`.
+    `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`. recompute: compute in
+    the backward pass what is cheap, instead of keeping it from the forward pass.
     """
 
     training: bool = False
@@ -24,6 +25,7 @@ class Mode:
     wrt_inputs: frozenset[str] = frozenset()
     trained: frozenset[str] | None = None
     fuse: bool = True
+    recompute: bool = False
 
     @property
     def inference(self) -> bool:
@@ -67,6 +69,8 @@ def prepare(
         derivatives = differentiate(graph, loss, mode.wrt_inputs)
         graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
         reports += run_pipeline(graph, BACKWARD, observe)
+        if mode.recompute and mode.fuse:
+            reports += run_pipeline(graph, RECOMPUTE, observe)
         derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
     return graph, reports, derivatives
 

@@ -18,6 +18,7 @@ from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
+from ..graph.op import Kind
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
@@ -223,6 +224,20 @@ class Program:
         made += [node.name for region in self.partition.phase("forward") for node in region.outputs]
         drawn = {node.name for node in self.drawn}
         return tuple(name for name in made if name in self._needed or name in drawn)
+
+    def saved_bytes(self, batch: int = 1) -> int:
+        """Bytes that a training step keeps from its forward pass for its backward pass, weights not counted.
+        A view takes none of its own where what it is of is kept."""
+        saved = set(self.saved)
+        whole = [n for n in map(self.graph.__getitem__, self.saved) if not self._is_view_of(n, saved)]
+        return sum(node.type.nbytes(batch) for node in whole)
+
+    def _is_view_of(self, node: Node, kept: set[str]) -> bool:
+        while node.op.kind is Kind.VIEW:
+            node = self.graph[node.inputs[0]]
+            if node.name in kept:
+                return True
+        return False
 
     @cached_property
     def read_back(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ no kernel takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +88,10 @@ class CompiledFunction(torch.autograd.Function):
             if again or any(map(_is_batched, seeds)):
                 return None, *_by_definition(ctx, given, bound, tensors[end:], seeds, again)
             bound.update(zip(binding.trained, given[count:], strict=True))
-            return None, *_by_kernels(ctx, given[:count], bound, tensors[end:], seeds)
+            saved = list(tensors[end:])
+            del tensors  # so that each value of the forward pass goes after its last reader
+            ctx.maybe_clear_saved_tensors()
+            return None, *_by_kernels(ctx, given[:count], bound, saved, seeds)
 
 
 def _is_batched(seed: torch.Tensor) -> bool:
@@ -99,19 +102,26 @@ def _by_kernels(
     ctx: Any,
     inputs: Sequence[torch.Tensor],
     bound: Tensors,
-    saved: Sequence[torch.Tensor],
+    saved: list[torch.Tensor],
     seeds: Sequence[torch.Tensor],
 ) -> list[torch.Tensor | None]:
-    """The gradients, by the program's own backward steps."""
+    """The gradients, by the program's own backward steps. `saved` is emptied."""
     executor: Executor = ctx.binding.executor
     if not executor.program.mode.backward:
         executor = ctx.binding.differentiating()
         _, saved = executor.forward(inputs, bound)
     program = executor.program
     given = {name: seed.contiguous() for name, seed in zip(program.outputs, seeds, strict=True)}
-    found = executor.backward(saved, given, bound)
+    found = executor.backward(_handed_over(saved), given, bound)
     names = [*(node.name for node in program.inputs), *ctx.binding.trained]
     return [found.get(name) for name in names]
+
+
+def _handed_over(values: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The values in order, none of which the list keeps."""
+    values.reverse()
+    while values:
+        yield values.pop()
 
 
 def _by_definition(

@@ -15,6 +15,7 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
+from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
@@ -39,11 +40,17 @@ class Backend:
     name: str
     device: torch.device
 
+    @property
+    def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
+        on_a_cpu = self.name == "aten" and self.device.type == "cpu"
+        return laid_out if on_a_cpu else torch.Tensor.contiguous
+
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
         inference = program.mode.inference
         if self.name == "aten":
-            return [(step, aten.lower(step.region, inference)) for step in program.steps]
+            return aten.lower_steps(program.steps, inference, self.lay)
         found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
         pairs = ((step, found.get(step.region.name)) for step in program.steps)
         return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
@@ -65,7 +72,7 @@ class Backend:
         if region.joined:
             return []
         if kernel is None:  # a view
-            return aten.lower(region, inference)
+            return aten.lower(region, inference, self.lay)
         if isinstance(kernel, CompileError):
             _warn(region, str(kernel))
             return [_into_place(region, aten.runner(region, inference))]

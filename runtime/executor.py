@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..graph.averages import Write
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
@@ -48,7 +49,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
-        self.prelude = Prelude(program, self.device)
+        self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
         ahead = len(program.forward)
@@ -66,7 +67,14 @@ class Executor:
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
-        self._written = [self._slot(write.value) for write in program.writes]
+        self._writes = _together(program.writes)
+        self._written = [[self._slot(write.value) for write in group] for group in self._writes]
+        self._taken_before = [
+            (group, at)
+            for group, writes in enumerate(self._writes)
+            for at, write in enumerate(writes)
+            if write.value in program.known  # it may lie in a parameter that is moved
+        ]
         self._known: Tensors = {}
         self._start_slots: Slots = []
 
@@ -142,7 +150,7 @@ class Executor:
 
     def backward(
         self,
-        saved: Sequence[torch.Tensor],
+        saved: Iterable[torch.Tensor],
         seeds: Tensors,
         parameters: Tensors,
         look: object = None,
@@ -176,16 +184,17 @@ class Executor:
         return values
 
     def _write_back(self, slots: Slots, state: Tensors) -> None:
-        program, values = self.program, self._values(slots, self._written)
         with torch.no_grad():
-            for at, write in enumerate(program.writes):  # what may lie in a parameter: before any is moved
-                if write.value in program.known:
-                    values[at] = values[at].clone()
-            for write, value in zip(program.writes, values, strict=True):
-                if write.momentum is None:
-                    state[write.parameter].copy_(value)
+            values = [self._values(slots, places) for places in self._written]
+            for group, at in self._taken_before:
+                values[group][at] = values[group][at].clone()
+            for group, found in zip(self._writes, values, strict=True):
+                moved, momentum = [state[write.parameter] for write in group], group[0].momentum
+                if momentum is None:
+                    torch._foreach_copy_(moved, found)
                 else:
-                    state[write.parameter].mul_(write.momentum).add_(value, alpha=1 - write.momentum)
+                    torch._foreach_mul_(moved, momentum)
+                    torch._foreach_add_(moved, found, alpha=1 - momentum)
 
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
@@ -216,6 +225,19 @@ def _run(code: Iterable[Coded], slots: Slots) -> None:
                 slots[slot] = part
         for slot in dead:
             slots[slot] = None
+
+
+def _together(writes: Iterable[Write]) -> list[list[Write]]:
+    """In groups, in order, that one call can write: of one momentum, and of as many parameters."""
+    groups: list[list[Write]] = []
+    taken: set[str] = set()
+    for write in writes:
+        if not groups or write.parameter in taken or groups[-1][0].momentum != write.momentum:
+            groups.append([])
+            taken.clear()
+        groups[-1].append(write)
+        taken.add(write.parameter)
+    return groups
 
 
 def _getter(places: Sequence[int]) -> Callable[[Slots], Sequence[Any]]:

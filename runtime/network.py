@@ -123,9 +123,12 @@ class CompiledNetwork(OpenAxes):
         """
         if torch.compiler.is_compiling() or torch._C._get_tracing_state():
             return _untraced(self, *inputs)
-        with without_autocast(self.options.device):
-            bound = bind_inputs(self._inputs, inputs, self.options.device)
-            return self.of_size(bound)._run(bound, _has_tensor(inputs))
+        device = self.options.device
+        if torch.is_autocast_enabled(device.type):
+            with without_autocast(device):
+                return self.forward(*inputs)
+        bound = bind_inputs(self._inputs, inputs, device)
+        return self.of_size(bound)._run(bound, _has_tensor(inputs))
 
     # -- running ----------
     def _family(self) -> Iterator[CompiledNetwork]:

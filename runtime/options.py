@@ -28,6 +28,11 @@ class Options:
         return self.planned_for or target_of(self.device)
 
     @property
+    def recompute(self) -> bool:
+        """Whether a backward pass computes anew what is cheap: on a GPU each would be one more kernel."""
+        return self.backend == "aten"
+
+    @property
     def compute_dtype(self) -> str:
         return "float32" if self.dtype == "tf32" else self.dtype
 

@@ -39,7 +39,8 @@ class Planned(HeldWeights):
     ) -> Mode:
         """A mode of this network; training None: that of the current one."""
         now = self.training if training is None else training
-        return Mode(now, backward, wrt_inputs, trained, self.options.fuse)
+        fuse = self.options.fuse
+        return Mode(now, backward, wrt_inputs, trained, fuse, backward and fuse and self.options.recompute)
 
     def _program(self, mode: Mode, target: str) -> Program:
         """The program of a mode, planned the first time it is needed."""
@@ -80,7 +81,7 @@ class Planned(HeldWeights):
         mode = self._mode(training)
         if mode.training:
             trained = frozenset(name for name, p in weights.items() if p.requires_grad)
-            mode = replace(mode, backward=True, trained=trained)
+            mode = self._mode(training, True, trained=trained)
         mode = mode if fuse is None else replace(mode, fuse=fuse)
         return self._program(mode, target or self.options.target)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -16,11 +16,14 @@ Tensors = Mapping[str, torch.Tensor]
 class Prelude:
     """Values computed from parameters alone; computed again only when a parameter behind them has changed."""
 
-    def __init__(self, program: Program, device: torch.device) -> None:
+    def __init__(
+        self, program: Program, device: torch.device, lay: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        """lay: how values lie in memory."""
         nodes = [node for node in program.graph.nodes() if node.name in program.known]
         self.nodes = [node for node in nodes if not isinstance(node.op, Parameter)]
         self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
-        self.behind = program.behind
+        self.behind, self.lay = program.behind, lay
         self.seen: dict[str, Mark] = {}
         self.look: object = None
         self.stale: set[str] = set()
@@ -44,10 +47,9 @@ class Prelude:
     def _compute(self, parameters: Tensors, changed: set[str]) -> dict[str, torch.Tensor]:
         """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
         # Aliases, new at each computation: what a backend keeps for a tensor (packed weights) ends with it.
-        # Kernels read row-major data; `to(memory_format=torch.channels_last)` lays a kernel out otherwise.
-        values = {
-            n: p.detach().contiguous() if n in changed else self.values[n] for n, p in parameters.items()
-        }
+        # Kernels read row-major data; a weight may lie otherwise, and `to(memory_format=...)` lays it anyhow.
+        lay = self.lay
+        values = {n: lay(p.detach()) if n in changed else self.values[n] for n, p in parameters.items()}
         values.update(self.constants)
         with torch.no_grad():
             for node in self.nodes:
@@ -56,7 +58,7 @@ class Prelude:
                 if node.name in self.values and not (self.behind[node.name] & changed):
                     values[node.name] = self.values[node.name]
                 else:
-                    values[node.name] = node.evaluate(*(values[name] for name in node.inputs)).contiguous()
+                    values[node.name] = lay(node.evaluate(*(values[name] for name in node.inputs)))
         return values
 
     def forget(self, parameters: Iterable[str]) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from contraction_graphs import check, only_region
+from convloom.codegen import emit
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
+from convloom.graph.passes.precision import with_dtype
 from convloom.graph.windows import Pair
+from convloom.planning.cost import CostModel
 from convloom.planning.fusion import fuse
 from convloom.planning.schedules import Schedule
 from graphs import Builder
@@ -99,3 +102,17 @@ def test_two_sums_of_one_gradient_beside_a_weight_gradient() -> None:
     assert [node.op.op_name() for node in region.nodes] == ["conv2d_weight_grad", "reduce", "reduce"]
     for programs in (1, 64):
         check(region, Schedule(16, 16, 16, chunk=16, programs=programs), batch=3, terms=60)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "target"),
+    [(3, "float32", "sm_90"), (64, "float32", "sm_90"), (64, "float16", "sm_80")],
+)
+def test_a_prologue_at_every_tap_spills_no_registers(channels: int, dtype: str, target: str) -> None:
+    b = Builder()
+    h = b.op(ops.Relu(), b.input(28, 28, channels), name="relu")
+    graph = with_dtype(b.finish(b.conv(h, 64, name="conv")), dtype)
+    (region,) = fuse(graph, CostModel.of(target)).kernels
+    for found in emit(region, target=target).resources(target):
+        assert found.error is None
+        assert found.spills_bytes == 0

@@ -210,7 +210,8 @@ def test_slopes_of_functions_are_autograd_s(name: str) -> None:
     positive = name in ("log", "log1p", "sqrt", "rsqrt")
     x = torch.linspace(0.1 if positive else -4.0, 4.3, 41, dtype=torch.float64).requires_grad_()
     more = {"clamp": (-1.0, 1.5), "threshold": (0.3, -2.0), "leaky_relu": (0.2,), "hard_sigmoid": (0.3, 0.4)}
-    more |= {"at_most": (1.5,), "hard_shrink": (0.7,), "elu": (0.8,), "squareplus": (2.0,)}
+    more |= {"at_most": (1.5,), "at_least": (0.5,)}
+    more |= {"hard_shrink": (0.7,), "elu": (0.8,), "squareplus": (2.0,)}
     others: tuple[Any, ...] = more.get(name, ())
     if name in ("max", "min"):
         others = (torch.linspace(2.0, -2.0, 41, dtype=torch.float64),)

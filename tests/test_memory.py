@@ -12,7 +12,7 @@ from convloom.graph.ir import Graph
 from convloom.graph.ops import Input
 from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.memory import ALIGNMENT, Home, Memory, plan_memory
-from convloom.planning.regions import Partition, Region
+from convloom.planning.regions import Partition
 from convloom.planning.slices import write_into_slices
 from convloom.runtime.backends import FallbackWarning
 from graphs import (
@@ -251,7 +251,7 @@ def test_a_region_without_a_kernel_writes_into_its_slice(monkeypatch: pytest.Mon
     images = torch.randn(3, 6, 4, 3)
     expected = cl.compile(model, backend="aten", device="cpu")(images)
 
-    def refuse(region: Region, *how: object) -> None:
+    def refuse(*_: object) -> None:
         raise NotEmittable("not today")
 
     monkeypatch.setattr("convloom.codegen.programs.write", refuse)

@@ -278,7 +278,9 @@ def test_weights_are_the_same_dictionary_until_one_is_written() -> None:
     assert net.weights() is not weights
 
 
-@pytest.mark.parametrize("write", ["in place", "through data", "another memory", "by set_"])
+@pytest.mark.parametrize(
+    "write", ["in place", "through data", "another memory", "by set_", "by a fused optimizer"]
+)
 def test_a_write_between_two_calls_is_seen(write: str) -> None:
     net = cl.compile(small(), device="cpu")
     x = torch.randn(3, 8, 6, 3)
@@ -293,8 +295,11 @@ def test_a_write_between_two_calls_is_seen(write: str) -> None:
             alias.copy_(new)
         elif write == "another memory":
             kernel.data = new
-        else:
+        elif write == "by set_":
             kernel.set_(new)  # type: ignore[call-overload]
+        else:
+            kernel.grad = new
+            torch.optim.SGD([kernel], lr=1.0, fused=True).step()
         exact = cl.compile(small(), device="cpu")
         exact.load_state_dict(net.state_dict())
         torch.testing.assert_close(net(x), exact(x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar
 
 from ...graph.ir import Node
@@ -14,11 +13,15 @@ from ..text.equations import equations
 from ..text.names import Names
 from ..text.source import TRITON_TYPES, JitFunction, KernelFile
 from ..text.titles import title
-from ..text.writer import Writer
+from ..text.writer import Uses, Writer
+from .gather import emit_multiply
 from .tile import Tile
 
 Constants = dict[str, tuple[object, str]]
 """Name -> (value, comment) of the numbers at the top of a file."""
+
+OF_A_TILE = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
+"""The constants that every product's kernel takes; it takes others where its lines ask for them."""
 
 IDENTITY = Axis(1, 1, 1)
 
@@ -43,6 +46,7 @@ class Contraction:
         self.source = self.graph[self.anchor.inputs[0]]
         self.weight = self.graph[self.anchor.inputs[1]]
         self.constants: Constants = {}
+        self.at_launch = Uses()
 
     def tile_constants(self) -> Constants:
         """Constants of the schedule."""
@@ -66,19 +70,20 @@ class Contraction:
         return self.work.dtype == "bfloat16"
 
     def function(self, body: Writer, doc: str) -> JitFunction:
-        """The kernel, with those of the constants as arguments that its body uses."""
+        """The kernel, with those of the constants as arguments that its lines asked for."""
         nodes = [*self.region.inputs, *self.region.outputs]
         pointers = [(self.names.pointer(node), node.type.dtype) for node in nodes]
-        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", body.text))
-        constants: dict[str, object] = {name: v for name, (v, _) in self.constants.items() if name in used}
+        body.uses.note(*OF_A_TILE)
+        constants: dict[str, object] = {n: v for n, (v, _) in self.constants.items() if n in body.uses}
         if self.upcast:
             constants["UPCAST"] = False
-        numbers = [*self.run_time, *(["batch"] if re.search(r"\bbatch\b", body.text) else [])]
+        numbers = [*self.run_time, *(["batch"] if "batch" in body.uses else [])]
         s = self.schedule
         return JitFunction(self.region.name, pointers, numbers, constants, body, doc, s.warps, s.stages)
 
-    def used_constants(self, *texts: str) -> Constants:
-        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", "\n".join(texts)))
+    def used_constants(self, function: JitFunction) -> Constants:
+        """Those that the kernel or its launch asked for."""
+        used = {*function.body.uses, *self.at_launch}
         return {name: value for name, value in self.constants.items() if name in used}
 
     def launch(self, function: JitFunction, rows: str | None, grid: list[str]) -> Writer:
@@ -97,10 +102,7 @@ class Contraction:
 
     def multiply(self, w: Writer) -> None:
         """acc += a times b."""
-        if self.upcast:
-            with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
-                w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
-        w.line(f"acc = tl.dot(a, b, acc{self.dot_options()})")
+        emit_multiply(w, self.upcast, self.dot_options())
 
     @property
     def source_operand(self) -> Node:
@@ -110,7 +112,8 @@ class Contraction:
         read = [self.graph[name] for node in self.region.prologue for name in node.inputs]
         shape = self.source.type.shape
         return next(
-            n for n in read
+            n
+            for n in read
             if n.name not in self.region.members and broadcast_kind(n.type.shape, shape) == "full"
         )
 
@@ -158,8 +161,7 @@ class Contraction:
         return title(self.region)
 
     def equations(self, product_text: str, index: str) -> list[str]:
-        """The header's mathematics: product_text, then what becomes of it. index: of the result, "[n,p,q,k]".
-        """
+        """The header's mathematics: product_text, and what becomes of it. index: such as "[n,p,q,k]"."""
         return equations(self.region, self.names, product_text, index)
 
     def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
@@ -170,7 +172,7 @@ class Contraction:
             summary=f"{self.summary()}: one kernel.",
             formula=formula,
             plan=self.plan(),
-            constants=self.used_constants(function.body.text, launch.text),
+            constants=self.used_constants(function),
             functions=[function],
             launch=launch,
             schedule=self.schedule,

@@ -6,12 +6,13 @@ from typing import Any
 
 from ...graph.ops import Conv2D
 from ...graph.windows import Pair
-from ...planning.geometry import Axis, forward_axes, plus, times
+from ...planning.geometry import Axis, forward_axes
 from ...planning.products import UNPOOLS, pools
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ..text.indices import checks, index, plus, times
 from ..text.source import KernelFile
-from ..text.writer import Writer
+from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
 from .epilogue import Epilogue
 from .gather import Gather, emit_columns, emit_loop, emit_tile_order
@@ -66,20 +67,22 @@ class _Forward(Contraction):
         return constants
 
     def file(self) -> KernelFile:
-        body = self._body()
+        body, c = self._body(), self.at_launch
         function = self.function(body, f"One tile of: {self.summary()}.")
         grid = [
-            "triton.cdiv(rows, BLOCK_M)" + (" * TILES_N" if self.work.columns > self.schedule.block_n else "")
+            "triton.cdiv(rows, BLOCK_M)"
+            + (f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else "")
         ]
-        grid += ["GROUPS"] if self.work.groups > 1 else []
+        grid += [c.GROUPS] if self.work.groups > 1 else []
         return self.frame(function, self.launch(function, self._rows_text(), grid), self._formula())
 
     def _rows_text(self) -> str:
+        c = self.at_launch
         if self.pool is not None:
-            return "batch * POOLED_H * POOLED_W * WINDOW"
+            return f"batch * {c.POOLED_H} * {c.POOLED_W} * {c.WINDOW}"
         if self.is_map:
-            return "batch * P * Q"
-        return f"{self.names.role[self.source_operand.name]}.numel() // C"
+            return f"batch * {c.P} * {c.Q}"
+        return f"{self.names.role[self.source_operand.name]}.numel() // {c.C}"
 
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
@@ -101,7 +104,7 @@ class _Forward(Contraction):
             channels="C",
             run=run,
             lane="c",
-            first=self._first_image(),
+            first=self._first_image,
             rows_are_pixels=self.pool is None,
             dot_options=self.dot_options(),
             upcast=self.upcast,
@@ -114,10 +117,10 @@ class _Forward(Contraction):
         Epilogue(self.region, self.names, pixel, col_ok, self._ragged()).emit(w)
         return w
 
-    def _first_image(self) -> str:
+    def _first_image(self, c: Uses) -> str:
         if self.pool is None:
-            return "tile_m * BLOCK_M // (P * Q)"
-        return "tile_m * BLOCK_M // (POOLED_H * POOLED_W * WINDOW)"
+            return f"tile_m * BLOCK_M // ({c.P} * {c.Q})"
+        return f"tile_m * BLOCK_M // ({c.POOLED_H} * {c.POOLED_W} * {c.WINDOW})"
 
     def _ragged(self) -> bool:
         """Whether some window of the fused pooling reaches beyond the map."""
@@ -134,13 +137,14 @@ class _Forward(Contraction):
         return first, second
 
     def _rows(self, w: Writer) -> None:
+        c = w.uses
         w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] " + self._row_note())
         w.line("row_ok = row < rows")
         if self.pool is not None:
             self._window_rows(w)
         elif not all(axis.is_identity for axis in self.axes):
-            w.line("image = row // (P * Q)")
-            self._origin(w, "row // Q % P", "row % Q")
+            w.line(f"image = row // ({c.P} * {c.Q})")
+            self._origin(w, f"row // {c.Q} % {c.P}", f"row % {c.Q}")
 
     def _row_note(self) -> str:
         if self.pool is not None:
@@ -151,29 +155,31 @@ class _Forward(Contraction):
         """top, left: the input position under tap (0, 0) of each row."""
         padding = any(axis.shift for axis in self.axes)
         w.line(
-            f"top = {self.axes[0].index(p)}",
+            f"top = {index(self.axes[0], p)}",
             "first input row under the kernel" + (", may be < 0" if padding else ""),
         )
-        w.line(f"left = {self.axes[1].index(q)}", "first input column")
+        w.line(f"left = {index(self.axes[1], q)}", "first input column")
 
     def _window_rows(self, w: Writer) -> None:
         """Rows ordered by window: p, q is the pixel of the convolution's map a row stands for."""
+        c = w.uses
         op, (_, width) = self.pool.op, self.pool.op.size
-        w.line("image = row // (POOLED_H * POOLED_W * WINDOW)")
+        w.line(f"image = row // ({c.POOLED_H} * {c.POOLED_W} * {c.WINDOW})")
         rows, columns = self._pool_axes()
-        in_row = f"row % WINDOW // {width}" if width > 1 else "row % WINDOW"
-        p = f"row // (WINDOW * POOLED_W) % POOLED_H{times(op.strides[0])} + {in_row}{plus(rows.shift)}"
+        in_row = f"row % {c.WINDOW} // {width}" if width > 1 else f"row % {c.WINDOW}"
+        at = f"row // ({c.WINDOW} * {c.POOLED_W}) % {c.POOLED_H}"
+        p = f"{at}{times(op.strides[0])} + {in_row}{plus(rows.shift)}"
         q = (
-            f"row // WINDOW % POOLED_W{times(op.strides[1])}"
+            f"row // {c.WINDOW} % {c.POOLED_W}{times(op.strides[1])}"
             + (f" + row % {width}" if width > 1 else "")
             + plus(columns.shift)
         )
         w.line(f"p = {p}", "row of the map before pooling")
         w.line(f"q = {q}", "column")
-        checks = [*rows.checks("p", "P"), *columns.checks("q", "Q")]
-        if checks:
-            w.line(f"row_ok = {' & '.join(['row_ok', *checks])}", "a window may reach over the map's border")
-        w.line("pixel = (image * P + p) * Q + q")
+        tests = [*checks(rows, "p", c, "P"), *checks(columns, "q", c, "Q")]
+        if tests:
+            w.line(f"row_ok = {' & '.join(['row_ok', *tests])}", "a window may reach over the map's border")
+        w.line(f"pixel = (image * {c.P} + p) * {c.Q} + q")
         self._origin(w, "p", "q")
 
     def _formula(self) -> list[str]:

@@ -6,12 +6,13 @@ from math import prod
 from typing import Any
 
 from ...graph.ops import Conv2DDataGrad, Conv2DTranspose
-from ...planning.geometry import Axis, PhasedAxis, phased_axes, plus, times, transposed_axes
+from ...planning.geometry import Axis, PhasedAxis, phased_axes, transposed_axes
 from ...planning.products import UNPOOLS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ..text.indices import index, plus, times
 from ..text.source import KernelFile
-from ..text.writer import Writer
+from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
 from .epilogue import Epilogue
 from .gather import (
@@ -86,19 +87,21 @@ class _DataGrad(Contraction):
         return constants
 
     def file(self) -> KernelFile:
-        body = self._body()
+        body, c = self._body(), self.at_launch
         function = self.function(body, f"One tile of: {self.summary()}.")
         grid = [
-            "triton.cdiv(rows, BLOCK_M)" + (" * TILES_N" if self.work.columns > self.schedule.block_n else "")
+            "triton.cdiv(rows, BLOCK_M)"
+            + (f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else "")
         ]
-        grid += ["GROUPS"] if self.work.groups > 1 else []
-        grid += ["PHASES"] if self.phased else []
+        grid += [c.GROUPS] if self.work.groups > 1 else []
+        grid += [c.PHASES] if self.phased else []
         return self.frame(function, self.launch(function, self._rows_text(), grid), self._formula())
 
     def _rows_text(self) -> str:
+        c = self.at_launch
         if not self.is_map:
-            return f"{self.names.role[self.source.name]}.numel() // K"
-        return "batch * PHASE_H * PHASE_W" if self.phased else "batch * H * W"
+            return f"{self.names.role[self.source.name]}.numel() // {c.K}"
+        return f"batch * {c.PHASE_H} * {c.PHASE_W}" if self.phased else f"batch * {c.H} * {c.W}"
 
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
@@ -121,7 +124,7 @@ class _DataGrad(Contraction):
             channels="K",
             run="KG" if grouped else "K",
             lane="k",
-            first="tile_m * BLOCK_M // " + ("(PHASE_H * PHASE_W)" if self.phased else "(H * W)"),
+            first=self._first_image,
             transposed=True,
             dot_options=self.dot_options(),
             upcast=self.upcast,
@@ -136,7 +139,13 @@ class _DataGrad(Contraction):
         Epilogue(self.region, self.names, "pixel" if self.phased else "row", col_ok).emit(w)
         return w
 
+    def _first_image(self, c: Uses) -> str:
+        return "tile_m * BLOCK_M // " + (
+            f"({c.PHASE_H} * {c.PHASE_W})" if self.phased else f"({c.H} * {c.W})"
+        )
+
     def _rows(self, w: Writer) -> None:
+        c = w.uses
         made = f"pixel of {self.made}" if self.is_map else "row of the matrix"
         note = "pixel of a phase" if self.phased else made
         w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", f"[BLOCK_M] {note}")
@@ -144,28 +153,31 @@ class _DataGrad(Contraction):
         if self.phased:
             self._phase_rows(w)
         elif not all(axis.is_identity for axis in self.axes):
-            w.line("image = row // (H * W)")
+            w.line(f"image = row // ({c.H} * {c.W})")
             under = f"row of {self.read} under tap 0, may lie outside"
-            w.line(f"top = {self.axes[0].index('row // W % H')}", under)
-            w.line(f"left = {self.axes[1].index('row % W')}", f"column of {self.read}")
+            w.line(f"top = {index(self.axes[0], f'row // {c.W} % {c.H}')}", under)
+            w.line(f"left = {index(self.axes[1], f'row % {c.W}')}", f"column of {self.read}")
 
     def _phase_rows(self, w: Writer) -> None:
+        c = w.uses
         (down, across), (height, width) = self.strides, spatial(self.anchor)
-        w.line("image = row // (PHASE_H * PHASE_W)")
+        w.line(f"image = row // ({c.PHASE_H} * {c.PHASE_W})")
         high = f" + phase // {across}" if across > 1 else " + phase"
         w.line(
-            f"h = row // PHASE_W % PHASE_H{times(down)}{high if down > 1 else ''}", f"pixel of {self.made}"
+            f"h = row // {c.PHASE_W} % {c.PHASE_H}{times(down)}{high if down > 1 else ''}",
+            f"pixel of {self.made}",
         )
         wide = (" + phase" + (f" % {across}" if down > 1 else "")) if across > 1 else ""
-        w.line(f"v = row % PHASE_W{times(across)}{wide}")
-        outside = [f"({name} < {extent})" for name, extent, size, stride in
+        w.line(f"v = row % {c.PHASE_W}{times(across)}{wide}")
+        outside = [f"({name} < {c[extent]})" for name, extent, size, stride in
                    (("h", "H", height, down), ("v", "W", width, across)) if size % stride]  # fmt: skip
         if outside:
             w.line(f"row_ok = {' & '.join(['row_ok', *outside])}")
-        w.line("pixel = (image * H + h) * W + v")
+        w.line(f"pixel = (image * {c.H} + h) * {c.W} + v")
 
     def _phases(self, w: Writer, gather: Gather, col_ok: str) -> None:
         """One loop for each phase; the program runs that of its own."""
+        c = w.uses
         across = self.strides[1]
         w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
         emit_source(w, gather)
@@ -173,7 +185,7 @@ class _DataGrad(Contraction):
         emit_weight(w, gather)
         with (
             w.block(
-                "for candidate in tl.static_range(PHASES):", "compiled for each phase, whose taps differ"
+                f"for candidate in tl.static_range({c.PHASES}):", "compiled for each phase, whose taps differ"
             ),
             w.block("if phase == candidate:"),
         ):
@@ -183,20 +195,21 @@ class _DataGrad(Contraction):
             self._phase_axis(
                 w, self.axes[1], "s", "S", f"candidate % {across}" if across > 1 else "0", "v", "left"
             )
-            w.line(f"start = {start_text(gather)}", "[BLOCK_M]")
+            w.line(f"start = {start_text(gather, c)}", "[BLOCK_M]")
             tap_r, tap_s = (name if -axis.step == 1 else text for name, text, axis in zip(
                 ("r", "s"), ("tap // taps_s", "tap % taps_s"), self.axes, strict=True))  # fmt: skip
-            tap = f"(r0 + {tap_r}{times(self.strides[0])}) * S + s0 + {tap_s}{times(self.strides[1])}"
+            tap = f"(r0 + {tap_r}{times(self.strides[0])}) * {c.S} + s0 + {tap_s}{times(self.strides[1])}"
             emit_tap_loop(w, gather, self.schedule, col_ok, ("taps_r", "taps_s"), tap)
 
     def _phase_axis(
         self, w: Writer, axis: Any, tap: str, count: str, phase: str, position: str, origin: str
     ) -> None:
         """First tap and number of taps of a phase along one axis, and the position of dy under the first."""
+        c = w.uses
         phased: PhasedAxis = axis
         stride, step = phased.phases, -phased.step
         if stride == 1:
-            w.lines(f"{tap}0 = 0", f"taps_{tap} = {count}", f"{origin} = {position}{plus(phased.padding)}")
+            w.lines(f"{tap}0 = 0", f"taps_{tap} = {c[count]}", f"{origin} = {position}{plus(phased.padding)}")
             return
         shifted = (
             f"({phase}{plus(phased.padding)})" if phased.padding or "/" in phase or "%" in phase else phase
@@ -204,7 +217,7 @@ class _DataGrad(Contraction):
         w.line(
             f"{tap}0 = {shifted}{times(phased.inverse)} % {stride}", f"taps {tap}0, {tap}0 + {stride}, ..."
         )
-        w.line(f"taps_{tap} = ({count} - {tap}0 + {stride - 1}) // {stride}")
+        w.line(f"taps_{tap} = ({c[count]} - {tap}0 + {stride - 1}) // {stride}")
         w.line(f"{origin} = ({position}{plus(phased.padding)} - {tap}0{times(step)}) // {stride}")
 
     def _formula(self) -> list[str]:

@@ -12,6 +12,7 @@ from ...planning.products import POOLS, UNPOOLS
 from ...planning.regions import Region
 from ..text.names import Names
 from ..text.writer import Writer
+from .row_tiles import softmax_of
 from .tile import Tile
 
 
@@ -65,13 +66,16 @@ class Epilogue:
     # -- pooling ---------------------------------------------------------------------------------------------
     def _pool(self, w: Writer, tile: Tile, nodes: list[Node]) -> None:
         """Each window is WINDOW neighbouring rows: regroup them as an axis of its own and reduce it."""
+        c = w.uses
         pools = [node for node in nodes if isinstance(node.op, POOLS)]
         value = tile.load(w, self.region.graph[pools[0].inputs[0]])
-        pooled = self.tile(pools[0], "pooled", "pooled_ok", "BLOCK_M // WINDOW")
+        pooled = self.tile(pools[0], "pooled", "pooled_ok", f"BLOCK_M // {c.WINDOW}")
         w.line()
         w.note("Pool: the WINDOW rows of each window become an axis of their own")
-        w.line("pooled = tile_m * (BLOCK_M // WINDOW) + tl.arange(0, BLOCK_M // WINDOW)", "pooled pixel")
-        w.line("pooled_ok = pooled < rows // WINDOW")
+        w.line(
+            f"pooled = tile_m * (BLOCK_M // {c.WINDOW}) + tl.arange(0, BLOCK_M // {c.WINDOW})", "pooled pixel"
+        )
+        w.line(f"pooled_ok = pooled < rows // {c.WINDOW}")
         if all(isinstance(node.op, AveragePool2D) for node in pools):
             self._average(w, pooled, pools, value)
         else:
@@ -79,15 +83,16 @@ class Epilogue:
         pooled.emit(w, [node for node in nodes if node not in pools])
 
     def _maximum(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
-        shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
+        c = w.uses
+        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, BLOCK_N)"
         present = f'tl.where(row_ok[:, None], {value}, float("-inf"))' if self.ragged else value
         w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
-        w.line("place = tl.arange(0, WINDOW)[None, :, None]")
+        w.line(f"place = tl.arange(0, {c.WINDOW})[None, :, None]")
         w.line("broken = tl.max(tl.where(windows != windows, place, -1), axis=1)", "tl.max passes over NaN")
         w.line('largest = tl.where(broken >= 0, float("nan"), tl.max(windows, axis=1))', tile.note)
         for node in pools:
             if isinstance(node.op, MaxPoolIndex2D):
-                hits = "tl.where(windows == largest[:, None, :], place, WINDOW)"
+                hits = f"tl.where(windows == largest[:, None, :], place, {c.WINDOW})"
                 value = tile.values[node.name] = self.names.value(node)
                 w.line(f"{value} = tl.min({hits}, axis=1)", "the first of equal ones")
                 w.line(f"{value} = tl.where(broken >= 0, broken, {value})", "or the last NaN")
@@ -96,12 +101,13 @@ class Epilogue:
             tile.store_if_output(w, node)
 
     def _average(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
-        shape = "(BLOCK_M // WINDOW, WINDOW, BLOCK_N)"
+        c = w.uses
+        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, BLOCK_N)"
         present = f"tl.where(row_ok[:, None], {value}, 0.0)" if self.ragged else value
         w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
         count = "WINDOW"
         if self.ragged:
-            w.line("real = tl.reshape(row_ok.to(tl.float32), (BLOCK_M // WINDOW, WINDOW))")
+            w.line(f"real = tl.reshape(row_ok.to(tl.float32), (BLOCK_M // {c.WINDOW}, {c.WINDOW}))")
             w.line(
                 "real = tl.maximum(tl.sum(real, axis=1), 1.0)[:, None]", "elements of each window on the map"
             )
@@ -114,6 +120,7 @@ class Epilogue:
     # -- gradients of pooling --------------------------------------------------------------------------------
     def _unpool(self, w: Writer, tile: Tile, nodes: list[Node]) -> None:
         """Each row spreads over the pixels of its window; what follows happens at every one of them."""
+        c = w.uses
         op: Any = nodes[0].op
         dy = tile.load(w, self.region.graph[nodes[0].inputs[0]])
         maximum = isinstance(op, MaxUnpool2D)
@@ -123,13 +130,13 @@ class Epilogue:
         rows, step = f"{self.pixel} // {pooled_width} * {height}", f"{self.pixel} % {pooled_width} * {width}"
         w.line()
         w.note("Unpool: spread each row over the pixels of its window")
-        with w.block("for t in tl.static_range(WINDOW):"):
+        with w.block(f"for t in tl.static_range({c.WINDOW}):"):
             w.line(
                 f"position = ({rows} + t // {width}) * {pooled_width * width} + {step} + t % {width}", "pixel"
             )
             full = self.tile(nodes[0], "position", "row_ok", "BLOCK_M")
             value = self.names.value(nodes[0])
-            text = f"tl.where({chosen} == t, {dy}, 0.0)" if maximum else f"{dy} / WINDOW"
+            text = f"tl.where({chosen} == t, {dy}, 0.0)" if maximum else f"{dy} / {c.WINDOW}"
             w.line(f"{value} = {text}", full.note)
             full.values[nodes[0].name] = value
             full.store_if_output(w, nodes[0])
@@ -141,10 +148,8 @@ class Epilogue:
         value = tile.load(w, self.region.graph[node.inputs[0]])
         w.line()
         w.note("Softmax: the tile holds whole rows")
-        if self.column_ok:
-            w.line(f'{value} = tl.where({tile.column_ok}, {value}, float("-inf"))', tile.note)
-        w.line(f"power = tl.exp({value} - tl.max({value}, axis=1)[:, None])", tile.note)
+        text = softmax_of(w, value, "power", tile.column_ok, tile.note)
         tile.values[node.name] = self.names.value(node)
-        w.line(f"{tile.values[node.name]} = power / tl.sum(power, axis=1)[:, None]", tile.note)
+        w.line(f"{tile.values[node.name]} = {text}", tile.note)
         tile.store_if_output(w, node)
         tile.emit(w, nodes[1:])

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from ...planning.geometry import Axis
 from ...planning.products import Product
 from ...planning.schedules import Schedule
-from ..text.writer import Writer
+from ..text.indices import checks
+from ..text.writer import Uses, Writer
 
 Hook = Callable[[Writer, str, str, str], None]
 """A prologue: (writer, pixel of the source, channel, condition "inside") -> lines that change `a`."""
@@ -29,8 +30,8 @@ class Gather:
     """What the loop multiplies. Names are those of the kernel's constants and values.
 
     source: operand A. extent: its height and width. channels: of its map; run: of one group. lane: letter
-    of the channel index. first: text of the tile's first image. rows_are_pixels: whether row m is pixel m,
-    and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data
+    of the channel index. first: makes the text of the tile's first image. rows_are_pixels: whether row m is
+    pixel m, and not ordered by pooling windows. transposed: whether B's rows are its contiguous axis (a data
     gradient).
     """
 
@@ -41,7 +42,7 @@ class Gather:
     channels: str
     run: str
     lane: str
-    first: str = ""
+    first: Callable[[Uses], str] = lambda c: ""
     rows_are_pixels: bool = True
     transposed: bool = False
     dot_options: str = ""
@@ -60,6 +61,7 @@ class Gather:
 
 def emit_tile_order(w: Writer, work: Product, schedule: Schedule) -> None:
     """Which tile this program computes: tile_m, tile_n."""
+    c = w.uses
     tiles = -(-work.columns // schedule.block_n)
     if tiles == 1:
         w.line("tile_m = tl.program_id(0)")
@@ -67,26 +69,27 @@ def emit_tile_order(w: Writer, work: Product, schedule: Schedule) -> None:
     w.note("Which tile: bands of GROUP_M row tiles share the column tiles while they are in the L2 cache")
     w.lines(
         "tile = tl.program_id(0)",
-        "band = tile // (GROUP_M * TILES_N) * GROUP_M",
-        "band_size = tl.minimum(tl.cdiv(rows, BLOCK_M) - band, GROUP_M)",
-        "tile_m = band + tile % (GROUP_M * TILES_N) % band_size",
-        "tile_n = tile % (GROUP_M * TILES_N) // band_size",
+        f"band = tile // ({c.GROUP_M} * {c.TILES_N}) * {c.GROUP_M}",
+        f"band_size = tl.minimum(tl.cdiv(rows, BLOCK_M) - band, {c.GROUP_M})",
+        f"tile_m = band + tile % ({c.GROUP_M} * {c.TILES_N}) % band_size",
+        f"tile_n = tile % ({c.GROUP_M} * {c.TILES_N}) // band_size",
     )
 
 
 def emit_columns(w: Writer, work: Product, schedule: Schedule, run: str, name: str) -> str:
     """col: this tile's columns among all channels. Returns the name of their mask, "" where all exist."""
+    c = w.uses
     tiled = work.columns > schedule.block_n
     lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)" if tiled else "tl.arange(0, BLOCK_N)"
     if work.groups > 1:
         w.line("group = tl.program_id(1)")
         w.line(f"col_in_group = {lanes}", "[BLOCK_N]")
-        w.line(f"col = group * {run} + col_in_group", f"[BLOCK_N] {name}")
+        w.line(f"col = group * {c[run]} + col_in_group", f"[BLOCK_N] {name}")
     else:
         w.line(f"col = {lanes}", f"[BLOCK_N] {name}")
     if work.columns % schedule.block_n == 0:
         return ""
-    w.line(f"col_ok = {'col_in_group' if work.groups > 1 else 'col'} < {run}", "[BLOCK_N]")
+    w.line(f"col_ok = {'col_in_group' if work.groups > 1 else 'col'} < {c[run]}", "[BLOCK_N]")
     return "col_ok"
 
 
@@ -100,37 +103,41 @@ def emit_loop(w: Writer, gather: Gather, schedule: Schedule, col_ok: str) -> Non
 # -- addresses -----------------------------------------------------------------------------------------------
 def emit_source(w: Writer, g: Gather) -> None:
     """The 64-bit base of the tile in the source, `<source>_tile`."""
+    c = w.uses
     if g.is_rows:
         w.line(
-            f"{g.source}_tile = {g.source}_ptr + (tile_m * BLOCK_M).to(tl.int64) * {g.channels}{_group(g)}"
+            f"{g.source}_tile = {g.source}_ptr + "
+            f"(tile_m * BLOCK_M).to(tl.int64) * {c[g.channels]}{_group(g, c)}"
         )
         return
-    w.line(f"first = {g.first}", "the tile's first image; addresses within the tile fit into 32 bits")
-    size = f"({g.extent[0]} * {g.extent[1]} * {g.channels})"
-    w.line(f"{g.source}_tile = {g.source}_ptr + first.to(tl.int64) * {size}{_group(g)}")
+    w.line(f"first = {g.first(c)}", "the tile's first image; addresses within the tile fit into 32 bits")
+    size = f"({c[g.extent[0]]} * {c[g.extent[1]]} * {c[g.channels]})"
+    w.line(f"{g.source}_tile = {g.source}_ptr + first.to(tl.int64) * {size}{_group(g, c)}")
 
 
-def _group(g: Gather) -> str:
-    return f" + group * {g.run}" if g.work.groups > 1 else ""
+def _group(g: Gather, c: Uses) -> str:
+    return f" + group * {c[g.run]}" if g.work.groups > 1 else ""
 
 
-def start_text(g: Gather) -> str:
+def start_text(g: Gather, c: Uses) -> str:
     """Where in the source tile a row's first tap lies."""
     height, width = g.extent
-    return f"(((image - first) * {height} + top) * {width} + left) * {g.channels}"
+    return f"(((image - first) * {c[height]} + top) * {c[width]} + left) * {c[g.channels]}"
 
 
 def emit_weight(w: Writer, g: Gather) -> None:
     """w_tile: this tile's columns of the weight, for the first elements of the inner axis."""
+    c = w.uses
     column = "col_in_group" if g.work.groups > 1 else "col"
     if not g.transposed:
-        w.line(f"w_tile = w_ptr + {g.lane}[:, None] * K + col[None, :]", "[BLOCK_K, BLOCK_N]")
+        w.line(f"w_tile = w_ptr + {g.lane}[:, None] * {c.K} + col[None, :]", "[BLOCK_K, BLOCK_N]")
     elif g.work.groups > 1:
         w.line(
-            f"w_tile = w_ptr + group * KG + {column}[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]"
+            f"w_tile = w_ptr + group * {c.KG} + {column}[None, :] * {c.K} + {g.lane}[:, None]",
+            "[BLOCK_K, BLOCK_N]",
         )
     else:
-        w.line(f"w_tile = w_ptr + col[None, :] * K + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
+        w.line(f"w_tile = w_ptr + col[None, :] * {c.K} + {g.lane}[:, None]", "[BLOCK_K, BLOCK_N]")
 
 
 def _masked(pointer: str, *masks: str) -> str:
@@ -146,33 +153,36 @@ def _down(mask: str) -> str:
     return f"{mask}[:, None]" if mask else ""
 
 
-def _multiply(w: Writer, g: Gather) -> None:
-    if g.upcast:
-        with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
+def emit_multiply(w: Writer, upcast: bool, options: str, a: str = "a") -> None:
+    """acc += a times b. upcast: whether the operands are bfloat16; options: of the product."""
+    if upcast:
+        with w.block(f"if {w.uses.UPCAST}:", "Triton's interpreter cannot multiply bfloat16"):
             w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
-    w.line(f"acc = tl.dot(a, b, acc{g.dot_options})")
+    w.line(f"acc = tl.dot({a}, b, acc{options})")
 
 
 # -- the three forms -----------------------------------------------------------------------------------------
 def _rows(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    c = w.uses
     lane, partial = g.lane, g.work.channels % schedule.block_k != 0
     emit_source(w, g)
-    w.line(f"start = tl.arange(0, BLOCK_M) * {g.channels}")
+    w.line(f"start = tl.arange(0, BLOCK_M) * {c[g.channels]}")
     single = g.work.channels <= schedule.block_k
     w.line(f"{lane} = tl.arange(0, BLOCK_K)", "[BLOCK_K] position on the inner axis")
     emit_weight(w, g)
     if single:
         _rows_step(w, g, "", partial, col_ok)
         return
-    with w.block(f"for {lane}0 in range(0, {g.run}, BLOCK_K):"):
+    with w.block(f"for {lane}0 in range(0, {c[g.run]}, BLOCK_K):"):
         _rows_step(w, g, f"{lane}0", partial, col_ok)
 
 
 def _rows_step(w: Writer, g: Gather, block: str, partial: bool, col_ok: str) -> None:
+    c = w.uses
     lane = g.lane
     lane_ok = f"{lane}_ok" if partial else ""
     if partial:
-        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {g.run}")
+        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {c[g.run]}")
     offset = (
         f"start[:, None] + {lane}[None, :]" if not block else f"{block} + start[:, None] + {lane}[None, :]"
     )
@@ -181,20 +191,21 @@ def _rows_step(w: Writer, g: Gather, block: str, partial: bool, col_ok: str) -> 
         "[BLOCK_M, BLOCK_K]",
     )
     if g.prologue:
-        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+        channel = (f"group * {c[g.run]} + " if g.work.groups > 1 else "") + (
             f"{block} + {lane}" if block else lane
         )
         inside = "row_ok[:, None]" + (f" & {_across(lane_ok)}" if lane_ok else "")
         g.prologue(w, "row", channel, inside)
-    stride = (block if g.transposed else f"{block} * K") if block else ""
+    stride = (block if g.transposed else f"{block} * {c.K}") if block else ""
     pointer = f"w_tile + {stride}" if stride else "w_tile"
     w.line(f"b = {_masked(pointer, _down(lane_ok), _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
-    _multiply(w, g)
+    emit_multiply(w, g.upcast, g.dot_options)
 
 
 def _taps(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    c = w.uses
     emit_source(w, g)
-    w.line(f"start = {start_text(g)}", "[BLOCK_M] where each row's first tap lies in it")
+    w.line(f"start = {start_text(g, c)}", "[BLOCK_M] where each row's first tap lies in it")
     w.line(f"{g.lane} = tl.arange(0, BLOCK_K)", "[BLOCK_K] channels of one step")
     emit_weight(w, g)
     emit_tap_loop(w, g, schedule, col_ok, ("R", "S") if g.work.taps > 1 else None)
@@ -211,23 +222,24 @@ def emit_tap_loop(
     """The loop over taps and channel blocks. counts: names of the numbers of taps, None for a single tap;
     weight_tap: text of the tap's position in the kernel, where it is not `tap`.
     """
+    c = w.uses
     blocks = -(-g.work.channels // schedule.block_k)
     partial = g.work.channels % schedule.block_k != 0
     lane, many = g.lane, counts is not None
     rows, columns = counts or ("", "")
     if many and blocks > 1:
-        head = f"for step in range({rows} * {columns} * BLOCKS):"
+        head = f"for step in range({c[rows]} * {c[columns]} * {c.BLOCKS}):"
     elif many:
-        head = f"for tap in range({rows} * {columns}):"
+        head = f"for tap in range({c[rows]} * {c[columns]}):"
     else:
-        head = f"for {lane}0 in range(0, {g.run}, BLOCK_K):"
+        head = f"for {lane}0 in range(0, {c[g.run]}, BLOCK_K):"
     with w.block(head):
         if many and blocks > 1:
-            w.lines("tap = step // BLOCKS", f"{lane}0 = step % BLOCKS * BLOCK_K")
+            w.lines(f"tap = step // {c.BLOCKS}", f"{lane}0 = step % {c.BLOCKS} * BLOCK_K")
         if many:
             for name, axis, text in (
-                ("r", g.axes[0], f"tap // {columns}"),
-                ("s", g.axes[1], f"tap % {columns}"),
+                ("r", g.axes[0], f"tap // {c[columns]}"),
+                ("s", g.axes[1], f"tap % {c[columns]}"),
             ):
                 w.line(f"{name} = {text}" + (f" * {abs(axis.step)}" if abs(axis.step) != 1 else ""))
         if weight_tap:
@@ -235,34 +247,38 @@ def emit_tap_loop(
         inside = _emit_inside(w, g, many)
         block = f"{lane}0" if blocks > 1 or not many else ""
         _load_taps(w, g, inside, block, partial, many)
-        weight = _weight_offset(g, block, ("w_tap" if weight_tap else "tap") if many else "", blocks, partial)
+        weight = _weight_offset(
+            g, c, block, ("w_tap" if weight_tap else "tap") if many else "", blocks, partial
+        )
         lane_ok = f"{lane}_ok" if partial else ""
         w.line(f"b = {_masked('w_tile' + weight, _down(lane_ok), _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
-        _multiply(w, g)
+        emit_multiply(w, g.upcast, g.dot_options)
 
 
 def _emit_inside(w: Writer, g: Gather, many: bool) -> str:
     """Lines that decide which rows read inside the map at this tap; returns the name of the mask."""
-    checks: list[str] = []
+    c = w.uses
+    tests: list[str] = []
     for name, origin, tap, axis, extent in (
         ("i", "top", "r", g.axes[0], g.extent[0]),
         ("j", "left", "s", g.axes[1], g.extent[1]),
     ):
-        if found := axis.checks(name if many else origin, extent):
+        if found := checks(axis, name if many else origin, c, extent):
             if many:
                 w.line(f"{name} = {origin} {g.sign} {tap}")
-            checks += found
-    if not checks:
+            tests += found
+    if not tests:
         return "row_ok"
-    w.line(f"inside = {' & '.join(['row_ok', *checks])}", "[BLOCK_M]")
+    w.line(f"inside = {' & '.join(['row_ok', *tests])}", "[BLOCK_M]")
     return "inside"
 
 
 def _load_taps(w: Writer, g: Gather, inside: str, block: str, partial: bool, many: bool) -> None:
+    c = w.uses
     lane = g.lane
     if partial:
-        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {g.run}")
-    tap = f"(r * {g.extent[1]} + s) * {g.channels}" if many else ""
+        w.line(f"{lane}_ok = {block + ' + ' if block else ''}{lane} < {c[g.run]}")
+    tap = f"(r * {c[g.extent[1]]} + s) * {c[g.channels]}" if many else ""
     if g.sign == "-" and tap:
         shift = f" + ({block} - {tap})" if block else f" - {tap}"
     else:
@@ -273,65 +289,67 @@ def _load_taps(w: Writer, g: Gather, inside: str, block: str, partial: bool, man
     lane_ok = f"{lane}_ok[None, :]" if partial else ""
     w.line(f"a = {_masked(pointer, f'{inside}[:, None]', lane_ok)}", "[BLOCK_M, BLOCK_K]")
     if g.prologue:
-        channel = (f"group * {g.run} + " if g.work.groups > 1 else "") + (
+        channel = (f"group * {c[g.run]} + " if g.work.groups > 1 else "") + (
             f"{block} + {lane}" if block else lane
         )
-        pixel = f"(image * {g.extent[0]} + top) * {g.extent[1]} + left"
+        pixel = f"(image * {c[g.extent[0]]} + top) * {c[g.extent[1]]} + left"
         g.prologue(w, pixel, channel, f"{inside}[:, None]" + (f" & {lane_ok}" if lane_ok else ""))
 
 
-def _weight_offset(g: Gather, block: str, tap: str, blocks: int, partial: bool) -> str:
+def _weight_offset(g: Gather, c: Uses, block: str, tap: str, blocks: int, partial: bool) -> str:
     """What to add to w_tile for this step."""
     if g.transposed:
         columns = "CG" if g.work.groups > 1 else "C"
-        parts = [f"{tap} * ({columns} * K)"] if tap else []
+        parts = [f"{tap} * ({c[columns]} * {c.K})"] if tap else []
         return "".join(f" + {part}" for part in [*parts, *([block] if block else [])])
     if not tap:
-        return f" + {block} * K" if block else ""
+        return f" + {block} * {c.K}" if block else ""
     if blocks == 1:
-        return f" + {tap} * ({g.run} * K)"
-    return f" + ({tap} * {g.run} + {block}) * K" if partial else " + step * (BLOCK_K * K)"
+        return f" + {tap} * ({c[g.run]} * {c.K})"
+    return f" + ({tap} * {c[g.run]} + {block}) * {c.K}" if partial else f" + step * (BLOCK_K * {c.K})"
 
 
 def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
+    c = w.uses
     emit_source(w, g)
-    w.line(f"start = {start_text(g)}", "[BLOCK_M] where each row's first tap lies in it")
+    w.line(f"start = {start_text(g, c)}", "[BLOCK_M] where each row's first tap lies in it")
     w.line("lane = tl.arange(0, BLOCK_K)")
     steps = -(-g.work.inner // schedule.block_k)
     with w.block(f"for step in range({steps}):"):
         w.line("e = step * BLOCK_K + lane", f"[BLOCK_K] index over (r, s, {g.lane})")
         r_step, s_step = (abs(axis.step) for axis in g.axes)
-        w.line(f"r = e // (S * {g.run})" + (f" * {r_step}" if r_step != 1 else ""))
-        w.line(f"s = e // {g.run} % S" + (f" * {s_step}" if s_step != 1 else ""))
-        w.line(f"{g.lane} = e % {g.run}")
-        checks = ["row_ok[:, None]"]
+        w.line(f"r = e // ({c.S} * {c[g.run]})" + (f" * {r_step}" if r_step != 1 else ""))
+        w.line(f"s = e // {c[g.run]} % {c.S}" + (f" * {s_step}" if s_step != 1 else ""))
+        w.line(f"{g.lane} = e % {c[g.run]}")
+        tests = ["row_ok[:, None]"]
         partial = g.work.inner % schedule.block_k != 0
         if partial:
-            w.line(f"e_ok = e < R * S * {g.run}")
-            checks.append("e_ok[None, :]")
+            w.line(f"e_ok = e < {c.R} * {c.S} * {c[g.run]}")
+            tests.append("e_ok[None, :]")
         for name, origin, tap, axis, extent in (
             ("i", "top", "r", g.axes[0], g.extent[0]),
             ("j", "left", "s", g.axes[1], g.extent[1]),
         ):
-            if found := axis.checks(name, extent):
+            if found := checks(axis, name, c, extent):
                 w.line(f"{name} = {origin}[:, None] {g.sign} {tap}[None, :]", "[BLOCK_M, BLOCK_K]")
-                checks += found
-        tap_offset = f"(r * {g.extent[1]} + s) * {g.channels}"
+                tests += found
+        tap_offset = f"(r * {c[g.extent[1]]} + s) * {c[g.channels]}"
         offset = f"({tap_offset} + {g.lane})" if g.sign == "+" else f"({g.lane} - {tap_offset})"
         pointer = f"{g.source}_tile + start[:, None] + {offset}[None, :]"
-        w.line(f"inside = {' & '.join(checks)}")
+        w.line(f"inside = {' & '.join(tests)}")
         w.line(f"a = {_masked(pointer, 'inside')}", "[BLOCK_M, BLOCK_K]")
         if g.prologue:  # of the loaded values alone: no operand of its own is addressed
             g.prologue(w, "row", g.lane, "inside")
         e_ok = "e_ok[:, None]" if partial else ""
-        w.line(f"b = {_masked(_flat_weight(g), e_ok, _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
-        _multiply(w, g)
+        w.line(f"b = {_masked(_flat_weight(g, c), e_ok, _across(col_ok))}", "[BLOCK_K, BLOCK_N]")
+        emit_multiply(w, g.upcast, g.dot_options)
 
 
-def _flat_weight(g: Gather) -> str:
+def _flat_weight(g: Gather, c: Uses) -> str:
     if not g.transposed:
-        return "w_ptr + e[:, None] * K + col[None, :]"
+        return f"w_ptr + e[:, None] * {c.K} + col[None, :]"
     grouped = g.work.groups > 1
     columns, column = ("CG", "col_in_group") if grouped else ("C", "col")
-    extra = "group * KG + " if grouped else ""
-    return f"w_ptr + {extra}(e // {g.run} * ({columns} * K) + {g.lane})[:, None] + {column}[None, :] * K"
+    extra = f"group * {c.KG} + " if grouped else ""
+    tap = f"(e // {c[g.run]} * ({c[columns]} * {c.K}) + {g.lane})"
+    return f"w_ptr + {extra}{tap}[:, None] + {column}[None, :] * {c.K}"

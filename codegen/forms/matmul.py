@@ -9,7 +9,7 @@ from ...planning.geometry import ceil_div
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.source import KernelFile
-from ..text.writer import Writer, number
+from ..text.writer import Uses, Writer, number
 from .contraction import Constants, Contraction
 from .epilogue import Epilogue
 from .gather import emit_columns
@@ -53,19 +53,21 @@ class _MatMul(Contraction):
 
     def file(self) -> KernelFile:
         function = self.function(self._body(), f"One tile of: {self.summary()}.")
-        many = ["MATRICES"] if self.work.matrices > 1 else []
-        launch = self.launch(function, None, [" * ".join(["batch", *many, *self.tiles])])
+        c = self.at_launch
+        many = [c.MATRICES] if self.work.matrices > 1 else []
+        launch = self.launch(function, None, [" * ".join(["batch", *many, *map(c.__getitem__, self.tiles)])])
         return self.frame(function, launch, self._formula())
 
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
         w = Writer()
+        c = w.uses
         self._tile(w)
         w.line()
         row = "tile_m * BLOCK_M + " if "TILES_M" in self.tiles else ""
         w.line(f"row = {row}tl.arange(0, BLOCK_M)", "[BLOCK_M] row of the product")
-        w.line("row_ok = row < M")
-        w.line(f"pixel = {self._pixel()}", "[BLOCK_M] row among those of all products")
+        w.line(f"row_ok = row < {c.M}")
+        w.line(f"pixel = {self._pixel(c)}", "[BLOCK_M] row among those of all products")
         col_ok = emit_columns(w, self.work, self.schedule, "P", "column")
         w.line()
         self._loop(w, col_ok)
@@ -78,24 +80,26 @@ class _MatMul(Contraction):
 
     def _tile(self, w: Writer) -> None:
         """Which product and which tile of it this program computes."""
+        c = w.uses
         if not self.tiles:
             w.line("matrix = tl.program_id(0)", "which product")
             return
         w.line("tile = tl.program_id(0)")
-        w.line(f"matrix = tile // ({' * '.join(self.tiles)})", "which product")
+        w.line(f"matrix = tile // ({' * '.join(map(c.__getitem__, self.tiles))})", "which product")
         if len(self.tiles) == 2:
-            w.line("tile_m = tile // TILES_N % TILES_M")
+            w.line(f"tile_m = tile // {c.TILES_N} % {c.TILES_M}")
         elif "TILES_M" in self.tiles:
-            w.line("tile_m = tile % TILES_M")
+            w.line(f"tile_m = tile % {c.TILES_M}")
         if "TILES_N" in self.tiles:
-            w.line("tile_n = tile % TILES_N")
+            w.line(f"tile_n = tile % {c.TILES_N}")
 
-    def _pixel(self) -> str:
+    def _pixel(self, c: Uses) -> str:
         if self.op.split_y:
-            return "(matrix // HEADS * M + row) * HEADS + matrix % HEADS"
-        return "matrix * M + row"
+            return f"(matrix // {c.HEADS} * {c.M} + row) * {c.HEADS} + matrix % {c.HEADS}"
+        return f"matrix * {c.M} + row"
 
     def _loop(self, w: Writer, col_ok: str) -> None:
+        c = w.uses
         steps = ceil_div(self.work.inner, self.schedule.block_k)
         partial = self.work.inner % self.schedule.block_k != 0
         w.note("The sum over k; addresses within one matrix fit into 32 bits")
@@ -106,18 +110,19 @@ class _MatMul(Contraction):
         if steps == 1:
             self._step(w, lhs, rhs, "", partial, col_ok)
             return
-        with w.block("for k0 in range(0, K, BLOCK_K):"):
+        with w.block(f"for k0 in range(0, {c.K}, BLOCK_K):"):
             self._step(w, lhs, rhs, "k0", partial, col_ok)
 
     def _operand(self, w: Writer, place: int, transposed: bool, split: bool) -> tuple[str, str]:
         """The pointers to a tile of one operand at the first step, and the stride of k, as text."""
+        c = w.uses
         row, rows, column, columns = ("row", "M", "k", "K") if place == 0 else ("k", "K", "col", "P")
         role = self.names.role[self.anchor.inputs[place]]
-        first, second = (columns, rows) if transposed else (rows, columns)
+        first, second = (c[columns], c[rows]) if transposed else (c[rows], c[columns])
         stride, base = second, f"matrix.to(tl.int64) * ({first} * {second})"
         if split:
-            stride, image = f"(HEADS * {second})", f"({first} * HEADS * {second})"
-            base = f"(matrix // HEADS).to(tl.int64) * {image} + matrix % HEADS * {second}"
+            stride, image = f"({c.HEADS} * {second})", f"({first} * {c.HEADS} * {second})"
+            base = f"(matrix // {c.HEADS}).to(tl.int64) * {image} + matrix % {c.HEADS} * {second}"
         tile = "a_tile" if place == 0 else "b_tile"
         w.line(f"{tile} = {role}_ptr + {base}")
         down, across = f"{row}[:, None]", f"{column}[None, :]"
@@ -130,8 +135,9 @@ class _MatMul(Contraction):
     def _step(
         self, w: Writer, lhs: tuple[str, str], rhs: tuple[str, str], block: str, partial: bool, col_ok: str
     ) -> None:
+        c = w.uses
         if partial:
-            w.line(f"k_ok = {block + ' + ' if block else ''}k < K")
+            w.line(f"k_ok = {block + ' + ' if block else ''}k < {c.K}")
         for name, (pointer, stride), masks, shape in (
             ("a", lhs, ["row_ok[:, None]", *(["k_ok[None, :]"] if partial else [])], "[BLOCK_M, BLOCK_K]"),
             (

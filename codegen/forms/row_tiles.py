@@ -66,23 +66,16 @@ class RowTile:
 
     def softmax(self, body: Writer, x: str) -> str:
         """Lines for the softmax of the tile x; returns the name of the value."""
-        note, row = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]"
-        if self.column_ok:
-            body.line(f'{x} = tl.where(column_ok, {x}, float("-inf"))', note)
         largest, powers = self.names.fresh("largest"), self.names.fresh("powers")
-        body.line(f"{largest} = tl.max({x}, axis=1)[:, None]", row)
-        body.line(f"{powers} = tl.exp({x} - {largest})", note)
-        return f"{powers} / tl.sum({powers}, axis=1)[:, None]"
+        return softmax_of(body, x, powers, self.column_ok, "[BLOCK_R, BLOCK_C]", (largest, "[BLOCK_R, 1]"))
 
     def log_softmax(self, body: Writer, x: str) -> str:
         """Lines for the logarithm of the softmax of the tile x; returns the text of the value."""
-        note, row = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]"
-        if self.column_ok:
-            body.line(f'{x} = tl.where(column_ok, {x}, float("-inf"))', note)
+        row = "[BLOCK_R, 1]"
         largest, total = self.names.fresh("largest"), self.names.fresh("total")
-        body.line(f"{largest} = tl.max({x}, axis=1)[:, None]", row)
-        body.line(f"{total} = tl.sum(tl.exp({x} - {largest}), axis=1)[:, None]", row)
-        return f"{x} - {largest} - tl.log({total})"
+        shifted = shifted_rows(body, x, self.column_ok, "[BLOCK_R, BLOCK_C]", (largest, row))
+        body.line(f"{total} = tl.sum(tl.exp({shifted}), axis=1)[:, None]", row)
+        return f"{shifted} - tl.log({total})"
 
     def sparsemax(self, body: Writer, x: str) -> str:
         """Lines for the sparsemax of the tile x; returns the text of the value.
@@ -114,3 +107,25 @@ class RowTile:
             f"each program holds {self.schedule.block_m} whole rows of {self.node.type.channels} in its "
             f"registers, with {self.schedule.many_warps}; memory is read once and written once."
         ]
+
+
+def shifted_rows(w: Writer, x: str, column_ok: str, note: str, largest: tuple[str, str] = ("", "")) -> str:
+    """Text of the tile x less the largest value of each of its rows, which are whole.
+
+    column_ok: mask of the columns that exist, "" for all. note: comment for values of the tile. largest: the
+    name of the largest values and their comment, where they get a line of their own.
+    """
+    if column_ok:
+        w.line(f'{x} = tl.where({column_ok}, {x}, float("-inf"))', note)
+    text, (name, row_note) = f"tl.max({x}, axis=1)[:, None]", largest
+    if name:
+        w.line(f"{name} = {text}", row_note)
+    return f"{x} - {name or text}"
+
+
+def softmax_of(
+    w: Writer, x: str, powers: str, column_ok: str, note: str, largest: tuple[str, str] = ("", "")
+) -> str:
+    """Text of the softmax of the tile x. powers: name for its exponentials; the rest as in `shifted_rows`."""
+    w.line(f"{powers} = tl.exp({shifted_rows(w, x, column_ok, note, largest)})", note)
+    return f"{powers} / tl.sum({powers}, axis=1)[:, None]"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ...graph.ir import Node
 from ...graph.ops import Conv2DWeightGrad
-from ...planning.geometry import Axis, ceil_div, forward_axes, plus, times
+from ...planning.geometry import Axis, ceil_div, forward_axes
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ..text.indices import checks, index, plus, times
 from ..text.names import Names
 from ..text.source import TRITON_TYPES, JitFunction, KernelFile
 from ..text.titles import title
-from ..text.writer import Writer
-from .contraction import IDENTITY, Constants, spatial
+from ..text.writer import Uses, Writer
+from .contraction import IDENTITY, OF_A_TILE, Constants, spatial
+from .gather import emit_multiply
 from .tile import masked
 
 FINISH_BLOCK = 512
@@ -48,6 +49,7 @@ class _WeightGrad:
         self.axes = self._axes()
         self.per_group = self.x.type.channels // self.work.groups
         self.constants = self._constants()
+        self.at_launch = Uses()
 
     def _axes(self) -> tuple[Axis, Axis]:
         if not self.is_map:
@@ -81,10 +83,8 @@ class _WeightGrad:
             constants |= {"H": (h, "height of x"), "W": (w, "width of x")}
             constants |= {"P": (p, "height of dy"), "Q": (q, "width of dy")}
             constants |= {"R": (r, "kernel height"), "S": (t, "kernel width")}
-        constants |= {
-            "C": (self.x.type.channels, "channels of x"),
-            "K": (self.dy.type.channels, "channels of dy"),
-        }
+        constants |= {"C": (self.x.type.channels, "channels of x")}
+        constants |= {"K": (self.dy.type.channels, "channels of dy")}
         if groups > 1:
             constants |= {"GROUPS": (groups, "groups of channels")}
             constants |= {"CG": (per_group, "channels of x of a group")}
@@ -110,8 +110,7 @@ class _WeightGrad:
     def file(self) -> KernelFile:
         product_function, finish = self._function(), self._finish()
         launch = self._launch(product_function, finish)
-        texts = "\n".join(w.text for w in (product_function.body, finish.body, launch))
-        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", texts))
+        used = {*product_function.body.uses, *finish.body.uses, *self.at_launch}
         return KernelFile(
             region=self.region,
             names=self.names,
@@ -129,12 +128,9 @@ class _WeightGrad:
     def _pointers(
         self, body: Writer, pointers: list[tuple[str, str]], numbers: list[str], doc: str, name: str
     ) -> JitFunction:
-        used = set(re.findall(r"\b[A-Z][A-Z_]*\b", body.text))
-        constants: dict[str, object] = {
-            key: value for key, (value, _) in self.constants.items() if key in used
-        }
+        constants: dict[str, object] = {n: v for n, (v, _) in self.constants.items() if n in body.uses}
         s = self.schedule
-        if "UPCAST" in used:
+        if "UPCAST" in body.uses:
             constants["UPCAST"] = False
         warps, stages = (4, 2) if name == "add_parts" else (s.warps, s.stages)
         return JitFunction(name, pointers, numbers, constants, body, doc, warps, stages)
@@ -186,6 +182,8 @@ class _WeightGrad:
     # -- the product -----------------------------------------------------------------------------------------
     def _body(self) -> Writer:
         w = Writer()
+        c = w.uses
+        c.note(*OF_A_TILE)
         self._tiles(w)
         row_ok = self._rows(w)
         col_ok = self._columns(w)
@@ -194,7 +192,8 @@ class _WeightGrad:
         w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
         if self.biases:
             w.line("total = tl.zeros((BLOCK_N,), tl.float32)", "the bias gradient")
-        w.lines("begin = split * chunks * CHUNK", "end = tl.minimum(begin + chunks * CHUNK, pixels)")
+        w.line(f"begin = split * chunks * {c.CHUNK}")
+        w.line(f"end = tl.minimum(begin + chunks * {c.CHUNK}, pixels)")
         with w.block("while begin < end:"):
             self._chunk(w, row_ok, col_ok)
         w.line()
@@ -202,178 +201,192 @@ class _WeightGrad:
         return w
 
     def _tiles(self, w: Writer) -> None:
+        c = w.uses
         w.line("tile_m = tl.program_id(0)")
         if self.work.groups > 1:
-            w.line("group = tl.program_id(1) // TILES_N")
-            w.line("tile_n = tl.program_id(1) % TILES_N")
+            w.line(f"group = tl.program_id(1) // {c.TILES_N}")
+            w.line(f"tile_n = tl.program_id(1) % {c.TILES_N}")
         else:
             w.line("tile_n = tl.program_id(1)")
         w.line("split = tl.program_id(2)", "which part of the pixels")
 
     def _rows(self, w: Writer) -> str:
         """The rows of the tile; returns the name of their mask, "" where all exist."""
+        c = w.uses
         run = "CG" if self.work.groups > 1 else "C"
         single = self.axes[0].taps * self.axes[1].taps == 1
         if self.by_tap:
-            block = "tile_m" if single else "tile_m % BLOCKS"
+            block = "tile_m" if single else f"tile_m % {c.BLOCKS}"
             w.line(f"c = {block} * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] channel of x")
             if not single:
                 w.lines(
-                    "tap = tile_m // BLOCKS",
-                    f"r = tap // S{times(self.axes[0].step)}",
-                    f"s = tap % S{times(self.axes[1].step)}",
+                    f"tap = tile_m // {c.BLOCKS}",
+                    f"r = tap // {c.S}{times(self.axes[0].step)}",
+                    f"s = tap % {c.S}{times(self.axes[1].step)}",
                 )
-            w.line("row = c" if single else f"row = tap * {run} + c", "row (r, s, c) of dw")
+            w.line("row = c" if single else f"row = tap * {c[run]} + c", "row (r, s, c) of dw")
             if self.per_group % self.schedule.block_m == 0:
                 return ""
-            w.line(f"row_ok = c < {run}", "[BLOCK_M]")
+            w.line(f"row_ok = c < {c[run]}", "[BLOCK_M]")
             return "row_ok"
         w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] row (r, s, c) of dw")
-        w.line(f"r = row // (S * {run}){times(self.axes[0].step)}")
-        w.line(f"s = row // {run} % S{times(self.axes[1].step)}")
-        w.line(f"c = row % {run}")
-        w.line("tap_offset = (r * W + s) * C + c", "[BLOCK_M] from a pixel's first tap")
+        w.line(f"r = row // ({c.S} * {c[run]}){times(self.axes[0].step)}")
+        w.line(f"s = row // {c[run]} % {c.S}{times(self.axes[1].step)}")
+        w.line(f"c = row % {c[run]}")
+        w.line(f"tap_offset = (r * {c.W} + s) * {c.C} + c", "[BLOCK_M] from a pixel's first tap")
         if self.work.rows % self.schedule.block_m == 0:
             return ""
-        w.line(f"row_ok = row < R * S * {run}")
+        w.line(f"row_ok = row < {c.R} * {c.S} * {c[run]}")
         return "row_ok"
 
     def _columns(self, w: Writer) -> str:
+        c = w.uses
         run = "KG" if self.work.groups > 1 else "K"
         lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)"
         if self.work.groups > 1:
             w.line(f"col_in_group = {lanes}", "[BLOCK_N]")
-            w.line("col = group * KG + col_in_group", "[BLOCK_N] channel of dy")
+            w.line(f"col = group * {c.KG} + col_in_group", "[BLOCK_N] channel of dy")
         else:
             w.line(f"col = {lanes}", "[BLOCK_N] channel of dy")
         if self.work.columns % self.schedule.block_n == 0:
             return ""
-        w.line(f"col_ok = {'col_in_group' if self.work.groups > 1 else 'col'} < {run}")
+        w.line(f"col_ok = {'col_in_group' if self.work.groups > 1 else 'col'} < {c[run]}")
         return "col_ok"
 
     def _chunk(self, w: Writer, row_ok: str, col_ok: str) -> None:
-        group = " + group * CG" if self.work.groups > 1 else ""
+        c = w.uses
+        group = f" + group * {c.CG}" if self.work.groups > 1 else ""
         x, dy = self._role(self.x), self._role(self.dy)
         if self.plain:
-            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * C{group}")
+            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
         else:
-            w.line(
-                "first = begin // (P * Q)", "the chunk's first image; addresses within it fit into 32 bits"
-            )
-            w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * (H * W * C){group}")
-        w.line(f"dy_tile = {dy}_ptr + begin.to(tl.int64) * K")
-        with w.block("for step in range(CHUNK // BLOCK_K):"):
+            note = "the chunk's first image; addresses within it fit into 32 bits"
+            w.line(f"first = begin // ({c.P} * {c.Q})", note)
+            w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * ({c.H} * {c.W} * {c.C}){group}")
+        w.line(f"dy_tile = {dy}_ptr + begin.to(tl.int64) * {c.K}")
+        with w.block(f"for step in range({c.CHUNK} // BLOCK_K):"):
             w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
             w.line("pixel = begin + lane")
             w.line("pixel_ok = pixel < pixels")
             self._load_x(w, row_ok)
             self._load_dy(w, col_ok)
-            if self.work.dtype == "bfloat16":
-                with w.block("if UPCAST:", "Triton's interpreter cannot multiply bfloat16"):
-                    w.lines("a = a.to(tl.float32)", "b = b.to(tl.float32)")
             options = f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
-            w.line(f"acc = tl.dot(tl.trans(a), b, acc{options})")
+            emit_multiply(w, self.work.dtype == "bfloat16", options, "tl.trans(a)")
         if self.biases:
             with (
                 w.block("if tile_m == 0:", "the first row tile also sums dy, which is in the cache by now"),
-                w.block("for step in range(CHUNK // BLOCK_K):"),
+                w.block(f"for step in range({c.CHUNK} // BLOCK_K):"),
             ):
                 w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)")
                 w.line("pixel_ok = begin + lane < pixels")
                 self._load_dy(w, col_ok)
                 w.line("total += tl.sum(b.to(tl.float32), axis=0)")
-        w.line("begin += CHUNK")
+        w.line(f"begin += {c.CHUNK}")
 
     def _load_dy(self, w: Writer, col_ok: str) -> None:
+        c = w.uses
         ok = "pixel_ok[:, None]" + (f" & {col_ok}[None, :]" if col_ok else "")
-        w.line(f"b = tl.load(dy_tile + lane[:, None] * K + col[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_N]")
+        place = f"lane[:, None] * {c.K} + col[None, :]"
+        w.line(f"b = tl.load(dy_tile + {place}{masked(ok)})", "[BLOCK_K, BLOCK_N]")
 
     def _load_x(self, w: Writer, row_ok: str) -> None:
+        c = w.uses
         rows = [f"{row_ok}[None, :]"] if row_ok else []
         if self.plain:
             ok = " & ".join(["pixel_ok[:, None]", *rows])
-            w.line(f"a = tl.load(x_tile + lane[:, None] * C + c[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_M]")
+            place = f"lane[:, None] * {c.C} + c[None, :]"
+            w.line(f"a = tl.load(x_tile + {place}{masked(ok)})", "[BLOCK_K, BLOCK_M]")
             return
-        w.line(f"top = {self.axes[0].index('pixel // Q % P')}", "row of x under tap 0")
-        w.line(f"left = {self.axes[1].index('pixel % Q')}", "column of x")
+        w.line(f"top = {index(self.axes[0], f'pixel // {c.Q} % {c.P}')}", "row of x under tap 0")
+        w.line(f"left = {index(self.axes[1], f'pixel % {c.Q}')}", "column of x")
         if self.by_tap:
             self._load_tap(w, rows)
         else:
             self._load_flat(w, rows)
 
+    def _start(self, w: Writer, i: str, j: str) -> None:
+        """Where in the chunk's images the pixel in row i and column j lies."""
+        c = w.uses
+        image = f"pixel // ({c.P} * {c.Q}) - first"
+        w.line(f"start = ((({image}) * {c.H} + {i}) * {c.W} + {j}) * {c.C}", "[BLOCK_K]")
+
     def _load_tap(self, w: Writer, rows: list[str]) -> None:
         """All rows of the tile belong to one tap: its position is one for each pixel."""
+        c = w.uses
         single = self.axes[0].taps * self.axes[1].taps == 1
         if not single:
             w.lines("i = top + r", "j = left + s")
         i, j = ("top", "left") if single else ("i", "j")
-        checks = [*self.axes[0].checks(i, "H"), *self.axes[1].checks(j, "W")]
+        tests = [*checks(self.axes[0], i, c, "H"), *checks(self.axes[1], j, c, "W")]
         inside = "pixel_ok"
-        if checks:
+        if tests:
             inside = "inside"
-            w.line(f"inside = {' & '.join(['pixel_ok', *checks])}", "[BLOCK_K]")
-        w.line(f"start = (((pixel // (P * Q) - first) * H + {i}) * W + {j}) * C", "[BLOCK_K]")
+            w.line(f"inside = {' & '.join(['pixel_ok', *tests])}", "[BLOCK_K]")
+        self._start(w, i, j)
         ok = " & ".join([f"{inside}[:, None]", *rows])
         w.line(f"a = tl.load(x_tile + start[:, None] + c[None, :]{masked(ok)})", "[BLOCK_K, BLOCK_M]")
 
     def _load_flat(self, w: Writer, rows: list[str]) -> None:
         """Rows of several taps: the position is one for each pixel and row."""
-        checks: list[str] = []
+        c = w.uses
+        tests: list[str] = []
         for name, origin, tap, axis, extent in (
             ("i", "top", "r", self.axes[0], "H"),
             ("j", "left", "s", self.axes[1], "W"),
         ):
-            if found := axis.checks(name, extent):
+            if found := checks(axis, name, c, extent):
                 w.line(f"{name} = {origin}[:, None] + {tap}[None, :]", "[BLOCK_K, BLOCK_M]")
-                checks += found
-        w.line("start = (((pixel // (P * Q) - first) * H + top) * W + left) * C", "[BLOCK_K]")
-        w.line(f"inside = {' & '.join(['pixel_ok[:, None]', *rows, *checks])}")
+                tests += found
+        self._start(w, "top", "left")
+        w.line(f"inside = {' & '.join(['pixel_ok[:, None]', *rows, *tests])}")
         w.line(
             "a = tl.load(x_tile + start[:, None] + tap_offset[None, :], mask=inside, other=0.0)",
             "[BLOCK_K, BLOCK_M]",
         )
 
     def _store(self, w: Writer, row_ok: str, col_ok: str) -> None:
+        c = w.uses
         dw = f"{self._role(self.anchor)}_ptr"
-        w.line("at = split * SIZE + row[:, None] * K + col[None, :]", "this split's part, [BLOCK_M, BLOCK_N]")
+        part = f"split * {c.SIZE} + row[:, None] * {c.K} + col[None, :]"
+        w.line(f"at = {part}", "this split's part, [BLOCK_M, BLOCK_N]")
         masks = [*([f"{row_ok}[:, None]"] if row_ok else []), *([f"{col_ok}[None, :]"] if col_ok else [])]
         w.line(f"tl.store({dw} + at, acc.to({dw}.dtype.element_ty){masked(' & '.join(masks), None)})")
         if self.biases:
             mask = masked(col_ok, None)
             with w.block("if tile_m == 0:"):
                 for bias in (f"{self._role(node)}_ptr" for node in self.biases):
-                    w.line(f"tl.store({bias} + split * K + col, total.to({bias}.dtype.element_ty){mask})")
+                    w.line(f"tl.store({bias} + split * {c.K} + col, total.to({bias}.dtype.element_ty){mask})")
 
     # -- the finish ------------------------------------------------------------------------------------------
     def _finish(self) -> JitFunction:
         """Adds the parts in order."""
         w = Writer()
+        c = w.uses
         pointers = []
         for node in self._written:
             role = self._role(node)
             pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
-        w.line("at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)", "[BLOCK]")
+        w.line(f"at = tl.program_id(0) * {c.BLOCK} + tl.arange(0, {c.BLOCK})", "[BLOCK]")
         for node, size in zip(self._written, self._sizes, strict=True):
             role = self._role(node)
-            w.lines(f"{role} = tl.zeros((BLOCK,), tl.float32)", "split = 0")
+            w.lines(f"{role} = tl.zeros(({c.BLOCK},), tl.float32)", "split = 0")
             with w.block("while split < splits:"):
-                w.line(
-                    f"{role} += tl.load({role}_parts_ptr + split * {size} + at, mask=at < {size}, other=0.0)"
-                )
-                w.line("split += 1")
+                part = f"{role}_parts_ptr + split * {c[size]} + at"
+                w.lines(f"{role} += tl.load({part}, mask=at < {c[size]}, other=0.0)", "split += 1")
             cast = "" if node.type.dtype == "float32" else f".to({TRITON_TYPES[node.type.dtype]})"
-            w.line(f"tl.store({role}_ptr + at, {role}{cast}, mask=at < {size})")
+            w.line(f"tl.store({role}_ptr + at, {role}{cast}, mask=at < {c[size]})")
         return self._pointers(w, pointers, ["splits"], "Add the parts of all splits, in order.", "add_parts")
 
     def _launch(self, function: JitFunction, finish: JitFunction) -> Writer:
         w = Writer()
+        c = self.at_launch
         x, dy = self._role(self.x), self._role(self.dy)
         roles = [self._role(node) for node in self._written]
-        w.line(f"pixels = {dy}.numel() // K")
-        w.line("splits = max(1, min(triton.cdiv(pixels, CHUNK), MOST_SPLITS))")
-        w.line("chunks = max(1, triton.cdiv(triton.cdiv(pixels, CHUNK), splits))", "of each split")
-        w.line("splits = max(1, triton.cdiv(pixels, chunks * CHUNK))")
-        w.line(f"grid = (TILES_M, TILES_N{' * GROUPS' if self.work.groups > 1 else ''}, splits)")
+        w.line(f"pixels = {dy}.numel() // {c.K}")
+        w.line(f"splits = max(1, min(triton.cdiv(pixels, {c.CHUNK}), {c.MOST_SPLITS}))")
+        w.line(f"chunks = max(1, triton.cdiv(triton.cdiv(pixels, {c.CHUNK}), splits))", "of each split")
+        w.line(f"splits = max(1, triton.cdiv(pixels, chunks * {c.CHUNK}))")
+        w.line(f"grid = ({c.TILES_M}, {c.TILES_N}{f' * {c.GROUPS}' if self.work.groups > 1 else ''}, splits)")
         if self.work.dtype == "bfloat16":
             w.line(f'UPCAST = {x}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
         with w.block("if splits == 1:", "nothing to add up"):
@@ -381,9 +394,9 @@ class _WeightGrad:
             w.line("return")
         parts = []
         for role, size in zip(roles, self._sizes, strict=True):
-            w.line(f"{role}_parts = torch.empty((splits, {size}), dtype=torch.float32, device={x}.device)")
+            w.line(f"{role}_parts = torch.empty((splits, {c[size]}), dtype=torch.float32, device={x}.device)")
             parts.append(f"{role}_parts")
         w.line(function.call("grid", [x, dy, *parts]))
         both = [name for pair in zip(parts, roles, strict=True) for name in pair]
-        w.line(finish.call("(triton.cdiv(max(SIZE, K), BLOCK),)", both))
+        w.line(finish.call(f"(triton.cdiv(max({c.SIZE}, {c.K}), {c.BLOCK}),)", both))
         return w

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ...graph.formula import Name
 from ...graph.ir import Node
 from ...graph.op import Sample
 from ...graph.ops import (
@@ -17,7 +18,9 @@ from ...graph.ops import (
     Warp,
     WarpGrad,
 )
+from ...graph.ops.source import tap_weight
 from ...planning.regions import Region
+from .printers import in_torch
 
 _VALUES: dict[Sample, str] = {
     "normal": "{normal}",
@@ -90,21 +93,9 @@ def _interpolation_lines(op: InterpolationMatrix, name: str) -> list[str]:
     return [
         f"place = (torch.arange({op.out_size}).double() + 0.5) * {op.in_size} / {op.out_size} - 0.5",
         f"away = (place - torch.arange({op.in_size})[:, None]).abs() / {width!r}",
-        f"{name} = {_tap_text(op.method)}",
+        f"{name} = {in_torch(tap_weight(Name('away'), op.method))}",
         f"{name} = ({name} / {name}.sum(0)).to(torch.{op.dtype})",
     ]
-
-
-def _tap_text(method: str) -> str:
-    """Weight of a tap `away` pixels off."""
-    if method == "bilinear":
-        return "(1 - away).clamp(min=0)"
-    if method == "bicubic":
-        far = "((-0.5 * away + 2.5) * away - 4) * away + 2"
-        near = "(1.5 * away - 2.5) * away * away + 1"
-        return f"torch.where(away < 1, {near}, torch.where(away < 2, {far}, 0.0))"
-    reach = method.removeprefix("lanczos")
-    return f"torch.where(away < {reach}, torch.sinc(away) * torch.sinc(away / {reach}), 0.0)"
 
 
 def _size(node: Node, drop: int = 0) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from ..errors import CompileError, ShapeError
+from ..formula import where
+from ..functions import at_least, sinc
 from ..op import Kind, Op
 from ..types import BATCH, DTYPES, Dim, TensorType
 
@@ -99,19 +101,19 @@ class InterpolationMatrix(_Source):
             nearest = torch.floor(place + 0.5).clamp(0, self.in_size - 1)
             return (pixel == nearest).to(DTYPES[self.dtype])
         width = max(ratio, 1.0) if self.antialias else 1.0
-        weights = _tap((place - pixel).abs() / width, self.method)
+        weights: torch.Tensor = tap_weight((place - pixel).abs() / width, self.method)
         return (weights / weights.sum(0)).to(DTYPES[self.dtype])
 
 
-def _tap(x: torch.Tensor, method: str) -> torch.Tensor:
-    """Weight of a tap at distance x >= 0 pixels."""
+def tap_weight(x: Any, method: str) -> Any:
+    """Weight of a tap at distance x >= 0 pixels: of a tensor, or as a formula of its text."""
     if method == "bilinear":
-        return (1 - x).clamp(min=0)
+        return at_least(1 - x, 0)
     if method == "bicubic":
         near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-        return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+        return where(x < 1, near, where(x < 2, far, 0.0))
     reach = int(method.removeprefix("lanczos"))
-    return torch.where(x < reach, torch.sinc(x) * torch.sinc(x / reach), 0.0)
+    return where(x < reach, sinc(x) * sinc(x / reach), 0.0)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .cleanup import (
 )
 from .gradient_rules import GRADIENT_RULES
 from .precision import widen_terms
+from .recompute import recompute
 from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
@@ -89,6 +90,10 @@ BACKWARD: tuple[Pass, ...] = (
     WIDE_TERMS,
     DEAD_CODE,
 )
+
+
+RECOMPUTE: tuple[Pass, ...] = (Pass("recompute what is cheap", recompute),)
+"""After BACKWARD, where less memory is worth more than a few passes over it."""
 
 
 def run_pipeline(

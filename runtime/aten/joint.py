@@ -135,17 +135,18 @@ def _variance(region: Region, node: Node, remember: bool) -> Operation | None:
     x, mean = (region.graph[name] for name in node.inputs)
     square = _only_reader(region, node)
     total = _only_reader(region, square) if square is not None and isinstance(square.op, Square) else None
-    if total is None or not (_over_pixels(total, mean=True) and _over_pixels(mean, mean=True)):
+    if total is None or not (over_pixels(total, mean=True) and over_pixels(mean, mean=True)):
         return None
-    if mean.inputs != (x.name,) or not _batch_norm_takes(x):
+    if mean.inputs != (x.name,) or not batch_norm_takes(x):
         return None
-    return Operation(variance, (x.name,), (total.name,), total.name, (node.name, *total.inputs, total.name))
+    covers = (node.name, *total.inputs, total.name)
+    return Operation(variance, (x.name,), (total.name,), total.name, covers, packed=True)
 
 
 def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation | None:
     """sum(dy) and sum(dy * normalized x) for each channel."""
     dy = region.graph[node.inputs[0]]
-    if not _over_pixels(node, mean=False) or not _batch_norm_takes(dy):
+    if not over_pixels(node, mean=False) or not batch_norm_takes(dy):
         return None
     for normalize in region.nodes:
         if not isinstance(normalize.op, Normalize) or region.members.keys() & set(normalize.inputs):
@@ -154,22 +155,22 @@ def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation
         if product is None or not isinstance(product.op, Multiply) or dy.name not in product.inputs:
             continue
         total = _only_reader(region, product)
-        if total is None or not _over_pixels(total, mean=False):
+        if total is None or not over_pixels(total, mean=False):
             continue
         both = (node.name, total.name)
         covers = (*both, normalize.name, product.name)
         run = norm_gradient_sums(normalize.op)
-        return Operation(run, (dy.name, *normalize.inputs), both, node.name, covers)
+        return Operation(run, (dy.name, *normalize.inputs), both, node.name, covers, packed=True)
     return None
 
 
-def _over_pixels(node: Node, mean: bool) -> bool:
+def over_pixels(node: Node, mean: bool) -> bool:
     """Whether this is a sum, or a mean, of each channel over a batch of images."""
     op = node.op
     return isinstance(op, Reduce) and op.axes == (0, 1, 2) and op.mean == mean and not op.keepdims
 
 
-def _batch_norm_takes(x: Node) -> bool:
+def batch_norm_takes(x: Node) -> bool:
     return len(x.type.shape) == 4 and x.type.dtype in ("float32", "float64")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from ...graph.windows import Padding, Pair
+
+Lay = Callable[[torch.Tensor], torch.Tensor]
 
 
 def to_nchw(x: torch.Tensor) -> torch.Tensor:
@@ -22,19 +24,21 @@ def to_nhwc(x: torch.Tensor) -> torch.Tensor:
 
 
 def kernel_to_torch(w: torch.Tensor) -> torch.Tensor:
-    """(R, S, C, K) -> (K, C, R, S) in channels_last.
+    """(R, S, C, K) -> (K, C, R, S) in channels_last; a copy only where w is not `laid_out` so.
 
     As a transpose of one matrix: PyTorch has a blocked copy for that, 2 to 7 times as fast for large kernels
     as its copy along permuted axes.
     """
+    seen = w.permute(3, 2, 0, 1)
+    if seen.is_contiguous(memory_format=torch.channels_last):
+        return seen
     r, s, c, k = w.shape
     return w.reshape(r * s * c, k).t().contiguous().view(k, r, s, c).permute(0, 3, 1, 2)
 
 
 def kernel_to_ir(w: torch.Tensor) -> torch.Tensor:
-    """The inverse: (K, C, R, S) -> (R, S, C, K), contiguous."""
-    k, c, r, s = w.shape
-    return w.permute(0, 2, 3, 1).reshape(k, r * s * c).t().contiguous().view(r, s, c, k)
+    """The inverse: (K, C, R, S) -> (R, S, C, K), laid out as a weight."""
+    return w.contiguous(memory_format=torch.channels_last).permute(2, 3, 1, 0)
 
 
 def pad_image(x: torch.Tensor, padding: Padding, value: float = 0.0) -> torch.Tensor:
@@ -51,8 +55,9 @@ def split_padding(padding: Padding) -> tuple[Padding | None, Pair]:
     return padding, (0, 0)
 
 
-def contiguous(run: Callable[..., Any], results: int) -> Callable[..., Any]:
-    """A call whose results, one or a tuple, are contiguous."""
-    if results == 1:
-        return lambda *operands: run(*operands).contiguous()
-    return lambda *operands: tuple(value.contiguous() for value in run(*operands))
+def contiguous(run: Callable[..., Any], ways: Sequence[Lay]) -> Callable[..., Any]:
+    """A call whose results, one or a tuple, are laid out in these ways."""
+    if len(ways) == 1:
+        lay = ways[0]
+        return lambda *operands: lay(run(*operands))
+    return lambda *operands: tuple(lay(value) for lay, value in zip(ways, run(*operands), strict=True))

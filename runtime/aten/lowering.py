@@ -16,6 +16,7 @@ from ...graph.ir import Graph, Node
 from ...graph.op import Kind
 from ...graph.ops import KNOWN, Add, Conv2D, Dense, Parameter
 from ...graph.types import HALF
+from ...graph.values import laid_out
 from ...planning.regions import Region
 
 # Imported for their rows in the table of forms.
@@ -31,15 +32,16 @@ from . import (  # noqa: F401
 )
 from .forms import Form, form_of, has_form, inplace_form_of, makes_memory
 from .joint import JOINT, Operation
-from .layout import contiguous
+from .layout import Lay, contiguous
 from .pointwise import MIXED
 
 
-def lower(region: Region, inference: bool) -> list[Operation]:
+def lower(region: Region, inference: bool, lay: Lay = laid_out) -> list[Operation]:
     """The region as instructions that take the values of `region.inputs` to those of `region.outputs`.
 
-    Tensors are contiguous, in the IR's layouts and of any batch size; so are the results. Dtypes may be
-    float64, float32, bfloat16 and float16; the device may be any. To be run with gradients off.
+    Tensors are contiguous, in the IR's layouts and of any batch size; so are the results. What has no batch
+    axis, weights and their gradients, lies as `lay` has it. Dtypes may be float64, float32, bfloat16 and
+    float16; the device may be any. To be run with gradients off.
     inference: weights stay the same over many calls, so packed copies of them are kept. In training
     only frozen ones do. A weight that is written to, or another tensor in its place, is packed anew.
     """
@@ -47,13 +49,15 @@ def lower(region: Region, inference: bool) -> list[Operation]:
     leaving = {node.name for node in region.outputs}
     for operation in operations:
         if leaving.intersection(operation.writes) and not operation.packed:
-            operation.run = contiguous(operation.run, len(operation.writes))
+            types = [region.members[name].type for name in operation.writes]
+            ways = [torch.Tensor.contiguous if kind.batched else lay for kind in types]
+            operation.run = contiguous(operation.run, ways)
     return operations
 
 
 def runner(region: Region, inference: bool) -> Callable[..., Any]:
     """The region as one function of the tensors of `region.inputs`: what takes a kernel's place."""
-    operations = lower(region, inference)
+    operations = lower(region, inference, torch.Tensor.contiguous)
     names = [node.name for node in region.inputs]
     results = [node.name for node in region.outputs]
 

@@ -9,11 +9,15 @@ from .forms import Form, like
 from .layout import to_nchw
 
 
+def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x (N, H, W, C) -> the mean and the biased variance of each channel: (C,) both."""
+    mean, found = torch.ops.aten.batch_norm_update_stats.default(to_nchw(x), None, None, 0.0)
+    return mean, found
+
+
 def variance(x: torch.Tensor) -> torch.Tensor:
     """x (N, H, W, C) -> the biased variance of each channel: (C,)."""
-    _, found = torch.ops.aten.batch_norm_update_stats.default(to_nchw(x), None, None, 0.0)
-    result: torch.Tensor = found
-    return result
+    return statistics(x)[1]
 
 
 def norm_gradient_sums(op: Normalize) -> Form:

@@ -30,7 +30,8 @@ def convolve(
     _, height, width, c = x.shape
     r, s, _, k = w.shape
     p, q = (height - r) // strides[0] + 1, (width - s) // strides[1] + 1
-    matrix, line = w.view(-1, k), width * c
+    matrix = w.permute(3, 0, 1, 2).reshape(k, -1).t()  # a view of a weight that is `laid_out`
+    line = width * c
     down, right = strides[0] * line, strides[1] * c
     if c < FEW_CHANNELS:
         windows = x.as_strided((r, s * c, p, q), (line, 1, down, right)).reshape(-1, p * q)
