@@ -49,7 +49,8 @@ class Graph:
     """A network. Nodes are added operands first; `nodes()` yields them in topological order.
 
     outputs: output name -> node name, in the order a call returns them.
-    updates: what a training step writes back, in the order it is written; a parameter may have several.
+    updates: values that a training step writes into parameters, in order; a parameter may have several. All
+        are computed from the parameters as they were before the step.
     penalties: what of a value counts in a loss, its name -> ops, each one number; `add_penalties` makes nodes
         of them. They belong to the values as written: who removes a value removes its penalties.
     constraints: parameter name -> the op that an optimizer's step on it is followed by.
@@ -240,6 +241,17 @@ class Graph:
         return twin
 
     # -- derived facts ----------
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """These nodes, and all that they follow from."""
+        found: set[str] = set()
+        stack = list(names)
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                stack.extend(self[name].inputs)
+        return found
+
     def parameter_only(self) -> set[str]:
         """Values that depend on parameters and constants alone: computed once, not once a batch."""
         known: set[str] = set()

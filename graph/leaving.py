@@ -15,15 +15,13 @@ Place = TypeVar("Place")
 
 @dataclass(frozen=True)
 class Update:
-    """State that a training step moves: parameter <- momentum * parameter + (1 - momentum) * value."""
+    """State that a training step moves: parameter <- value. All values are computed before any is written."""
 
     parameter: str
     value: str
-    momentum: float
 
     def __str__(self) -> str:
-        m = self.momentum
-        return f"%{self.parameter} <- {m:g} * %{self.parameter} + {1 - m:g} * %{self.value}"
+        return f"%{self.parameter} <- %{self.value}"
 
 
 class _Uses(Generic[Place]):

@@ -103,6 +103,9 @@ class Op(abc.ABC):
     alike: ClassVar[tuple[str, ...]] = ()
     """Operands, by name, of which none is an integer or a truth value where another is none."""
 
+    commutes: ClassVar[bool] = False
+    """Whether its two operands may change places."""
+
     title: ClassVar[str] = ""
     """What `words` says by default; "" for the op's name."""
 

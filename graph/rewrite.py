@@ -1,78 +1,145 @@
 """Pattern rewriting: rules named by their equation, applied until nothing changes, refusals kept.
 
-A rule is a pattern over ops, a condition that may refuse with a reason, and a builder that returns the node
-replacing the pattern's root. Two things hold for every rule, so no rule has to check them: a value inside the
-pattern that somebody else reads, or that is an output, is not rewritten away; and the rewritten graph is
-verified.
+A rule is a pattern that gives names to what it finds, a condition that may refuse with a reason, and a
+builder that returns the node replacing the pattern's root. Two things hold for every rule, so no rule has to
+check them: a value inside the pattern that somebody else reads, or that is an output, is not rewritten away;
+and the rewritten graph is verified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import TypeVar
 
 from .decisions import Decision
 from .ir import Graph, Node
 from .op import Op
 
+Wanted = TypeVar("Wanted", bound=Op)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a pattern found. names: variable -> node name. inner: the names that the pattern gives an op."""
+
+    graph: Graph
+    root: Node
+    names: dict[str, str]
+    inner: tuple[str, ...]
+
+    def __contains__(self, variable: str) -> bool:
+        return variable in self.names
+
+    def __getitem__(self, variable: str) -> Node:
+        return self.graph[self.names[variable]]
+
+    def op(self, variable: str, kind: type[Wanted]) -> Wanted:
+        """The op of a node, of the kind that the pattern asks for."""
+        op = self[variable].op
+        if not isinstance(op, kind):
+            raise TypeError(f"the pattern lets {variable} be {op.op_name()}, not only {kind.op_name()}")
+        return op
+
+    def add(self, op: Op, inputs: Iterable[str], like: Node) -> str:
+        """Append a node that takes over the name, the layer and the phase of another."""
+        return self.graph.add(op, inputs, like.name, like.layer, like.phase)
+
 
 @dataclass(frozen=True)
 class Pattern:
-    """A node of one of these ops whose first operands match `operands` (None matches anything)."""
+    """A node of one of these ops, called `variable`, whose first operands match `operands`.
 
+    An operand is a pattern, or a variable that takes any value: the same one wherever it is named. "b?" may
+    be missing. Where the op commutes, its two operands are tried both ways round.
+    """
+
+    variable: str
     ops: tuple[type[Op], ...]
-    operands: tuple[Pattern | None, ...] = ()
+    operands: tuple[Pattern | str, ...] = ()
 
     @property
     def levels(self) -> int:
         """How far it looks: 1 for a node alone, 2 for one and its operands."""
-        return 1 + max((p.levels for p in self.operands if p is not None), default=0)
+        return 1 + max((p.levels for p in self.operands if isinstance(p, Pattern)), default=0)
 
-    def match(self, graph: Graph, node: Node) -> list[Node] | None:
-        """The matched nodes, root first, or None."""
-        if not isinstance(node.op, self.ops) or len(node.inputs) < len(self.operands):
-            return None
-        found = [node]
-        for pattern, name in zip(self.operands, node.inputs, strict=False):
-            if pattern is not None:
-                inner = pattern.match(graph, graph[name])
-                if inner is None:
-                    return None
-                found += inner
-        return found
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Those that have an op, the root's first."""
+        inner = (p.variables for p in self.operands if isinstance(p, Pattern))
+        return (self.variable, *(name for names in inner for name in names))
+
+    def matches(self, graph: Graph, node: Node) -> Iterator[Match]:
+        """All the ways in which it matches a node."""
+        for names in self._bind(graph, node.name, {}):
+            yield Match(graph, node, names, tuple(names[variable] for variable in self.variables[1:]))
+
+    def _bind(self, graph: Graph, name: str, names: dict[str, str]) -> Iterator[dict[str, str]]:
+        """The names with those of this node and its operands; nothing where it does not match."""
+        node = graph[name]
+        if isinstance(node.op, self.ops) and names.get(self.variable, name) == name:
+            names = {**names, self.variable: name}
+            yield from _bind_operands(graph, self.operands, node.inputs, names)
+            if node.op.commutes and len(set(node.inputs)) == 2 and self.operands:
+                yield from _bind_operands(graph, self.operands, node.inputs[::-1], names)
 
 
-def pattern(*ops: type[Op], over: tuple[Pattern | None, ...] = ()) -> Pattern:
-    return Pattern(ops, over)
+def _bind_operands(
+    graph: Graph, wanted: tuple[Pattern | str, ...], inputs: tuple[str, ...], names: dict[str, str]
+) -> Iterator[dict[str, str]]:
+    if not wanted:
+        yield names
+        return
+    first, *others = wanted
+    found: Iterable[dict[str, str]] = ()
+    if not inputs:
+        found = (names,) if isinstance(first, str) and first.endswith("?") else ()
+    elif isinstance(first, Pattern):
+        found = first._bind(graph, inputs[0], names)
+    elif names.get(variable := first.removesuffix("?"), inputs[0]) == inputs[0]:
+        found = ({**names, variable: inputs[0]},)
+    for bound in found:
+        yield from _bind_operands(graph, tuple(others), inputs[1:], bound)
 
 
-Condition = Callable[[Graph, list[Node]], str | None]
-Builder = Callable[[Graph, list[Node]], str]
+def pattern(variable: str, ops: type[Op] | tuple[type[Op], ...], *operands: Pattern | str) -> Pattern:
+    return Pattern(variable, ops if isinstance(ops, tuple) else (ops,), operands)
+
+
+Condition = Callable[[Match], str | None]
+Builder = Callable[[Match], str]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """equation: its name. build: adds nodes and returns the one that replaces the root.
-
-    keeps_inner: the inner nodes survive (their other readers do not matter).
-    """
+    """equation: its name. build: adds nodes and returns the one that replaces the root."""
 
     equation: str
     pattern: Pattern
     build: Builder
-    refuse: Condition = lambda graph, nodes: None
-    keeps_inner: bool = False
+    refuse: Condition = lambda match: None
 
-    def reason_against(self, graph: Graph, nodes: list[Node]) -> str | None:
-        if not self.keeps_inner:
-            for inner, outer in zip(nodes[1:], nodes, strict=False):
-                if graph.is_output(inner.name):
-                    return f"{inner.name} is an output of the network"
-                others = [r.name for r in graph.readers(inner.name) if r.name != outer.name]
-                if others:
-                    return f"{inner.name} also feeds {', '.join(others)}"
-        return self.refuse(graph, nodes)
+    def reason_against(self, match: Match) -> str | None:
+        graph, own = match.graph, {match.root.name, *match.inner}
+        for inner in match.inner:
+            if graph.is_output(inner):
+                return f"{inner} is an output of the network"
+            others = [reader.name for reader in graph.readers(inner) if reader.name not in own]
+            if others:
+                return f"{inner} also feeds {', '.join(others)}"
+        return self.refuse(match)
+
+    def look(self, graph: Graph, node: Node) -> tuple[Match | None, str]:
+        """The first match at a node that nothing speaks against; or None, and what speaks against the first
+        that there is, "" where there is none."""
+        reason = ""
+        for match in self.pattern.matches(graph, node):
+            against = self.reason_against(match)
+            if against is None:
+                return match, ""
+            reason = reason or against
+        return None, reason
 
 
 def apply_rules(graph: Graph, rules: tuple[Rule, ...]) -> list[Decision]:
@@ -139,15 +206,13 @@ class _Sweeps:
         """Apply a rule at a node, or note why not. Returns the nodes that were made to wait."""
         rule = self.rules[place]
         self.refused[place].pop(name, None)
-        nodes = rule.pattern.match(self.graph, self.graph[name]) if name in self.graph else None
-        if nodes is None:
-            return ()
-        reason = rule.reason_against(self.graph, nodes)
-        if reason is not None:
-            self.refused[place][name] = len(self.applied), reason
+        match, reason = rule.look(self.graph, self.graph[name]) if name in self.graph else (None, "")
+        if match is None:
+            if reason:
+                self.refused[place][name] = len(self.applied), reason
             return ()
         moment, (rank, _) = self.graph.changes(), self.order[name]
-        decision, added = _rewrite(self.graph, rule, nodes)
+        decision, added = _rewrite(rule, match)
         self.applied.append(decision)
         for new in added:
             self.order[new] = rank, len(self.order) + len(self.applied)
@@ -182,18 +247,19 @@ class _Sweeps:
         return found
 
 
-def _rewrite(graph: Graph, rule: Rule, nodes: list[Node]) -> tuple[Decision, list[str]]:
+def _rewrite(rule: Rule, match: Match) -> tuple[Decision, list[str]]:
     """Returns what was done, and the names of the nodes that are new."""
-    root = nodes[0]
+    graph, root = match.graph, match.root
     last = graph.latest()
-    replacement = rule.build(graph, nodes)
+    replacement = rule.build(match)
     added = graph.added_since(last)
     graph.replace_uses(root.name, replacement)
     removed = _drop_dead(graph, root.name)
     added = [name for name in added if name in graph]
     for i, name in enumerate(added):
         base, _, count = name.rpartition("_")
-        if count.isdigit() and base in removed:  # the new node takes over the name of the one it stands for
+        if count.isdigit() and base in removed and base not in graph:
+            # the new node takes over the name of the one it stands for
             graph.rename(name, base)
             added[i] = base
             replacement = base if name == replacement else replacement

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import ops  # noqa: F401  fills the registry
 from .attributes import declared
+from .averages import move
 from .errors import ModelFormatError
 from .ir import Graph
 from .leaving import Update
@@ -15,7 +16,9 @@ from .op import REGISTRY, op_from_json, op_to_json
 from .verify import verify
 
 FAMILY = "convloom-graph-"
-FORMAT = FAMILY + "2"
+FORMAT = FAMILY + "3"
+BEFORE = FAMILY + "2"
+"""The format in which every update is a moving average; still read."""
 OWN = ("name", "inputs", "layer", "phase")
 """What an entry says of its node beside the op."""
 LONGEST_NAME = 10_000
@@ -45,7 +48,7 @@ def to_json(graph: Graph) -> str:
 
 def from_data(data: Any) -> Graph:
     """Inverse of `to_json`, of parsed text; raises ModelFormatError or CompileError for what is no graph."""
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in (FORMAT, BEFORE):
         raise ModelFormatError(f"this is no graph JSON: 'format' should be {FORMAT!r}")
     graph = Graph(_name(data.get("name", "network")))
     try:
@@ -56,7 +59,10 @@ def from_data(data: Any) -> Graph:
             if name != own["name"]:
                 raise ModelFormatError(f"graph JSON has two nodes named {own['name']!r}")
         graph.outputs = dict(data["outputs"])
-        graph.updates = [Update(u["parameter"], u["value"], float(u["momentum"])) for u in data["updates"]]
+        if data["format"] == FORMAT:
+            graph.updates = [Update(update["parameter"], update["value"]) for update in data["updates"]]
+        else:
+            _read_averages(graph, data["updates"])
         penalties = data.get("penalties", {}).items()
         graph.penalties = {value: tuple(map(op_from_json, ops)) for value, ops in penalties}
         constraints = data.get("constraints", {}).items()
@@ -65,6 +71,14 @@ def from_data(data: Any) -> Graph:
         raise ModelFormatError(f"graph JSON is malformed: {error!r}") from None
     verify(graph, "loading")
     return graph
+
+
+def _read_averages(graph: Graph, updates: list[dict[str, Any]]) -> None:
+    """The updates of the format before: a parameter, a value, and the momentum with which it moves there."""
+    now: dict[str, str] = {}
+    for update in updates:
+        parameter, value, momentum = update["parameter"], update["value"], float(update["momentum"])
+        now[parameter] = move(graph, parameter, value, momentum, "", now.get(parameter, ""))
 
 
 def _name(value: Any, least: int = 1) -> str:

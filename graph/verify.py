@@ -11,6 +11,7 @@ import networkx as nx
 
 from .errors import CompileError, ShapeError
 from .ir import Graph, Node
+from .leaving import Update
 from .op import Kind, Op
 from .ops.penalty import PENALTIES, SizePenalty
 from .ops.source import Parameter
@@ -115,9 +116,8 @@ def verify(graph: Graph, after: str = "", since: int | None = None) -> None:
         if name not in graph:
             raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
     for update in graph.updates:
-        for name in (update.parameter, update.value):
-            if name not in graph:
-                raise CompileError(f"graph {graph.name}{where}: update {update}: there is no node {name}")
+        if found := _why_no_update(graph, update):
+            raise CompileError(f"graph {graph.name}{where}: update {update}: {found}")
     _beside_the_nodes(graph, where)
 
 
@@ -145,6 +145,18 @@ def _beside_the_nodes(graph: Graph, where: str) -> None:
             fits = False
         if not fits:
             raise CompileError(f"graph {graph.name}{where}: {op} cannot constrain {parameter} of {kind}")
+
+
+def _why_no_update(graph: Graph, update: Update) -> str | None:
+    for name in (update.parameter, update.value):
+        if name not in graph:
+            return f"there is no node {name}"
+    parameter, value = graph[update.parameter], graph[update.value]
+    if not isinstance(parameter.op, Parameter):
+        return f"{parameter.name} is no parameter"
+    if value.type.shape != parameter.type.shape or value.type.is_floating != parameter.type.is_floating:
+        return f"{value.type} does not fit {parameter.type}"
+    return "its value belongs to the backward pass" if value.phase == "backward" else None
 
 
 def _why_no_penalty(op: Op, kind: TensorType) -> str | None:

@@ -12,6 +12,7 @@ training fuses as well as inference does; so is a value that a pooling reads, wh
 
 from __future__ import annotations
 
+from ..graph.averages import apart
 from ..graph.decisions import Decision
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
@@ -34,7 +35,7 @@ class Fuser:
         self.decisions: list[Decision] = []
 
     def run(self) -> Partition:
-        outside = self.graph.parameter_only()
+        outside = self.graph.parameter_only() | apart(self.graph)
         for node in self.graph.nodes():
             if node.op.kind is Kind.SOURCE or node.name in outside:
                 continue
@@ -217,6 +218,6 @@ def fuse(graph: Graph, model: CostModel | None = None) -> Partition:
 
 def leave_unfused(graph: Graph) -> Partition:
     """One region an op: what an eager framework runs, and the yardstick of every comparison."""
-    outside = graph.parameter_only()
+    outside = graph.parameter_only() | apart(graph)
     nodes = [n for n in graph.nodes() if n.op.kind is not Kind.SOURCE and n.name not in outside]
     return Partition(graph, order_regions(graph, [[n] for n in nodes], nodes))

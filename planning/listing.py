@@ -21,7 +21,7 @@ def listing(program: Program) -> str:
     where = _places(program)
     lines = [head, *_lines(program.forward, where)]
     results = ", ".join(f"{name}=%{value}" for name, value in program.outputs.items())
-    lines += [f"  return {results}", *(f"  update {update}" for update in program.graph.updates)]
+    lines += [f"  return {results}", *(f"  update {write}" for write in program.writes)]
     if program.mode.backward:
         lines += [f"  save {', '.join(f'%{name}' for name in program.saved)}"]
         lines += _lines(program.backward, where)
@@ -76,7 +76,7 @@ def as_json(program: Program) -> str:
         "precision": program.precision,
         "inputs": [node.name for node in program.inputs],
         "outputs": program.outputs,
-        "updates": [str(update) for update in program.graph.updates],
+        "updates": [str(write) for write in program.writes],
         "saved": list(program.saved),
         "gradients": program.derivatives.gradients,
         "values": {

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives, differentiate
-from ..graph.ir import Graph
-from ..graph.ops import Parameter
+from ..graph.ir import Graph, Node
+from ..graph.ops import BatchNorm, Parameter
 from ..graph.passes import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, PassReport, run_pipeline
 
 
@@ -53,6 +53,14 @@ def prepare(
         for node in graph.sources(Parameter):
             assert isinstance(node.op, Parameter)
             graph.update_node(node.name, op=replace(node.op, trainable=node.name in mode.trained))
+    if not mode.training:
+        graph.updates = []
+    for update in graph.updates if mode.backward else ():
+        if update.parameter in graph and _is_trained(graph[update.parameter]):
+            raise CompileError(
+                f"graph {graph.name}: update {update}: %{update.parameter} is trained, and a step that moves "
+                f"it itself would differentiate at another place than it computed; let it not be trainable"
+            )
     observe = None if dump is None else dump.around_pass
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
     reports = run_pipeline(graph, pipeline, observe)
@@ -68,9 +76,18 @@ def prepare(
 
 
 def check_forward(graph: Graph) -> None:
-    """Raise CompileError for a graph that has a backward pass already."""
-    if graph.updates or any(node.phase == "backward" for node in graph.nodes()):
+    """Raise CompileError for a graph that has a backward pass already, or moves statistics of batch norms."""
+    moved = bool(graph.updates) and any(_is_of_the_batch(node) for node in graph.nodes())
+    if moved or any(node.phase == "backward" for node in graph.nodes()):
         raise CompileError(
             f"graph {graph.name}: holds a training step already, as `convloom convert --training` writes it; "
             f"convert without --training what is to be compiled"
         )
+
+
+def _is_of_the_batch(node: Node) -> bool:
+    return isinstance(node.op, BatchNorm) and node.op.batch_statistics
+
+
+def _is_trained(node: Node) -> bool:
+    return isinstance(node.op, Parameter) and node.op.trainable

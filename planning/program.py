@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from ..graph.averages import Write, writes
 from ..graph.decisions import Decision
 from ..graph.dump import Dump
 from ..graph.errors import CompileError
@@ -143,7 +144,12 @@ class Program:
     @cached_property
     def known(self) -> frozenset[str]:
         """Values that are known before the batch: parameters, and what follows from them alone."""
-        return frozenset(self.graph.parameter_only())
+        return frozenset(self.graph.parameter_only()).difference(*(write.apart for write in self.writes))
+
+    @cached_property
+    def writes(self) -> list[Write]:
+        """What the forward pass writes into parameters when it has run, in order."""
+        return writes(self.graph)
 
     @cached_property
     def behind(self) -> dict[str, frozenset[str]]:
@@ -197,7 +203,7 @@ class Program:
     @cached_property
     def _leaving(self) -> frozenset[str]:
         """Values that outlive the pass they are made in, whoever reads them there."""
-        return self.known | {*self.outputs.values(), *(update.value for update in self.graph.updates)}
+        return self.known | {*self.outputs.values(), *(write.value for write in self.writes)}
 
     @cached_property
     def _needed(self) -> dict[str, None]:
@@ -238,12 +244,13 @@ class Program:
         """The parameters that the backward pass follows from, by kernels or by definition."""
         known = [name for name in self._needed if name in self.known]
         found = frozenset().union(*(self.behind.get(name, {name}) for name in known))
-        return found | {u.parameter for u in self.graph.updates if self.graph.readers(u.parameter)}
+        behind = self.graph.behind(self.outputs.values())
+        return found | {write.parameter for write in self.writes if write.parameter in behind}
 
     @cached_property
     def moving(self) -> frozenset[str]:
         """The parameters that a forward pass may write to before its backward pass has run."""
-        return frozenset(update.parameter for update in self.graph.updates) - self.read_back
+        return frozenset(write.parameter for write in self.writes) - self.read_back
 
     @cached_property
     def places(self) -> dict[str, Place]:

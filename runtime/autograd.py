@@ -67,9 +67,9 @@ class CompiledFunction(torch.autograd.Function):
         count = len(tensors) - len(binding.trained)
         bound = {**binding.others, **dict(zip(binding.trained, tensors[count:], strict=True))}
         state = dict(bound)
-        for update in program.graph.updates:  # of a batch norm frozen in one call and not in another
-            if update.parameter in program.read_back:
-                bound[update.parameter] = state[update.parameter].clone()
+        for write in program.writes:  # of a batch norm frozen in one call and not in another
+            if write.parameter in program.read_back:
+                bound[write.parameter] = state[write.parameter].clone()
         outputs, saved = executor.forward(tensors[:count], bound, state, binding.look)
         ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)

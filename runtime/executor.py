@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..graph.leaving import Update
+from ..graph.averages import Write
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
@@ -69,8 +69,14 @@ class Executor:
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
-        self._updates = _together(program.graph.updates)
-        self._moved = [[self._slot(update.value) for update in group] for group in self._updates]
+        self._writes = _together(program.writes)
+        self._written = [[self._slot(write.value) for write in group] for group in self._writes]
+        self._taken_before = [
+            (group, at)
+            for group, writes in enumerate(self._writes)
+            for at, write in enumerate(writes)
+            if write.value in program.known  # it may lie in a parameter that is moved
+        ]
         self._known: Tensors = {}
         self._start_slots: Slots = []
 
@@ -140,11 +146,11 @@ class Executor:
             for slot, value in zip(self._drawn, drawn.values(), strict=True):
                 slots[slot] = value
         _run(self.forward_code, slots)
-        if self._updates:
-            self._write_back(slots, parameters if state is None else state)
         outputs = self._values(slots, self._outputs)
         for at in self._known_outputs:  # no caller may write into a weight, or into what is kept of it
             outputs[at] = outputs[at].clone()
+        if self._written:
+            self._write_back(slots, parameters if state is None else state)
         return outputs, self._values(slots, self._saved)
 
     def backward(
@@ -184,11 +190,16 @@ class Executor:
 
     def _write_back(self, slots: Slots, state: Tensors) -> None:
         with torch.no_grad():
-            for group, places in zip(self._updates, self._moved, strict=True):
-                momentum = group[0].momentum
-                moved = [state[update.parameter] for update in group]
-                torch._foreach_mul_(moved, momentum)
-                torch._foreach_add_(moved, self._values(slots, places), alpha=1 - momentum)
+            values = [self._values(slots, places) for places in self._written]
+            for group, at in self._taken_before:
+                values[group][at] = values[group][at].clone()
+            for group, found in zip(self._writes, values, strict=True):
+                moved, momentum = [state[write.parameter] for write in group], group[0].momentum
+                if momentum is None:
+                    torch._foreach_copy_(moved, found)
+                else:
+                    torch._foreach_mul_(moved, momentum)
+                    torch._foreach_add_(moved, found, alpha=1 - momentum)
 
     # -- by definition ----------
     def draw(self, batch: int) -> dict[str, torch.Tensor]:
@@ -221,16 +232,16 @@ def _run(code: Iterable[Coded], slots: Slots) -> None:
             slots[slot] = None
 
 
-def _together(updates: Iterable[Update]) -> list[list[Update]]:
-    """Updates in groups, in order, that one call can write: of one momentum, and of as many parameters."""
-    groups: list[list[Update]] = []
-    for update in updates:
-        last = groups[-1] if groups else []
-        apart = any(update.parameter == other.parameter for other in last)
-        if not last or apart or last[0].momentum != update.momentum:
-            groups.append([update])
-        else:
-            last.append(update)
+def _together(writes: Iterable[Write]) -> list[list[Write]]:
+    """In groups, in order, that one call can write: of one momentum, and of as many parameters."""
+    groups: list[list[Write]] = []
+    taken: set[str] = set()
+    for write in writes:
+        if not groups or write.parameter in taken or groups[-1][0].momentum != write.momentum:
+            groups.append([])
+            taken.clear()
+        groups[-1].append(write)
+        taken.add(write.parameter)
     return groups
 
 

@@ -174,7 +174,7 @@ class CompiledNetwork(OpenAxes):
         """Op by op through PyTorch's operators: what `torch.func` and forward-mode differentiation see
         through, where no kernel can follow them."""
         executor = self._executor(self._mode())
-        if executor.program.graph.updates:
+        if executor.program.writes:
             raise CompileError(
                 f"{self.name} is in train() mode, where batch norms move their statistics; torch.func and "
                 f"forward-mode differentiation cannot carry that: call eval() first, or freeze those layers"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..graph.averages import writes
 from ..graph.errors import ConvLoomError
 from ..graph.ir import Graph
 from ..graph.passes.batch_norm import use_batch_statistics
@@ -72,10 +73,11 @@ def _measuring(source: Graph) -> tuple[Graph, list[str]]:
     """The network in training, whose outputs are what its batch norms measure, and the names of the moving
     statistics that these belong to. A batch norm that is called twice measures twice."""
     graph = source.copy()
+    graph.updates = []
     use_batch_statistics(graph)
-    updates, graph.updates = graph.updates, []
-    graph.outputs = {f"{k}: {update.parameter}": update.value for k, update in enumerate(updates)}
-    return graph, [update.parameter for update in updates]
+    measured, graph.updates = writes(graph), []
+    graph.outputs = {f"{k}: {write.parameter}": write.value for k, write in enumerate(measured)}
+    return graph, [write.parameter for write in measured]
 
 
 def _input_batches(data: Any, batch_size: int) -> Iterator[Any]:

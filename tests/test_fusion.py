@@ -126,7 +126,7 @@ def test_an_output_in_the_middle() -> None:
 def test_a_value_written_back_as_state_is_an_output() -> None:
     b = head()
     graph = b.finish(b.op(ops.Relu(), "conv", name="relu"))
-    graph.updates = [Update("conv/bias", "conv", 0.9)]
+    graph.updates = [Update("conv/bias", "conv")]
     assert reasons(fuse(graph), "relu") == ["conv is an output of the network"]
 
 

@@ -35,7 +35,7 @@ def test_text() -> None:
     x = b.input(4, 6, 1)
     x = b.conv(x, 2, strides=(2, 1), name="c")
     graph = b.finish(b.op(ops.Relu(), x))
-    graph.updates = [Update("c/bias", "relu", 0.9)]
+    graph.updates = [Update("c/bias", "relu")]
     assert str(graph) == (
         "graph tiny {\n"
         "  %image = input() {shape=(N,4,6,1), dtype=float32} : float32[N,4,6,1]\n"
@@ -45,7 +45,7 @@ def test_text() -> None:
         "{strides=(2,1), padding=((0,1),(1,1)), dilation=(1,1), groups=1} : float32[N,2,6,2]  // c\n"
         "  %relu = relu(%c) : float32[N,2,6,2]\n"
         "  return out=%relu\n"
-        "  update %c/bias <- 0.9 * %c/bias + 0.1 * %relu\n"
+        "  update %c/bias <- %relu\n"
         "}"
     )
 
@@ -81,7 +81,7 @@ def test_names_are_made_unique() -> None:
 def test_rename_moves_readers_outputs_and_updates() -> None:
     graph = chain()
     graph.outputs["again"] = "first"
-    graph.updates = [Update("image", "first", 0.5)]
+    graph.updates = [Update("image", "first")]
     given = values(graph)
     before = outputs(graph, given)
     graph.rename("first", "other")
@@ -89,7 +89,7 @@ def test_rename_moves_readers_outputs_and_updates() -> None:
     assert "first" not in graph
     assert graph["second"].inputs == ("other",)
     assert graph.outputs == {"out": "second", "again": "other"}
-    assert graph.updates == [Update("image", "other", 0.5)]
+    assert graph.updates == [Update("image", "other")]
     assert_same(outputs(graph, given), before)
 
 
@@ -128,7 +128,7 @@ def test_a_copy_is_its_own() -> None:
     before = str(graph)
     twin = graph.copy()
     twin.outputs["more"] = "pool1"
-    twin.updates.append(Update("conv1/bias", "pool1", 0.1))
+    twin.updates.append(Update("conv1/bias", "pool1"))
     twin.update_node("pool1", op=ops.AveragePool2D())
     twin.rename("conv1", "changed")
     assert str(graph) == before
@@ -169,7 +169,7 @@ def test_an_input_without_a_batch_is_no_parameter() -> None:
 def test_outputs_and_updates_leave_the_graph() -> None:
     graph = chain()
     assert [name for name in ("image", "first", "second") if graph.is_output(name)] == ["second"]
-    graph.updates = [Update("image", "first", 0.5)]
+    graph.updates = [Update("image", "first")]
     assert graph.is_output("first")
 
 

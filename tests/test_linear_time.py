@@ -56,7 +56,7 @@ def calls(work: Callable[[], Any]) -> int:
 
 
 def compiling(model: cl.Model, training: bool) -> Callable[[], object]:
-    return lambda: cl.compile(model, device="cpu", backend="aten").train(training).plan
+    return lambda: cl.compile(model, device="cpu", backend="aten").train(training).program.steps
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])

@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 from convloom.graph import ops
+from convloom.graph.averages import writes
 from convloom.graph.errors import CompileError, ShapeError
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
@@ -115,7 +116,11 @@ def test_ops_without_gradient_say_so() -> None:
 def test_training_batch_norm_differentiates_through_its_statistics() -> None:
     graph = Case(ops.BatchNorm(0.01), (IMAGE, (3,), (3,), (3,), (3,))).graph()
     use_batch_statistics(graph)
-    assert graph.updates == [Update("x3", "y/mean", 0.99), Update("x4", "y/variance", 0.99)]
+    assert graph.updates == [Update("x3", "x3/moved"), Update("x4", "x4/moved")]
+    assert list(map(str, writes(graph))) == [
+        "%x3 <- 0.99 * %x3 + 0.01 * %y/mean",
+        "%x4 <- 0.99 * %x4 + 0.01 * %y/variance",
+    ]
     backward, _ = differentiated(graph)
     given = values(backward, 3)
     expected = autograd(graph, given, ["x0", "x1", "x2"])  # through mean and variance, torch derives itself

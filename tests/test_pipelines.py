@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from convloom.graph import ops
+from convloom.graph.averages import writes
 from convloom.graph.decisions import Decision
 from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph
@@ -44,7 +45,7 @@ def test_dead_code_goes_inputs_stay() -> None:
     moving = b.weight(3, name="moving", trainable=False)
     graph = b.finish(kept)
     batch = b.op(ops.Reduce((0,), mean=True), x, name="mean")
-    graph.updates = [Update(moving, batch, 0.9)]
+    graph.updates = [Update(moving, batch)]
     decisions = remove_dead_code(graph)
     assert [str(d) for d in decisions] == ["applied at dead", "applied at deader"]
     assert [node.name for node in graph.nodes()] == ["image", "unused", "kept", "moving", "mean"]
@@ -125,7 +126,7 @@ def test_training_follows_its_masks_and_statistics(graph: Graph) -> None:
     for node in twin.sources(ops.Random):
         given[node.name] = torch.ones_like(given[node.name])
     found = all_values(twin, given)
-    for update in twin.updates:
-        given[update.parameter] = found[update.value]
+    for write in writes(twin):
+        given[write.parameter] = found[write.value]
     for name, value in outputs(graph, given).items():
         torch.testing.assert_close(found[twin.outputs[name]], value, rtol=1e-9, atol=1e-9)

@@ -190,7 +190,7 @@ def test_one_list_and_no_use_after_free(backend: str, training: bool, fuse: bool
     names = {slot: name for name, slot in executor.slots.items()}
     known = {slot for slot, name in names.items() if name in program.known}
     kept = {executor.slots[name] for name in (*program.outputs.values(), *program.saved)}
-    kept |= {executor.slots[update.value] for update in program.graph.updates}
+    kept |= {executor.slots[write.value] for write in program.writes}
     for code, given, left in (
         (executor.forward_code, [node.name for node in program.inputs], kept),
         (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from convloom.graph import ops
 from convloom.graph.decisions import Decision
 from convloom.graph.errors import CompileError
-from convloom.graph.ir import Graph, Node
-from convloom.graph.op import Kind
+from convloom.graph.ir import Graph
+from convloom.graph.op import REGISTRY, Kind
 from convloom.graph.passes.batch_norm import FOLD
 from convloom.graph.passes.cleanup import (
     IDENTITIES,
@@ -17,7 +18,7 @@ from convloom.graph.passes.cleanup import (
     remove_dead_code,
 )
 from convloom.graph.passes.gradient_rules import GRADIENT_RULES
-from convloom.graph.rewrite import Rule, apply_rules, pattern
+from convloom.graph.rewrite import Match, Rule, apply_rules, pattern
 from convloom.graph.types import BATCH
 from convloom.graph.verify import verify
 from graphs import (
@@ -343,18 +344,110 @@ def test_rules_do_not_run_away() -> None:
     b = Builder()
     graph = b.finish(b.op(ops.Scale(16.0), b.input(3), name="scale"))
 
-    def factor(node: Node) -> float:
-        return float(node.op.attributes()["factor"])
+    def halve(m: Match) -> str:
+        half = m.add(ops.Scale(m.op("scale", ops.Scale).factor / 2), [m["x"].name], like=m.root)
+        return m.graph.add(ops.Add(), [half, half], "twice")
 
-    def halve(graph: Graph, nodes: list[Node]) -> str:
-        half = graph.add(ops.Scale(factor(nodes[0]) / 2), nodes[0].inputs, nodes[0].name)
-        return graph.add(ops.Add(), [half, half], "twice")
-
-    def at_one(graph: Graph, nodes: list[Node]) -> str | None:
-        return "it is one" if factor(nodes[0]) == 1 else None
+    def at_one(m: Match) -> str | None:
+        return "it is one" if m.op("scale", ops.Scale).factor == 1 else None
 
     given = values(graph)
     before = outputs(graph, given)
-    decisions = apply_rules(graph, (Rule("scale -> twice half of it", pattern(ops.Scale), halve, at_one),))
+    scale = pattern("scale", ops.Scale, "x")
+    decisions = apply_rules(graph, (Rule("scale -> twice half of it", scale, halve, at_one),))
     assert [d.applied for d in decisions] == [True] * 4 + [False]
     assert_same(outputs(graph, given), before)
+
+
+def factored_out(m: Match) -> str:
+    """f x + f y, which is f (x + y)."""
+    total = m.add(ops.Add(), (m["x"].name, m["y"].name), like=m["sum"])
+    return m.add(ops.Multiply(), (m["factor"].name, total), like=m["sum"])
+
+
+FACTOR = Rule(
+    "f x + f y -> f (x + y)",
+    pattern(
+        "sum",
+        ops.Add,
+        pattern("one", ops.Multiply, "factor", "x"),
+        pattern("two", ops.Multiply, "factor", "y"),
+    ),
+    factored_out,
+)
+
+
+def sum_of_products(*operands: tuple[str, str]) -> Builder:
+    b = Builder()
+    for name in ("a", "b", "c", "d"):
+        b.weight(3, name=name)
+    products = [b.op(ops.Multiply(), *pair, name=f"p{i}") for i, pair in enumerate(operands)]
+    b.finish(b.op(ops.Add(), *products, name="sum"))
+    return b
+
+
+@pytest.mark.parametrize("one", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("two", [("a", "c"), ("c", "a")])
+def test_a_pattern_has_two_inner_operands_and_commutes(one: tuple[str, str], two: tuple[str, str]) -> None:
+    graph = applied(sum_of_products(one, two).graph, FACTOR)
+    assert op_names(graph) == ["add", "multiply"]
+
+
+def test_a_variable_that_is_named_twice_is_one_value() -> None:
+    _, decisions = rewrite(sum_of_products(("a", "b"), ("c", "d")).graph, FACTOR)
+    assert decisions == []
+
+
+def test_an_inner_operand_that_is_read_elsewhere_stays() -> None:
+    b = sum_of_products(("a", "b"), ("a", "c"))
+    b.finish("sum", b.op(ops.Relu(), "p1", name="relu"))
+    assert refusal(b.graph, FACTOR) == "p1 also feeds relu"
+    assert refusal(sum_of_products(("a", "b"), ("a", "c")).finish("sum", "p0"), FACTOR) == (
+        "p0 is an output of the network"
+    )
+
+
+def test_an_op_that_does_not_commute_keeps_its_operands_places() -> None:
+    for op, count in ((ops.Multiply(), 1), (ops.Divide(), 0)):
+        b = Builder()
+        graph = b.finish(b.op(op, b.input(3), b.op(ops.Scale(2.0), b.weight(3, name="w")), name="root"))
+        over = pattern("root", (ops.Multiply, ops.Divide), pattern("scale", ops.Scale, "w"), "x")
+        found = list(over.matches(graph, graph["root"]))
+        assert [(m["w"].name, m["x"].name) for m in found] == [("w", "image")] * count
+
+
+def test_every_op_that_commutes_gives_the_same_either_way_round() -> None:
+    commuting = [op for op in REGISTRY.values() if op.commutes]
+    assert {ops.Add, ops.Multiply, ops.Maximum, ops.Minimum, ops.Logical} <= set(commuting)
+    for op in commuting:
+        whole = op().takes_whole(0)
+        a, b = (torch.randn(50, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+        a, b = (a > 0, b > 0) if whole and op is ops.Logical else (a, b)
+        assert torch.equal(op().reference(a, b), op().reference(b, a)), op
+
+
+def test_another_way_to_match_is_tried_where_the_first_is_refused() -> None:
+    """Both operands are scaled; only the one by 2 is wanted, and it stands second."""
+    b = Builder()
+    x = b.input(3)
+    halves = [b.op(ops.Scale(factor), x, name=f"by{factor:g}") for factor in (3.0, 2.0)]
+    graph = b.finish(b.op(ops.Add(), *halves, name="sum"))
+    by_two = Rule(
+        "2 x + y -> x + (x + y)",
+        pattern("sum", ops.Add, pattern("twice", ops.Scale, "x"), "y"),
+        lambda m: m.add(ops.Add(), (m["x"].name, m.graph.add(ops.Add(), (m["x"].name, m["y"].name))), m.root),
+        lambda m: None if m.op("twice", ops.Scale).factor == 2 else f"{m['twice'].name} is not twice",
+    )
+    twin, decisions = rewrite(graph, by_two)
+    assert [(d.node, d.applied) for d in decisions] == [("sum", True), ("add", False)]
+    assert decisions[1].reason == "by3 is not twice"
+    assert op_names(twin) == ["scale", "add", "add"]
+    given = values(graph)
+    assert_same(outputs(twin, given), outputs(graph, given))
+
+
+def test_a_rule_asks_for_the_op_that_its_pattern_names() -> None:
+    graph = sum_of_products(("a", "b"), ("a", "c")).graph
+    (match, *_) = FACTOR.pattern.matches(graph, graph["sum"])
+    with pytest.raises(TypeError, match="the pattern lets one be multiply, not only divide"):
+        match.op("one", ops.Divide)

@@ -12,7 +12,7 @@ from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op, op_from_json, op_to_json
 from convloom.graph.passes import BACKWARD, TRAINING, run_pipeline
-from convloom.graph.serial import FORMAT, from_data, to_json
+from convloom.graph.serial import BEFORE, FORMAT, from_data, to_json
 from graphs import (
     NETWORKS,
     assert_same,
@@ -106,14 +106,14 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("[]", ModelFormatError, "'format' should be 'convloom-graph-2'"),
-        (graph_json(format="keras"), ModelFormatError, "'format' should be 'convloom-graph-2'"),
+        ("[]", ModelFormatError, "'format' should be 'convloom-graph-3'"),
+        (graph_json(format="keras"), ModelFormatError, "'format' should be 'convloom-graph-3'"),
         (graph_json(nodes=None), ModelFormatError, "graph JSON is malformed"),
         (graph_json(nodes=[7]), ModelFormatError, "graph JSON is malformed"),
         (graph_json(outputs=["y"]), ModelFormatError, "graph JSON is malformed"),
         (graph_json(updates=[3]), ModelFormatError, "graph JSON is malformed"),
         (
-            graph_json(updates=[{"parameter": "image", "value": "image", "momentum": "much"}]),
+            graph_json(format=BEFORE, updates=[{"parameter": "image", "value": "image", "momentum": "much"}]),
             ModelFormatError,
             "graph JSON is malformed",
         ),
@@ -152,7 +152,7 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
         ),
         (graph_json(outputs={"out": "ghost"}), CompileError, "output out names ghost, which is no node"),
         (
-            graph_json(updates=[{"parameter": "image", "value": "ghost", "momentum": 0.5}]),
+            graph_json(updates=[{"parameter": "image", "value": "ghost"}]),
             CompileError,
             "there is no node ghost",
         ),

@@ -66,6 +66,7 @@ class Logical(Pointwise):
     """Truth values joined by `connective`, one of CONNECTIVES, broadcasting as NumPy does."""
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    commutes: ClassVar[bool] = True
     value_name: ClassVar[str] = "truth"
     whole: ClassVar[tuple[str, ...]] = ("a", "b")
     connective: str = "and"

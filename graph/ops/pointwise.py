@@ -111,6 +111,7 @@ class _Binary(Pointwise):
 class Add(_Binary):
     """a + b, broadcasting as NumPy does."""
 
+    commutes: ClassVar[bool] = True
     value_name: ClassVar[str] = "added"
     beside: ClassVar[tuple[str, str]] = ("bias", "residual")
 
@@ -143,6 +144,7 @@ class Subtract(_Binary):
 class Multiply(_Binary):
     """a * b, broadcasting as NumPy does."""
 
+    commutes: ClassVar[bool] = True
     value_name: ClassVar[str] = "product"
     beside: ClassVar[tuple[str, str]] = ("scale", "factor")
 
@@ -179,6 +181,8 @@ class Divide(_Binary):
 
 @dataclass(frozen=True)
 class _Extremum(_Binary):
+    commutes: ClassVar[bool] = True
+
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         gradients: list[str | None] = []
         for mine, other in ((0, 1), (1, 0)):

@@ -21,13 +21,15 @@ from ..ops import (
     Slice,
     Subtract,
 )
-from ..rewrite import Condition, Rule, pattern
+from ..rewrite import Match, Rule, pattern
 from ..types import Dim
 
 ONE_OPERAND: tuple[type[Op], ...] = (Activation, BatchNorm, Scale)
 """What works on its first operand, with at most numbers for each channel beside it."""
 
 TWO_OPERANDS: tuple[type[Op], ...] = (Add, Subtract, Multiply, Divide, Maximum, Minimum)
+
+NOT_COMMUTING = tuple(op for op in TWO_OPERANDS if not op.commutes)
 
 
 def _made_by_a_kernel(graph: Graph, name: str) -> bool:
@@ -38,22 +40,16 @@ def _made_by_a_kernel(graph: Graph, name: str) -> bool:
     return node.op.kind in (Kind.CONTRACTION, Kind.WINDOW)
 
 
-def _refusal(place: int) -> Condition:
-    """place: of the view among the operands."""
-
-    def refuse(graph: Graph, nodes: list[Node]) -> str | None:
-        node, view = nodes[0], nodes[-1]
-        source = graph[view.inputs[0]]
-        if not source.type.batched or not _made_by_a_kernel(graph, source.name):
-            return f"no contraction or window computes {source.name}"
-        if node.type.shape != view.type.shape:
-            return f"{node.name} broadcasts {view.name}"
-        for position, name in enumerate(node.inputs):
-            if position != place and (reason := _operand_refusal(graph, graph[name], view, source)):
-                return reason
-        return None
-
-    return refuse
+def _refusal(m: Match) -> str | None:
+    node, view, source = m["f"], m["view"], m["x"]
+    if not source.type.batched or not _made_by_a_kernel(m.graph, source.name):
+        return f"no contraction or window computes {source.name}"
+    if node.type.shape != view.type.shape:
+        return f"{node.name} broadcasts {view.name}"
+    for name in node.inputs:
+        if name != view.name and (reason := _operand_refusal(m.graph, m.graph[name], view, source)):
+            return reason
+    return None
 
 
 def _operand_refusal(graph: Graph, operand: Node, view: Node, source: Node) -> str | None:
@@ -74,12 +70,10 @@ def _viewed(graph: Graph, node: Node) -> tuple[Dim, ...] | None:
     return graph[node.inputs[0]].type.shape if isinstance(node.op, Reshape) else None
 
 
-def _move(graph: Graph, nodes: list[Node]) -> str:
-    node, view = nodes[0], nodes[-1]
-    source = graph[view.inputs[0]]
-    inputs = [_before(graph, graph[name], view, source) for name in node.inputs]
-    moved = graph.add(node.op, inputs, node.name, node.layer, node.phase)
-    return graph.add(view.op, (moved,), view.name, view.layer, view.phase)
+def _move(m: Match) -> str:
+    inputs = [_before(m.graph, m.graph[name], m["view"], m["x"]) for name in m["f"].inputs]
+    moved = m.add(m["f"].op, inputs, like=m["f"])
+    return m.add(m["view"].op, (moved,), like=m["view"])
 
 
 def _before(graph: Graph, operand: Node, view: Node, source: Node) -> str:
@@ -92,31 +86,29 @@ def _before(graph: Graph, operand: Node, view: Node, source: Node) -> str:
     return graph.add(Reshape(shape), (operand.name,), f"{operand.name}/reshape", operand.layer, view.phase)
 
 
-def _slice_refusal(graph: Graph, nodes: list[Node]) -> str | None:
-    node, part = nodes
-    source = graph[part.inputs[0]]
-    if not _made_by_a_kernel(graph, source.name):
+def _slice_refusal(m: Match) -> str | None:
+    part, source = m["slice"], m["x"]
+    if not _made_by_a_kernel(m.graph, source.name):
         return f"no contraction or window computes {source.name}"
-    if others := [reader.name for reader in graph.readers(source.name) if reader.name != part.name]:
+    if others := [reader.name for reader in m.graph.readers(source.name) if reader.name != part.name]:
         return f"{source.name} also feeds {', '.join(others)}"
-    if len(node.inputs) > 1 and part.type.channels != source.type.channels:
+    if len(m["f"].inputs) > 1 and part.type.channels != source.type.channels:
         return f"{part.name} takes {part.type.channels} of {source.type.channels} channels"
     if 2 * part.type.elements() < source.type.elements():
         return f"{part.name} drops more than half of {source.name}"
     return None
 
 
-def _move_before_slice(graph: Graph, nodes: list[Node]) -> str:
-    node, part = nodes
-    moved = graph.add(node.op, (part.inputs[0], *node.inputs[1:]), node.name, node.layer, node.phase)
-    return graph.add(part.op, (moved,), part.name, part.layer, part.phase)
+def _move_before_slice(m: Match) -> str:
+    moved = m.add(m["f"].op, (m["x"].name, *m["f"].inputs[1:]), like=m["f"])
+    return m.add(m["slice"].op, (moved,), like=m["slice"])
 
 
 BEFORE_SLICES: tuple[Rule, ...] = (
     Rule(
         # Not in training: there a batch norm's statistics are of what the slice leaves.
         "f(slice(x)) -> slice(f(x))  (inference)",
-        pattern(*ONE_OPERAND, over=(pattern(Slice),)),
+        pattern("f", ONE_OPERAND, pattern("slice", Slice, "x")),
         _move_before_slice,
         _slice_refusal,
     ),
@@ -125,20 +117,20 @@ BEFORE_SLICES: tuple[Rule, ...] = (
 BEFORE_VIEWS: tuple[Rule, ...] = (
     Rule(
         "f(reshape(x)) -> reshape(f(x))",
-        pattern(*ONE_OPERAND, over=(pattern(Reshape),)),
+        pattern("f", ONE_OPERAND, pattern("view", Reshape, "x")),
         _move,
-        _refusal(0),
+        _refusal,
     ),
     Rule(
         "f(reshape(x), y) -> reshape(f(x, y))",
-        pattern(*TWO_OPERANDS, over=(pattern(Reshape),)),
+        pattern("f", TWO_OPERANDS, pattern("view", Reshape, "x"), "y"),
         _move,
-        _refusal(0),
+        _refusal,
     ),
     Rule(
         "f(y, reshape(x)) -> reshape(f(y, x))",
-        pattern(*TWO_OPERANDS, over=(None, pattern(Reshape))),
+        pattern("f", NOT_COMMUTING, "y", pattern("view", Reshape, "x")),
         _move,
-        _refusal(1),
+        _refusal,
     ),
 )
