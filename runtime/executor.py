@@ -191,8 +191,8 @@ class Executor:
     def _write_back(self, slots: Slots, state: Tensors) -> None:
         with torch.no_grad():
             values = [self._values(slots, places) for places in self._written]
-            for group, at in self._taken_before:
-                values[group][at] = values[group][at].clone()
+            for place, at in self._taken_before:
+                values[place][at] = values[place][at].clone()
             for group, found in zip(self._writes, values, strict=True):
                 moved, momentum = [state[write.parameter] for write in group], group[0].momentum
                 if momentum is None:
