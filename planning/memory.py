@@ -138,7 +138,7 @@ class Memory:
         counts = ", ".join(f"{ways.count(way)} {text}" for way, text in words.items() if way in ways)
         return (
             f"arena of {readable(layout.nbytes)} at batch {batch}, {readable(layout.separate)} without reuse "
-            f"(at step {peak} {readable(layout.least)} are needed: {holders})"
+            f"(at step {peak + 1} {readable(layout.least)} are needed: {holders})"
             + (f"; {counts}" if counts else "")
         )
 

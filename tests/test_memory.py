@@ -202,7 +202,7 @@ def test_the_summary_names_what_holds_the_peak() -> None:
     _, memory = planned(inference(b.finish(b.conv(b.op(ops.Add(), b.conv(wide, 4), first), 2))))
     # 1,728 bytes for the one and 3,456 for the wider one, each rounded up to whole alignments.
     assert memory.summary(3) == (
-        f"arena of 5.4 kB at batch 3, 5.4 kB without reuse (at step 1 5.4 kB are needed: %{wide} 3.6 kB, "
+        f"arena of 5.4 kB at batch 3, 5.4 kB without reuse (at step 2 5.4 kB are needed: %{wide} 3.6 kB, "
         f"%{first} 1.8 kB); 1 in the place of operands"
     )
 
