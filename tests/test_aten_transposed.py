@@ -70,17 +70,17 @@ def test_half_precision(dtype: str) -> None:
 
 
 def test_one_call_with_its_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[object] = []
+    biases: list[torch.Tensor | None] = []
     run = onednn.transpose
 
-    def noted(*given: Any) -> Any:
-        calls.append(given[2])
+    def noting(*given: Any) -> torch.Tensor:
+        biases.append(given[2])
         return run(*given)
 
-    monkeypatch.setattr(onednn, "transpose", noted)
+    monkeypatch.setattr(onednn, "transpose", noting)
     network((5, 7), WINDOWS[0], "valid")(torch.randn(2, 5, 7, 6).numpy())
     if onednn.available(torch.float32) and onednn.transposing(torch.float32):
-        assert [bias is not None for bias in calls] == [True]
+        assert [bias is not None for bias in biases] == [True]
 
 
 def test_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ class Convolution:
         plain = self.op.groups == 1 and self.op.dilation == (1, 1)
         if plain and window_product.worthwhile(x, kernel, macs):
             return self._as_product
-        if onednn.worth_convolving(x, kernel, macs) and onednn.usable(x):
+        # torch.conv2d lays a depthwise kernel out anew at each call.
+        worth = self.op.groups > 1 or onednn.worth_convolving(x, kernel, macs)
+        if worth and onednn.usable(x):
             return self._fused
         return self._apart
 
