@@ -29,7 +29,7 @@ TOLERANCE = {"float32": 2e-4, "bfloat16": 6e-2, "float16": 1e-2}
 
 GRADIENT_TOLERANCE = {"float32": 0.1, "bfloat16": math.inf, "float16": math.inf}
 """The same for all gradients together. Rounding moves values near zero across a ReLU's corner, and each that
-crosses adds or drops a whole term: 3e-2 in MobileNetV2 on maps of 3x3. In half precision eager's own gradients
+crosses adds or drops a whole term: 3e-2 in MobileNetV2 on maps of 3x3. In half precision eager's gradients
 lie 0.4 to 1.1 from those in float32, which is no bound on anything: the error is shown beside eager's.
 """
 
@@ -121,7 +121,7 @@ def _error(runner: Runner, variant: Variant, setting: Setting) -> float:
 
 
 def largest_difference(exact: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
-    """Of the output or the loss, and of all gradients together: norm of the difference over that of the value.
+    """Of the output or the loss, and of all gradients together: norm of the difference over the value's.
 
     Together, since single gradients may be 0 but for rounding, as that of a batch norm's beta before another.
     """

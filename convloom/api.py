@@ -27,6 +27,7 @@ from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import fit
+from .runtime.memory import release_memory
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
@@ -62,5 +63,6 @@ __all__ = [
     "optimizers",
     "profile",
     "regularizers",
+    "release_memory",
     "update_statistics",
 ]

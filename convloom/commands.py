@@ -35,6 +35,7 @@ from .runtime.compile import DTYPE_NAMES, compile
 from .runtime.emit import kernel_texts
 from .runtime.fit import fit
 from .runtime.folder import write_files
+from .runtime.memory import status as memory_status
 from .runtime.network import CompiledNetwork
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
@@ -61,12 +62,13 @@ def info(arguments: Namespace) -> None:
         "targets": list(TARGETS),
         "rooflines": list(DEVICES),
         "cache": str(settings.cache),
+        "keeps memory": memory_status(),
     }
     if arguments.json:
         _print_json(facts)
         return
     for name, value in facts.items():
-        print(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+        print(f"{name:<12} {', '.join(value) if isinstance(value, list) else value}")
 
 
 def summary(arguments: Namespace) -> None:

@@ -63,7 +63,7 @@ class Graph:
         self._updates = Updates([])
         self.penalties: dict[str, tuple[Op, ...]] = {}
         self.constraints: dict[str, Op] = {}
-        self._places: dict[str, int] = {}
+        self._places: dict[str, float] = {}
         """Where each name stands among the nodes: a node that a rewrite puts in another's place keeps it."""
         self._sorted: list[str] | None = None
         """The names in order, until the nodes change."""
@@ -191,6 +191,11 @@ class Graph:
             self.dag.remove_edge(operand, name, position)
         self._changes += old.inputs
         self._insert(replace(old, op=op, inputs=operands, type=self._infer(name, op, operands)))
+
+    def put_before(self, name: str, reader: str) -> None:
+        """Let a node stand just before another one, where its operands allow it."""
+        self._sorted = None
+        self._places[name] = self._places[reader] - 0.5
 
     def replace_uses(self, old: str, new: str) -> None:
         """Let every reader of `old`, and every output it is, use `new` instead."""

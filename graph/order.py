@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 import networkx as nx
 
 
-def in_order(dag: nx.MultiDiGraph, places: Mapping[str, int]) -> list[str]:
+def in_order(dag: nx.MultiDiGraph, places: Mapping[str, float]) -> list[str]:
     """The names of a graph's nodes: at each step the first, by its place, of those whose operands are there.
 
     Raises NetworkXUnfeasible for a graph with a cycle.

@@ -22,6 +22,8 @@ From level 1 on, the command line shows the whole traceback of an error instead 
                                                         beside this one, which waits for it at its end
 
 `CONVLOOM_CACHE=folder` is where measurements are kept; by default `~/.cache/convloom`.
+`CONVLOOM_KEEP_MEMORY=0` gives memory back to the system after each operator of a network on a CPU; by default
+the process keeps what the next call needs, until `convloom.release_memory()`.
 """
 
 from __future__ import annotations
@@ -66,6 +68,14 @@ class Settings:
             return Path(text).expanduser()
         home = os.environ.get("XDG_CACHE_HOME", "").strip()
         return Path(home or "~/.cache").expanduser() / "convloom"
+
+    @cached_property
+    def keep_memory(self) -> bool:
+        """Whether freed memory is kept for the next call; raises ConvLoomError unless told 0 or 1."""
+        text = os.environ.get("CONVLOOM_KEEP_MEMORY", "").strip() or "1"
+        if text not in ("0", "1"):
+            raise ConvLoomError(f"CONVLOOM_KEEP_MEMORY is {text!r}; it takes 1 (keep, the default) or 0")
+        return text == "1"
 
     def reset(self) -> None:
         """Forget what was read or assigned, so that the environment is read anew."""

@@ -116,8 +116,8 @@ def verify(graph: Graph, after: str = "", since: int | None = None) -> None:
         if name not in graph:
             raise CompileError(f"graph {graph.name}{where}: output {output} names {name}, which is no node")
     for update in graph.updates:
-        if found := _why_no_update(graph, update):
-            raise CompileError(f"graph {graph.name}{where}: update {update}: {found}")
+        if reason := _why_no_update(graph, update):
+            raise CompileError(f"graph {graph.name}{where}: update {update}: {reason}")
     _beside_the_nodes(graph, where)
 
 

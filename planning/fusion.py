@@ -7,7 +7,7 @@ does again?
 Three guards make it right, for every rule: a value that another forward node reads, or that is an output of
 the network, is never fused away; regions never mix the forward and the backward phase; and a fusion may not
 close a cycle. A forward value that only the backward pass reads is stored by the kernel beside its result, so
-training fuses as well as inference does.
+training fuses as well as inference does; so is a value that a pooling reads, whoever else reads it.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Fuser:
     def _guard(self, rule: FusionRule, producer: Node, node: Node, group: Group) -> str | None:
         if producer.phase != node.phase:
             return f"{producer.name} belongs to the {producer.phase} pass"
-        if self.graph.is_output(producer.name):
+        if self.graph.is_output(producer.name) and not rule.stores:
             return f"{producer.name} is an output of the network"
         others = [
             reader
@@ -150,7 +150,7 @@ class Fuser:
             if reader.name != node.name and not self._rides_along(reader, node)
         ]
         here = [reader.name for reader in others if reader.phase == producer.phase]
-        if here:
+        if here and not rule.stores:
             return f"{producer.name} also feeds {', '.join(here)}"
         if not rule.into_producer and (kept := self._read_elsewhere(group, node)):
             return f"{kept[0]} is kept for the backward pass"

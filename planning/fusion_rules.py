@@ -92,13 +92,18 @@ def _always(merge: Merge) -> str | None:
 
 @dataclass(frozen=True)
 class FusionRule:
-    """equation: its name. matches: whether it concerns this reader and group. worth: why not, or None."""
+    """equation: its name. matches: whether it concerns this reader and group. worth: why not, or None.
+
+    stores: whether the producer's value may have other readers, or leave the network: the kernel then stores
+    it as well, and what is saved is that it is read again.
+    """
 
     equation: str
     matches: Callable[[Node, Group], bool]
     worth: Worth = _always
     into_producer: bool = True
     """True: the reader joins the producer's region. False: that region becomes the reader's prologue."""
+    stores: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,7 @@ RULES: tuple[FusionRule, ...] = (
         "pool(contraction(x) + bias, affine, residual, activation) -> one kernel",
         lambda node, group: isinstance(node.op, POOLS) and group.kind is Kind.CONTRACTION,
         _pooling_again,
+        stores=True,
     ),
     FusionRule(
         "unpool(contraction(x)) -> one kernel",

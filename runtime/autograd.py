@@ -31,13 +31,15 @@ class Binding:
     """What one call is bound to.
 
     differentiating: gives the executor that differentiates, made for the mode of the call. trained: the
-    parameters that follow the inputs among the function's tensors. others: every other weight.
+    parameters that follow the inputs among the function's tensors. others: every other weight. look: the very
+    object of an earlier call where no weight can have changed since.
     """
 
     executor: Executor
     differentiating: Callable[[], Executor]
     trained: Sequence[str]
     others: Mapping[str, torch.Tensor]
+    look: object = None
 
     @property
     def fixed(self) -> list[str]:
@@ -68,7 +70,7 @@ class CompiledFunction(torch.autograd.Function):
         for write in program.writes:  # of a batch norm frozen in one call and not in another
             if write.parameter in program.read_back:
                 bound[write.parameter] = state[write.parameter].clone()
-        outputs, saved = executor.forward(tensors[:count], bound, state)
+        outputs, saved = executor.forward(tensors[:count], bound, state, binding.look)
         ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
         known = program.derivatives.seeds or program.loss

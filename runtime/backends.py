@@ -41,10 +41,14 @@ class Backend:
     device: torch.device
 
     @property
+    def takes_fresh_memory(self) -> bool:
+        """Whether each result lies in memory of its own that the C library gives."""
+        return self.name == "aten" and self.device.type == "cpu"
+
+    @property
     def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
-        on_a_cpu = self.name == "aten" and self.device.type == "cpu"
-        return laid_out if on_a_cpu else torch.Tensor.contiguous
+        return laid_out if self.takes_fresh_memory else torch.Tensor.contiguous
 
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""

@@ -21,6 +21,7 @@ from ..graph.walk import walk
 from ..planning.program import Program, Step
 from .backends import Backend
 from .instructions import Instruction
+from .memory import Needs, keeper
 from .prelude import Prelude
 
 Tensors = Mapping[str, torch.Tensor]
@@ -49,6 +50,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
+        self._needs = Needs(program) if backend.takes_fresh_memory else None
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
@@ -133,11 +135,14 @@ class Executor:
         state: what updates are written to, where it is not to be `parameters`. look: the very object of an
         earlier call where no parameter can have changed since, which saves looking at each.
         """
+        batch = inputs[0].shape[0] if inputs else 1
+        if self._needs is not None:
+            keeper.keep(*self._needs(batch))
         slots = self._start(parameters, look)
         for slot, value in zip(self._inputs, inputs, strict=True):
             slots[slot] = value
         if self._drawn:
-            drawn = self.draw(inputs[0].shape[0] if inputs else 1)
+            drawn = self.draw(batch)
             for slot, value in zip(self._drawn, drawn.values(), strict=True):
                 slots[slot] = value
         _run(self.forward_code, slots)
@@ -186,8 +191,8 @@ class Executor:
     def _write_back(self, slots: Slots, state: Tensors) -> None:
         with torch.no_grad():
             values = [self._values(slots, places) for places in self._written]
-            for group, at in self._taken_before:
-                values[group][at] = values[group][at].clone()
+            for place, at in self._taken_before:
+                values[place][at] = values[place][at].clone()
             for group, found in zip(self._writes, values, strict=True):
                 moved, momentum = [state[write.parameter] for write in group], group[0].momentum
                 if momentum is None:

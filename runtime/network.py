@@ -161,7 +161,8 @@ class CompiledNetwork(OpenAxes):
         mode = self._mode(backward=True, wrt_inputs=of, trained=frozenset(trained))
         executor = self._executor(mode if self.training else self._mode())
         others = {name: value for name, value in weights.items() if name not in trained}
-        binding = Binding(executor, partial(self._executor, mode), list(trained), others)
+        look = None if executor.program.graph.updates else weights  # which a call moves by itself
+        binding = Binding(executor, partial(self._executor, mode), list(trained), others, look)
         results: Sequence[torch.Tensor] = CompiledFunction.apply(  # type: ignore[no-untyped-call]
             binding, *inputs, *trained.values()
         )

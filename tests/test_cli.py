@@ -64,6 +64,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["backends"] == ["triton", "aten"]
     assert "sm_90" in facts["targets"]
     assert facts["torch"] in call(capsys, "info")
+    assert facts["keeps memory"].startswith(("yes", "no: "))
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:

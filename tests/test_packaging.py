@@ -283,6 +283,7 @@ def matches(pair: tuple[str, str], known: tuple[str, str]) -> bool:
 LONGEST = {"tests": 500}
 OTHERWISE = 400
 
+
 def test_no_file_is_too_long() -> None:
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())

@@ -21,8 +21,6 @@ from convloom.runtime.executor import Executor
 import convloom as cl
 from convloom import layers as L
 
-PLANNING = "convloom.planning.program"
-
 
 def small() -> cl.Model:
     """Convolutions with batch norm, a residual, a value that backward needs, a view and a product."""

@@ -60,7 +60,8 @@ def test_a_step_keeps_at_most_065_of_what_eager_keeps(name: str) -> None:
     make, module, size, classes = NETWORKS[name]
     x = torch.randn(4, size, size, 3)
     target = nn.functional.one_hot(torch.arange(4), classes).float()
-    eager = module().to(memory_format=torch.channels_last).train()
+    eager: Any = module().train()
+    eager.to(memory_format=torch.channels_last)
     with Kept(*eager.parameters(), *eager.buffers()) as theirs:
         loss = nn.functional.cross_entropy(eager(x.permute(0, 3, 1, 2)), target)
     net = cl.compile(make(), device="cpu", backend="aten").train()

@@ -330,11 +330,9 @@ class _WeightGrad:
         """Rows of several taps: the position is one for each pixel and row."""
         c = w.uses
         tests: list[str] = []
-        for name, origin, tap, axis, extent in (
-            ("i", "top", "r", self.axes[0], "H"),
-            ("j", "left", "s", self.axes[1], "W"),
-        ):
-            if found := checks(axis, name, c, extent):
+        down, across = self.axes
+        for name, origin, tap, axis, size in (("i", "top", "r", down, "H"), ("j", "left", "s", across, "W")):
+            if found := checks(axis, name, c, size):
                 w.line(f"{name} = {origin}[:, None] + {tap}[None, :]", "[BLOCK_K, BLOCK_M]")
                 tests += found
         self._start(w, "top", "left")
@@ -392,10 +390,9 @@ class _WeightGrad:
         with w.block("if splits == 1:", "nothing to add up"):
             w.line(function.call("grid", [x, dy, *roles]))
             w.line("return")
-        parts = []
-        for role, size in zip(roles, self._sizes, strict=True):
-            w.line(f"{role}_parts = torch.empty((splits, {c[size]}), dtype=torch.float32, device={x}.device)")
-            parts.append(f"{role}_parts")
+        parts = [f"{role}_parts" for role in roles]
+        for part, size in zip(parts, self._sizes, strict=True):
+            w.line(f"{part} = torch.empty((splits, {c[size]}), dtype=torch.float32, device={x}.device)")
         w.line(function.call("grid", [x, dy, *parts]))
         both = [name for pair in zip(parts, roles, strict=True) for name in pair]
         w.line(finish.call(f"(triton.cdiv(max({c.SIZE}, {c.K}), {c.BLOCK}),)", both))

@@ -70,7 +70,8 @@ class _Plan:
 
     def consider(self, node: Node) -> None:
         """Take a value out of what is kept, where computing it anew is possible and worth it."""
-        if not _is_cheap(node) or not node.type.batched or self.graph.is_output(node.name):
+        of_its_own = isinstance(node.op, CHEAP) and node.type.batched  # a view keeps what it is of
+        if not of_its_own or self.graph.is_output(node.name):
             return
         reads: set[str] = set()
         reason = self._leaves(node, reads)
@@ -113,11 +114,12 @@ def _compute_again(graph: Graph, chosen: set[str]) -> None:
     """Let backward nodes read copies of the chosen values, made just before the first of them."""
     copies: dict[str, str] = {}
 
-    def copy(name: str) -> str:
+    def copy(name: str, reader: str) -> str:
         if name not in copies:
             node = graph[name]
-            operands = [copy(operand) if again(operand) else operand for operand in node.inputs]
+            operands = [copy(operand, reader) if again(operand) else operand for operand in node.inputs]
             copies[name] = graph.add(node.op, operands, f"{name}/again", node.layer, "backward")
+            graph.put_before(copies[name], reader)
         return copies[name]
 
     kept = {name for node in graph.nodes() if node.phase == "backward" for name in node.inputs} - chosen
@@ -131,4 +133,5 @@ def _compute_again(graph: Graph, chosen: set[str]) -> None:
 
     for node in [node for node in graph.nodes() if node.phase == "backward"]:
         if chosen.intersection(node.inputs):
-            graph.update_node(node.name, inputs=[copy(i) if i in chosen else i for i in node.inputs])
+            operands = [copy(name, node.name) if name in chosen else name for name in node.inputs]
+            graph.update_node(node.name, inputs=operands)

@@ -14,6 +14,7 @@ from ...graph.ops import (
     Activation,
     Add,
     Conv2D,
+    Conv2DTranspose,
     Conv2DWeightGrad,
     Dense,
     MaxPool2D,
@@ -30,6 +31,7 @@ from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
 from .pooling import max_pool_with_index
 from .statistics import norm_gradient_sums, variance
+from .transposed import TransposedConvolution
 
 
 @dataclass
@@ -97,6 +99,24 @@ def _product(region: Region, node: Node, remember: bool) -> Operation | None:
     run = Product(activation.op if activation else None, with_bias=len(node.inputs) > 2, remember=remember)
     covers = (node.name,) if activation is None else (node.name, activation.name)
     return Operation(run, node.inputs, (last.name,), last.name, covers, packed=True)
+
+
+def _transposed(region: Region, node: Node, remember: bool) -> Operation | None:
+    """conv_transpose(x, w) + bias, where one is added to each channel."""
+    op = node.op
+    assert isinstance(op, Conv2DTranspose)
+    if not remember or op.groups != 1:
+        return None
+    reader = _only_reader(region, node)
+    bias = None
+    if reader is not None and isinstance(reader.op, Add) and reader.type == node.type:
+        other = reader.inputs[1] if reader.inputs[0] == node.name else reader.inputs[0]
+        bias = other if region.graph[other].type.shape == node.type.shape[-1:] else None
+    run = TransposedConvolution(op, with_bias=bias is not None)
+    if bias is None or reader is None:
+        return Operation(run, node.inputs, (node.name,), node.name, (node.name,), packed=True)
+    covers = (node.name, reader.name)
+    return Operation(run, (*node.inputs, bias), (reader.name,), reader.name, covers, packed=True)
 
 
 def _activation_of(region: Region, node: Node) -> Node | None:
@@ -182,6 +202,7 @@ Matcher = Callable[[Region, Node, bool], Operation | None]
 
 JOINT: dict[type, Matcher] = {
     Conv2D: _convolution,
+    Conv2DTranspose: _transposed,
     Dense: _product,
     MaxPool2D: _pool_and_index,
     Conv2DWeightGrad: _weight_and_bias_grad,

@@ -134,6 +134,35 @@ def convolve(
     return result
 
 
+def transposing(dtype: torch.dtype) -> bool:
+    """Whether this build of PyTorch has transposed convolutions by packed weights."""
+    named = ("_convolution_transpose_pointwise", "_reorder_convolution_transpose_weight")
+    return available(dtype) and all(hasattr(torch.ops.mkldnn, name) for name in named)
+
+
+def pack_transposed(
+    w: torch.Tensor, geometry: Geometry, rest: Pair, input_size: Sequence[int]
+) -> torch.Tensor:
+    """w (C, K, R, S) in oneDNN's blocked layout for inputs of (N, C, P, Q); see `transpose` for `rest`."""
+    g = geometry
+    reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+    packed: torch.Tensor = reorder(w, g.padding, rest, g.strides, g.dilation, g.groups, list(input_size))
+    return packed
+
+
+def transpose(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, rest: Pair
+) -> torch.Tensor:
+    """The transposed convolution + bias over (N, C, P, Q) views, w packed.
+
+    rest: rows and columns of the result that the windows of a whole number of strides leave over.
+    """
+    g = geometry
+    run = torch.ops.mkldnn._convolution_transpose_pointwise.default
+    result: torch.Tensor = run(x, w, bias, g.padding, rest, g.strides, g.dilation, g.groups, "none", (), "")
+    return result
+
+
 def pack_linear(w: torch.Tensor, rows: int) -> torch.Tensor:
     """w (C, K) in oneDNN's layout for products of this many rows."""
     packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(w.t().contiguous(), rows)

@@ -1,0 +1,165 @@
+"""Freed memory that the process keeps for the next call, where PyTorch's operators run a network on a CPU.
+
+Each operator takes fresh memory for its result. Large pieces the C library asks of the system and gives back
+as soon as they are freed, and the system clears every page anew at each call: half of the time of MobileNetV2
+at 32 images. So before a network runs, the C library is told to serve pieces as large as its largest value
+from the heap, and to leave twice as much free memory on top of it as the network's values take at their most.
+
+Both are limits of the whole process, other code's memory included, and so they are raised only as far as a
+network needs, never beyond a quarter of the machine's memory, and lowered again by `release_memory`. Only
+glibc has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from ..graph.settings import settings
+from ..planning.program import Program
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+MMAP_AT, TRIM_AT = 32 << 20, 64 << 20
+"""What glibc itself raises its two limits to, at most, as large pieces are freed."""
+LARGEST = (1 << 31) - 1
+"""mallopt takes an int."""
+SPARE = 2
+"""Times what the values take at one time: pieces lie between them, and once the limit is passed glibc gives
+back all. With 1.25 one call in four took fresh memory."""
+PIECE = 4096
+"""Bytes that the C library asks for over those of the value."""
+WORTH = 8 << 20
+"""Bytes to keep below which glibc keeps them by itself."""
+
+
+class Keeper:
+    """The C library's two limits, and how far they have been raised."""
+
+    def __init__(self) -> None:
+        self.mmap_at = self.trim_at = 0
+
+    def keep(self, largest: int, together: int) -> None:
+        """From now on keep memory for values of which the largest takes `largest` bytes and all that are
+        needed at one time `together`; what is kept already stays so."""
+        if together <= self.trim_at and largest <= self.mmap_at:
+            return
+        if together < WORTH or not settings.keep_memory or why_not():
+            return
+        self._set(max(self.mmap_at, MMAP_AT, largest), max(self.trim_at, TRIM_AT, together))
+
+    def release(self) -> None:
+        """Lower the limits again to the most that glibc comes to by itself."""
+        if self.trim_at:
+            self._set(MMAP_AT, TRIM_AT)
+            self.mmap_at = self.trim_at = 0
+
+    def _set(self, mmap_at: int, trim_at: int) -> None:
+        most = min(LARGEST, _memory() // 4)
+        library = _library()
+        library.mallopt(M_MMAP_THRESHOLD, min(mmap_at, most))
+        library.mallopt(M_TRIM_THRESHOLD, min(trim_at, most))
+        self.mmap_at, self.trim_at = mmap_at, trim_at
+
+
+keeper = Keeper()
+
+
+def release_memory() -> int:
+    """Give freed memory back to the system; the number of bytes by which the process became smaller.
+
+    The next call of a network keeps memory again: with CONVLOOM_KEEP_MEMORY=0 none does. Weights and what is
+    prepared of them stay. Without glibc it does nothing. On a GPU, `torch.cuda.empty_cache()` is its like.
+    """
+    if why_not():
+        return 0
+    before = _resident()
+    keeper.release()
+    _library().malloc_trim(0)
+    return max(0, before - _resident())
+
+
+@cache
+def why_not() -> str:
+    """Why freed memory cannot be kept here, or ""."""
+    library = _library()
+    if not all(hasattr(library, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")):
+        return "this C library has no mallopt"
+    return "" if _serves() else "malloc is not the C library's own"
+
+
+def status() -> str:
+    """Whether freed memory is kept, in words."""
+    if reason := why_not():
+        return f"no: {reason}"
+    return "yes" if settings.keep_memory else "no: CONVLOOM_KEEP_MEMORY=0"
+
+
+class Needs:
+    """What a program's values take, by the size of the batch."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._found: dict[int, tuple[int, int]] = {}
+
+    def __call__(self, batch: int) -> tuple[int, int]:
+        """Bytes that the largest value asks for, and that are to be kept for those needed at one time."""
+        if batch not in self._found:
+            if len(self._found) > 1000:  # a caller whose every batch is of another size
+                self._found.clear()
+            self._found[batch] = self._count(batch)
+        return self._found[batch]
+
+    def _count(self, batch: int) -> tuple[int, int]:
+        graph = self.program.graph
+        alive: dict[str, int] = {}
+        largest = together = now = 0
+        for step in self.program.steps:
+            made = {} if step.region.is_view else _sizes(graph, step.writes, batch)
+            alive |= made
+            now += sum(made.values())
+            largest, together = max(largest, *made.values(), 0), max(together, now)
+            now -= sum(alive.pop(name, 0) for name in step.frees)
+        return largest + PIECE, together * SPARE
+
+
+def _sizes(graph: Any, names: Iterable[str], batch: int) -> dict[str, int]:
+    return {name: graph[name].type.nbytes(batch) for name in names}
+
+
+# -- the C library ----------
+@cache
+def _library() -> Any:
+    """The process's own symbols, the C library's among them; None where there is no such thing."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has no handle of this kind
+        return None
+
+
+@cache
+def _serves() -> bool:
+    """Whether malloc is the C library's: another allocator may stand in front of it."""
+    try:
+        own = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    addresses = [ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (_library(), own)]
+    return addresses[0] == addresses[1]
+
+
+@cache
+def _memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _resident() -> int:
+    """Bytes of the process that lie in memory; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
