@@ -81,16 +81,20 @@ def test_names_are_made_unique() -> None:
 def test_rename_moves_readers_outputs_and_updates() -> None:
     graph = chain()
     graph.outputs["again"] = "first"
-    graph.updates = [Update("image", "first")]
+    graph.add(ops.Parameter((3,)), name="p")
+    graph.updates = [Update("p", graph.add(ops.Scale(2.0), ["p"], "twice"))]
     given = values(graph)
     before = outputs(graph, given)
     graph.rename("first", "other")
+    graph.rename("twice", "doubled")
     verify(graph)
     assert "first" not in graph
     assert graph["second"].inputs == ("other",)
     assert graph.outputs == {"out": "second", "again": "other"}
-    assert graph.updates == [Update("image", "other")]
+    assert graph.updates == [Update("p", "doubled")]
     assert_same(outputs(graph, given), before)
+    graph.rename("p", "q")
+    assert graph.updates == [Update("q", "doubled")]
 
 
 def test_replace_uses() -> None:

@@ -124,7 +124,7 @@ def test_the_json_below_is_wrong_by_its_fault_alone() -> None:
         ),
         (graph_json(node_json(op="teleport")), ModelFormatError, "unknown op 'teleport' in graph JSON"),
         (graph_json(node_json(op=["relu"])), ModelFormatError, "unknown op ['relu'] in graph JSON"),
-        (graph_json(node_json(op="activation")), ModelFormatError, "malformed"),
+        (graph_json(node_json(op="activation")), ModelFormatError, "unknown op 'activation' in graph JSON"),
         (
             graph_json(node_json(speed=3)),
             ModelFormatError,
