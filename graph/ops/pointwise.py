@@ -214,9 +214,8 @@ class Minimum(_Extremum):
 
 @dataclass(frozen=True)
 class ExtremumGrad(Pointwise):
-    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal.
-
-    All of it where either is NaN, so that NaN is not lost.
+    """dy where x is the larger (smallest: the smaller) of x and other, half of it where they are equal,
+    all of it where either is NaN, so that NaN is not lost.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("dy", "x", "other")
@@ -282,10 +281,8 @@ class Square(Pointwise):
         return x * x
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
-        x = build.operand(node, 0)
-        if x.name not in build.needed:
-            return [None]
-        return [build.add(Scale(2.0), build.add(Multiply(), dy, x.name))]
+        (x,) = node.inputs
+        return [build.add(Scale(2.0), build.add(Multiply(), dy, x)) if x in build.needed else None]
 
 
 @dataclass(frozen=True)
