@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from convloom.graph.averages import apart
 from convloom.graph.gradients import differentiate
 from convloom.graph.ir import Graph
 from convloom.graph.op import Kind
@@ -48,7 +49,7 @@ def reasons(partition: Partition, node: str) -> list[str]:
 def check_cover(partition: Partition) -> None:
     """Every value that a batch changes lies in exactly one region."""
     graph = partition.graph
-    outside = graph.parameter_only()
+    outside = graph.parameter_only() | apart(graph)
     expected = [n.name for n in graph.nodes() if n.op.kind is not Kind.SOURCE and n.name not in outside]
     members = [node.name for region in partition for node in region.nodes]
     assert sorted(members) == sorted(expected)
