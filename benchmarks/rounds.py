@@ -159,7 +159,7 @@ def run_case(asked: Asked, order: random.Random) -> list[Measured]:
 
 
 def _summarize(result: Measured) -> None:
-    if not result.rounds:
+    if not result.rounds or result.skipped:
         return
     result.milliseconds = statistics.median(result.rounds)
     if len(result.rounds) > 1:

@@ -97,7 +97,7 @@ class Value:
 class Tie:
     """The tensor that a network has for a value, and what of both had been seen when they last agreed."""
 
-    __slots__ = ("__weakref__", "_mine", "_seen", "tensor", "value")
+    __slots__ = ("__weakref__", "_kept", "_mine", "_over", "_seen", "tensor", "value")
 
     changes: ClassVar[int] = 0
     """How many ties have come or gone, or come apart; who watches tensors looks at it."""
@@ -106,6 +106,11 @@ class Tie:
         self.value = value
         self.tensor = tensor
         _TIED[tensor] = True
+        self._over = not self.apart
+        """Whether it was made over the value's memory. Then both count writes together, for good: should its
+        memory be moved with `p.data = ...`, a count says no more which of them was written to."""
+        self._kept: torch.Tensor | None = None
+        """The numbers of such a tensor, in other memory by now, when both last agreed."""
         if not self.apart and isinstance(tensor, Weight | State):
             tensor.touches = value.touches
         self._agree()
@@ -119,6 +124,7 @@ class Tie:
     def _agree(self) -> None:
         self._mine = mark(self.tensor)
         self._seen = self.value.mark()
+        self._kept = self.tensor.detach().clone() if self._over and self.apart else None
 
     @property
     def apart(self) -> bool:
@@ -129,6 +135,9 @@ class Tie:
         """Give the value what was written into the network's tensor."""
         now = mark(self.tensor)
         if not self.apart or now == self._mine:
+            return
+        if self._kept is not None and torch.equal(self.tensor, self._kept):
+            self._mine = now
             return
         if now[:2] == self._mine[:2] and self.value.mark()[:2] != self._seen[:2]:
             self.take()  # it was perhaps written through `.data`, and the value for certain

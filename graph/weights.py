@@ -70,7 +70,8 @@ class _Noticing:
     @data.setter
     def data(self, value: torch.Tensor) -> None:
         torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
-        self.touches.add()
+        # Whoever holds the new memory, such as a flat buffer of all weights, may write to it unnoticed.
+        self.touches.add(value if value._base is None else value._base)
 
 
 class Weight(_Noticing, torch.nn.Parameter):

@@ -180,7 +180,7 @@ def _lines_of(path: Path) -> list[tuple[Measured, float]]:
     for line in lines:
         try:
             measured = _from_line(line)
-        except (ValueError, TypeError, KeyError, ConvLoomError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, ConvLoomError, RecursionError):
             damaged += 1
         else:
             found += [measured] if measured is not None else []

@@ -19,7 +19,9 @@ from functools import lru_cache
 
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
+from ..graph.ops import BroadcastTo
 from .forms import form_taking
+from .products import POOLS, UNPOOLS
 from .regions import Region
 
 ALIGNMENT = 256
@@ -254,12 +256,18 @@ class _Planner:
         if not region.launches:
             return
         for node in region.outputs:
-            free = (n.name for n in _overwritable(region, node) if self._dies(n.name, step))
+            able = _overwritable(region, node)
+            free = (n.name for n in able if self._dies(n.name, step) and self._alone(n.name, region))
             place = next(free, None)
             if place is not None and node.name not in self.how:
                 self._join(node.name, place, "in place")
                 root = self.root(place)  # which no second result of this step may take
                 self.last[root] = max(self.last[root], min(step + 1, len(self.regions) - 1))
+
+    def _alone(self, name: str, region: Region) -> bool:
+        """Whether a region reads a buffer through this value only, and not through a view of it as well."""
+        root = self.root(name)
+        return all(self.root(other.name) != root for other in region.inputs if other.name != name)
 
     def _dies(self, name: str, step: int) -> bool:
         """Whether a value is a buffer's only one, or a view of it, and needed last at this step."""
@@ -285,21 +293,32 @@ def _overwritable(region: Region, node: Node) -> list[Node]:
     """The operands whose memory the kernel may write this output over.
 
     An operand that is read where the output is written, element by element, by the very program that writes
-    it, and before it does: not one that the anchor walks, nor one that a later member reads.
+    it, and before it does: not one that the anchor walks, nor one that a later member reads, nor, where the
+    output comes from a window, one that is read at each place of the window.
     """
     form = form_taking(region)
     if form is None or not form.row_by_row:
         return []
-    elementwise = region.anchor.op.kind is Kind.POINTWISE
-    walked = set() if elementwise else {region.anchor.name, *(member.name for member in region.prologue)}
+    walked = {region.anchor.name, *(member.name for member in region.prologue)}
+    if region.anchor.op.kind is Kind.POINTWISE:
+        walked = set()
     at = {member.name: place for place, member in enumerate(region.nodes)}
+    riding = (n.name for n in region.nodes if isinstance(n.op, POOLS + UNPOOLS) and n is not region.anchor)
+    window = min((at[name] for name in riding), default=len(at))
+    if at[node.name] >= window:
+        walked.update(name for name, place in at.items() if place < window)
     found = []
     for operand in region.inputs:
-        reads = [member.name for member in region.nodes if operand.name in member.inputs]
+        reads = [member.name for member in region.nodes if operand.name in _loaded(member)]
         same = operand.type.shape == node.type.shape and operand.type.nbytes() == node.type.nbytes()
-        if same and walked.isdisjoint(reads) and at[reads[0]] <= at[node.name]:
+        if same and reads and walked.isdisjoint(reads) and at[reads[0]] <= at[node.name]:
             found.append(operand)
     return found
+
+
+def _loaded(node: Node) -> tuple[str, ...]:
+    """The operands whose numbers count: of what a value is spread like, only the shape does."""
+    return node.inputs[:1] if isinstance(node.op, BroadcastTo) else node.inputs
 
 
 def plan_memory(

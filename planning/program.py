@@ -19,7 +19,7 @@ from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
-from ..graph.ops import Drawn, Input, Parameter
+from ..graph.ops import BroadcastTo, Cast, Drawn, Input, InTraining, Parameter, StopGradient
 from ..graph.passes import PassReport
 from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
 from .cost import CostModel
@@ -33,6 +33,9 @@ from .regions import Partition, Region
 from .schedules import Schedule
 from .slices import write_into_slices
 from .telling import cost_told, schedules_told
+
+PASSED_ON = (Cast, StopGradient, InTraining, BroadcastTo)
+"""Ops that compute, but may hand on their operand as it is."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,28 @@ class Program:
             steps.append(Step(region, reads, writes, frees, self.target, self.precision))
         return tuple(steps)
 
+    @cached_property
+    def shared_outputs(self) -> list[int]:
+        """Places of the outputs that may lie in the memory of a weight, an input or an earlier output: who
+        hands them out copies them, so that nobody's writing changes what somebody else holds."""
+        taken = {node.name for node in self.inputs} | self.known
+        shared = []
+        for place, name in enumerate(self.outputs.values()):
+            root = self._lies_in(name)
+            if name in self.known or root in taken:
+                shared.append(place)
+            taken.add(root)
+        return shared
+
+    def _lies_in(self, name: str) -> str:
+        """The value whose memory a value may share: what it is a view of, or moved or handed on from."""
+        node = self.graph[name]
+        while isinstance(node.op, PASSED_ON) or (
+            node.op.kind in (Kind.VIEW, Kind.MOVEMENT) and len(node.inputs) == 1
+        ):
+            node = self.graph[node.inputs[0]]
+        return node.name
+
     # -- what stays ----------
     @cached_property
     def _leaving(self) -> frozenset[str]:
@@ -312,8 +337,7 @@ class Program:
         """What lies in memory between the kernels for such a batch: a sentence for each pass."""
         lines = [f"forward: {self.memory.summary(batch)}"]
         if self.mode.backward:
-            saved = sum(self.graph[name].type.nbytes(batch) for name in self.saved)
-            lines.append(f"saved for the backward pass: {readable(saved)}")
+            lines.append(f"saved for the backward pass: {readable(self.saved_bytes(batch))}")
             lines.append(f"backward: {self.backward_memory.summary(batch)}")
         return lines
 

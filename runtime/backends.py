@@ -108,18 +108,22 @@ def _interpreted(call: Call) -> Call:
 
 def _guarded(call: Call, region: Region, inference: bool) -> Call:
     """A first launch that fails to compile or does not fit the GPU turns into the fallback."""
-    active = call
+    active, proven = call, False
 
     def run(*tensors: torch.Tensor) -> Any:
-        nonlocal active
-        try:
+        nonlocal active, proven
+        if proven:
             return active(*tensors)
+        try:
+            found = active(*tensors)
         except Exception as error:
-            if active is not call or isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, torch.OutOfMemoryError):
                 raise
             _warn(region, f"{type(error).__name__}: {error}".splitlines()[0])
             active = _into_place(region, aten.runner(region, inference)).run
-            return active(*tensors)
+            found = active(*tensors)
+        proven = True
+        return found
 
     return run
 
@@ -131,7 +135,10 @@ def _into_place(region: Region, run: Call) -> Instruction:
     def into(*tensors: torch.Tensor) -> Any:
         found = run(*tensors[: len(reads)])
         places = tensors[len(reads) :]
-        for place, value in zip(places, (found,) if len(writes) == 1 else found, strict=True):
+        taken = {place.untyped_storage().data_ptr() for place in places}
+        results = (found,) if len(writes) == 1 else found  # of which one may be an operand, in its place
+        apart = [v.clone() if v.untyped_storage().data_ptr() in taken else v for v in results]
+        for place, value in zip(places, apart, strict=True):
             place.copy_(value)
         return places[0] if len(writes) == 1 else places
 

@@ -65,7 +65,7 @@ class Executor:
         self._inputs = [self._slot(node.name) for node in program.inputs]
         self._drawn = [self._slot(node.name) for node in program.drawn]
         self._outputs = [self._slot(value) for value in outputs]
-        self._known_outputs = [at for at, value in enumerate(outputs) if value in program.known]
+        self._shared_outputs = program.shared_outputs
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
@@ -77,8 +77,7 @@ class Executor:
             for at, write in enumerate(writes)
             if write.value in program.known  # it may lie in a parameter that is moved
         ]
-        self._known: Tensors = {}
-        self._start_slots: Slots = []
+        self._started: tuple[Tensors, Slots] = ({}, [])
 
     # -- the list of instructions ----------
     def _slot(self, name: str) -> int:
@@ -145,9 +144,9 @@ class Executor:
             drawn = self.draw(batch)
             for slot, value in zip(self._drawn, drawn.values(), strict=True):
                 slots[slot] = value
-        _run(self.forward_code, slots)
+        self._run(self.forward_code, slots)
         outputs = self._values(slots, self._outputs)
-        for at in self._known_outputs:  # no caller may write into a weight, or into what is kept of it
+        for at in self._shared_outputs:
             outputs[at] = outputs[at].clone()
         if self._written:
             self._write_back(slots, parameters if state is None else state)
@@ -166,21 +165,29 @@ class Executor:
             slots[slot] = value
         for output, slot in self._seeds:
             slots[slot] = seeds[output]
-        _run(self.backward_code, slots)
+        self._run(self.backward_code, slots)
         names = [name for name, _ in self._gradients]
         found = self._values(slots, [slot for _, slot in self._gradients])
         return dict(zip(names, found, strict=True))
 
+    def _run(self, code: Iterable[Coded], slots: Slots) -> None:
+        if self.device.type == "cuda":  # kernels start on the current device
+            with torch.cuda.device(self.device):
+                _run(code, slots)
+        else:
+            _run(code, slots)
+
     def _start(self, parameters: Tensors, look: object) -> Slots:
         """Slots with everything that is known before the batch."""
         known = self.prelude(parameters, look)
-        if known is not self._known:
-            self._known = known
-            self._start_slots = [None] * len(self.slots)
+        before, slots = self._started
+        if known is not before:
+            slots = [None] * len(self.slots)
             for name, value in known.items():
                 if name in self.slots:
-                    self._start_slots[self.slots[name]] = value
-        return self._start_slots.copy()
+                    slots[self.slots[name]] = value
+            self._started = known, slots  # at once, for another thread may read it
+        return slots.copy()
 
     def _values(self, slots: Slots, wanted: Iterable[int]) -> list[torch.Tensor]:
         values = [slots[slot] for slot in wanted]

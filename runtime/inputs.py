@@ -129,7 +129,7 @@ def _fits(node: Node, value: Any, device: torch.device) -> bool:
         and value.shape[1:] == node.type.shape[1:]
         and value.dim() == len(node.type.shape)
         and value.shape[0] > 0
-        and value.device.type == device.type
+        and value.device == device
         and value.layout is torch.strided
         and value.is_contiguous()
     )

@@ -59,7 +59,8 @@ class Keeper:
     def _set(self, mmap_at: int, trim_at: int) -> None:
         most = min(LARGEST, _memory() // 4)
         library = _library()
-        library.mallopt(M_MMAP_THRESHOLD, min(mmap_at, most))
+        if not library.mallopt(M_MMAP_THRESHOLD, min(mmap_at, most)):  # glibc before 2.35 goes no further
+            library.mallopt(M_MMAP_THRESHOLD, MMAP_AT)
         library.mallopt(M_TRIM_THRESHOLD, min(trim_at, most))
         self.mmap_at, self.trim_at = mmap_at, trim_at
 
@@ -152,8 +153,13 @@ def _serves() -> bool:
 
 @cache
 def _memory() -> int:
-    """Bytes of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of the machine's memory, or of what a container may take of it."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            return min(machine, int(file.read()))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return machine
 
 
 def _resident() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import Any
 from unittest import mock
 
@@ -41,19 +40,26 @@ def fenced() -> Iterator[None]:
 
 def _launch(kernel: Kernel, module: Any, tensors: tuple[torch.Tensor, ...], options: dict[str, Any]) -> Any:
     count = len(kernel.inputs)
-    wide = [_fenced(output) for output in tensors[count:]]
-    inside = [
-        whole[FENCE : len(whole) - FENCE].view(output.shape)
-        for whole, output in zip(wide, tensors[count:], strict=True)
-    ]
-    result = module.unfenced(*tensors[:count], *inside, **options)
-    for node, whole, part, output in zip(kernel.outputs, wide, inside, tensors[count:], strict=True):
-        beside = torch.cat([whole[:FENCE], whole[len(whole) - FENCE :]])
-        if not torch.equal(beside, torch.full_like(beside, 77)):
+    fences = [_Fenced(output) for output in tensors[count:]]
+    result = module.unfenced(*tensors[:count], *(fence.inside for fence in fences), **options)
+    for node, fence, output in zip(kernel.outputs, fences, tensors[count:], strict=True):
+        output.copy_(fence.inside)
+        if not fence.is_whole():
             raise StoredOutside(f"{kernel.name} has stored values beside its output {node.name}")
-        output.copy_(part)
     return result
 
 
-def _fenced(output: torch.Tensor) -> torch.Tensor:
-    return torch.full((prod(output.shape) + 2 * FENCE,), 77, dtype=output.dtype, device=output.device)
+class _Fenced:
+    """Room for an output, as it lies: with fences around it, and between its rows where they are parts of
+    wider ones. `is_whole` may be asked once."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        reach = 1 + sum((size - 1) * step for size, step in zip(output.shape, output.stride(), strict=True))
+        length = (reach if output.numel() else 0) + 2 * FENCE
+        self.whole = torch.full((length,), 77, dtype=output.dtype, device=output.device)
+        self.inside = self.whole.as_strided(output.shape, output.stride(), FENCE)
+
+    def is_whole(self) -> bool:
+        """Whether all that is not the output is as it was."""
+        self.inside.fill_(77)
+        return torch.equal(self.whole, torch.full_like(self.whole, 77))

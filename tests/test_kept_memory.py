@@ -122,8 +122,13 @@ class Recorder(SimpleNamespace):
     def __init__(self) -> None:
         super().__init__(told=[], gnu_get_libc_version=None)
 
-    def mallopt(self, limit: int, value: int) -> None:
-        self.told.append((limit, value))
+    most = 1 << 40
+    """Beyond which it refuses to go, as glibc does before 2.35."""
+
+    def mallopt(self, limit: int, value: int) -> int:
+        if value <= self.most:
+            self.told.append((limit, value))
+        return int(value <= self.most)
 
     def malloc_trim(self, pad: int) -> None:
         self.told.append("trim")
@@ -171,6 +176,12 @@ def test_limits_rise_with_what_is_needed_and_fall_at_a_release(library: Recorder
     assert library.told[-1] == "trim"
     keeper.keep(10 * MB, 20 * MB)
     assert limits(library) == dict(zip(BOTH, (memory.MMAP_AT, memory.TRIM_AT), strict=True))
+
+
+def test_an_older_library_goes_as_far_as_it_does(library: Recorder) -> None:
+    library.most = 32 * MB
+    memory.keeper.keep(100 * MB, 20 * MB)
+    assert (memory.M_MMAP_THRESHOLD, 32 * MB) in library.told
 
 
 def test_never_more_than_a_quarter_of_the_machine(library: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

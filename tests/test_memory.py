@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -258,3 +259,38 @@ def test_a_region_without_a_kernel_writes_into_its_slice(monkeypatch: pytest.Mon
     with pytest.warns(FallbackWarning, match="not today"):
         found = cl.compile(model, backend="triton", device="cpu")(images)
     torch.testing.assert_close(found, expected)
+
+
+def in_place(net: cl.CompiledNetwork) -> list[str]:
+    places = net.eval().program.memory.places
+    return [name for name, place in places.items() if place.how.startswith("in place")]
+
+
+def agree(model: cl.Model, shape: tuple[int, ...]) -> cl.CompiledNetwork:
+    """The kernels give what the unfused network gives in memory of its own."""
+    x = torch.randn(3, *shape)
+    net = cl.compile(model, backend="triton", device="cpu").eval()
+    with torch.no_grad():
+        expected = cl.compile(model, dtype="float64", fuse=False, device="cpu").eval()(x.double())
+        torch.testing.assert_close(net(x).double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    return net
+
+
+@pytest.mark.parametrize("pooling", [L.MaxPooling2D, L.AveragePooling2D])
+@pytest.mark.parametrize("window", [(4, 1), (2, 2), (4, 4)])
+def test_what_windows_read_again_is_not_overwritten(pooling: Any, window: tuple[int, int]) -> None:
+    """A sum before overlapping windows that keep its shape: every window reads its neighbours' operand."""
+    x = cl.Input((7, 6, 4))
+    residual = L.Conv2D(16, 3, padding="same", activation="tanh")(x)
+    total = L.Add()([L.Conv2D(16, 1)(x), residual])
+    pooled = pooling(window, strides=1, padding="same")(total)
+    net = agree(cl.Model(x, L.Conv2D(3, 1)(pooled)), (7, 6, 4))
+    assert not any("pool" in name for name in in_place(net))
+
+
+def test_what_a_convolution_reads_through_a_view_is_not_overwritten() -> None:
+    x = cl.Input((8, 8, 4))
+    first = L.Conv2D(16, 3, padding="same", activation="tanh")(x)
+    again = L.Conv2D(16, 5, strides=2, padding="same")(L.Reshape((16, 16, 4))(first))
+    net = agree(cl.Model(x, L.Conv2D(2, 1)(L.Add()([again, first]))), (8, 8, 4))
+    assert not in_place(net)

@@ -11,6 +11,7 @@ from convloom.graph.errors import CompileError, ConvLoomError
 from small_training import model, network
 
 import convloom as cl
+from convloom import layers as L
 
 
 def test_emit_profile_and_summary_take_a_network(tmp_path: Any) -> None:
@@ -90,3 +91,20 @@ def test_moving_to_a_device_that_is_not_there() -> None:
         network().to("cuda")
     with pytest.raises(CompileError, match="found CompiledNetwork, which is compiled already"):
         cl.compile(network())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_outputs_share_no_memory_with_inputs_or_one_another(backend: str) -> None:
+    image = cl.Input((4, 4, 1))
+    h = L.Conv2D(2, 1)(image)
+    model = cl.Model(image, [L.Reshape((16,))(image), h, L.Flatten()(h), L.Reshape((8, 4))(h)])
+    net = cl.compile(model, backend=backend, device="cpu").eval()
+    x = torch.randn(2, 4, 4, 1)
+    with torch.no_grad():
+        results = net(x)
+    before = [y.clone() for y in results]
+    given = x.clone()
+    for place, y in enumerate(results):
+        y.zero_()
+        assert torch.equal(x, given)
+        assert all(torch.equal(a, b) for a, b in zip(results[place + 1 :], before[place + 1 :], strict=True))

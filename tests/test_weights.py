@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -408,3 +409,40 @@ def test_a_frozen_weight_is_no_longer_counted_in_the_loss() -> None:
     torch.testing.assert_close(net.with_loss("mse")(x, y)[0].detach(), plain + penalty)
     layer.trainable = False
     torch.testing.assert_close(net.with_loss("mse")(x, y)[0], plain)
+
+
+def test_a_weight_moved_elsewhere_does_not_undo_what_another_network_learns() -> None:
+    """`vector_to_parameters` puts other memory under the weights of one network; another goes on training."""
+    image = cl.Input((8, 8, 3))
+    model = cl.Model(image, L.Dense(2)(L.Flatten()(L.Conv2D(5, 3)(image))))
+    x, losses = torch.randn(3, 8, 8, 3), []
+    serve = cl.compile(model, device="cpu", backend="aten").eval()
+    train = cl.compile(model, device="cpu", backend="aten").train()
+    flat = torch.cat([p.detach().reshape(-1) for p in serve.parameters()])
+    torch.nn.utils.vector_to_parameters(flat, serve.parameters())
+    optimizer = torch.optim.SGD(train.parameters(), lr=0.002)
+    for _ in range(5):
+        loss = train(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(after < before for before, after in itertools.pairwise(losses))
+    with torch.no_grad():
+        torch.testing.assert_close(serve(x), train.eval()(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_that_are_parts_of_a_flat_buffer_are_followed(training: bool) -> None:
+    image = cl.Input((8, 8, 3))
+    model = cl.Model(image, L.Dense(2)(L.Flatten()(L.Conv2D(5, 3)(image))))
+    x = torch.randn(3, 8, 8, 3)
+    net = cl.compile(model, device="cpu", backend="aten").train(training)
+    flat, at = torch.cat([p.detach().reshape(-1) for p in net.parameters()]), 0
+    for p in net.parameters():
+        p.data = flat[at : at + p.numel()].view(p.shape)
+        at += p.numel()
+    before = net(x).detach()
+    with torch.no_grad():
+        flat.mul_(2)
+    torch.testing.assert_close(net(x).detach(), 4 * before)  # two layers, no biases but 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
@@ -43,15 +43,13 @@ class Pointwise(Op):
 
     def mathematics(self, *operands: Formula) -> Formula:
         """What stands in the header: the formula, unless there is something shorter to say."""
-        result: Formula = self.formula(*operands)
-        return result
+        return cast(Formula, self.formula(*operands))
 
     def infer(self, *inputs: TensorType) -> TensorType:
         return elementwise(inputs, self.op_name())
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.formula(*inputs)
-        return result
+        return cast(torch.Tensor, self.formula(*inputs))
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         """The formula's own derivative, summed where an operand was spread."""
@@ -85,6 +83,8 @@ class PointwiseGrad(Pointwise):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         dy, *operands = inputs
+        if not 0 <= self.place < len(operands):
+            raise ShapeError(f"{self.of.op_name()} has no operand {self.place}")
         return super().infer(dy, *(x for x in operands if x.is_floating))
 
     def formula(self, *operands: Any, **_: Any) -> Any:

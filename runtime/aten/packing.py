@@ -12,6 +12,9 @@ KEPT = 4
 """Packings kept of one weight: one for each of the latest input sizes, whose best blockings may differ."""
 
 
+Packings = OrderedDict[Hashable, torch.Tensor]
+
+
 def version(tensor: torch.Tensor) -> int:
     """Counts the in-place writes to a tensor. Tensors made in inference mode have no counter: they read 0."""
     return -1 if tensor.is_inference() else tensor._version
@@ -25,21 +28,21 @@ class PackedWeight:
     """
 
     def __init__(self) -> None:
-        self._weight: Callable[[], torch.Tensor | None] = lambda: None
-        self._state: tuple[int, int] = (0, 0)
-        self._packed: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._kept: tuple[Callable[[], torch.Tensor | None], tuple[int, int], Packings]
+        self._kept = (lambda: None), (0, 0), OrderedDict()
 
     def get(
         self, weight: torch.Tensor, key: Hashable, prepare: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """`prepare(weight)`, from memory where weight and key are those of an earlier call."""
         state = (version(weight), weight.data_ptr())
-        if self._weight() is not weight or self._state != state:
-            self._packed.clear()
-            self._weight, self._state = weakref.ref(weight), state
-        packed = self._packed.get(key)
+        of, seen, kept = self._kept
+        if of() is not weight or seen != state:
+            kept = OrderedDict()
+            self._kept = weakref.ref(weight), state, kept  # at once, for another thread may read it
+        packed = kept.get(key)
         if packed is None:
-            packed = self._packed[key] = prepare(weight)
-            if len(self._packed) > KEPT:
-                self._packed.popitem(last=False)
+            packed = kept[key] = prepare(weight)
+            if len(kept) > KEPT:
+                kept.popitem(last=False)
         return packed
