@@ -27,9 +27,6 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["worker"])
 """The server has imported everything and started nothing: a process a variant costs no seconds."""
 
-# Before Python 3.13 the server does not know sys.path, and fails to find `worker` in silence.
-os.environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), *sys.path))
-
 DISTURBED = 0.05
 """The part of the machine that others may use during a slice that counts."""
 
@@ -139,6 +136,8 @@ class Worker:
 
 def run_case(asked: Asked, order: random.Random) -> list[Measured]:
     """Every variant's figures, in the order of `asked`."""
+    # Before Python 3.13 the server does not know sys.path, and fails to find `worker` in silence.
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), *sys.path))
     with tempfile.TemporaryDirectory() as folder:
         workers: list[Worker] = []
         try:
