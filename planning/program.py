@@ -19,7 +19,7 @@ from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
-from ..graph.ops import BroadcastTo, Cast, Drawn, Input, InTraining, Parameter, StopGradient
+from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
 from .cost import CostModel
@@ -33,9 +33,6 @@ from .regions import Partition, Region
 from .schedules import Schedule
 from .slices import write_into_slices
 from .telling import cost_told, schedules_told
-
-PASSED_ON = (Cast, StopGradient, InTraining, BroadcastTo)
-"""Ops that compute, but may hand on their operand as it is."""
 
 
 @dataclass(frozen=True)
@@ -202,28 +199,6 @@ class Program:
             steps.append(Step(region, reads, writes, frees, self.target, self.precision))
         return tuple(steps)
 
-    @cached_property
-    def shared_outputs(self) -> list[int]:
-        """Places of the outputs that may lie in the memory of a weight, an input or an earlier output: who
-        hands them out copies them, so that nobody's writing changes what somebody else holds."""
-        taken = {node.name for node in self.inputs} | self.known
-        shared = []
-        for place, name in enumerate(self.outputs.values()):
-            root = self._lies_in(name)
-            if name in self.known or root in taken:
-                shared.append(place)
-            taken.add(root)
-        return shared
-
-    def _lies_in(self, name: str) -> str:
-        """The value whose memory a value may share: what it is a view of, or moved or handed on from."""
-        node = self.graph[name]
-        while isinstance(node.op, PASSED_ON) or (
-            node.op.kind in (Kind.VIEW, Kind.MOVEMENT) and len(node.inputs) == 1
-        ):
-            node = self.graph[node.inputs[0]]
-        return node.name
-
     # -- what stays ----------
     @cached_property
     def _leaving(self) -> frozenset[str]:
@@ -374,9 +349,10 @@ def plan(
 def _tell(program: Program) -> None:
     """What CONVLOOM_DEBUG prints of a program, and CONVLOOM_DUMP keeps."""
     settings.say(PASSES, program.fusion)
-    for region in program.regions:
-        settings.say(KERNELS, partial(cost_told, region))
-        settings.say(SCHEDULES, partial(schedules_told, region, program.target, program.precision))
+    for step in program.steps:
+        if step.region.launches:
+            settings.say(KERNELS, partial(cost_told, step.region))
+            settings.say(SCHEDULES, partial(schedules_told, step))
     if (dump := program.dump) is not None:
         dump.write("program.txt", str(program))
         dump.write("program.json", program.to_json())

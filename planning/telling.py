@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ..graph.errors import CompileError
+from typing import TYPE_CHECKING
+
 from .cost import CostModel
-from .forms import choose
+from .forms import FORMS
 from .regions import Region
+
+if TYPE_CHECKING:
+    from .program import Step
 
 
 def cost_told(region: Region) -> str:
@@ -14,16 +18,16 @@ def cost_told(region: Region) -> str:
     return f"kernel {region.name}: from {layers}; for one example {cost.flops:,} FLOPs, {cost.bytes:,} bytes"
 
 
-def schedules_told(region: Region, target: str, precision: str) -> str:
+def schedules_told(step: Step) -> str:
     """The schedule taken, and all that were considered, with the times that the cost model gives them."""
-    try:
-        form, taken = choose(region, target, precision=precision)
-    except CompileError as error:
-        return f"schedule {region.name}: none: {error}"
-    model = CostModel.of(target, precision)
+    region = step.region
+    form = next((form for form in FORMS if form.name == step.form), None)
+    if form is None:
+        return f"schedule {region.name}: none: {step.reason}"
+    model = CostModel.of(step.target, step.precision)
     offered = [
         f"    {1e6 * form.seconds(region, schedule, model):9.2f} us  {schedule}"
         for schedule in form.candidates(region, model)
     ]
     considered = f"{len(offered)} considered for {model.batch} images"
-    return "\n".join([f"schedule {region.name}: {form}, takes {taken}, of {considered}", *offered])
+    return "\n".join([f"schedule {region.name}: {form}, takes {step.schedule}, of {considered}", *offered])

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ..graph.averages import Write
+from ..graph.ops import Concat
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
 from ..planning.program import Program, Step
+from .aten.forms import makes_memory
 from .backends import Backend
 from .instructions import Instruction
 from .memory import Needs, keeper
@@ -65,7 +67,7 @@ class Executor:
         self._inputs = [self._slot(node.name) for node in program.inputs]
         self._drawn = [self._slot(node.name) for node in program.drawn]
         self._outputs = [self._slot(value) for value in outputs]
-        self._shared_outputs = program.shared_outputs
+        self._shared_outputs = _shared(program)
         self._saved = [self._slot(name) for name in program.saved]
         self._seeds = [(output, self._slot(node)) for output, node in derivatives.seeds.items()]
         self._gradients = [(name, self._slot(node)) for name, node in derivatives.gradients.items()]
@@ -225,6 +227,21 @@ class Executor:
         names = list(program.outputs.values())
         found = walk(program.graph, {**parameters, **given, **drawn}, names)
         return [found[name] for name in names]
+
+
+def _shared(program: Program) -> list[int]:
+    """Places of the outputs that may lie in the memory of a weight, an input or an earlier output. They are
+    copied before they are handed out, so that nobody's writing changes what somebody else holds."""
+    taken = {node.name for node in program.inputs} | program.known
+    shared = []
+    for place, name in enumerate(program.outputs.values()):
+        node = program.graph[name]
+        while node.inputs and not makes_memory(node.op) and not isinstance(node.op, Concat):
+            node = program.graph[node.inputs[0]]
+        if name in program.known or node.name in taken:
+            shared.append(place)
+        taken.add(node.name)
+    return shared
 
 
 def _run(code: Iterable[Coded], slots: Slots) -> None:

@@ -1,7 +1,7 @@
 """Freed memory that the process keeps for the next call, where PyTorch's operators run a network on a CPU.
 
 Each operator takes fresh memory for its result. Large pieces the C library asks of the system and gives back
-as soon as they are freed, and the system clears every page anew at each call: half of the time of MobileNetV2
+as soon as they are freed, and the system clears every page anew at each call: 0.4 of the time of MobileNetV2
 at 32 images. So before a network runs, the C library is told to serve pieces as large as its largest value
 from the heap, and to leave twice as much free memory on top of it as the network's values take at their most.
 

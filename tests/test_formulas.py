@@ -18,7 +18,7 @@ from convloom.codegen.text import helpers
 from convloom.codegen.text.printers import in_torch, mathematics, triton
 from convloom.codegen.text.writer import Uses
 from convloom.graph import functions, ops
-from convloom.graph.errors import CompileError
+from convloom.graph.errors import CompileError, ShapeError
 from convloom.graph.formula import OPERATORS, Formula, Function, Name, evaluate, formula, where
 from convloom.graph.functions import clamp, exp, tanh
 from convloom.graph.gradients import differentiate
@@ -247,3 +247,11 @@ def test_every_pointwise_op_has_one_formula() -> None:
     own_meaning = {op.__name__ for op in ours if op.reference is not ops.Pointwise.reference}
     assert own_meaning == {"BatchNormGrad", "BroadcastTo", "StopGradient"}
     assert math.isclose(float(ops.Relu().formula(torch.tensor(2.0))), 2.0)
+
+
+@pytest.mark.parametrize("place", [7, 1, -1])
+def test_a_derivative_names_an_operand_that_is_there(place: int) -> None:
+    graph = Graph()
+    graph.add(ops.Input(("N", 3)), name="x")
+    with pytest.raises(ShapeError, match=f"relu has no operand {place}"):
+        graph.add(op_from_json({**op_to_json(ops.PointwiseGrad(ops.Relu())), "place": place}), ["x", "x"])

@@ -115,6 +115,7 @@ def good_line(tmp_path: Path) -> str:
         {"seconds": float("nan")},
         {"seconds": "1e-6"},
         {"seconds": True},
+        {"seconds": 10**400},
         {"key": 7},
         {"batch": "32"},
         {"schedule": {"block_m": 3, "block_n": 16}},

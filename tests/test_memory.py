@@ -15,7 +15,7 @@ from convloom.planning.fusion import fuse, leave_unfused
 from convloom.planning.memory import ALIGNMENT, Home, Memory, plan_memory
 from convloom.planning.regions import Partition
 from convloom.planning.slices import write_into_slices
-from convloom.runtime.backends import FallbackWarning
+from convloom.runtime.backends import FallbackWarning, _guarded
 from graphs import (
     Builder,
     Values,
@@ -294,3 +294,30 @@ def test_what_a_convolution_reads_through_a_view_is_not_overwritten() -> None:
     again = L.Conv2D(16, 5, strides=2, padding="same")(L.Reshape((16, 16, 4))(first))
     net = agree(cl.Model(x, L.Conv2D(2, 1)(L.Add()([again, first]))), (8, 8, 4))
     assert not in_place(net)
+
+
+def test_only_a_first_launch_falls_back() -> None:
+    """On a GPU: what fails after a success is no kernel that does not compile or fit, and is told as it is."""
+    x = cl.Input((4, 4, 2))
+    model = cl.Model(x, L.Conv2D(3, 1, activation="relu")(x))
+    net = cl.compile(model, backend="triton", device="cpu").eval()
+    (region,) = net.program.regions
+    given = [torch.randn(n.type.size(1)) for n in region.inputs]
+    room = torch.full(region.outputs[0].type.size(1), float("nan"))
+    fails = [False]
+
+    def launch(*tensors: torch.Tensor) -> torch.Tensor:
+        if fails[0]:
+            raise RuntimeError("an illegal memory access")
+        return tensors[-1].fill_(1)
+
+    first = _guarded(launch, region, True)
+    assert first(*given, room) is room
+    fails[0] = True
+    with pytest.raises(RuntimeError, match="illegal"):
+        first(*given, room)
+    with pytest.warns(FallbackWarning, match="illegal"):
+        found = _guarded(launch, region, True)(*given, room)
+    assert found is room
+    expected = torch.relu(torch.addmm(given[2], given[0].reshape(-1, 2), given[1].reshape(2, 3)))
+    torch.testing.assert_close(room.reshape(-1, 3), expected)

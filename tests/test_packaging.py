@@ -214,6 +214,7 @@ IN_CIRCLES = {
     ("graph.ops.*", "graph.gradients"): TYPES,
     ("graph.ops.*", "graph.ir"): TYPES,
     ("planning.listing", "planning.program"): TYPES,
+    ("planning.telling", "planning.program"): TYPES,
     ("runtime.open_axes", "runtime.network"): TYPES,
     ("runtime.steps", "runtime.network"): TYPES,
     ("frontends.activations", "frontends.lowering"): TYPES,

@@ -164,6 +164,12 @@ class Contraction:
         """The header's mathematics: product_text, and what becomes of it. index: such as "[n,p,q,k]"."""
         return equations(self.region, self.names, product_text, index)
 
+    def grid(self) -> list[str]:
+        """Programs: tiles of rows and columns, and groups."""
+        c = self.at_launch
+        tiles = f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else ""
+        return [f"triton.cdiv(rows, BLOCK_M){tiles}", *([c.GROUPS] if self.work.groups > 1 else [])]
+
     def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
         """The file around a finished kernel."""
         return KernelFile(

@@ -67,14 +67,9 @@ class _Forward(Contraction):
         return constants
 
     def file(self) -> KernelFile:
-        body, c = self._body(), self.at_launch
+        body = self._body()
         function = self.function(body, f"One tile of: {self.summary()}.")
-        grid = [
-            "triton.cdiv(rows, BLOCK_M)"
-            + (f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else "")
-        ]
-        grid += [c.GROUPS] if self.work.groups > 1 else []
-        return self.frame(function, self.launch(function, self._rows_text(), grid), self._formula())
+        return self.frame(function, self.launch(function, self._rows_text(), self.grid()), self._formula())
 
     def _rows_text(self) -> str:
         c = self.at_launch

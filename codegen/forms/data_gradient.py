@@ -89,12 +89,7 @@ class _DataGrad(Contraction):
     def file(self) -> KernelFile:
         body, c = self._body(), self.at_launch
         function = self.function(body, f"One tile of: {self.summary()}.")
-        grid = [
-            "triton.cdiv(rows, BLOCK_M)"
-            + (f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else "")
-        ]
-        grid += [c.GROUPS] if self.work.groups > 1 else []
-        grid += [c.PHASES] if self.phased else []
+        grid = [*self.grid(), *([c.PHASES] if self.phased else [])]
         return self.frame(function, self.launch(function, self._rows_text(), grid), self._formula())
 
     def _rows_text(self) -> str:
