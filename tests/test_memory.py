@@ -297,7 +297,7 @@ def test_what_a_convolution_reads_through_a_view_is_not_overwritten() -> None:
 
 
 def test_only_a_first_launch_falls_back() -> None:
-    """On a GPU: what fails after a success is no kernel that does not compile or fit, and is told as it is."""
+    """On a GPU: what fails after a success is no kernel that does not fit, and is told as it is."""
     x = cl.Input((4, 4, 2))
     model = cl.Model(x, L.Conv2D(3, 1, activation="relu")(x))
     net = cl.compile(model, backend="triton", device="cpu").eval()
