@@ -52,16 +52,21 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
 
 
 def emit(
-    region: Region, *, precision: str = "ieee", schedule: Schedule | None = None, target: str = "sm_90"
+    region: Region,
+    *,
+    precision: str = "ieee",
+    schedule: Schedule | None = None,
+    target: str = "sm_90",
+    form: str | None = None,
 ) -> Kernel:
     """The kernel of a region, as a file that runs by itself, in the form that planning chooses.
 
     precision: of float32 products, "ieee" or "tf32".
-    schedule: tiles to use instead of the ones the cost model chooses for `target`.
+    schedule: tiles to use instead of the ones the cost model chooses for `target`. form: likewise.
     Raises NotEmittable, with the op and the reason, where no form accepts the region.
     """
-    form, chosen = choose(region, target, precision=precision, schedule=schedule)
-    return write(region, form.name, chosen, precision)
+    found, chosen = choose(region, target, precision=precision, schedule=schedule, form=form)
+    return write(region, found.name, chosen, precision)
 
 
 def write(region: Region, form: str, schedule: Schedule, precision: str = "ieee") -> Kernel:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
 from ..graph.ops import BroadcastTo
-from .forms import form_taking
+from .forms import stored_row_by_row
 from .products import POOLS, UNPOOLS
 from .regions import Region
 
@@ -296,8 +296,7 @@ def _overwritable(region: Region, node: Node) -> list[Node]:
     it, and before it does: not one that the anchor walks, nor one that a later member reads, nor, where the
     output comes from a window, one that is read at each place of the window.
     """
-    form = form_taking(region)
-    if form is None or not form.row_by_row:
+    if not stored_row_by_row(region):
         return []
     walked = {region.anchor.name, *(member.name for member in region.prologue)}
     if region.anchor.op.kind is Kind.POINTWISE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..graph.decisions import Decision
 from ..graph.ir import Node
 from ..graph.ops import Concat
-from .forms import form_taking
+from .forms import stored_row_by_row
 from .regions import Partition, Region
 
 EQUATION = "concat(f(x), g(y)) -> f and g write into their slices"
@@ -49,7 +49,6 @@ def _reason_against(partition: Partition, maker: dict[str, Region], whole: Node)
         if readers != [whole.name] or whole.inputs.count(name) > 1:
             others = ", ".join(reader for reader in readers if reader != whole.name)
             return f"{name} also feeds {others}" if others else f"{name} is there twice"
-        form = form_taking(region)
-        if form is None or not form.row_by_row:
+        if not stored_row_by_row(region):
             return f"{region.name} writes its result in one piece"
     return None

@@ -1,7 +1,7 @@
 """The forms of kernels, as one table: what each accepts, and which schedules it offers.
 
 A new way to compute something is a row here and an emitter of its name in codegen, and touches nothing else.
-The first form of the table that concerns an anchor and accepts its region computes it.
+Of the forms that accept a region, the one computes it that the cost model expects to be fastest.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ def forms_for(op: Op) -> tuple[Form, ...]:
     return found
 
 
-def form_taking(region: Region) -> Form | None:
-    """The form that accepts a region, whatever its dtypes are; None where none does."""
-    return next((form for form in forms_for(region.anchor.op) if form.accepts(region) is None), None)
+def forms_taking(region: Region) -> list[Form]:
+    """The forms that accept a region, whatever its dtypes are, in the table's order."""
+    return [form for form in forms_for(region.anchor.op) if form.accepts(region) is None]
+
+
+def stored_row_by_row(region: Region) -> bool:
+    """Whether a region's results are stored as `Form.row_by_row` says, whichever form is chosen for it."""
+    found = forms_taking(region)
+    return bool(found) and all(form.row_by_row for form in found)
 
 
 def refusal(region: Region) -> Refusal:
@@ -50,17 +56,39 @@ def refusal(region: Region) -> Refusal:
     return reason
 
 
-def form_of(region: Region) -> Form:
-    """The form that computes a region. Raises NotEmittable, with the reason, where none accepts it."""
+def forms_of(region: Region) -> list[Form]:
+    """The forms that compute a region. Raises NotEmittable, with the reason, where none accepts it."""
     for node in [*region.inputs, *region.outputs]:
         if node.type.dtype not in DTYPES:
             raise NotEmittable(
                 f"{node.name} is {node.type}: kernels take {', '.join(DTYPES)}; use backend='aten' for it"
             )
-    form = form_taking(region)
-    if form is None:
+    found = forms_taking(region)
+    if not found:
         raise NotEmittable(str(refusal(region)))
-    return form
+    return found
+
+
+def form_of(region: Region, model: CostModel | None = None) -> Form:
+    """The form that the model expects to compute a region fastest; of equals, the first of the table.
+
+    Raises NotEmittable where no form accepts the region, or has a schedule that fits the model's target.
+    """
+    found = forms_of(region)
+    return found[0] if len(found) == 1 else _fastest(region, found, model or CostModel.of())
+
+
+def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
+    """The form whose best schedule takes least. Raises NotEmittable where none has one."""
+    seconds: dict[str, float] = {}
+    for form in forms:
+        try:
+            seconds[form.name] = form.seconds(region, form.candidates(region, model)[0], model)
+        except NotEmittable as error:
+            reason = error
+    if not seconds:
+        raise reason
+    return min((form for form in forms if form.name in seconds), key=lambda form: seconds[form.name])
 
 
 def candidates(
@@ -70,7 +98,8 @@ def candidates(
 
     Raises NotEmittable where no form accepts the region, CompileError for an unknown target.
     """
-    return form_of(region).candidates(region, CostModel.of(target, precision, batch))
+    model = CostModel.of(target, precision, batch)
+    return form_of(region, model).candidates(region, model)
 
 
 def choose(
@@ -80,17 +109,29 @@ def choose(
     precision: str = "ieee",
     batch: int = TUNING_BATCH,
     schedule: Schedule | None = None,
+    form: str | None = None,
 ) -> tuple[Form, Schedule]:
-    """The form of a region, and the schedule expected to be the fastest, or `schedule` if the form takes it.
+    """The form and the schedule of a region that are expected to be the fastest.
 
-    Raises NotEmittable where no form accepts the region or the form does not take the schedule.
+    form: the name of the one to take. schedule: the one to take, if the form takes it.
+    Raises NotEmittable where no form accepts the region, or not this form, or the form not this schedule.
     """
-    form = form_of(region)
+    model = CostModel.of(target, precision, batch)
+    chosen = form_of(region, model) if form is None else _named(region, form)
     if schedule is None:
-        return form, form.candidates(region, CostModel.of(target, precision, batch))[0]
-    if reason := form.takes(region, schedule):
+        return chosen, chosen.candidates(region, model)[0]
+    if reason := chosen.takes(region, schedule):
         raise NotEmittable(reason)
-    return form, schedule
+    return chosen, schedule
+
+
+def _named(region: Region, name: str) -> Form:
+    found = forms_of(region)
+    for form in found:
+        if form.name == name:
+            return form
+    others = ", ".join(map(str, found))
+    raise NotEmittable(f"{region.name}: form {name!r} does not compute it; {others} would")
 
 
 __all__ = [
@@ -102,7 +143,9 @@ __all__ = [
     "candidates",
     "choose",
     "form_of",
-    "form_taking",
     "forms_for",
+    "forms_of",
+    "forms_taking",
     "refusal",
+    "stored_row_by_row",
 ]

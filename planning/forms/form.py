@@ -40,6 +40,8 @@ class Form:
     schedules: those on offer for a region it accepts, the one expected to be fastest first.
     takes: why a schedule from elsewhere does not fit the region, or None.
     product: the product that the anchor computes, for the cost model; None where there is none.
+    cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
+        rate nor a product's tiles.
     row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
         read there what epilogue members read. Then the rows may be parts of wider ones, and a result may take
         the place of such an operand.
@@ -52,6 +54,7 @@ class Form:
     takes: Callable[[Region, Schedule], Refusal] = _takes_any
     product: Callable[[Region], Product | None] = _no_product
     row_by_row: bool = False
+    cost: Callable[[Region, Schedule, CostModel], float] | None = None
 
     def concerns(self, op: Op) -> bool:
         """Whether regions with this anchor are of its kind."""
@@ -69,6 +72,8 @@ class Form:
 
     def seconds(self, region: Region, schedule: Schedule, model: CostModel) -> float:
         """What the model believes the kernel takes."""
+        if self.cost is not None:
+            return self.cost(region, schedule, model)
         return model.seconds(region, schedule, self.product(region))
 
     def __str__(self) -> str:
