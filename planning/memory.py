@@ -237,7 +237,7 @@ class _Planner:
             for node in region.inputs:
                 root = self.root(node.name)
                 self.last[root] = max(self.last[root], step)
-        for region in self.regions:
+        for region in reversed(self.regions):  # a part may be a concatenation itself
             self._slices(region)
         for step, region in enumerate(self.regions):
             self._in_place(step, region)
@@ -246,9 +246,10 @@ class _Planner:
     def _slices(self, region: Region) -> None:
         """The operands of a concatenation whose producers write them where they belong."""
         if region.joined:
-            start, whole = 0, region.anchor
+            whole = region.anchor
+            _, start, pitch = self.how.get(whole.name, ("", 0, 0))
             for operand in whole.inputs:
-                self._join(operand, whole.name, "slice", start, whole.type.channels)
+                self._join(operand, whole.name, "slice", start, pitch or whole.type.channels)
                 start += self.graph[operand].type.channels
 
     def _in_place(self, step: int, region: Region) -> None:
