@@ -293,6 +293,14 @@ class Program:
             self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
         )
 
+    @cached_property
+    def memory_apart(self) -> Memory:
+        """What is needed at each step of both passes where each value takes memory of its own."""
+        given = [node.name for node in (*self.inputs, *self.drawn)] + list(self.derivatives.seeds.values())
+        kept = {*self._leaving, *self.derivatives.gradients.values()} - self.known
+        regions = [step.region for step in self.steps]
+        return plan_memory(self.graph, regions, given, self.known, kept, apart=True)
+
     # -- as text ----------
     def explain(self) -> str:
         """Every pass and every fusion rule: what it did, what it refused, and why."""
