@@ -20,6 +20,7 @@ rsqrt = Function("rsqrt", "torch.rsqrt", lambda x: 1.0 / sqrt(x))
 erf = Function("erf", "torch.erf", slope=lambda x: 1.1283791670955126 * exp(-x * x))  # 2 / sqrt(pi)
 sinc = Function("sinc", "torch.sinc")
 floor = Function("floor", "torch.floor", slope=lambda x: 0.0)
+remainder = Function("remainder", "torch.remainder")  # never negative, for a positive divisor
 absolute = Function(
     "abs", "torch.abs", slope=lambda x: where(x == 0, 0.0, where(x < 0, -1.0, 1.0, like=x), like=x)
 )

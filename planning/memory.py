@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from itertools import accumulate
 
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
@@ -109,19 +110,24 @@ class Memory:
             begins[buffer.first].append(buffer)
             ends[buffer.last + 1].append(buffer)
         offsets: dict[str, int] = {}
-        live, now, separate = [], 0, 0
+        separate = 0
         for step in range(self.steps):
             for buffer in ends[step]:
-                size = buffer.nbytes(batch)
-                free.give(offsets[buffer.name], size)
-                now -= size
+                free.give(offsets[buffer.name], buffer.nbytes(batch))
             for buffer in sorted(begins[step], key=lambda b: -b.nbytes(batch)):
                 size = buffer.nbytes(batch)
                 offsets[buffer.name] = free.take(size)
-                now += size
                 separate += size
-            live.append(now)
-        return Layout(batch, offsets, free.end, tuple(live), separate)
+        return Layout(batch, offsets, free.end, self.live(batch), separate)
+
+    def live(self, batch: int) -> tuple[int, ...]:
+        """The bytes needed at each step."""
+        more = [0] * (self.steps + 1)
+        for buffer in self.buffers:
+            size = buffer.nbytes(batch)
+            more[buffer.first] += size
+            more[buffer.last + 1] -= size
+        return tuple(accumulate(more))[:-1]
 
     def held(self, step: int, batch: int) -> list[tuple[str, int]]:
         """The buffers that are needed at a step, the largest first, with their bytes."""
@@ -188,10 +194,17 @@ class _Free:
 
 
 class _Planner:
-    """Gathers values into buffers. given, known, kept: values by name; see `Home`."""
+    """Gathers values into buffers. given, known, kept: values by name; see `Home`. apart: whether each value
+    that is no view has a buffer of its own, the kept ones to the end."""
 
     def __init__(
-        self, graph: Graph, regions: Sequence[Region], given: set[str], known: set[str], kept: set[str]
+        self,
+        graph: Graph,
+        regions: Sequence[Region],
+        given: set[str],
+        known: set[str],
+        kept: set[str],
+        apart: bool = False,
     ) -> None:
         self.graph, self.regions = graph, regions
         self.parent: dict[str, str] = {}
@@ -199,7 +212,7 @@ class _Planner:
         self.home: dict[str, Home] = {}
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
-        self.kept = kept
+        self.kept, self.apart = kept, apart
         for name in given:
             self._add(name, Home.GIVEN, -1)
         for name in known:
@@ -230,14 +243,19 @@ class _Planner:
     def run(self) -> Memory:
         for step, region in enumerate(self.regions):
             for node in region.outputs:
-                self._add(node.name, Home.OWN if node.name in self.kept else Home.ARENA, step)
+                own = node.name in self.kept and not self.apart
+                self._add(node.name, Home.OWN if own else Home.ARENA, step)
             if region.is_view:
                 self._join(region.outputs[0].name, region.anchor.inputs[0], "view")
         for step, region in enumerate(self.regions):
             for node in region.inputs:
                 root = self.root(node.name)
                 self.last[root] = max(self.last[root], step)
-        for region in self.regions:
+        if self.apart:
+            made = self.kept & self.parent.keys()
+            self.last.update({self.root(name): len(self.regions) - 1 for name in made})
+            return self._finish()
+        for region in reversed(self.regions):  # a part may be a concatenation itself
             self._slices(region)
         for step, region in enumerate(self.regions):
             self._in_place(step, region)
@@ -246,9 +264,10 @@ class _Planner:
     def _slices(self, region: Region) -> None:
         """The operands of a concatenation whose producers write them where they belong."""
         if region.joined:
-            start, whole = 0, region.anchor
+            whole = region.anchor
+            _, start, pitch = self.how.get(whole.name, ("", 0, 0))
             for operand in whole.inputs:
-                self._join(operand, whole.name, "slice", start, whole.type.channels)
+                self._join(operand, whole.name, "slice", start, pitch or whole.type.channels)
                 start += self.graph[operand].type.channels
 
     def _in_place(self, step: int, region: Region) -> None:
@@ -321,11 +340,17 @@ def _loaded(node: Node) -> tuple[str, ...]:
 
 
 def plan_memory(
-    graph: Graph, regions: Sequence[Region], given: Iterable[str], known: Iterable[str], kept: Iterable[str]
+    graph: Graph,
+    regions: Sequence[Region],
+    given: Iterable[str],
+    known: Iterable[str],
+    kept: Iterable[str],
+    apart: bool = False,
 ) -> Memory:
     """Places for all that the regions, run in this order, read and write.
 
     given: values that the caller brings; known: weights and what follows from them; kept: values that are
-    handed out or saved, which get memory of their own.
+    handed out or saved, which get memory of their own. apart: as if each value took memory of its own, which
+    is what PyTorch's operators do; then that of the kept ones is counted too.
     """
-    return _Planner(graph, regions, set(given), set(known), set(kept)).run()
+    return _Planner(graph, regions, set(given), set(known), set(kept), apart).run()

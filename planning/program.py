@@ -227,10 +227,16 @@ class Program:
 
     def saved_bytes(self, batch: int = 1) -> int:
         """Bytes that a training step keeps from its forward pass for its backward pass, weights not counted.
-        A view takes none of its own where what it is of is kept."""
-        saved = set(self.saved)
-        whole = [n for n in map(self.graph.__getitem__, self.saved) if not self._is_view_of(n, saved)]
-        return sum(node.type.nbytes(batch) for node in whole)
+        A view takes none of its own where what it is of is kept, nor do parts of one concatenation, of which
+        each keeps the whole: but with PyTorch's operators, which keep them apart."""
+        saved, sizes = set(self.saved), dict[str, int]()
+        for node in map(self.graph.__getitem__, self.saved):
+            if not self._is_view_of(node, saved):
+                place, nbytes = self.memory.places[node.name], node.type.nbytes(batch)
+                if place.pitch:
+                    nbytes = nbytes // node.type.channels * place.pitch
+                sizes[place.buffer] = max(nbytes, sizes.get(place.buffer, 0))
+        return sum(sizes.values())
 
     def _is_view_of(self, node: Node, kept: set[str]) -> bool:
         while node.op.kind is Kind.VIEW:
@@ -286,6 +292,14 @@ class Program:
         return plan_memory(
             self.graph, self.partition.phase("backward"), set(given) - made, self.known, kept & made
         )
+
+    @cached_property
+    def memory_apart(self) -> Memory:
+        """What is needed at each step of both passes where each value takes memory of its own."""
+        given = [node.name for node in (*self.inputs, *self.drawn)] + list(self.derivatives.seeds.values())
+        kept = {*self._leaving, *self.derivatives.gradients.values()} - self.known
+        regions = [step.region for step in self.steps]
+        return plan_memory(self.graph, regions, given, self.known, kept, apart=True)
 
     # -- as text ----------
     def explain(self) -> str:

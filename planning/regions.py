@@ -28,8 +28,8 @@ from ..graph.ops import Input, Parameter
 class Region:
     """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest.
 
-    pitches: of an output that is written into its slice of a concatenation, the elements from one row of
-    channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
+    pitches: of an operand or an output that lies in its slice of a concatenation, the elements from one row
+    of channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
     """
 
     graph: Graph
@@ -92,16 +92,17 @@ class Region:
         """What the region computes, without a name of a node or a layer: one line a value.
 
         Operands come first, then the members in order, each with its op, where its operands stand in this
-        list, its type, and a `*` where it is stored, with the rows it is part of where those are wider. Two
-        regions with one signature have one kernel.
+        list, its type, and a `*` where it is stored; of both, the rows that it is part of. Two regions with
+        one signature have one kernel.
         """
         place = {node.name: index for index, node in enumerate([*self.inputs, *self.nodes])}
         stored = {node.name for node in self.outputs}
-        lines = [self.phase, *(f"{_origin(node)}{node.type}" for node in self.inputs)]
+        wide = {name: f" in rows of {pitch}" for name, pitch in self.pitches.items()}
+        lines = [self.phase]
+        lines += [f"{_origin(node)}{node.type}{wide.get(node.name, '')}" for node in self.inputs]
         for node in self.nodes:
             operands = ",".join(str(place[name]) for name in node.inputs)
-            star = "*" if node.name in stored else ""
-            star += f" in rows of {self.pitches[node.name]}" if node.name in self.pitches else ""
+            star = f"*{wide.get(node.name, '')}" if node.name in stored else ""
             lines.append(f"{json.dumps(op_to_json(node.op))} ({operands}) {node.type}{star}")
         return "\n".join([*lines, f"anchor {place[self.anchor.name]}"])
 

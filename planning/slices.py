@@ -1,54 +1,87 @@
 """Concatenation for free: each producer writes its part where it belongs, into its slice of the whole.
 
-Along the channels, of values that nobody else reads: who reads a part would have to know that it lies in
-wider rows. A concatenation of which one part does not allow it is a kernel, as before.
+Along the channels, where all who make a part or read it go by pixel and channel, and so step over the rest of
+the rows. A part may be a concatenation itself. One with a part that does not allow it is a kernel.
 """
 
 from __future__ import annotations
 
 from ..graph.decisions import Decision
-from ..graph.ir import Node
+from ..graph.ir import Graph, Node
 from ..graph.ops import Concat
-from .forms import stored_row_by_row
+from .forms import read_row_by_row, stored_row_by_row
 from .regions import Partition, Region
 
 EQUATION = "concat(f(x), g(y)) -> f and g write into their slices"
 
 
 def write_into_slices(partition: Partition) -> None:
-    """Mark the concatenations of a partition that need no kernel, and their producers."""
-    maker = {node.name: region for region in partition for node in region.outputs}
+    """Mark the concatenations of a partition that need no kernel, and who makes and reads their parts."""
+    slices = _Slices(partition)
+    joined = []
     for region in partition:
         if len(region.nodes) > 1 or not isinstance(region.anchor.op, Concat):
             continue
         whole = region.anchor
-        reason = _reason_against(partition, maker, whole)
+        reason = slices.reason_against(whole)
         partition.decisions.append(Decision(EQUATION, whole.name, reason is None, reason or ""))
         if reason is None:
             region.joined = True
-            for name in whole.inputs:
-                maker[name].pitches[name] = whole.type.channels
+            slices.home.update(dict.fromkeys(whole.inputs, whole.name))
+            joined.append(region)
+    for region in reversed(joined):  # the rows of the outermost are the widest
+        pitch = region.pitches.get(region.anchor.name, region.anchor.type.channels)
+        for name in region.anchor.inputs:
+            for other in slices.touching(name):
+                other.pitches[name] = pitch
 
 
-def _reason_against(partition: Partition, maker: dict[str, Region], whole: Node) -> str | None:
-    graph, op = partition.graph, whole.op
-    assert isinstance(op, Concat)
-    if op.axis % whole.type.rank != whole.type.rank - 1:
-        return f"{whole.name} is not along the channels"
-    for name in whole.inputs:
-        region = maker.get(name)
+class _Slices:
+    """Who makes and who reads each value of a partition. home: of a part, the whole that it lies in."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.graph: Graph = partition.graph
+        self.home: dict[str, str] = {}
+        self.maker = {node.name: region for region in partition for node in region.outputs}
+        self.readers: dict[str, list[Region]] = {}
+        for region in partition:
+            for node in region.inputs:
+                self.readers.setdefault(node.name, []).append(region)
+
+    def touching(self, name: str) -> list[Region]:
+        return [self.maker[name], *self.readers[name]]
+
+    def reason_against(self, whole: Node) -> str | None:
+        op = whole.op
+        assert isinstance(op, Concat)
+        if op.axis % whole.type.rank != whole.type.rank - 1:
+            return f"{whole.name} is not along the channels"
+        for name in whole.inputs:
+            if reason := self._against_part(name, whole):
+                return reason
+        return None
+
+    def _against_part(self, name: str, whole: Node) -> str | None:
+        region, node = self.maker.get(name), self.graph[name]
         if region is None:
             return f"{name} is not computed by a kernel"
         if region.is_view:
             return f"{name} is a view of {region.anchor.inputs[0]}"
         if region.phase != whole.phase:
             return f"{name} belongs to the {region.phase} pass"
-        if graph.is_output(name):
+        if self.graph.is_output(name):
             return f"{name} is an output of the network"
-        readers = [reader.name for reader in graph.readers(name) if reader.name not in region.members]
-        if readers != [whole.name] or whole.inputs.count(name) > 1:
-            others = ", ".join(reader for reader in readers if reader != whole.name)
-            return f"{name} also feeds {others}" if others else f"{name} is there twice"
-        if not stored_row_by_row(region):
+        if whole.inputs.count(name) > 1:
+            return f"{name} is there twice"
+        if name in self.home:
+            return f"{name} lies in {self.home[name]}"
+        if not region.joined and not stored_row_by_row(region):
             return f"{region.name} writes its result in one piece"
-    return None
+        for reader in self.readers[name]:
+            if reader.anchor is whole:
+                continue
+            if reader.is_view:
+                return f"{name} is seen as {reader.anchor.name}"
+            if not read_row_by_row(reader, node):
+                return f"{reader.name} reads {name} in one piece"
+        return None

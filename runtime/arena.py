@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ..planning.memory import Memory, readable
+from ..planning.program import Program
 
 WIDTH, HEIGHT = 1160, 260
 """Of the picture, in its own units; it scales with the page."""
@@ -44,6 +45,27 @@ class Arena:
         )
         text = memory.summary(batch)
         return cls(tuple(steps), runs, layout.nbytes, layout.least, layout.separate, text)
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The memory of a training step for one batch: the arenas of both passes, and the bytes that are kept
+    between them."""
+
+    forward: Arena
+    backward: Arena
+    saved_bytes: int
+
+    @classmethod
+    def of(cls, program: Program, batch: int) -> StepMemory:
+        forward, backward = (
+            Arena.of(memory, [step.region.name for step in steps], batch)
+            for memory, steps in (
+                (program.memory, program.forward),
+                (program.backward_memory, program.backward),
+            )
+        )
+        return cls(forward, backward, program.saved_bytes(batch))
 
 
 def arena_picture(arena: Arena) -> str:

@@ -133,7 +133,7 @@ def _into_place(region: Region, run: Call) -> Instruction:
     reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
 
     def into(*tensors: torch.Tensor) -> Any:
-        found = run(*tensors[: len(reads)])
+        found = run(*(tensor.contiguous() for tensor in tensors[: len(reads)]))
         places = tensors[len(reads) :]
         taken = {place.untyped_storage().data_ptr() for place in places}
         results = (found,) if len(writes) == 1 else found  # of which one may be an operand, in its place

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ..planning.program import Program, Step
 from .aten.forms import makes_memory
 from .backends import Backend
 from .instructions import Instruction
-from .memory import Needs, keeper
+from .memory import keeper, needs
 from .prelude import Prelude
 
 Tensors = Mapping[str, torch.Tensor]
@@ -52,7 +53,7 @@ class Executor:
     def __init__(self, program: Program, backend: Backend, streams: Streams | None = None) -> None:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
-        self._needs = Needs(program) if backend.takes_fresh_memory else None
+        self._needs = lru_cache(1000)(partial(needs, program)) if backend.takes_fresh_memory else None
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..codegen.machine.resources import Resources
-from .arena import Arena
+from ..planning.memory import readable
+from .arena import Arena, StepMemory
 
 FORMAT = "convloom-profile-1"
 
@@ -111,7 +112,8 @@ class Setup:
 class Findings:
     """Both sides and how they were measured.
 
-    arena: the memory between the fused network's kernels.
+    arena: the memory between the fused network's kernels in inference. step: that of a training step, None
+    where none can be planned.
     resources: kernel name -> what each of its functions takes on the target; empty where not asked for.
     """
 
@@ -119,6 +121,7 @@ class Findings:
     fused: Side
     unfused: Side
     arena: Arena | None = None
+    step: StepMemory | None = None
     resources: dict[str, tuple[Resources, ...]] = field(default_factory=dict)
 
     def ratios(self) -> dict[str, float]:
@@ -133,14 +136,29 @@ class Findings:
         return {name: above / below for name, (above, below) in pairs.items() if above and below}
 
     def notes(self) -> list[str]:
-        """What the numbers are, and what stands in the way of some of them."""
+        """What the numbers are, what stands in the way of some of them, and what lies in memory."""
+        planned = [f"Planned, memory {sentence}" for sentence, _ in self.memory()]
+        return [*self.about_numbers(), *planned]
+
+    def about_numbers(self) -> list[str]:
+        """What the numbers are, and what stands in the way of some of them: one sentence each."""
         named: dict[str, list[str]] = {}
         for row in self.fused.rows:
             if row.note:
                 named.setdefault(row.note, []).append(row.name)
         missing = [f"{', '.join(names)}: {note}" for note, names in named.items()]
-        memory = [f"Planned: memory between the kernels, {self.arena.summary}."] if self.arena else []
-        return [*self.setup.notes(bool(self.resources)), *memory, *missing]
+        return [*self.setup.notes(bool(self.resources)), *missing]
+
+    def memory(self) -> list[tuple[str, Arena | None]]:
+        """What lies in memory between the fused network's kernels: sentences, each with its arena."""
+        found: list[tuple[str, Arena | None]] = []
+        if self.arena:
+            found.append((f"between the kernels in inference: {self.arena.summary}.", self.arena))
+        if step := self.step:
+            kept = f"kept for the backward pass, beside the weights: {readable(step.saved_bytes)}."
+            found.append((f"in a training step, forward: {step.forward.summary}.", step.forward))
+            found += [(kept, None), (f"backward: {step.backward.summary}.", step.backward)]
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values: seconds, bytes, FLOPs."""
@@ -152,6 +170,7 @@ class Findings:
             "unfused": _side_dict(self.unfused),
             "ratios": self.ratios(),
             "arena": None if self.arena is None else asdict(self.arena),
+            "step": None if self.step is None else asdict(self.step),
             "resources": {name: [asdict(r) for r in found] for name, found in self.resources.items()},
         }
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -98,36 +97,11 @@ def status() -> str:
     return "yes" if settings.keep_memory else "no: CONVLOOM_KEEP_MEMORY=0"
 
 
-class Needs:
-    """What a program's values take, by the size of the batch."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self._found: dict[int, tuple[int, int]] = {}
-
-    def __call__(self, batch: int) -> tuple[int, int]:
-        """Bytes that the largest value asks for, and that are to be kept for those needed at one time."""
-        if batch not in self._found:
-            if len(self._found) > 1000:  # a caller whose every batch is of another size
-                self._found.clear()
-            self._found[batch] = self._count(batch)
-        return self._found[batch]
-
-    def _count(self, batch: int) -> tuple[int, int]:
-        graph = self.program.graph
-        alive: dict[str, int] = {}
-        largest = together = now = 0
-        for step in self.program.steps:
-            made = {} if step.region.is_view else _sizes(graph, step.writes, batch)
-            alive |= made
-            now += sum(made.values())
-            largest, together = max(largest, *made.values(), 0), max(together, now)
-            now -= sum(alive.pop(name, 0) for name in step.frees)
-        return largest + PIECE, together * SPARE
-
-
-def _sizes(graph: Any, names: Iterable[str], batch: int) -> dict[str, int]:
-    return {name: graph[name].type.nbytes(batch) for name in names}
+def needs(program: Program, batch: int) -> tuple[int, int]:
+    """Bytes that a program's largest value asks for, and that are to be kept for those needed at one time."""
+    memory = program.memory_apart
+    largest = max((buffer.nbytes(batch) for buffer in memory.buffers), default=0)
+    return largest + PIECE, max(memory.live(batch), default=0) * SPARE
 
 
 # -- the C library ----------

@@ -17,13 +17,13 @@ from ..codegen import Kernel, kernels
 from ..codegen.machine.aot import compile_many
 from ..codegen.machine.installed import triton_version
 from ..codegen.machine.resources import Resources
-from ..graph.errors import CompileError
+from ..graph.errors import CompileError, ConvLoomError
 from ..graph.ir import Graph, Node
 from ..graph.ops import Input
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from ..planning.targets import DEVICES, Device, target_and_device
-from .arena import Arena
+from .arena import Arena, StepMemory
 from .checks import whole
 from .compile import as_network
 from .findings import Row, Setup, Side
@@ -93,7 +93,7 @@ def profile(
     arena = Arena.of(program.memory, [step.region.name for step in program.forward], batch_size)
     setup = _setup(nets[0], batch_size, done, arch, gpu)
     static = _resources(found, arch, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], arena, static)
+    return Report(setup, sides[0], sides[1], arena, _step(nets[0], arch, batch_size), static)
 
 
 def find_gpu(target: str | None) -> tuple[str, Device | None]:
@@ -275,6 +275,14 @@ def owners(fused: Program, unfused: Program) -> dict[str, str]:
     for node in reversed(nodes):
         settle(node, [reader.name for reader in unfused.graph.readers(node.name)])
     return {region.name: found.get(region.anchor.name, "") for region in unfused.regions}
+
+
+def _step(net: CompiledNetwork, arch: str, batch: int) -> StepMemory | None:
+    """The memory of a training step, where there is one."""
+    try:
+        return StepMemory.of(net.planned(training=True, target=arch), batch)
+    except ConvLoomError:
+        return None
 
 
 # -- what the compiler says --------------------------------------------------------------------------------

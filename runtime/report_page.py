@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
+from ..planning.memory import readable
 from .arena import arena_picture
 from .findings import Findings, Row, Side
 from .report_style import STYLE
@@ -36,12 +37,14 @@ def page(report: Findings) -> str:
         "<h2>All numbers</h2>",
         f'<div class="sides">{_table("Fused", report.fused)}{_table("Unfused", report.unfused)}</div>',
     ]
-    if report.arena and report.arena.runs:
-        text = f'<p class="small">{escape(report.arena.summary)}</p>'
-        parts += ["<h2>Memory between the kernels, planned</h2>", text, arena_picture(report.arena)]
+    if planned := report.memory():
+        parts.append("<h2>Memory, planned</h2>")
+    for sentence, arena in planned:
+        parts.append(f'<p class="small">{escape(sentence[0].upper() + sentence[1:])}</p>')
+        parts += [arena_picture(arena)] if arena and arena.runs else []
     if report.resources:
         parts += [f"<h2>Compiled for {escape(s.target)}</h2>", _resources(report)]
-    parts += ["<h2>What these numbers are</h2>", _list(report.notes())]
+    parts += ["<h2>What these numbers are</h2>", _list(report.about_numbers())]
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -56,7 +59,7 @@ def _cards(report: Findings) -> str:
     fused, unfused = report.fused, report.unfused
     cards = [
         _card("kernel launches", ("fewer", "more"), fused.launches, unfused.launches, lambda v: f"{v:.0f}"),
-        _card("memory traffic, derived", ("less", "more"), fused.bytes, unfused.bytes, data_size),
+        _card("memory traffic, derived", ("less", "more"), fused.bytes, unfused.bytes, _size),
         _card("in kernels, measured", ("faster", "slower"), fused.seconds, unfused.seconds, duration),
         _card(
             "whole call, measured", ("faster", "slower"), fused.call_seconds, unfused.call_seconds, duration
@@ -112,7 +115,7 @@ def _kernels(report: Findings) -> Iterable[str]:
     largest = _longest(groups, lambda row: float(row.bytes))
     for row, parts in groups:
         time = _bars("time, measured", row, parts, lambda r: r.seconds, longest, duration)
-        moved = _bars("memory traffic, derived", row, parts, lambda r: float(r.bytes), largest, data_size)
+        moved = _bars("memory traffic, derived", row, parts, lambda r: float(r.bytes), largest, _size)
         yield f'<section class="kernel">{_head(row, parts)}<div class="bars">{time}{moved}</div></section>'
 
 
@@ -226,14 +229,11 @@ def _list(notes: Iterable[str]) -> str:
 # -- units -------------------------------------------------------------------------------------------------
 def duration(seconds: float) -> str:
     """Seconds in the unit that reads best: 1.25 ms, 840 µs, 35 ns."""
-    return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")))
+    units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+    scale, unit = next(((s, u) for s, u in units if seconds >= s), units[-1])
+    value = seconds / scale
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
 
 
-def data_size(count: float) -> str:
-    """Bytes in powers of 1000: 1.25 MB."""
-    return _scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
-
-
-def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
-    scale, unit = next(((s, u) for s, u in units if value >= s), units[-1])
-    return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
+def _size(count: float) -> str:
+    return readable(round(count))

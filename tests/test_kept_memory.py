@@ -100,7 +100,7 @@ def test_what_a_program_needs(batch: int) -> None:
     """Unfused: two values of 4 KB an image at one time; the reshape is a view, the input the caller's."""
     program = plan(chain().to_graph(), Mode(fuse=False))
     wide = batch * 8 * 8 * 16 * 4
-    assert memory.Needs(program)(batch) == (wide + memory.PIECE, 2 * wide * memory.SPARE)
+    assert memory.needs(program, batch) == (wide + memory.PIECE, 2 * wide * memory.SPARE)
 
 
 def test_a_training_step_needs_what_it_saves() -> None:
@@ -110,8 +110,8 @@ def test_a_training_step_needs_what_it_saves() -> None:
         h = L.Conv2D(4, 3, padding="same", activation="relu")(h)
     graph = cl.Model(x, h).to_graph()
     image = 16 * 16 * 4 * 4
-    _, inference = memory.Needs(plan(graph))(2)
-    _, step = memory.Needs(plan(graph, Mode(training=True, backward=True)))(2)
+    _, inference = memory.needs(plan(graph), 2)
+    _, step = memory.needs(plan(graph, Mode(training=True, backward=True)), 2)
     assert inference == 2 * 2 * image * memory.SPARE
     assert step >= 5 * 2 * image * memory.SPARE
 

@@ -187,13 +187,24 @@ def test_concatenation_is_written_by_its_producers() -> None:
     assert not any(region.joined for region in partition.kernels)
 
 
-def test_a_part_that_others_read_keeps_its_concatenation() -> None:
+def test_a_part_that_others_read_lies_in_its_place() -> None:
     b = Builder("shared part")
     x = b.input(5, 5, 3)
     left, right = b.conv(x, 2), b.conv(x, 4)
-    partition, _ = planned(inference(b.finish(b.conv(b.op(ops.Concat(), left, right), 2), b.conv(left, 3))))
+    whole = b.op(ops.Concat(), left, right)
+    wider = b.op(ops.Concat(), b.op(ops.Relu(), right), whole)
+    memory = check(inference(b.finish(b.conv(wider, 2), b.conv(left, 3), b.conv(whole, 1))), 3)
+    places = [memory.places[name] for name in (left, right, whole)]
+    assert [(p.buffer, p.start, p.pitch) for p in places] == [(wider, start, 10) for start in (4, 6, 4)]
+
+
+def test_a_part_that_leaves_keeps_its_concatenation() -> None:
+    b = Builder("leaving part")
+    x = b.input(5, 5, 3)
+    left, right = b.conv(x, 2), b.conv(x, 4)
+    partition, _ = planned(inference(b.finish(b.conv(b.op(ops.Concat(), left, right), 2), left)))
     assert not any(region.joined for region in partition)
-    assert any(f"{left} also feeds" in d.reason for d in partition.decisions if not d.applied)
+    assert any(f"{left} is an output" in d.reason for d in partition.decisions if not d.applied)
 
 
 def test_the_summary_names_what_holds_the_peak() -> None:

@@ -6,17 +6,21 @@ import json
 import re
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from convloom.frontends import Input, Model, layers
 from convloom.graph.errors import ConvLoomError
+from convloom.planning.memory import readable
 from convloom.planning.targets import DEVICES
 from convloom.runtime.emit import emit
 from convloom.runtime.findings import Row, Setup, Side
 from convloom.runtime.profile import find_gpu, profile
 from convloom.runtime.report import Report
+
+import convloom as cl
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -187,6 +191,29 @@ def test_page_stands_alone(report: Report, tmp_path: Path) -> None:
     assert not re.search(r"url\(|@import|https?:", text)
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in text
     assert "prefers-color-scheme: dark" in text
+
+
+def test_memory_is_told_once_on_the_page(report: Report) -> None:
+    """In inference and in both passes of a training step, each with its picture, and what lies between."""
+    text = report.to_html()
+    sentences = [escape(sentence[1:]) for sentence, _ in report.memory()]
+    assert [text.count(sentence) for sentence in sentences] == [1] * 4
+    drawn = [arena is not None and bool(arena.runs) for _, arena in report.memory()]
+    assert drawn == [True, False, False, True]  # the forward pass of a step keeps all that it makes
+    assert text.count("<svg") == 2
+    assert report.step is not None
+    step = cl.compile(network(), device="cpu").planned(training=True)
+    assert report.step.saved_bytes == step.saved_bytes(3)
+    assert f"kept for the backward pass, beside the weights: {readable(step.saved_bytes(3))}" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["step"]["saved_bytes"] == step.saved_bytes(3)
+
+
+def test_a_network_without_a_training_step_tells_of_inference() -> None:
+    x = Input((4, 4, 3))
+    model = Model(x, layers.Conv2D(2, 1)(layers.MixUp()(x)))
+    found = profile(model, batch_size=2, device="cpu", repeats=1)
+    assert found.step is None
+    assert len(found.memory()) == 1
 
 
 def test_report_is_not_saved_as_anything_else(report: Report, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from convloom.codegen import emit
+from convloom.graph.ops import Concat
 from convloom.graph.passes import INFERENCE, run_pipeline
+from convloom.planning.forms import FORMS, form_of
 from convloom.planning.fusion import fuse
-from convloom.planning.regions import Partition
+from convloom.planning.regions import Partition, Region
 from convloom.planning.slices import EQUATION, write_into_slices
 
 import convloom as cl
@@ -67,6 +69,95 @@ def test_vectors_too() -> None:
     assert any(region.joined for region in partition)
 
 
+READERS: dict[str, tuple[Branch, str]] = {
+    "matrix product": (lambda x: L.Conv2D(5, 1)(x), "convolution"),
+    "taps": (lambda x: L.Conv2D(5, 3, strides=2, padding="same", activation="relu")(x), "convolution"),
+    "groups": (lambda x: L.Conv2D(8, 3, groups=2)(x), "convolution"),
+    "pooled": (lambda x: L.MaxPooling2D(2)(L.Conv2D(5, 3, padding="same")(x)), "convolution"),
+    "before": (lambda x: L.Conv2D(5, 1)(L.Activation("relu")(L.Rescaling(2.0, 1.0)(x))), "convolution"),
+    "beside": (lambda x: L.Add()([L.Conv2D(20, 1)(L.Conv2D(3, 1)(x)), x]), "convolution"),
+    "dense": (lambda x: L.Dense(7)(x), "convolution"),
+    "transposed": (lambda x: L.Conv2DTranspose(3, 3, strides=2)(x), "data gradient"),
+    "windows": (lambda x: L.MaxPooling2D(3, strides=1, padding="same")(x), "pooling"),
+    "means": (lambda x: L.AveragePooling2D(2)(L.Activation("tanh")(x)), "pooling"),
+    "pointwise": (lambda x: L.Add()([x, L.Activation("tanh")(x)]), "pointwise"),
+    "rows": (lambda x: L.Softmax()(x), "rows"),
+    "sums": (lambda x: cl.ops.sum(x, axis=1), "sums"),
+    "resized": (lambda x: L.UpSampling2D(2, interpolation="bilinear")(x), "resize"),
+    "cropped": (lambda x: L.Cropping2D(1)(x), "movement"),
+}
+"""What reads a part besides, and the form of its kernel."""
+
+
+@pytest.mark.parametrize("channels", [20, 2])
+@pytest.mark.parametrize("name", READERS)
+def test_a_kernel_reads_a_part_where_it_lies(name: str, channels: int) -> None:
+    branch, form = READERS[name]
+    if name == "beside" and channels != 20:
+        pytest.skip("a sum is of 20 channels")
+    x = cl.Input((6, 4, 3))
+    part = L.Conv2D(channels, 1, name="part")(x)
+    whole = L.Concatenate()([L.Conv2D(4, 1)(x), part])
+    graph = cl.Model(x, [L.Conv2D(2, 1)(whole), branch(part)]).to_graph()
+    run_pipeline(graph, INFERENCE)
+    partition = fuse(graph)
+    write_into_slices(partition)
+    readers = [r for r in partition.kernels if any(n.name in r.pitches for n in r.inputs)]
+    assert [form_of(region).name for region in readers] == [form] * len(readers) != []
+    for region in readers:
+        check_reader(region, channels)
+
+
+def check_reader(region: Region, channels: int) -> None:
+    module = emit(region).load(interpreted=True)
+    inputs, outputs = module.example(batch=3), module.results(batch=3)
+    expected = module.reference(*inputs)
+    for place, node in enumerate(region.inputs):
+        if pitch := region.pitches.get(node.name):
+            assert (pitch, node.type.channels) == (channels + 4, channels)
+            wide = torch.full((*inputs[place].shape[:-1], pitch), float("nan"))
+            wide[..., 4:] = inputs[place]
+            inputs[place] = wide[..., 4:]
+    module.launch(*inputs, *outputs)
+    for found, wanted in zip(outputs, expected, strict=True):
+        most = float(wanted.abs().max())
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=module.TOLERANCE * most)
+
+
+def test_readers_of_every_form_that_steps_over_rows_are_tested() -> None:
+    """Those of the backward pass and of whole networks are below."""
+    stepping = {form.name for form in FORMS if form.reads_rows is not None and form.reads_rows != range(0)}
+    assert stepping - {form for _, form in READERS.values()} == {"pooling gradient", "channel sums"}
+
+
+def dense_block(training: bool) -> cl.Model:
+    """Each layer reads all before it, through a normalization in training."""
+    x = cl.Input((6, 5, 3))
+    h = L.MaxPooling2D(2)(L.Conv2D(6, 3, padding="same", activation="relu")(x))
+    for _ in range(3):
+        branch = L.ReLU()(L.BatchNormalization()(h) if training else h)
+        h = L.Concatenate()([h, L.Conv2D(4, 3, padding="same", use_bias=False)(branch)])
+    skip = L.MaxPooling2D(2, strides=1, padding="same")(h)
+    both = L.Concatenate()([L.Activation("tanh")(h), L.AveragePooling2D(3, 1, padding="same")(skip), skip])
+    return cl.Model(x, L.Dense(4)(L.GlobalAveragePooling2D()(both)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_concatenations_of_concatenations(training: bool) -> None:
+    model, images, found = dense_block(training), torch.randn(2, 6, 5, 3), []
+    for backend in ("aten", "triton"):
+        net = cl.compile(model, backend=backend, device="cpu").train(training)
+        given = images.clone().requires_grad_()
+        y = net(given)
+        y.square().sum().backward()
+        found.append([y, given.grad, *(p.grad for p in net.parameters())])
+        net.zero_grad()
+        whole = [r for r in net.program.partition if isinstance(r.anchor.op, Concat) and r.phase == "forward"]
+        assert [region.joined for region in whole] == [True] * 4
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(a.detach().abs().max()))
+
+
 def refused(x: Any, out: Any) -> list[str]:
     """Why a concatenation is still a kernel."""
     graph = cl.Model(x, out).to_graph()
@@ -82,6 +173,9 @@ def test_what_stays_a_kernel_says_why() -> None:
     left, right = L.Conv2D(4, 1, name="left")(x), L.Conv2D(4, 1)(x)
     assert refused(x, L.Concatenate(axis=1, name="both")([left, right])) == ["both is not along the channels"]
     assert refused(x, L.Concatenate()([left, left])) == ["left is there twice"]
+    assert refused(x, [L.Concatenate()([left, right]), L.Dense(2)(L.Flatten()(left))]) == [
+        "left is seen as flatten"
+    ]
     assert refused(x, L.Concatenate()([left, x])) == ["image is not computed by a kernel"]
     assert refused(x, [L.Concatenate()([left, right]), left]) == ["left is an output of the network"]
     flat = L.Concatenate()([L.Flatten()(left), L.GlobalAveragePooling2D(name="mean")(right)])

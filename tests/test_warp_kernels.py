@@ -109,3 +109,12 @@ def test_ahead_of_time(target: str) -> None:
         for resources in found.resources(target):
             assert resources.error is None, resources.error
             assert resources.spills_bytes == 0
+
+
+def test_places_and_taps_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reference, kernel and emitted reference follow from one statement: changed, it changes all three."""
+    op, x, transforms = ops.Warp("bilinear", "wrap", 0.0, (6, 9)), torch.randn(3, 7, 5, 3), far_away(False)
+    before, said = op.reference(x, transforms), ops.Warp.at
+    monkeypatch.setattr(ops.Warp, "at", lambda *given: [place + 1.5 for place in said(*given)])
+    assert not torch.allclose(op.reference(x, transforms), before)
+    check(kernel(op), op, x, transforms)

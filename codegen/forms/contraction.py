@@ -62,6 +62,15 @@ class Contraction:
             "TILES_N": (tiles, "column tiles" + (" of a group" if self.work.groups > 1 else "")),
         }
 
+    def row(self, channels: str) -> str:
+        """The constant that leads from one pixel of what is gathered to the next: `channels`, its own number
+        of them, where it is no part of wider rows."""
+        pitch = self.region.pitches.get(self.source_operand.name)
+        if pitch is None:
+            return channels
+        self.constants["PITCH"] = (pitch, "channels of the rows that the operand is a part of")
+        return "PITCH"
+
     def dot_options(self) -> str:
         return f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
 

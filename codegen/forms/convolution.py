@@ -96,7 +96,7 @@ class _Forward(Contraction):
             axes=self.axes,
             source=self.names.role[self.source_operand.name],
             extent=("H", "W"),
-            channels="C",
+            channels=self.row("C"),
             run=run,
             lane="c",
             first=self._first_image,

@@ -116,7 +116,7 @@ class _DataGrad(Contraction):
             axes=self.axes,
             source=self.names.role[self.source.name],
             extent=("P", "Q"),
-            channels="K",
+            channels=self.row("K"),
             run="KG" if grouped else "K",
             lane="k",
             first=self._first_image,

@@ -167,6 +167,7 @@ def _load(
 ) -> str:
     """Load one operand's elements; returns the name of what the result holds so far."""
     sizes = source.type.size(1)
+    sizes = (*sizes[:-1], names.region.pitches.get(source.name, sizes[-1]))
     terms = [f"image * {prod(sizes)}"] if source.type.batched else []
     for axis in sorted(at):
         stride = prod(sizes[axis + 1 :])

@@ -48,16 +48,20 @@ class FlatTile(Tile):
             writer.line("at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)", "[BLOCK]")
             writer.line("inside = at < IMAGE", "[BLOCK]")
 
-    def offset(self, writer: Writer) -> str:
+    def offset_in_a_run(self, writer: Writer) -> str:
         return "at"
 
-    def offset_in_rows(self, pitch: int) -> str:
-        return f"(at // {self.channels} * {pitch} + at % {self.channels})"
+    def offset_in_rows(self, writer: Writer, pitch: int) -> str:
+        element, channels = self.image_element(writer), self.channels
+        inner = f"{element} // {channels} * {pitch} + {element} % {channels}"
+        if not self.batched:
+            return f"({inner})"
+        return f"({self.image_number(writer)} * {self.image // channels * pitch} + {inner})"
 
     def address(self, writer: Writer, node: Node) -> tuple[str, str, str]:
         kind = broadcast_kind(node.type.shape, self.shape)
         if kind == "full":
-            return "at", "inside", "[BLOCK]"
+            return self.offset(writer, node), "inside", "[BLOCK]"
         if kind == "scalar":
             return "", "", "one number"
         return self._broadcast(writer, node), "inside", "[BLOCK]"

@@ -175,7 +175,7 @@ class _Pool(_Window):
     def _load(self, body: Writer, tile: Tile, other: str) -> str:
         role = self.names.role[self.image.name]
         cast = "" if self.image.type.dtype == "float32" else ".to(tl.float32)"
-        where = tile.offset(body)
+        where = tile.offset(body, self.image)
         body.line(f"{role} = tl.load({role}_ptr + {where}{masked(tile.ok, other)}){cast}", tile.note)
         return role
 
@@ -294,7 +294,7 @@ class _Unpool(_Window):
         index = self.region.graph[self.region.anchor.inputs[1]]
         role = self.names.role[index.name]
         body.line(
-            f"{role} = tl.load({role}_ptr + {tile.offset(body)}{masked(tile.ok, '0')}).to(tl.int32)",
+            f"{role} = tl.load({role}_ptr + {tile.offset(body, index)}{masked(tile.ok, '0')}).to(tl.int32)",
             tile.note,
         )
         own = f"(h - p * {self.step_h}) * {self.size_w} + w - q * {self.step_w}"

@@ -186,6 +186,7 @@ def _one(
 def _loaded(names: Names, source: Node, image: str, where: dict[int, str], tests: list[str]) -> str:
     """Text of the operand's elements at these coordinates, in float32."""
     sizes = source.type.size(1)
+    sizes = (*sizes[:-1], names.region.pitches.get(source.name, sizes[-1]))
     terms = [f"{image} * {prod(sizes)}"]
     for axis in sorted(where):
         stride = prod(sizes[axis + 1 :])

@@ -122,7 +122,7 @@ class Tile:
         image = self.pixel if self.pixels_per_image == 1 else f"({self.pixel} // {self.pixels_per_image})"
         match kind:
             case "full":
-                return self.offset(writer), self.ok, self.note
+                return self.offset(writer, node), self.ok, self.note
             case "channel":
                 return self.column, self.column_ok, self.column_note
             case "image":
@@ -139,8 +139,14 @@ class Tile:
             f"pixels and channels handles; add it in a layer of its own"
         )
 
-    def offset(self, writer: Writer) -> str:
-        """Name of the elements' offsets, written the first time. 64 bits: a batch may be large."""
+    def offset(self, writer: Writer, node: Node) -> str:
+        """Text of where the elements of a value of the tile's shape lie. 64 bits: a batch may be large."""
+        if pitch := self.region.pitches.get(node.name):
+            return self.offset_in_rows(writer, pitch)
+        return self.offset_in_a_run(writer)
+
+    def offset_in_a_run(self, writer: Writer) -> str:
+        """The offsets in a value of its own, under a name that is written the first time."""
         if not self._offset:
             self._offset = self.names.fresh("spot")
             writer.line(
@@ -148,8 +154,8 @@ class Tile:
             )
         return self._offset
 
-    def offset_in_rows(self, pitch: int) -> str:
-        """Text of the elements' offsets where each row of channels is part of a row of `pitch`."""
+    def offset_in_rows(self, writer: Writer, pitch: int) -> str:
+        """The offsets where each row of channels is part of a row of `pitch`."""
         return f"({self.pixel}.to(tl.int64) * {pitch} + {self.column})"
 
     def store_if_output(self, writer: Writer, node: Node) -> None:
@@ -160,8 +166,7 @@ class Tile:
     def store(self, writer: Writer, node: Node) -> None:
         """Store a member's value, rounded to its element type."""
         value = rounded(self.values[node.name], node)
-        pitch = self.region.pitches.get(node.name)
-        offset = self.offset(writer) if pitch is None else self.offset_in_rows(pitch)
+        offset = self.offset(writer, node)
         writer.line(f"tl.store({self.names.pointer(node)} + {offset}, {value}{masked(self.ok, None)})")
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...graph.formula import Name, formula
 from ...graph.ir import Node
 from ...graph.ops import Warp, WarpGrad
+from ...graph.ops.warp import NUMBERS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose_after
 from ..text.names import Names
+from ..text.printers import triton
 from ..text.source import JitFunction, KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer, number
@@ -22,9 +25,8 @@ from .pointwise import FlatTile
 from .tile import rounded
 
 Tap = tuple[str, str, str]
-"""Texts of a pixel's number in its image, of its weight, and of the test for being inside; "" for always."""
-
-PLAIN = ("a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1")
+"""Texts of a pixel's number in its image, of its weight, "" for 1, and of the test for being inside, "" for
+always."""
 
 
 def emit_warp(region: Region, schedule: Schedule) -> KernelFile:
@@ -179,7 +181,7 @@ def _gather_back(body: Writer, names: Names, node: Node, given: Node, transform:
 
 
 def _meaning(names: Names, op: Warp | WarpGrad, transform: Node) -> list[str]:
-    numbers = ", ".join(PLAIN)
+    numbers = ", ".join(NUMBERS)
     row = f"{names.role[transform.name]}[n]" if transform.type.batched else names.role[transform.name]
     filled = {
         "constant": f"{op.fill_value:g} outside the image",
@@ -196,50 +198,28 @@ def _meaning(names: Names, op: Warp | WarpGrad, transform: Node) -> list[str]:
 # -- the taps ------------------------------------------------------------------------------------------------
 def _load_transform(body: Writer, pointer: str, image: str, mask: str = "") -> None:
     """image: text of the image's number, "" where one transform holds for all."""
-    for position, name in enumerate(PLAIN):
+    for position, name in enumerate(NUMBERS):
         place = f"{image} * 8 + {position}" if image else str(position)
         body.line(f"{name} = tl.load({pointer} + {place}{mask})")
 
 
 def _taps(body: Writer, op: Warp | WarpGrad) -> list[Tap]:
     """Lines that find the taps of the result's pixel in row p and column q."""
-    body.line("k = c0 * q + c1 * p + 1.0")
-    body.line("down = (b0 * q + b1 * p + b2) / k", "row in the image")
-    body.line("across = (a0 * q + a1 * p + a2) / k", "column in the image")
-    rows = _along(body, op, "down", "i", "H")
-    columns = _along(body, op, "across", "j", "W")
+
+    def let(name: str, value: Any, remark: str) -> Name:
+        body.line(f"{name} = {text(value)}", remark)
+        return Name(name)
+
+    def text(value: Any) -> str:
+        return triton(formula(value), body.uses)
+
+    image = Name("H"), Name("W")
+    place = op.at(list(map(Name, NUMBERS)), Name("p"), Name("q"), image, let)
     return [
-        (f"{i} * W + {j}", " * ".join(w for w in (w_i, w_j) if w), " & ".join(t for t in (ok_i, ok_j) if t))
-        for i, w_i, ok_i in rows
-        for j, w_j, ok_j in columns
+        (
+            text(index),
+            "" if isinstance(weight, float) else text(weight),
+            "" if inside is True else text(inside),
+        )
+        for index, weight, inside in op.taps_at(place, image, let)
     ]
-
-
-def _along(body: Writer, op: Warp | WarpGrad, place: str, index: str, size: str) -> list[Tap]:
-    """The taps along one axis: index, weight, test."""
-    if op.fill_mode in ("constant", "nearest"):
-        body.line(f"{place} = tl.minimum(tl.maximum({place}, -2.0), {size} + 1.0)", "farther is no different")
-    if op.interpolation == "nearest":
-        away = f"tl.where({place} < 0, -tl.floor(0.5 - {place}), tl.floor({place} + 0.5))"
-        body.line(f"{index}0 = {away}.to(tl.int32)")
-        weights = [""]
-    else:
-        body.line(f"{index}0 = tl.floor({place}).to(tl.int32)")
-        body.line(f"{place} -= {index}0", "what is left of it, in [0, 1)")
-        weights = [f"(1.0 - {place})", place]
-        body.line(f"{index}1 = {index}0 + 1")
-    taps = []
-    for step, weight in enumerate(weights):
-        name, test = f"{index}{step}", ""
-        match op.fill_mode:
-            case "constant":
-                test = f"({name} >= 0) & ({name} < {size})"
-            case "nearest":
-                body.line(f"{name} = tl.minimum(tl.maximum({name}, 0), {size} - 1)")
-            case "wrap":
-                body.line(f"{name} = ({name} % {size} + {size}) % {size}")
-            case "reflect":
-                body.line(f"{name} = ({name} % (2 * {size}) + 2 * {size}) % (2 * {size})")
-                body.line(f"{name} = tl.where({name} < {size}, {name}, 2 * {size} - 1 - {name})")
-        taps.append((name, weight, test))
-    return taps

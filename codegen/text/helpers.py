@@ -8,6 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 HELPERS: dict[str, str] = {
+    "remainder": '''
+@triton.jit
+def remainder(x, size):
+    """x modulo size, from 0 to size - 1 for a negative x too."""
+    return (x % size + size) % size
+''',
     "sigmoid": '''
 @triton.jit
 def sigmoid(x):

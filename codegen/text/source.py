@@ -189,8 +189,8 @@ class KernelFile:
         return "\n".join(line.rstrip() for line in lines)
 
     def _operands(self) -> list[str]:
-        rows = [(node, "read") for node in self.region.inputs]
-        rows += [(node, self._written(node)) for node in self.region.outputs]
+        rows = [(node, f"read{self._slice(node, 'from')}") for node in self.region.inputs]
+        rows += [(node, f"written{self._slice(node, 'into')}") for node in self.region.outputs]
         table = [(self.names.role[n.name], n.type.dtype, shape_text(n), what) for n, what in rows]
         widths = [max(len(row[i]) for row in table) for i in range(3)]
         return [
@@ -198,9 +198,9 @@ class KernelFile:
             for row in table
         ]
 
-    def _written(self, node: Node) -> str:
+    def _slice(self, node: Node, how: str) -> str:
         pitch = self.region.pitches.get(node.name)
-        return "written" + (f" into its slice of rows of {pitch} channels" if pitch else "")
+        return f" {how} its slice of rows of {pitch} channels" if pitch else ""
 
     def _work(self) -> str:
         one, two = self.region.cost(1), self.region.cost(2)
@@ -270,9 +270,10 @@ class KernelFile:
             inputs.lines(*example_lines(self.region, node, self.names.role[node.name]))
         listed = ", ".join(self.roles(self.region.inputs))
         one = len(self.region.inputs) == 1
-        inputs.line(f"return [{listed}.to(device)]" if one else f"return [t.to(device) for t in ({listed})]")
+        made = f"[{listed}.to(device)]" if one else f"[t.to(device) for t in ({listed})]"
+        inputs.lines(*self._in_rows(made))
         outputs.line('"""Room for what `launch` writes, filled with NaN so that a missed element shows."""')
-        made = []
+        room = []
         for node in self.region.outputs:
             fill_value = 'float("nan")' if node.type.is_floating else _UNLIKELY.get(node.type.dtype, "255")
             dtype = f"dtype=torch.{node.type.dtype}, device=device"
@@ -280,12 +281,23 @@ class KernelFile:
             size = size_text(node) if pitch is None else size_text(node, pitch)
             cut = "" if pitch is None else f"[..., :{node.type.channels}]"
             outputs.line(f"{self.names.role[node.name]} = torch.full({size}, {fill_value}, {dtype}){cut}")
-            made.append(self.names.role[node.name])
-        outputs.line(f"return [{', '.join(made)}]")
+            room.append(self.names.role[node.name])
+        outputs.line(f"return [{', '.join(room)}]")
         return [
             'def example(batch=2, device="cpu", seed=0):\n' + inputs.text.rstrip("\n"),
             'def results(batch=2, device="cpu"):\n' + outputs.text.rstrip("\n"),
         ]
+
+
+    def _in_rows(self, made: str) -> list[str]:
+        """Lines that return the inputs, each in the rows that it is part of."""
+        lines = []
+        for place, node in enumerate(self.region.inputs):
+            if pitch := self.region.pitches.get(node.name):
+                channels = node.type.channels
+                padded = f"F.pad(operands[{place}], (0, {pitch - channels}))[..., :{channels}]"
+                lines.append(f"operands[{place}] = {padded}  # in rows of {pitch} channels")
+        return [f"operands = {made}", *lines, "return operands"] if lines else [f"return {made}"]
 
 
 _UNLIKELY = {"bool": "True", "int8": "-1"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from ..errors import ShapeError
+from ..formula import converted, where
+from ..functions import clamp, floor, remainder
 from ..op import Kind, Op
 from ..types import BATCH, TensorType
 from ..windows import Pair
@@ -23,8 +25,19 @@ the edge pixel comes twice; the image again."""
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
-Tap = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Index of a pixel in its image, its weight, and whether it lies inside: each (N, height, width)."""
+NUMBERS = ("a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1")
+"""What the numbers of a transform are called."""
+
+Tap = tuple[Any, Any, Any]
+"""Where a pixel is read: its number, its weight (1.0 for one tap alone), and whether it lies inside (True
+where all do)."""
+
+Let = Callable[[str, Any, str], Any]
+"""(name, value, remark) -> the value, which text may call by the name from there on."""
+
+
+def _plain(name: str, value: Any, remark: str) -> Any:
+    return value
 
 
 @dataclass(frozen=True)
@@ -55,45 +68,76 @@ class _Warp(Op):
                 f"found {image} and {transform}"
             )
 
-    def places(
-        self, transform: torch.Tensor, batch: int, size: Pair, image: Pair
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row and column at which each pixel of a result of `size` lies in an image, (batch, *size) each."""
-        a0, a1, a2, b0, b1, b2, c0, c1 = transform.expand(batch, 8)[..., None, None].unbind(1)
-        y = torch.arange(size[0], dtype=transform.dtype, device=transform.device)[:, None]
-        x = torch.arange(size[1], dtype=transform.dtype, device=transform.device)
-        k = c0 * x + c1 * y + 1
-        down, across = (b0 * x + b1 * y + b2) / k, (a0 * x + a1 * y + a2) / k
-        if self.fill_mode in ("constant", "nearest"):  # farther out there is nothing else
-            return down.clamp(-2, image[0] + 1), across.clamp(-2, image[1] + 1)
-        return down, across
+    # -- said once, of tensors and of formulas alike; see `graph/formula.py` ----------
+    def at(
+        self, numbers: Sequence[Any], p: Any, q: Any, image: Sequence[Any], let: Let = _plain
+    ) -> list[Any]:
+        """Row and column at which the pixel in row p and column q of the result lies in an image.
 
-    def taps(self, transform: torch.Tensor, batch: int, size: Pair, image: Pair) -> Iterator[Tap]:
-        """What each pixel of a result of `size` reads of an image: one tap, or four."""
-        down, across = self.places(transform, batch, size, image)
-        columns = list(self._along(across, image[1]))
-        for i, of_row, row_inside in self._along(down, image[0]):
+        numbers: of the transform. image: its rows and columns.
+        """
+        a0, a1, a2, b0, b1, b2, c0, c1 = numbers  # NUMBERS
+        k = let("k", c0 * q + c1 * p + 1.0, "")
+        down = let("down", (b0 * q + b1 * p + b2) / k, "row in the image")
+        across = let("across", (a0 * q + a1 * p + a2) / k, "column in the image")
+        if self.fill_mode not in ("constant", "nearest"):
+            return [down, across]
+        return [
+            let(name, clamp(place, -2.0, size + 1.0), "farther is no different")
+            for name, place, size in zip(("down", "across"), (down, across), image, strict=True)
+        ]
+
+    def taps_at(self, place: Sequence[Any], image: Sequence[Any], let: Let = _plain) -> Iterator[Tap]:
+        """What is read of an image at such a place: one tap, or four."""
+        rows, columns = (
+            list(self._along(*axis, let))
+            for axis in zip(("down", "across"), ("i", "j"), place, image, strict=True)
+        )
+        for i, of_row, row_inside in rows:
             for j, of_column, column_inside in columns:
                 yield i * image[1] + j, of_row * of_column, row_inside & column_inside
 
-    def _along(self, place: torch.Tensor, size: int) -> Iterator[Tap]:
+    def _along(self, name: str, index: str, place: Any, size: Any, let: Let) -> Iterator[Tap]:
         """The taps along one axis."""
         if self.interpolation == "nearest":
-            below = (place.abs() + 0.5).floor() * place.sign()
-            weights = [torch.ones_like(place)]
-        else:
-            below = place.floor()
-            weights = [1 - (place - below), place - below]
-        for step, weight in enumerate(weights):
-            index = below.long() + step
-            inside = (index >= 0) & (index < size)
-            match self.fill_mode:
-                case "wrap":
-                    index = index % size
-                case "reflect":
-                    index = index % (2 * size)
-                    index = torch.where(index < size, index, 2 * size - 1 - index)
-            yield index.clamp(0, size - 1), weight, inside | (self.fill_mode != "constant")
+            below = where(place < 0, -floor(0.5 - place), floor(place + 0.5))
+            yield self._within(f"{index}0", let(f"{index}0", converted(below, "int32"), ""), 1.0, size, let)
+            return
+        first = let(f"{index}0", converted(floor(place), "int32"), "")
+        rest = let(name, place - floor(place), "what is left of it, in [0, 1)")
+        second = let(f"{index}1", first + 1, "")
+        yield self._within(f"{index}0", first, 1.0 - rest, size, let)
+        yield self._within(f"{index}1", second, rest, size, let)
+
+    def _within(self, name: str, index: Any, weight: Any, size: Any, let: Let) -> Tap:
+        """A tap along one axis with its place as the fill mode has it."""
+        match self.fill_mode:
+            case "constant":
+                return index, weight, (index >= 0) & (index < size)
+            case "nearest":
+                index = let(name, clamp(index, 0, size - 1), "")
+            case "wrap":
+                index = let(name, remainder(index, size), "")
+            case "reflect":
+                index = let(name, remainder(index, 2 * size), "")
+                index = let(name, where(index < size, index, 2 * size - 1 - index), "")
+        return index, weight, True
+
+    # -- of tensors ----------
+    def places(self, transform: torch.Tensor, batch: int, size: Pair, image: Pair) -> list[torch.Tensor]:
+        """`at` for all pixels of results of `size`: two of (batch, *size)."""
+        numbers = transform.expand(batch, 8)[..., None, None].unbind(1)
+        p = torch.arange(size[0], dtype=transform.dtype, device=transform.device)[:, None]
+        q = torch.arange(size[1], dtype=transform.dtype, device=transform.device)
+        return self.at(numbers, p, q, image)
+
+    def taps(self, transform: torch.Tensor, batch: int, size: Pair, image: Pair) -> Iterator[Tap]:
+        """`taps_at` for all pixels of results of `size`; one outside has the number 0."""
+        places = self.places(transform, batch, size, image)
+        one = torch.ones_like(places[0])
+        for index, weight, inside in self.taps_at(places, image):
+            known = inside & (one > 0)
+            yield torch.where(known, index, 0).long(), weight * one, known
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Of the forms that accept a region, the one computes it that the cost model expec
 
 from __future__ import annotations
 
+from ...graph.ir import Node
 from ...graph.op import Op
 from ..cost import TUNING_BATCH, CostModel
 from ..regions import Region
@@ -43,6 +44,12 @@ def stored_row_by_row(region: Region) -> bool:
     """Whether a region's results are stored as `Form.row_by_row` says, whichever form is chosen for it."""
     found = forms_taking(region)
     return bool(found) and all(form.row_by_row for form in found)
+
+
+def read_row_by_row(region: Region, operand: Node) -> bool:
+    """Whether the rows of an operand may be parts of wider ones, whichever form is chosen for the region."""
+    found = forms_taking(region)
+    return bool(found) and all(form.in_rows(region, operand) for form in found)
 
 
 def refusal(region: Region) -> Refusal:
@@ -146,6 +153,7 @@ __all__ = [
     "forms_for",
     "forms_of",
     "forms_taking",
+    "read_row_by_row",
     "refusal",
     "stored_row_by_row",
 ]

@@ -72,12 +72,15 @@ def _warp_grad(region: Region, model: CostModel) -> list[Schedule]:
     return [Schedule(32, 16, block_k=32, warps=4)]
 
 
+ALL = range(1 << 31)
+"""Each operand."""
+
 FLAT = (
-    Form("look up", (LookUp,), _accepts_after, flat, row_by_row=True),
+    Form("look up", (LookUp,), _accepts_after, flat, row_by_row=True, reads_rows=range(0)),
     Form("look up gradient", (LookUpGrad,), alone, _look_up_grad),
-    Form("warp", (Warp,), _accepts_after, flat, row_by_row=True),
+    Form("warp", (Warp,), _accepts_after, flat, row_by_row=True, reads_rows=range(0)),
     Form("warp gradient", (WarpGrad,), alone, _warp_grad),
-    Form("resize", (Resize, ResizeGrad), _accepts_resize, flat, row_by_row=True),
-    Form("movement", (Concat, Pad, Slice, Flip, Transpose), _accepts_movement, flat),
-    Form("pointwise", Kind.POINTWISE, _accepts_pointwise, flat, row_by_row=True),
+    Form("resize", (Resize, ResizeGrad), _accepts_resize, flat, row_by_row=True, reads_rows=range(1)),
+    Form("movement", (Concat, Pad, Slice, Flip, Transpose), _accepts_movement, flat, reads_rows=ALL),
+    Form("pointwise", Kind.POINTWISE, _accepts_pointwise, flat, row_by_row=True, reads_rows=range(0)),
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...graph.errors import CompileError
+from ...graph.ir import Node
 from ...graph.op import Kind, Op
 from ..cost import CostModel
 from ..products import Product
@@ -45,6 +46,9 @@ class Form:
     row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
         read there what epilogue members read. Then the rows may be parts of wider ones, and a result may take
         the place of such an operand.
+    reads_rows: the operands of the anchor, by position, that are read by pixel and channel, so that their
+        rows may be parts of wider ones. So is then what pointwise members read, if it has their shape. None
+        where a kernel takes every operand in one piece.
     """
 
     name: str
@@ -54,7 +58,18 @@ class Form:
     takes: Callable[[Region, Schedule], Refusal] = _takes_any
     product: Callable[[Region], Product | None] = _no_product
     row_by_row: bool = False
+    reads_rows: range | None = None
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
+
+    def in_rows(self, region: Region, operand: Node) -> bool:
+        """Whether it reads an operand of a region by pixel and channel, wherever it reads it."""
+        rows, shape = self.reads_rows, operand.type.shape
+        return rows is not None and all(
+            node.type.shape == shape if node.op.kind is Kind.POINTWISE else place in rows
+            for node in region.nodes
+            for place, name in enumerate(node.inputs)
+            if name == operand.name
+        )
 
     def concerns(self, op: Op) -> bool:
         """Whether regions with this anchor are of its kind."""

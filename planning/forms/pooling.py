@@ -63,8 +63,8 @@ def _tiles(region: Region, model: CostModel) -> list[Schedule]:
 
 
 POOLING = (
-    Form("pooling", POOLS, _accepts_pool, _tiles, row_by_row=True),
-    Form("pooling gradient", UNPOOLS, _accepts_unpool, _tiles, row_by_row=True),
+    Form("pooling", POOLS, _accepts_pool, _tiles, row_by_row=True, reads_rows=range(1)),
+    Form("pooling gradient", UNPOOLS, _accepts_unpool, _tiles, row_by_row=True, reads_rows=range(2)),
 )
 
 

@@ -190,7 +190,16 @@ def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
 
 
 PRODUCTS = (
-    Form("convolution", (Conv2D, Dense), _accepts_forward, tiles, _takes_row, product, row_by_row=True),
+    Form(
+        "convolution",
+        (Conv2D, Dense),
+        _accepts_forward,
+        tiles,
+        _takes_row,
+        product,
+        row_by_row=True,
+        reads_rows=range(1),
+    ),
     Form(
         "data gradient",
         (Conv2DDataGrad, DenseDataGrad),
@@ -198,6 +207,7 @@ PRODUCTS = (
         tiles,
         product=product,
         row_by_row=True,
+        reads_rows=range(1),
     ),
     Form(
         "weight gradient",
@@ -207,5 +217,14 @@ PRODUCTS = (
         _takes_chunks,
         product,
     ),
-    Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product, row_by_row=True),
+    Form(
+        "matrix product",
+        (MatMul,),
+        _accepts_matmul,
+        tiles,
+        _takes_row,
+        product,
+        row_by_row=True,
+        reads_rows=range(0),
+    ),
 )

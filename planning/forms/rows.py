@@ -79,6 +79,7 @@ ROWS = (
         _schedules,
         _takes,
         row_by_row=True,
+        reads_rows=range(2),
     ),
     Form("loss", (*BY_ROWS, BinaryCrossEntropy, MeanSquaredError), _accepts, _schedules, _takes),
     Form("loss gradient", (LossGrad,), _accepts, _schedules, _takes),

@@ -90,6 +90,6 @@ def _result_tiles(region: Region, model: CostModel) -> list[Schedule]:
 
 
 SUMS = (
-    Form("channel sums", (Reduce,), _accepts_channels, _channel_tiles),
-    Form("sums", (Reduce,), _accepts_any, _result_tiles),
+    Form("channel sums", (Reduce,), _accepts_channels, _channel_tiles, reads_rows=range(1)),
+    Form("sums", (Reduce,), _accepts_any, _result_tiles, reads_rows=range(1)),
 )
