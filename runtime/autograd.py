@@ -113,7 +113,7 @@ def _by_kernels(
         executor = ctx.binding.differentiating()
         _, saved = executor.forward(inputs, bound)
     program = executor.program
-    given = {name: seed.contiguous() for name, seed in zip(program.outputs, seeds, strict=True)}
+    given = dict(zip(program.outputs, seeds, strict=True))
     found = executor.backward(_handed_over(saved), given, bound)
     names = [*(node.name for node in program.inputs), *ctx.binding.trained]
     return [found.get(name) for name in names]

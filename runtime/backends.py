@@ -20,7 +20,7 @@ from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
 from .instructions import Instruction
-from .room import room
+from .room import aligned, room
 
 BACKENDS = ("triton", "aten")
 
@@ -47,8 +47,13 @@ class Backend:
 
     @property
     def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """How weights and their gradients lie: row-major for kernels, as they are kept for operators."""
-        return laid_out if self.takes_fresh_memory else torch.Tensor.contiguous
+        """How weights lie: as they are kept for operators on the CPU, elsewhere row-major."""
+        return laid_out if self.takes_fresh_memory else self.receive
+
+    @property
+    def receive(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What the caller gives, as it is handed on: kernels want every pointer at a multiple of 16 bytes."""
+        return aligned if self.name == "triton" else torch.Tensor.contiguous
 
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""

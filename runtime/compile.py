@@ -112,11 +112,7 @@ def _check_model(model: object, takes: str) -> None:
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return (
-            torch.device("cuda", torch.cuda.current_device())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
@@ -127,4 +123,6 @@ def _device(device: str) -> torch.device:
         )
     if chosen.type not in ("cuda", "cpu"):
         raise CompileError(f"device {device!r} is not supported; use 'cuda', 'cpu' or 'auto'")
-    return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
+    if chosen.type == "cuda" and chosen.index is None:  # as PyTorch reads it
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen

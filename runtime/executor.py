@@ -23,6 +23,7 @@ from ..graph.walk import walk
 from ..planning.program import Program, Step
 from .aten.forms import makes_memory
 from .backends import Backend
+from .gpu import current
 from .instructions import Instruction
 from .memory import keeper, needs
 from .prelude import Prelude
@@ -54,6 +55,7 @@ class Executor:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
         self._needs = lru_cache(1000)(partial(needs, program)) if backend.takes_fresh_memory else None
+        self._receive = backend.receive
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
@@ -142,7 +144,7 @@ class Executor:
             keeper.keep(*self._needs(batch))
         slots = self._start(parameters, look)
         for slot, value in zip(self._inputs, inputs, strict=True):
-            slots[slot] = value
+            slots[slot] = self._receive(value)
         if self._drawn:
             drawn = self.draw(batch)
             for slot, value in zip(self._drawn, drawn.values(), strict=True):
@@ -167,17 +169,14 @@ class Executor:
         for slot, value in zip(self._saved, saved, strict=True):
             slots[slot] = value
         for output, slot in self._seeds:
-            slots[slot] = seeds[output]
+            slots[slot] = self._receive(seeds[output])
         self._run(self.backward_code, slots)
         names = [name for name, _ in self._gradients]
         found = self._values(slots, [slot for _, slot in self._gradients])
         return dict(zip(names, found, strict=True))
 
     def _run(self, code: Iterable[Coded], slots: Slots) -> None:
-        if self.device.type == "cuda":  # kernels start on the current device
-            with torch.cuda.device(self.device):
-                _run(code, slots)
-        else:
+        with current(self.device):
             _run(code, slots)
 
     def _start(self, parameters: Tensors, look: object) -> Slots:

@@ -68,7 +68,7 @@ class Guard:
         if loss.device.type == "cuda":
             total = total.to("cpu", non_blocking=True)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record()
+            ready.record(torch.cuda.current_stream(loss.device))
         outcome = _Outcome(self.number, self.number % len(self.copies), total, ready, loss, batch)
         self.number += 1
         if not self.late:

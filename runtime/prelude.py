@@ -1,7 +1,11 @@
-"""What depends on parameters alone, such as folded weights: computed before the batch, and seldom."""
+"""What depends on parameters alone, such as folded weights: computed before the batch, and seldom.
+
+All calls share it, from whichever thread and on whichever stream.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -9,6 +13,7 @@ import torch
 from ..graph.ops import KNOWN, Parameter
 from ..graph.weights import Mark, mark
 from ..planning.program import Program
+from .gpu import Shared
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -24,6 +29,8 @@ class Prelude:
         self.nodes = [node for node in nodes if not isinstance(node.op, Parameter)]
         self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
         self.behind, self.lay = program.behind, lay
+        self._lock = threading.Lock()
+        self._shared = Shared(device)
         self.seen: dict[str, Mark] = {}
         self.look: object = None
         self.stale: set[str] = set()
@@ -34,15 +41,20 @@ class Prelude:
 
         look: the very object of an earlier call where no parameter can have changed since.
         """
-        if look is not None and look is self.look and not self.stale:
+        with self._lock:
+            self._shared.read()
+            if look is not None and look is self.look and not self.stale:
+                return self.values
+            seen = {name: mark(p) for name, p in parameters.items()}
+            if seen != self.seen or self.stale or not self.values:
+                changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
+                values = self._compute(parameters, changed | self.stale)
+                if self._shared.capturing:  # nothing is computed yet: the graph does so whenever it runs
+                    return values
+                self.values, self.seen, self.stale = values, seen, set()
+                self._shared.made(v for name, v in values.items() if not _is(v, parameters.get(name)))
+            self.look = look
             return self.values
-        seen = {name: mark(p) for name, p in parameters.items()}
-        if seen != self.seen or self.stale or not self.values:
-            changed = {name for name, mark in seen.items() if self.seen.get(name) != mark}
-            self.values = self._compute(parameters, changed | self.stale)
-            self.seen, self.stale = seen, set()
-        self.look = look
-        return self.values
 
     def _compute(self, parameters: Tensors, changed: set[str]) -> dict[str, torch.Tensor]:
         """The values anew where a parameter behind them is in `changed`, the same tensors elsewhere."""
@@ -63,4 +75,10 @@ class Prelude:
 
     def forget(self, parameters: Iterable[str]) -> None:
         """Compute anew, at the next call, what follows from these."""
-        self.stale.update(parameters)
+        with self._lock:
+            self.stale.update(parameters)
+
+
+def _is(value: torch.Tensor, parameter: torch.Tensor | None) -> bool:
+    """Whether a value lies in the parameter's own memory."""
+    return parameter is not None and value.data_ptr() == parameter.data_ptr()

@@ -27,6 +27,7 @@ from .arena import Arena, StepMemory
 from .checks import whole
 from .compile import as_network
 from .findings import Row, Setup, Side
+from .gpu import current
 from .network import CompiledNetwork
 from .options import ModelLike
 from .report import Report
@@ -66,8 +67,8 @@ def profile(
     batch_size = whole(batch_size, "batch_size", 1)
     repeats = None if repeats is None else whole(repeats, "repeats", 1)
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
-    arch, gpu = find_gpu(target)
     net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
+    arch, gpu = find_gpu(target, net.options.device)
     net.check_closed()
     options = net.options
     if options.device.type == "cpu":  # which runs what is planned for any architecture
@@ -96,17 +97,19 @@ def profile(
     return Report(setup, sides[0], sides[1], arena, _step(nets[0], arch, batch_size), static)
 
 
-def find_gpu(target: str | None) -> tuple[str, Device | None]:
+def find_gpu(target: str | None, device: torch.device | None = None) -> tuple[str, Device | None]:
     """Architecture and card for a target: the card's name, an architecture, or None for the GPU at hand.
 
-    The card is None where no rates of that architecture are known.
+    device: of the network; without one, or on the CPU, the GPU at hand is the current one. The card is None
+    where no rates of that architecture are known.
     """
     if target is None:
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else DEFAULT_GPU
-        here = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
-        return here.target, here
-    arch, card = target_and_device(target, DEFAULT_GPU)
-    return arch.name, card
+        here = device if device is not None and device.type == "cuda" else None
+        name = torch.cuda.get_device_name(here) if torch.cuda.is_available() else DEFAULT_GPU
+        card = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
+        return card.target, card
+    arch, found = target_and_device(target, DEFAULT_GPU)
+    return arch.name, found
 
 
 # -- measuring ---------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ class Stopwatch:
 
     def run(self) -> None:
         """Time one whole call, and then each of its steps."""
-        with torch.no_grad():
+        with torch.no_grad(), current(self.device):
             start = time.perf_counter()
             self.net(*self.inputs)
             submitted = time.perf_counter() - start

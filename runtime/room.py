@@ -8,10 +8,21 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..graph.errors import ShapeError
 from ..graph.ir import Graph
+from ..planning.limits import batch_refusal
 from ..planning.memory import Home, Memory
 from ..planning.regions import Region
 from .instructions import Instruction
+
+ALIGNMENT = 16
+"""Bytes of the widest loads: a kernel is compiled for pointers to multiples of it, and anew for others."""
+
+
+def aligned(value: torch.Tensor) -> torch.Tensor:
+    """The tensor as kernels read it, row-major and at a multiple of 16 bytes: itself where it is so."""
+    value = value.contiguous()
+    return value if value.data_ptr() % ALIGNMENT == 0 else value.clone()
 
 
 class Cut(NamedTuple):
@@ -29,8 +40,9 @@ def room(
     """The instruction that takes memory for all that the regions' kernels write, and cuts it into values.
 
     It reads one value that has the batch, and writes every output of the regions: those in the arena as parts
-    of one run of memory, which lives as long as one of them does, the others in memory of their own. None
-    where nothing is written.
+    of one run of memory, which lives as long as one of them does, the others in memory of their own. Every
+    call takes memory anew, from what the current stream has: calls on several streams share none. None where
+    nothing is written. The instruction raises ShapeError for a batch that the kernels cannot count.
     """
     writes = [n.name for region in regions if not region.is_view for n in region.outputs]
     if not writes:
@@ -40,6 +52,8 @@ def room(
 
     @lru_cache(maxsize=8)
     def cuts(batch: int) -> tuple[list[int], list[tuple[int, Cut]]]:
+        if reason := batch_refusal(regions, batch):
+            raise ShapeError(reason)
         return _cuts(graph, memory, writes, batch)
 
     def take(*one: torch.Tensor) -> Any:

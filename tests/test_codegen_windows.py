@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from convloom.codegen import NotEmittable, emit
 from convloom.graph import ops
 from kernel_checks import check, image, region, vector
+
+import convloom as cl
+from convloom import layers as L
 
 WINDOWS = [
     ((2, 2), (2, 2), ((0, 0), (0, 0)), (7, 9)),
@@ -89,3 +94,75 @@ def test_pooling_keeps_its_prologue_where_windows_cover_it() -> None:
     uncovered = [image("x", 7, 4, 3), ("r", ops.Tanh(), ["x"]), ("y", ops.MaxPool2D(), ["r"])]
     with pytest.raises(NotEmittable, match="r is kept whole, but the windows do not cover all of it"):
         emit(region(uncovered, outputs=["r", "y"]))
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "triton": {"backend": "triton"},
+    "triton unfused": {"backend": "triton", "fuse": False},
+    "aten": {},
+    "aten float64": {"dtype": "float64", "fuse": False},
+}
+
+
+PADDED = [(3, 2, (7, 9), (1, 1)), (4, 4, (6, 10), (1, 1)), (20, 20, (9, 7), (5, 6))]
+"""Window, strides, map, and the padding that Keras's "same" adds before the map."""
+
+
+def pooled_by_torch(x: torch.Tensor, size: int, strides: int, before: tuple[int, int]) -> torch.Tensor:
+    """Max pooling as PyTorch has it, whose padding may be half a window at most."""
+    maps = x.permute(0, 3, 1, 2)
+    if 2 * max(before) > size or size > max(x.shape[1:3]):  # one window, over all of the map
+        return torch.nn.functional.max_pool2d(maps, x.shape[1:3])
+    return torch.nn.functional.max_pool2d(maps, size, strides, before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("size", "strides", "shape", "before"), PADDED, ids=str)
+def test_a_window_of_minus_infinity_names_a_place_on_the_map(
+    size: int, strides: int, shape: tuple[int, int], before: tuple[int, int], way: str
+) -> None:
+    """Its gradient goes where PyTorch's does, to the first pixel that is no padding, and is not lost."""
+    x = torch.randn(3, *shape, 5, dtype=torch.float64)
+    x[:, :4, :4] = x[:, -4:, -4:] = x[1] = float("-inf")
+    image = cl.Input((*shape, 5))
+    net = cl.compile(
+        cl.Model(image, L.MaxPooling2D(size, strides=strides, padding="same")(image)),
+        device="cpu",
+        **WAYS[way],
+    )
+    dtype: torch.dtype = getattr(torch, net.options.dtype)
+    found, wanted = (x.to(kind, copy=True).requires_grad_() for kind in (dtype, x.dtype))
+    expected = pooled_by_torch(wanted, size, strides, before)
+    seed = torch.randn_like(expected)
+    expected.backward(seed)
+    net(found).backward(seed.permute(0, 2, 3, 1).to(dtype))
+    torch.testing.assert_close(found.grad, wanted.grad.to(dtype))
+    second = torch.autograd.grad(  # by the ops' definitions
+        net(found), found, seed.permute(0, 2, 3, 1).to(dtype), create_graph=True
+    )[0]
+    torch.testing.assert_close(second.detach(), wanted.grad.to(dtype))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_window_of_minus_infinity_in_an_epilogue(way: str) -> None:
+    """Windows of 4x4 whose first row and column are padding, of channels that are -inf everywhere."""
+    image = cl.Input((6, 10, 3))
+    h = L.MaxPooling2D(4, padding="same")(L.Conv2D(5, 1, name="conv")(image))
+    net = cl.compile(cl.Model(image, h), device="cpu", **WAYS[way]).train()
+    with torch.no_grad():
+        net.get_parameter("conv/bias")[1:4:2] = float("-inf")
+    x = torch.randn(3, 6, 10, 3, dtype=torch.float64)
+    kernel, bias = (
+        net.get_parameter(f"conv/{name}").detach().double().requires_grad_() for name in ("kernel", "bias")
+    )
+    expected = pooled_by_torch(x @ kernel[0, 0] + bias, 4, 4, (1, 1))
+    seed = torch.randn_like(expected)
+    expected.backward(seed)
+    dtype: torch.dtype = getattr(torch, net.options.dtype)
+    net(x.to(dtype)).backward(seed.permute(0, 2, 3, 1).to(dtype))
+    for name, value in (("kernel", kernel), ("bias", bias)):
+        torch.testing.assert_close(
+            net.get_parameter(f"conv/{name}").grad.double(), value.grad, rtol=1e-5, atol=1e-5
+        )
+    if way == "triton":
+        assert "max_pool_index2d" in net.kernels[0].ops

@@ -90,9 +90,13 @@ class Epilogue:
         w.line(f"place = tl.arange(0, {c.WINDOW})[None, :, None]")
         w.line("broken = tl.max(tl.where(windows != windows, place, -1), axis=1)", "tl.max passes over NaN")
         w.line('largest = tl.where(broken >= 0, float("nan"), tl.max(windows, axis=1))', tile.note)
+        hit = "windows == largest[:, None, :]"
+        if self.ragged and any(isinstance(node.op, MaxPoolIndex2D) for node in pools):
+            w.line(f"real = tl.reshape(row_ok.to(tl.int32), (BLOCK_M // {c.WINDOW}, {c.WINDOW}))[:, :, None]")
+            hit = f"({hit}) & (real > 0)"
         for node in pools:
             if isinstance(node.op, MaxPoolIndex2D):
-                hits = f"tl.where(windows == largest[:, None, :], place, {c.WINDOW})"
+                hits = f"tl.where({hit}, place, {c.WINDOW})"
                 value = tile.values[node.name] = self.names.value(node)
                 w.line(f"{value} = tl.min({hits}, axis=1)", "the first of equal ones")
                 w.line(f"{value} = tl.where(broken >= 0, broken, {value})", "or the last NaN")

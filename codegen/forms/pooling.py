@@ -120,7 +120,7 @@ class _Pool(_Window):
         if largest:
             body.line('best = tl.full([BLOCK_P, BLOCK_C], float("-inf"), tl.float32)')
         if self.has(MaxPoolIndex2D):
-            body.line("position = tl.zeros([BLOCK_P, BLOCK_C], tl.int32)")
+            self._first_position(body)
         if self.has(AveragePool2D):
             body.line("sums = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)")
         with body.block(
@@ -141,6 +141,13 @@ class _Pool(_Window):
             schedule=self.tile.schedule,
             sum_length=self.size if self.has(AveragePool2D) else 1,
         )
+
+    def _first_position(self, body: Writer) -> None:
+        """Where a window's maximum lies until a larger one is found: a window of -inf names it too."""
+        body.line("position = tl.zeros([BLOCK_P, BLOCK_C], tl.int32)")
+        if self.top or self.left:
+            rows = f"tl.maximum(-top, 0) * {self.size_w}" if self.size_w > 1 else "tl.maximum(-top, 0)"
+            body.line(f"position += {rows} + tl.maximum(-left, 0)", "the first pixel that is on the map")
 
     def _corner(self, body: Writer) -> None:
         """The first pixel of each window."""

@@ -126,7 +126,7 @@ class Tile:
             case "channel":
                 return self.column, self.column_ok, self.column_note
             case "image":
-                return f"{image} * {self.channels} + {self.column}", self.ok, self.note
+                return f"{image}.to(tl.int64) * {self.channels} + {self.column}", self.ok, self.note
             case "pixel":
                 return self.pixel, self.row_ok, self.row_note
             case "scalar":

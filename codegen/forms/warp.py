@@ -125,7 +125,7 @@ def emit_warp_grad(region: Region, schedule: Schedule) -> KernelFile:
     _gather_back(jit.body, names, node, given, transform)
     launch = Writer()
     launch.line(f"batch = {names.role[node.name]}.shape[0]")
-    grid = "(batch, triton.cdiv(H * W, BLOCK_M), triton.cdiv(C, BLOCK_N))"
+    grid = "(batch * triton.cdiv(H * W, BLOCK_M), triton.cdiv(C, BLOCK_N))"
     launch.line(jit.call(grid, [names.role[n.name] for n in operands]))
     result = names.role[node.name]
     return KernelFile(
@@ -151,9 +151,10 @@ def emit_warp_grad(region: Region, schedule: Schedule) -> KernelFile:
 def _gather_back(body: Writer, names: Names, node: Node, given: Node, transform: Node) -> None:
     op: Any = node.op
     read = names.role[given.name]
-    body.line("image = tl.program_id(0).to(tl.int64)")
-    body.line("owned = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] pixel of the image")
-    body.line("c = tl.program_id(2) * BLOCK_N + tl.arange(0, BLOCK_N)", "[BLOCK_N] channel")
+    body.line("tiles = tl.cdiv(H * W, BLOCK_M)", "of an image")
+    body.line("image = (tl.program_id(0) // tiles).to(tl.int64)")
+    body.line("owned = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] its pixels")
+    body.line("c = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)", "[BLOCK_N] channel")
     _load_transform(body, names.pointer(transform), "image" if transform.type.batched else "")
     body.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
     with body.block("for start in range(0, P * Q, BLOCK_K):"):

@@ -163,10 +163,12 @@ def _max_pool(op: MaxPool2D, result: str, x: str) -> Lines:
 
 
 def _max_pool_index(op: MaxPoolIndex2D, result: str, x: str) -> Lines:
+    padded, hits = any(map(any, op.padding)), f"{result} == {result}.amax(-1, keepdim=True)"
     return [
         *_windows(op, result, x, 'float("-inf")'),
+        *(_windows(op, "real", f"torch.ones_like({x})", "0.0") if padded else ()),
         f"place = torch.where({result}.isnan(), torch.arange({result}.shape[-1], device={x}.device), -1)",
-        f"{result} = ({result} == {result}.amax(-1, keepdim=True)).int().argmax(-1)",
+        f"{result} = {f'(({hits}) & (real > 0))' if padded else f'({hits})'}.int().argmax(-1)",
         f"{result} = torch.where(place.amax(-1) < 0, {result}, place.amax(-1))",
     ]
 

@@ -12,6 +12,7 @@ from math import prod
 
 from ...graph.ir import Node
 from ...graph.op import Kind
+from ...planning.limits import most_images
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from .examples import example_lines
@@ -237,11 +238,19 @@ class KernelFile:
         return [self.names.role[node.name] for node in nodes]
 
     def _launch(self) -> str:
-        arguments = self.roles([*self.region.inputs, *self.region.outputs])
+        operands = [*self.region.inputs, *self.region.outputs]
+        arguments = self.roles(operands)
         writer = Writer(1)
         written = ", ".join(self.roles(self.region.outputs))
         writer.lines(*wrap_doc(f"Compute {written} from the other operands, for any batch."))
-        writer.extend(self.launch)
+        batched = next((node for node in operands if node.type.batched), None)
+        most = most_images(self.region)
+        if batched is not None and most is not None:
+            check = f"assert {self.names.role[batched.name]}.shape[0] <= {most:_}"
+            writer.line(f'{check}, "rows are counted in 32 bits"')
+        head = f"with torch.cuda.device_of({arguments[0]}):"
+        with writer.block(head, "kernels start on the current device"):
+            writer.extend(self.launch)
         return "\n".join(wrap(f"def launch({', '.join(arguments)}):")) + "\n" + writer.text.rstrip("\n")
 
     def _reference(self) -> str:

@@ -69,6 +69,20 @@ class _Window(Op):
         tiles = padded.unfold(2, self.size[0], self.strides[0]).unfold(3, self.size[1], self.strides[1])
         return tiles.permute(0, 2, 3, 1, 4, 5).flatten(4)
 
+    def _winners(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The windows of x and the place in each that a maximum takes: the first of equal ones on the map.
+
+        Padding is -inf, and wins nowhere, not even where all of a window is. Where there is NaN, the last one
+        wins, as PyTorch's own operator has it.
+        """
+        tiles = self._windows(x, float("-inf"))
+        position = torch.arange(tiles.shape[-1], device=tiles.device)
+        real = self._windows(torch.ones_like(x[:1, :, :, :1]), 0.0) > 0
+        hits = (tiles == tiles.amax(-1, keepdim=True)) & real
+        largest = torch.where(hits, position, tiles.shape[-1]).amin(-1)
+        broken = torch.where(tiles.isnan(), position, -1).amax(-1)
+        return tiles, torch.where(broken >= 0, broken, largest)
+
     def _scatter(self, values: torch.Tensor, input_size: Pair) -> torch.Tensor:
         """The transpose of `_windows`: values (N, P, Q, C, size) summed back into (N, H, W, C)."""
         (top, bottom), (left, right) = self.padding
@@ -92,8 +106,9 @@ class MaxPool2D(_Window):
         return f"{self.window} max pooling"
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        # not amax, whose derivative shares among equal ones: the first of them wins
-        return self._windows(inputs[0], float("-inf")).max(-1).values
+        # not amax, whose derivative shares among equal ones: one of them wins
+        tiles, place = self._winners(inputs[0])
+        return tiles.gather(-1, place.unsqueeze(-1)).squeeze(-1)
 
     def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
         x = build.operand(node, 0)
@@ -104,7 +119,7 @@ class MaxPool2D(_Window):
 
 @dataclass(frozen=True)
 class MaxPoolIndex2D(_Window):
-    """Row-major position within its window of each window's largest value.
+    """Row-major position within its window of each window's largest value, which is always on the map.
 
     The first of equal ones; where there is NaN, the last NaN, as PyTorch's own operator has it.
     """
@@ -116,12 +131,8 @@ class MaxPoolIndex2D(_Window):
         return super().infer(*inputs).with_dtype("uint8" if prod(self.size) <= 255 else "int32")
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        tiles = self._windows(inputs[0], float("-inf"))
         dtype = torch.uint8 if prod(self.size) <= 255 else torch.int32
-        position = torch.arange(tiles.shape[-1], device=tiles.device)
-        largest = torch.where(tiles == tiles.amax(-1, keepdim=True), position, tiles.shape[-1]).amin(-1)
-        broken = torch.where(tiles.isnan(), position, -1).amax(-1)
-        return torch.where(broken >= 0, broken, largest).to(dtype)
+        return self._winners(inputs[0])[1].to(dtype)
 
 
 @dataclass(frozen=True)

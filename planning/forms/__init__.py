@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...graph.ir import Node
 from ...graph.op import Op
 from ..cost import TUNING_BATCH, CostModel
+from ..limits import too_large
 from ..regions import Region
 from ..schedules import Schedule
 from .flat import FLAT
@@ -70,6 +71,8 @@ def forms_of(region: Region) -> list[Form]:
             raise NotEmittable(
                 f"{node.name} is {node.type}: kernels take {', '.join(DTYPES)}; use backend='aten' for it"
             )
+    if reason := too_large(region):
+        raise NotEmittable(f"{reason}; use backend='aten' for it")
     found = forms_taking(region)
     if not found:
         raise NotEmittable(str(refusal(region)))

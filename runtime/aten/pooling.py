@@ -79,8 +79,10 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
             if not values.sum().isnan():  # comparisons do not find NaN's place: the operator does
                 return values, place
         padding, terms = op.padding, _terms(op, x)
+        first = None
         # A flat position tells row and column apart only where the window is no wider than the image.
         if terms is None or op.size[1] > x.shape[2]:
+            first = _first_on_map(op, x.device)
             x, padding, terms = pad_image(x, padding, float("-inf")), ((0, 0), (0, 0)), Native((0, 0), False)
         values, flat = torch.ops.aten.max_pool2d_with_indices.default(
             to_nchw(x), op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode
@@ -89,7 +91,21 @@ def max_pool_with_index(op: MaxPool2D | MaxPoolIndex2D) -> Form:
         starts = _starts(flat.shape[2:], op.strides, padding, x.shape[2], x.device, narrow)
         offset = to_nhwc(flat).to(narrow).sub_(starts)
         row = _quotient(offset, x.shape[2], op.size[0])
-        return to_nhwc(values), offset.sub_(row.mul_(x.shape[2] - op.size[1])).to(dtype)
+        values, place = to_nhwc(values), offset.sub_(row.mul_(x.shape[2] - op.size[1])).to(dtype)
+        return values, place if first is None else torch.where(values == float("-inf"), first(place), place)
+
+    return run
+
+
+def _first_on_map(op: MaxPool2D | MaxPoolIndex2D, device: torch.device) -> Form:
+    """Positions -> the first in each window that is no padding, which a window of nothing but -inf names."""
+
+    def run(place: torch.Tensor) -> torch.Tensor:
+        down, across = (
+            (pads[0] - torch.arange(count, device=device) * step).clamp(min=0)
+            for pads, count, step in zip(op.padding, place.shape[1:3], op.strides, strict=True)
+        )
+        return (down[:, None] * op.size[1] + across)[..., None].to(place.dtype)
 
     return run
 
@@ -164,7 +180,7 @@ def _max_unpool(op: MaxUnpool2D) -> Form:
     place = (op.size, op.strides, terms.padding, (1, 1), terms.ceil_mode)
     backward = torch.ops.aten.max_pool2d_with_indices_backward.default
     inside = terms.padding == (0, 0) and not terms.ceil_mode
-    narrow = _narrow(op.size, width)
+    narrow = _narrow(op.size, max(width, op.size[1]))  # a window may be wider than the image
 
     def run(dy: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         starts = _starts((dy.shape[1], dy.shape[2]), op.strides, op.padding, width, dy.device, torch.int64)
@@ -172,7 +188,7 @@ def _max_unpool(op: MaxUnpool2D) -> Form:
         row = _quotient(index, op.size[1], op.size[0])
         flat = torch.add(row.mul_(width - op.size[1]).add_(index), starts)
         if not inside:
-            # A window of nothing but -inf may name a place outside the image; the operator does not check.
+            # Our own forward pass names places on the map; the operator does not check what another names.
             flat.clamp_(0, height * width - 1)
         image = dy.new_empty(dy.shape[0], height, width, dy.shape[3])
         return to_nhwc(backward(to_nchw(dy), to_nchw(image), *place, to_nchw(flat)))

@@ -1,0 +1,106 @@
+"""How far kernels count, and what is refused because it is larger.
+
+Rows (the pixels of a batch, the rows of a product, what a sum runs over) have 32-bit numbers, and an address
+64 bits where a tile begins and 32 inside it: divisions and additions of 64 bits take a GPU several
+instructions each. So an operand may have any number of elements, but an image of it only as many as 32 bits
+tell apart, and the rows of one launch are counted up to `MOST_ROWS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+from ..graph.ir import Node
+from ..graph.op import Kind
+from ..graph.ops import Conv2DWeightGrad, DenseWeightGrad, MatMul, Reduce
+from .products import POOLS, pixels, product
+from .regions import Region
+
+MOST_ROWS = 2**30
+"""Half of what 32 bits count: the last tile, or the last part of a sum, reaches beyond the last row."""
+
+MOST_ELEMENTS = 2**31 - 2**20
+"""Of an image, or of a value that has no batch; the last block reaches beyond the last element."""
+
+LONGEST_TILE = 256
+"""Rows of a product's tile at most, and therefore images that one may reach over."""
+
+LONGEST_CHUNK = 1024
+"""Pixels that a weight gradient adds up from one 64-bit address."""
+
+MOST_PROGRAMS_ACROSS = 65_535
+"""Programs along a grid's second and third axis."""
+
+
+def too_large(region: Region) -> str | None:
+    """Why the numbers in a kernel would leave 32 bits whatever the batch is, as a sentence; or None."""
+    for node in (*region.inputs, *region.nodes):
+        count = node.type.elements(1)
+        if count > MOST_ELEMENTS:
+            whole = "an image" if node.type.batched else "a value"
+            return f"{node.name} is {node.type}: {whole} of {count:,} elements, and {_COUNTED}"
+    if region.anchor.op.kind is not Kind.CONTRACTION:
+        return None
+    groups = getattr(region.anchor.op, "groups", 1)
+    if groups > MOST_PROGRAMS_ACROSS:
+        return f"{region.anchor.name} has {groups:,} groups, a launch at most {MOST_PROGRAMS_ACROSS:,}"
+    return _tile_too_large(region)
+
+
+_COUNTED = f"kernels count up to {MOST_ELEMENTS:,} within one"
+
+
+def _tile_too_large(region: Region) -> str | None:
+    """Of the images that one tile of a product gathers from."""
+    anchor = region.anchor
+    if isinstance(anchor.op, MatMul):
+        return None
+    longest = LONGEST_CHUNK if isinstance(anchor.op, Conv2DWeightGrad | DenseWeightGrad) else LONGEST_TILE
+    source = region.graph[anchor.inputs[0]]
+    rows = region.graph[anchor.inputs[1]] if longest == LONGEST_CHUNK else anchor
+    images = 1 + -(-longest // max(1, pixels(rows)))
+    count = images * source.type.elements(1)
+    if count <= MOST_ELEMENTS:
+        return None
+    return (
+        f"{source.name} is {source.type}: a tile of {anchor.op.op_name()} reaches over {images:,} images, "
+        f"{count:,} elements, and {_COUNTED}"
+    )
+
+
+def rows_an_image(region: Region) -> int:
+    """Rows that a kernel counts for each image: of the value with most of them."""
+    counts = [pixels(node) for node in (*region.inputs, *region.nodes) if node.type.batched]
+    counts += [_summed(region, node) for node in region.nodes if isinstance(node.op, Reduce)]
+    if region.anchor.op.kind is Kind.CONTRACTION and any(isinstance(n.op, POOLS) for n in region.nodes):
+        counts.append(product(region).rows)
+    return max(counts, default=0)
+
+
+def _summed(region: Region, node: Node) -> int:
+    """Of a sum over the batch its terms, of any other its results."""
+    op, source = node.op, region.graph[node.inputs[0]].type
+    assert isinstance(op, Reduce)
+    over_batch = source.batched and 0 in op.axes
+    sizes = enumerate(source.size(1))
+    return prod(size for axis, size in sizes if (axis in op.axes) is over_batch)
+
+
+def most_images(region: Region) -> int | None:
+    """The largest batch that a region's kernel takes; None where the batch does not count."""
+    rows = rows_an_image(region)
+    return MOST_ROWS // rows if rows else None
+
+
+def batch_refusal(regions: Iterable[Region], batch: int) -> str | None:
+    """Why a batch is too large for the kernels of these regions, as a sentence; or None."""
+    for region in regions:
+        most = most_images(region)
+        if most is not None and batch > most:
+            layers = ", ".join(region.layers) or region.name
+            return (
+                f"a batch of {batch:,} has {batch * rows_an_image(region):,} rows in {layers}, and kernels "
+                f"count up to {MOST_ROWS:,}; call with at most {most:,} examples at a time"
+            )
+    return None
