@@ -53,6 +53,7 @@ class Executor:
         self.program, self.device = program, backend.device
         self.streams = streams or Streams()
         self._needs = Needs(program) if backend.takes_fresh_memory else None
+        self._prepare = backend.prepare if backend.compiles else None
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
@@ -137,6 +138,9 @@ class Executor:
         earlier call where no parameter can have changed since, which saves looking at each.
         """
         batch = inputs[0].shape[0] if inputs else 1
+        if self._prepare is not None:
+            self._prepare(self.program, batch)
+            self._prepare = None
         if self._needs is not None:
             keeper.keep(*self._needs(batch))
         slots = self._start(parameters, look)
