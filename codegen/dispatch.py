@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 from ..planning.forms import choose
 from ..planning.regions import Region
@@ -70,7 +71,12 @@ def emit(
 
 
 def write(region: Region, form: str, schedule: Schedule, precision: str = "ieee") -> Kernel:
-    """The kernel of a region in a form and with a schedule that were chosen for it."""
+    """The kernel of a region in a form and with a schedule that were chosen for it.
+
+    Emitters see the region without its number, so that equal regions have equal texts.
+    """
+    unnumbered = copy(region)
+    unnumbered.name = region.stem
     if form in PRODUCTS:
-        return Kernel.of(PRODUCTS[form](region, schedule, precision))
-    return Kernel.of(EMITTERS[form](region, schedule))
+        return Kernel.of(PRODUCTS[form](unnumbered, schedule, precision), region)
+    return Kernel.of(EMITTERS[form](unnumbered, schedule), region)

@@ -22,29 +22,31 @@ Specialization = tuple[str, dict[str, str], dict[str, object]]
 class Kernel:
     """One emitted file.
 
-    source: its text. functions: its jitted functions in the order `launch` calls them.
+    source: its text. code: the same without the layers' names, which is what runs: one for all equal regions.
+    functions: its jitted functions in the order `launch` calls them, each with a key that is equal where one
+    compiled function serves.
     specializations, warps, stages: of each function, what ahead-of-time compilation needs to know.
-    twin: the kernel of another region that is equal but for names, which is run in its place.
     """
 
     region: Region
     source: str
+    code: str
     schedule: Schedule
-    functions: list[str]
+    functions: dict[str, str]
     specializations: list[Specialization]
     options: list[tuple[int, int]]
-    twin: Kernel | None = field(default=None, repr=False)
     _modules: dict[bool, types.ModuleType] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, file: KernelFile) -> Kernel:
+    def of(cls, file: KernelFile, region: Region) -> Kernel:
         """The kernel of a filled-in file."""
         jitted = file.functions
         return cls(
-            file.region,
+            region,
             file.text,
+            file.code,
             file.schedule,
-            [f.name for f in jitted],
+            {f.name: f.key for f in jitted},
             [(f.name, f.signature(), dict(f.constants)) for f in jitted],
             [(f.warps, f.stages) for f in jitted],
         )
@@ -56,7 +58,7 @@ class Kernel:
     @property
     def function(self) -> str:
         """The jitted function that does the work."""
-        return self.functions[0]
+        return next(iter(self.functions))
 
     @property
     def launches(self) -> int:
@@ -91,7 +93,7 @@ class Kernel:
     def requests(self, target: str) -> list[Request]:
         """What to compile ahead of time for `target`."""
         return [
-            Request(self.source, name, signature, constants, target, warps, stages)
+            Request(self.code, name, signature, constants, target, warps, stages)
             for (name, signature, constants), (warps, stages) in zip(
                 self.specializations, self.options, strict=True
             )
@@ -102,14 +104,12 @@ class Kernel:
         return [compile_request(request) for request in self.requests(target)]
 
     def load(self, interpreted: bool) -> types.ModuleType:
-        """The file as a module with `launch`, `reference` and `example`; loaded once a form."""
-        if self.twin is not None:
-            return self.twin.load(interpreted)
+        """The file as a module with `launch`, `reference` and `example`: one for all of equal code."""
         if interpreted not in self._modules:
             require_triton("running a kernel")
-            from .machine.interpreter import load_module
+            from .machine.loaded import load
 
-            self._modules[interpreted] = load_module(self.source, self.name, interpreted=interpreted)
+            self._modules[interpreted] = load(self.code, self.functions, interpreted)
         return self._modules[interpreted]
 
     def __str__(self) -> str:

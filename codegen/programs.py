@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from ..graph.errors import CompileError
@@ -19,20 +18,19 @@ _KEPT: WeakKeyDictionary[Program, list[Kernel | CompileError]] = WeakKeyDictiona
 def kernels(program: Program) -> list[Kernel | CompileError]:
     """For each of `program.regions`, in order, its kernel, or why there is none.
 
-    Each has a text of its own, which names its layers; of regions that are equal but for names, the kernel of
-    the first is loaded and compiled for all.
+    Each has a text of its own, which names its layers; the code of those that are equal but for names is
+    loaded and compiled once.
     """
     found = _KEPT.get(program)
     if found is None:
-        first: dict[str, Kernel] = {}
-        found = [_written(step, first) for step in program.steps if step.region.launches]
+        found = [_written(step) for step in program.steps if step.region.launches]
         _KEPT[program] = found
         if program.dump is not None:
             dump_kernels(program, found, program.dump)
     return found
 
 
-def _written(step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
+def _written(step: Step) -> Kernel | CompileError:
     if step.form is None or step.schedule is None:
         return NotEmittable(step.reason)
     try:
@@ -41,5 +39,4 @@ def _written(step: Step, first: dict[str, Kernel]) -> Kernel | CompileError:
         settings.say(SOURCES, f"no kernel {step.region.name}: {error}")
         return error
     settings.say(SOURCES, lambda: f"source of {kernel.name}:\n{kernel.source}")
-    twin = first.setdefault(step.region.key, kernel)
-    return kernel if twin is kernel else replace(kernel, twin=twin)
+    return kernel

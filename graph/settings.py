@@ -24,6 +24,9 @@ From level 1 on, the command line shows the whole traceback of an error instead 
 `CONVLOOM_CACHE=folder` is where measurements are kept; by default `~/.cache/convloom`.
 `CONVLOOM_KEEP_MEMORY=0` gives memory back to the system after each operator of a network on a CPU; by default
 the process keeps what the next call needs, until `convloom.release_memory()`.
+`CONVLOOM_JOBS=n` is how many processes compile kernels before the first call of a network on a GPU; by
+default one a core, at most 16. With 1 no other is started: each kernel is compiled at its first launch.
+`CONVLOOM_PROGRESS=0` hides the bar that they show where stderr is a terminal.
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ from .errors import ConvLoomError
 
 PASSES, KERNELS, SOURCES, SCHEDULES, LAUNCHES = range(1, 6)
 """The levels of CONVLOOM_DEBUG."""
+
+MOST_JOBS = 16
+"""Processes that compile, unless CONVLOOM_JOBS says otherwise: each takes half a gigabyte."""
 
 
 class Settings:
@@ -72,9 +78,27 @@ class Settings:
     @cached_property
     def keep_memory(self) -> bool:
         """Whether freed memory is kept for the next call; raises ConvLoomError unless told 0 or 1."""
-        text = os.environ.get("CONVLOOM_KEEP_MEMORY", "").strip() or "1"
+        return self._switch("CONVLOOM_KEEP_MEMORY", "1 (keep, the default) or 0")
+
+    @cached_property
+    def jobs(self) -> int:
+        """Processes that compile kernels before they are launched; raises ConvLoomError unless a number."""
+        text = os.environ.get("CONVLOOM_JOBS", "").strip()
+        if not text:
+            return min(len(os.sched_getaffinity(0)), MOST_JOBS)
+        if not text.isdecimal() or int(text) < 1:
+            raise ConvLoomError(f"CONVLOOM_JOBS is {text!r}; it takes a number of processes, 1 or more")
+        return int(text)
+
+    @cached_property
+    def progress(self) -> bool:
+        """Whether compiling shows a bar in a terminal; raises ConvLoomError unless told 0 or 1."""
+        return self._switch("CONVLOOM_PROGRESS", "1 (show, the default) or 0")
+
+    def _switch(self, name: str, takes: str) -> bool:
+        text = os.environ.get(name, "").strip() or "1"
         if text not in ("0", "1"):
-            raise ConvLoomError(f"CONVLOOM_KEEP_MEMORY is {text!r}; it takes 1 (keep, the default) or 0")
+            raise ConvLoomError(f"{name} is {text!r}; it takes {takes}")
         return text == "1"
 
     def reset(self) -> None:

@@ -112,6 +112,11 @@ class Region:
         return hashlib.sha256(self.signature.encode()).hexdigest()[:32]
 
     @property
+    def stem(self) -> str:
+        """What it is called after: the fixed names of its ops, never the user's names."""
+        return "_".join(list(dict.fromkeys(node.op.op_name() for node in self.nodes))[:5])
+
+    @property
     def phase(self) -> str:
         return self.anchor.phase
 
@@ -209,10 +214,9 @@ def _reads(graph: Graph, group: list[Node], owner: dict[str, int], own: int) -> 
 
 
 def _name(regions: list[Region]) -> None:
-    """Name each region by what it computes: by the fixed names of ops, never by the user's names."""
+    """Name each region by what it computes, and by a number where several compute the same."""
     counts: dict[str, int] = {}
     for region in regions:
-        parts = dict.fromkeys(node.op.op_name() for node in region.nodes)
-        base = "_".join(list(parts)[:5])
+        base = region.stem
         counts[base] = counts.get(base, 0) + 1
         region.name = base if counts[base] == 1 else f"{base}_{counts[base]}"

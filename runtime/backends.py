@@ -15,10 +15,12 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
+from ..graph.settings import settings
 from ..graph.values import laid_out
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
+from .ahead import prepare
 from .instructions import Instruction
 from .room import aligned, room
 
@@ -44,6 +46,23 @@ class Backend:
     def takes_fresh_memory(self) -> bool:
         """Whether each result lies in memory of its own that the C library gives."""
         return self.name == "aten" and self.device.type == "cpu"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether `prepare` has anything to do."""
+        return self.name == "triton" and self.device.type == "cuda" and settings.jobs > 1
+
+    def prepare(self, program: Program, batch: int) -> None:
+        """Compile the program's kernels, side by side, before a call with such a batch."""
+        try:
+            with torch.cuda.device(self.device):
+                prepare(program, batch)
+        except Exception as error:  # of the compiler's machinery: a call needs none of it
+            warnings.warn(
+                f"{program.graph.name}: its kernels are compiled one by one, at their first launches, for "
+                f"compiling them ahead failed: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
 
     @property
     def lay(self) -> Callable[[torch.Tensor], torch.Tensor]:

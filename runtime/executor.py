@@ -56,6 +56,7 @@ class Executor:
         self.streams = streams or Streams()
         self._needs = lru_cache(1000)(partial(needs, program)) if backend.takes_fresh_memory else None
         self._receive = backend.receive
+        self._prepare = backend.prepare if backend.compiles else None
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
@@ -140,6 +141,9 @@ class Executor:
         earlier call where no parameter can have changed since, which saves looking at each.
         """
         batch = inputs[0].shape[0] if inputs else 1
+        if self._prepare is not None:
+            self._prepare(self.program, batch)
+            self._prepare = None
         if self._needs is not None:
             keeper.keep(*self._needs(batch))
         slots = self._start(parameters, look)

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..codegen import Kernel, kernels
+from ..codegen.machine.installed import require_triton
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops.random import Streams
 from ..graph.settings import settings
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
+from ..planning.targets import target as find_target
 from .backends import Backend
+from .checks import whole
 from .executor import Executor
 from .held import HeldWeights
 
@@ -84,6 +87,27 @@ class Planned(HeldWeights):
             mode = self._mode(training, True, trained=trained)
         mode = mode if fuse is None else replace(mode, fuse=fuse)
         return self._program(mode, target or self.options.target)
+
+    def prepare(self, batch_size: int = 1, *, target: str | None = None) -> None:
+        """Compile the kernels of the current mode that a call with such a batch launches, side by side.
+
+        Where the network runs on a GPU by kernels, its first call does that by itself. target: an
+        architecture such as "sm_90", which need not be here: Triton's cache (TRITON_CACHE_DIR) then holds
+        what a network on such a card launches. Without it a network on the CPU has nothing to prepare.
+        Raises CompileError, with the reasons, where kernels do not compile.
+        """
+        batch = whole(batch_size, "batch_size", 1)
+        found = None if target is None else find_target(target)
+        if found is None and self.options.device.type != "cuda":
+            return
+        require_triton("compiling kernels")
+        from .ahead import prepare
+
+        program = self.planned(target=found.name if found else None)
+        failed = prepare(program, batch, found.gpu if found else None)
+        if failed:
+            told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+            raise CompileError(f"{program.graph.name}: kernels that do not compile: {told}")
 
     @property
     def program(self) -> Program:

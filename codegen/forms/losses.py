@@ -109,7 +109,7 @@ def emit_loss_grad(region: Region, schedule: Schedule) -> KernelFile:
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
         slope = _logits_slope if isinstance(loss, SoftmaxCrossEntropy) else _probabilities_slope
         value, count = slope(jit.body, rows, x, t), rows.rows
-        launch.line(jit.call(f"(triton.cdiv({rows.rows}, BLOCK_R),)", roles))
+        grid = f"(triton.cdiv({rows.rows}, BLOCK_R),)"
     else:
         size = image_size(prediction)
         jit = _flat(names, prediction, tensors, schedule)
@@ -118,11 +118,12 @@ def emit_loss_grad(region: Region, schedule: Schedule) -> KernelFile:
         tile.start(jit.body)
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
         value = _slope(jit.body, loss, x, t)
-        launch.line(jit.call("(triton.cdiv(batch * IMAGE, BLOCK),)", roles))
+        grid = "(triton.cdiv(batch * IMAGE, BLOCK),)"
     result = names.role[node.name]
     jit.body.line(f"{result} = {value} * ({scale} / {in_brackets(count)})", tile.note)
     tile.values[node.name] = result
     tile.store(jit.body, node)
+    launch.line(jit.call(grid, roles))
     return KernelFile(
         region,
         names,

@@ -186,7 +186,7 @@ class _ChannelSums:
         numbers = ["chunks", "batch"] if means else ["chunks"]
         tensors = [*partials, *self._operands(self.sums)]
         jit = self._function(
-            f"{self.region.name}_finish",
+            "add_chunks",
             "Each program adds up the chunks of BLOCK_C channels.",
             tensors,
             numbers,

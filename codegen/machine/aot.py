@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import pickle
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ...graph.errors import CompileError
 from ...planning.targets import target as find_target
 from .installed import require_triton
 from .resources import Resources, read_resources
+from .workers import answered
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,10 @@ class Request:
     target: str
     num_warps: int = 4
     num_stages: int = 2
+
+    def answer(self) -> Resources:
+        """What it takes, in the process that compiles it."""
+        return compile_request(self)
 
 
 def compile_kernel(
@@ -86,7 +86,7 @@ def compile_kernel(
     except CompileError as error:
         raise CompileError(f"kernel {function} for {target}: {error}") from error
     except Exception as error:  # Triton raises its own, MLIR's and Python's errors alike
-        raise CompileError(f"kernel {function} does not compile for {target}: {_reason(error)}") from error
+        raise CompileError(f"kernel {function} does not compile for {target}: {reason(error)}") from error
 
 
 def _argument_types(
@@ -102,7 +102,7 @@ def _argument_types(
     return types
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line that says something: of the innermost cause, past Triton's quotation of the source."""
     cause = error
     while cause.__cause__ is not None:
@@ -138,47 +138,15 @@ def compile_many(requests: Sequence[Request], jobs: int = 2) -> list[Resources]:
     A kernel that does not compile, or that kills its compiler, is a result with `error`; the others go on.
     With `jobs` of 1 everything happens in this process.
     """
-    if jobs <= 1:
-        return [compile_request(request) for request in requests]
-    shares = [list(requests[first::jobs]) for first in range(min(jobs, len(requests)))]
-    with ThreadPoolExecutor(max(1, len(shares))) as pool:
-        answers = list(pool.map(compile_apart, shares))
-    return [answers[index % jobs][index // jobs] for index in range(len(requests))]
+    return [compile_request(request) for request in requests] if jobs <= 1 else compile_apart(requests, jobs)
 
 
-def compile_apart(requests: Sequence[Request]) -> list[Resources]:
-    """Compile in one worker process; if it dies, blame the kernel it was at and go on in another."""
-    results: list[Resources] = []
-    while len(results) < len(requests):
-        results += _run_worker(requests[len(results) :])
-        if len(results) < len(requests):
-            victim = requests[len(results)]
-            text = (
-                f"kernel {victim.function} for {victim.target}: the compiler process ended before answering"
-            )
-            results.append(Resources(victim.function, victim.target, error=text))
-    return results
+def compile_apart(requests: Sequence[Request], jobs: int = 1) -> list[Resources]:
+    """`compile_many` that never compiles in this process."""
+    pairs = zip(requests, answered(requests, jobs), strict=True)
+    return [_unanswered(request) if used is None else used for request, used in pairs]
 
 
-def _run_worker(requests: Sequence[Request]) -> list[Resources]:
-    """The answers of one worker process, fewer than `requests` if it died on the way.
-
-    A fresh interpreter rather than multiprocessing, which would run the user's script again in each worker.
-    """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", f"{__package__}.compile_worker"]
-    finished = subprocess.run(
-        command,
-        input=pickle.dumps(list(requests)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        check=False,
-    )
-    answers = io.BytesIO(finished.stdout)
-    results: list[Resources] = []
-    with contextlib.suppress(EOFError, pickle.UnpicklingError):  # an answer cut short is no answer
-        while len(results) < len(requests):
-            results.append(pickle.load(answers))
-    return results
+def _unanswered(request: Request) -> Resources:
+    text = f"kernel {request.function} for {request.target}: the compiler process ended before answering"
+    return Resources(request.function, request.target, error=text)

@@ -1,4 +1,4 @@
-"""The process behind `compile_many`: requests come in on stdin, one result at a time goes out on stdout."""
+"""A process of `workers`: a request comes in on stdin, its answer goes out on stdout, until none follows."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import os
 import pickle
 import sys
 
-from .aot import compile_request
-
 
 def main() -> None:
-    """Answer each request as soon as it is compiled, so that a crash loses only the kernel it happens in."""
+    """Answer each request before the next is read, so that a crash loses only the one it happens in."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(
-            sys.stderr.fileno(), sys.stdout.fileno()
-        )  # what compilers print must not mix with the answers
-        for request in pickle.load(sys.stdin.buffer):
-            pickle.dump(compile_request(request), answers)
+        # What compilers print must not mix with the answers.
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        while True:
+            try:
+                request = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            pickle.dump(request.answer(), answers)
             answers.flush()
 
 

@@ -6,8 +6,10 @@ An emitter fills a `KernelFile`: what it computes in words, one or two `JitFunct
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 from ...graph.ir import Node
@@ -81,16 +83,22 @@ if __name__ == "__main__":
 """
 
 
+ANY_LAYERS = "From the layers: (of any equal region)"
+
+LISTED_BELOW = "at the end of this file"
+
+
 @dataclass
 class JitFunction:
     """One `@triton.jit` function of a file.
 
-    pointers: (argument, element type of the IR). numbers: run-time integers such as the batch.
+    stem: what its name begins with. pointers: (argument, element type of the IR).
+    numbers: run-time integers such as the batch.
     constants: `tl.constexpr` arguments and their values; each is a constant of the file under the same name.
     body: its lines. doc: its first line.
     """
 
-    name: str
+    stem: str
     pointers: list[tuple[str, str]]
     numbers: list[str] = field(default_factory=list)
     constants: dict[str, object] = field(default_factory=dict)
@@ -98,6 +106,27 @@ class JitFunction:
     doc: str = ""
     warps: int = 4
     stages: int = 2
+
+    @cached_property
+    def name(self) -> str:
+        """The stem and six digits of the key: equal where one compiled function serves. The body is complete
+        when somebody asks for it."""
+        return f"{self.stem}_{self.key[:6]}"
+
+    @cached_property
+    def key(self) -> str:
+        """Of all that decides what it is compiled to, in 32 hexadecimal digits."""
+        return self.digest()
+
+    def digest(self) -> str:
+        helpers = [HELPERS[name] for name in with_their_own(self.helpers)]
+        said = (self.text(self.stem), helpers, self.signature(), self.constants, self.warps, self.stages)
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
+
+    @property
+    def helpers(self) -> set[str]:
+        """The functions of `HELPERS` that it calls."""
+        return {name for name in self.body.uses if name in HELPERS}
 
     def signature(self) -> dict[str, str]:
         """Run-time argument -> type, as ahead-of-time compilation wants it."""
@@ -112,12 +141,13 @@ class JitFunction:
         options = [f"num_warps={self.warps}", f"num_stages={self.stages}"]
         return f"{self.name}[{grid}]({', '.join([*tensors, *self.numbers, *constants, *options])})"
 
-    def text(self) -> str:
+    def text(self, name: str = "") -> str:
+        """Its lines. name: instead of its own."""
         # A number that is 1 or a multiple of 16 would be compiled for that value; a batch must not be.
         options = f"(do_not_specialize=[{', '.join(map(repr, self.numbers))}])".replace("'", '"')
         arguments = [name for name, _ in self.pointers] + self.numbers
         arguments += [f"{name}: tl.constexpr" for name in self.constants]
-        head = wrap(f"def {self.name}({', '.join(arguments)}):")
+        head = wrap(f"def {name or self.name}({', '.join(arguments)}):")
         writer = Writer(1)
         if self.doc:
             writer.lines(*wrap_doc(self.doc))
@@ -155,9 +185,22 @@ class KernelFile:
 
     @property
     def text(self) -> str:
-        """The whole file."""
+        """The whole file, which names the layers it came from."""
+        layers = self.region.layers
+        if not layers:
+            return self.code
+        line = one_line("From the layers: ", layers)
+        text = self.code.replace(ANY_LAYERS, line, 1)
+        if not line.endswith(LISTED_BELOW):
+            return text
+        named = fill(", ".join(map(escaped, layers)), WIDTH - 6)
+        return text + "\n".join(["", "# From the layers:", *(f"#     {names}" for names in named)]) + "\n"
+
+    @cached_property
+    def code(self) -> str:
+        """The file of any equal region: it differs in the line that names the layers, and in no other."""
         kernels = [function.text() for function in self.functions]
-        called = {name for function in self.functions for name in function.body.uses if name in HELPERS}
+        called = {name for function in self.functions for name in function.helpers}
         helpers = [HELPERS[name] for name in with_their_own(called)]
         parts = [
             self._header(),
@@ -168,6 +211,9 @@ class KernelFile:
             *["\n" + part for part in (self._launch(), self._reference(), *self._examples())],
             _MAIN.rstrip("\n"),
         ]
+        for function in self.functions:
+            if function.digest() != function.key:
+                raise RuntimeError(f"{function.name}: lines were added after it was named")
         text = "\n\n".join(parts) + "\n"
         if "F." not in text.split("def reference", 1)[1]:
             text = text.replace("import torch.nn.functional as F\n", "", 1)
@@ -177,9 +223,8 @@ class KernelFile:
     def _header(self) -> str:
         lines = [f'"""{self.summary}', ""]
         lines += [f"    {line}" for formula in self.formula for line in hanging(formula)]
-        layers = ", ".join(escaped(layer) for layer in self.region.layers)
-        if layers:
-            lines += ["", *fill(f"From the layers: {layers}", WIDTH)]
+        if self.region.layers:
+            lines += ["", ANY_LAYERS]
         lines += [
             "",
             "Operands, N being the batch, in row-major order (an image: height, width, channels):",
@@ -317,6 +362,22 @@ _EPS = {"torch.float32": 2.0**-23, "torch.float16": 2.0**-10, "torch.bfloat16": 
 
 def _reference_hint(node: Node) -> str:
     return f"t_{node.op.op_name()}" if node.op.kind is not Kind.CONTRACTION else node.op.op_name()
+
+
+def one_line(before: str, layers: Sequence[str]) -> str:
+    """The layers' names in one line, or those that there is room for and how many more there are.
+
+    One line in every file, so that equal kernels begin at the same line: Triton's cache looks at it.
+    """
+    names = [escaped(layer) for layer in layers]
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more, {LISTED_BELOW}" if shown < len(names) else ""
+        line = f"{before}{', '.join(names[:shown])}{rest}"
+        if len(line) <= WIDTH:
+            return line
+    room = WIDTH - len(before) - len(LISTED_BELOW) - len("..., all ")
+    cut = next(n for n in range(len(layers[0]), -1, -1) if len(escaped(layers[0][:n])) <= room)
+    return f"{before}{escaped(layers[0][:cut])}..., all {LISTED_BELOW}"
 
 
 def hanging(text: str) -> list[str]:
