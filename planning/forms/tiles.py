@@ -133,4 +133,6 @@ def _most_sums(fit: _Fit) -> int:
     phased = fit.product.transposed and fit.product.phases > 1
     if not fit.on_matrix_units:
         return 16 if _crowded(fit) or phased else 32
-    return 16 if _crowded(fit) and phased else 64
+    if _crowded(fit) and phased:
+        return 16
+    return 32 if fit.product.spreads and fit.product.itemsize == 4 else 64  # beside each operand's as many
