@@ -66,6 +66,10 @@ class CostModel:
             return self.product_seconds(work, schedule)
         return self.moving(region.cost(self.batch).bytes)
 
+    def reason(self, region: Region, schedule: Schedule, work: Product | None = None) -> str:
+        """What a kernel's time goes to."""
+        return "tiles" if work is not None else "bytes"
+
     def product_seconds(self, work: Product, schedule: Schedule) -> float:
         """A rough time: waves of tiles, each as long as its arithmetic or the way of its operands from L2.
 
