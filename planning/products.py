@@ -10,25 +10,38 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import (
+    Add,
     AveragePool2D,
     AverageUnpool2D,
+    Cast,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    LeakyRelu,
     MatMul,
+    Maximum,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
+    Minimum,
+    Multiply,
+    Relu,
+    Relu6,
+    Scale,
     Softmax,
+    Subtract,
 )
-from .geometry import ceil_div
+from .geometry import broadcast_kind, ceil_div
 from .regions import Region
 
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
 UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
+
+LEAN = (Add, Subtract, Multiply, Maximum, Minimum, Scale, Cast, Relu, Relu6, LeakyRelu, MaxPool2D, AveragePool2D)
+"""Members of an epilogue that keep nothing in registers beside the sums."""
 
 NARROW = 16
 """Channels below which the taps and channels of a sum are walked as one flattened axis."""
@@ -40,11 +53,12 @@ class Product:
 
     channels: the run of neighbouring elements on the inner axis (input channels of a group); taps: such runs.
     window: rows that a fused pooling makes one of. whole_row: a softmax needs all columns in one tile.
-    phases: parts of a strided data gradient, each of which meets its own taps.
+    phases: parts of a strided data gradient, each of which has such rows, and meets its own taps.
     transposed: whether the weight is read across its rows (a data gradient).
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
     spreads: whether a pooling's gradient spreads each row over a window, whose pixels the epilogue reads.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
+    lean: whether what stands around the product keeps little in registers beside the sums.
     """
 
     rows: int
@@ -64,6 +78,7 @@ class Product:
     row_channels: int = 0
     spreads: bool = False
     matrices: int = 0
+    lean: bool = False
 
     def row_tiles(self, block_m: int, batch: int) -> int:
         """Tiles that the rows of a batch are cut into; none reaches from one product into the next."""
@@ -107,6 +122,7 @@ def product(region: Region) -> Product:
         "dtype": first.dtype,
         "itemsize": first.torch_dtype.itemsize,
         "is_convolution": convolution,
+        "lean": lean(region),
     }
     out = pixels(node)
     match node.op:
@@ -118,8 +134,9 @@ def product(region: Region) -> Product:
         case Conv2DDataGrad() | DenseDataGrad():
             phases = prod(op.strides) if convolution else 1
             taps = prod(second.size()[:-2])
+            rows = prod(map(ceil_div, node.type.size(1)[1:-1], op.strides)) if convolution else out
             return Product(
-                out,
+                rows,
                 node.type.channels // groups,
                 taps,
                 first.channels // groups,
@@ -139,6 +156,19 @@ def product(region: Region) -> Product:
             return Product(rows, columns, 1, inner, **shared, matrices=prod(lead),
                            transposed=node.op.transpose_b, whole_row=ends_in_softmax(region))  # fmt: skip
     raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
+
+
+def lean(region: Region) -> bool:
+    """Whether a thread needs few registers beside its sums: nothing is computed of what is gathered, and what
+    follows is plain and loads channel vectors at most."""
+    shape = region.anchor.type.shape
+    if region.prologue or len(region.outputs) > 1:
+        return False
+    outside = [region.graph[name] for node in region.epilogue for name in node.inputs]
+    outside = [node for node in outside if node.name not in region.members]
+    return all(isinstance(node.op, LEAN) for node in region.epilogue) and all(
+        broadcast_kind(node.type.shape, shape) in ("channel", "scalar") for node in outside
+    )
 
 
 def pixels(node: Node) -> int:

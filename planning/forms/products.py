@@ -170,6 +170,16 @@ def _accepts_weight_gradient(region: Region) -> Refusal:
     return None
 
 
+def _takes_parts(region: Region, schedule: Schedule) -> Refusal:
+    work = product(region)
+    steps = work.steps(schedule.block_k)
+    if schedule.splits > steps:
+        return f"{region.name}: sums of {steps} steps cannot be cut into {schedule.splits} parts"
+    if schedule.splits > 1 and work.groups > 1 and work.phases > 1:
+        return f"{region.name}: a strided data gradient in groups has no axis of programs left for parts of sums"
+    return None
+
+
 def _takes_row(region: Region, schedule: Schedule) -> Refusal:
     work = product(region)
     if work.whole_row and schedule.block_n < work.columns:
@@ -177,7 +187,7 @@ def _takes_row(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a softmax over {work.columns} channels needs block_n of at least that, "
             f"the schedule has {schedule.block_n}"
         )
-    return None
+    return _takes_parts(region, schedule)
 
 
 def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
@@ -186,6 +196,8 @@ def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
             f"and programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
         )
+    if schedule.splits > 1:
+        return f"{region.name}: the parts of a weight gradient's sums follow from programs, not from splits"
     return None
 
 
@@ -205,7 +217,8 @@ PRODUCTS = (
         (Conv2DDataGrad, DenseDataGrad),
         _accepts_data_gradient,
         tiles,
-        product=product,
+        _takes_parts,
+        product,
         row_by_row=True,
         reads_rows=range(1),
     ),
