@@ -101,7 +101,7 @@ def test_every_way_to_lie_against_a_tile(shape: tuple[int, int, int], dtype: str
     if FORM in map(str, forms_of(given)):
         check(given, form=FORM)
     else:
-        assert shape in ((9, 7, 65),)
+        assert shape == (9, 7, 65)
 
 
 def test_other_ranks_and_no_batch() -> None:
@@ -134,10 +134,26 @@ def test_rows_fill_tiles_and_begin_where_wide_loads_may(channels: int, pixels: i
 
 
 def test_what_does_not_end_with_a_row_is_left_to_the_flat_form() -> None:
-    gated = [image("x", 7, 7, 32), image("gate", 1, 1, 32), ("y", ops.Multiply(), ["x", "gate"])]
-    given = region(gated)
+    given = gated(7, 7, 24)
     assert [str(form) for form in forms_of(given)] == ["pointwise"]
     check(given)
+
+
+def gated(height: int, width: int, channels: int) -> Region:
+    operands = [image("x", height, width, channels), image("gate", 1, 1, channels)]
+    return region([*operands, ("y", ops.Multiply(), ["x", "gate"])])
+
+
+@pytest.mark.parametrize("channels", [32, 48, 96])
+def test_narrower_tiles_where_rows_of_wide_ones_do_not_end_with_an_image(channels: int) -> None:
+    kernel = check(gated(7, 7, channels), form=FORM)
+    assert kernel.schedule.block_n == (16 if channels == 48 else 32)
+
+
+def test_narrower_tiles_where_a_row_is_to_be_one_pixel() -> None:
+    x, each = image("x", 14, 14, 96), image("map", 14, 14, 1)
+    assert check(region([x, each, ("y", ops.Multiply(), ["x", "map"])]), form=FORM).schedule.block_n == 32
+    assert check(batch_norm(14, 14, 96, dtype="bfloat16"), form=FORM).schedule.block_n == 64
 
 
 # -- the choice ----------
@@ -159,12 +175,13 @@ def test_narrow_loads_cost_more_than_the_memory_of_a_batch_norm() -> None:
     assert seconds["pointwise"] > 2 * memory
 
 
-def test_few_rows_are_cut_finer_so_that_every_processor_has_some() -> None:
-    model = CostModel.of("H200", batch=1)
-    (form,) = (f for f in forms_of(batch_norm(7, 7, 512)) if f.name == FORM)
-    assert form.candidates(batch_norm(7, 7, 512), model)[0].block_m == 16
-    assert form.candidates(batch_norm(112, 112, 64), model)[0].block_m == 32
-    assert emit(batch_norm(7, 7, 512), form=FORM).schedule.warps == 4
+@pytest.mark.parametrize(("size", "elements"), [((7, 7, 512), 1024), ((112, 112, 64), 2048)])
+def test_few_rows_are_cut_finer_so_that_every_processor_has_some(
+    size: tuple[int, int, int], elements: int
+) -> None:
+    given = batch_norm(*size, dtype="bfloat16")
+    schedule = choose(given, "H200", batch=1, form=FORM)[1]
+    assert (schedule.block_m * schedule.block_n, schedule.warps) == (elements, 4)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])

@@ -20,12 +20,13 @@ from .form import Form, Refusal
 from .members import pointwise
 from .reads import THREAD, WARP, lines, loaded, seconds
 
-COLUMNS, WARPS = 64, 4
-"""Columns of a tile are half its threads: Triton then lets each thread load the channels that it needs, where
-it would share out wider vectors among the threads, and pass them on through shared memory."""
+COLUMNS, WARPS = (64, 32, 16), 4
+"""Columns of a tile: at most half its threads. Triton then lets each thread load the channels that it needs,
+where it would share out wider vectors among the threads, and pass them on through shared memory. Narrower
+ones are for channels that do not fill 64, beside operands of one number a pixel."""
 
-ROWS = (64, 32, 16)
-"""Rows of a tile; of 16, each thread computes one run of eight elements."""
+ELEMENTS = (4096, 2048, 1024)
+"""Elements of a tile; of the fewest, each thread computes one run of eight."""
 
 PADDING = 16
 """At most one column in so many may lie behind a row's end."""
@@ -68,12 +69,19 @@ def _pixels_of_a_row(channels: int, columns: int) -> int:
     return pixels
 
 
-def _accepts(region: Region, columns: int = COLUMNS) -> Refusal:
+def _accepts(region: Region) -> Refusal:
     result = region.nodes[-1].type
     if result.rank < 2:
         return f"{region.nodes[-1].name}: {result} has no rows of channels"
     if refusal := pointwise(region, region.nodes, result.shape):
         return refusal
+    reasons = [_ends_within_a_row(region, columns) for columns in COLUMNS]
+    return None if None in reasons else reasons[0]
+
+
+def _ends_within_a_row(region: Region, columns: int) -> Refusal:
+    """An operand of one number a channel and image, or the same for every image, is read row by row."""
+    result = region.nodes[-1].type
     rows = rows_of(result, columns)
     for node in loaded(region):
         kind = broadcast_kind(node.type.shape, result.shape)
@@ -85,17 +93,23 @@ def _accepts(region: Region, columns: int = COLUMNS) -> Refusal:
 
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
+    fitting = [columns for columns in COLUMNS if _ends_within_a_row(region, columns) is None]
+    offered = [_schedule(region.nodes[-1].type, columns, model) for columns in fitting]
+    return sorted(offered, key=lambda schedule: _seconds(region, schedule, model))
+
+
+def _schedule(result: TensorType, columns: int, model: CostModel) -> Schedule:
     """As many rows as leave every processor two tiles: what belongs to the channels is loaded for each."""
-    result = region.nodes[-1].type
-    rows = rows_of(result, COLUMNS)
+    rows = rows_of(result, columns)
     total = ceil_div(result.elements(model.batch), rows.pitch)
-    tiles = {r: ceil_div(total, r) * rows.tiles(COLUMNS) for r in ROWS}
-    best = next((r for r in ROWS if tiles[r] >= 2 * model.device.processors), ROWS[-1])
-    return [Schedule(best, COLUMNS, warps=WARPS)]
+    heights = [elements // columns for elements in ELEMENTS]
+    tiles = (ceil_div(total, height) * rows.tiles(columns) for height in heights)
+    enough = (h for h, count in zip(heights, tiles, strict=True) if count >= 2 * model.device.processors)
+    return Schedule(next(enough, heights[-1]), columns, warps=WARPS)
 
 
 def _takes(region: Region, schedule: Schedule) -> Refusal:
-    return _accepts(region, schedule.block_n)
+    return _ends_within_a_row(region, schedule.block_n)
 
 
 def _lines(region: Region, schedule: Schedule) -> float:
@@ -105,13 +119,15 @@ def _lines(region: Region, schedule: Schedule) -> float:
     # Of rows that an image does not end with, the last element is looked for one by one.
     whole = THREAD if rows.count else gcd(result.elements(), THREAD)
     a_tile = WARP * schedule.warps / (schedule.block_m * schedule.block_n)
-    found = sum(lines(whole, WARP, node.type.torch_dtype.itemsize) for node in region.outputs)
+    # A warp's part of a narrow tile lies in more lines than its bytes would fill.
+    apart = 0.0 if rows.pitch == schedule.block_n else 1 / schedule.block_n
+    found = sum(max(apart, lines(whole, WARP, node.type.torch_dtype.itemsize)) for node in region.outputs)
     for node in loaded(region):
         size = node.type.torch_dtype.itemsize
         side_by_side = gcd(rows.channels, THREAD)
         match broadcast_kind(node.type.shape, result.shape):
             case "full":
-                found += lines(whole, WARP, size)
+                found += max(apart, lines(whole, WARP, size))
             case "channel":
                 found += a_tile * lines(side_by_side, min(rows.channels, schedule.block_n), size)
             case "pixel" if rows.pixels == 1:
