@@ -8,6 +8,7 @@ from copy import copy
 from ..planning.forms import choose
 from ..planning.regions import Region
 from ..planning.schedules import Schedule
+from .forms.channel_tiles import emit_channel_tiles
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
 from .forms.general_reduction import emit_sums
@@ -48,6 +49,7 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "resize": emit_resize,
     "movement": emit_movement,
     "pointwise": emit_pointwise,
+    "channel tiles": emit_channel_tiles,
 }
 """The emitters of all others. What they are given was accepted by the form, and they choose nothing."""
 

@@ -62,8 +62,8 @@ class Fuser:
                 self.decisions.append(decision)
                 if decision.applied:
                     self._merge(node, group, rule.into_producer)
-                    if rule.into_producer:
-                        return
+                    if rule.into_producer and self.owner[node.name].kind is not Kind.POINTWISE:
+                        return  # one anchor; of pointwise regions, several become one
         self._join_sibling(node)
 
     def _join_sibling(self, node: Node) -> None:
@@ -144,10 +144,11 @@ class Fuser:
             return f"{producer.name} belongs to the {producer.phase} pass"
         if self.graph.is_output(producer.name) and not rule.stores:
             return f"{producer.name} is an output of the network"
+        mine = self.owner[node.name].names
         others = [
             reader
             for reader in self.graph.readers(producer.name)
-            if reader.name != node.name and not self._rides_along(reader, node)
+            if reader.name not in mine and not self._rides_along(reader, node)
         ]
         here = [reader.name for reader in others if reader.phase == producer.phase]
         if here and not rule.stores:

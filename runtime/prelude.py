@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-from ..graph.ops import KNOWN, Parameter
+from ..graph.ir import Graph, Node
+from ..graph.ops import KNOWN, Cast, Parameter
 from ..graph.weights import Mark, mark
 from ..planning.program import Program
 from .gpu import Shared
@@ -27,6 +28,7 @@ class Prelude:
         """lay: how values lie in memory."""
         nodes = [node for node in program.graph.nodes() if node.name in program.known]
         self.nodes = [node for node in nodes if not isinstance(node.op, Parameter)]
+        self.casts = [node for node in self.nodes if _rounds_a_weight(node, program.graph)]
         self.constants = {n.name: n.op.reference().to(device) for n in self.nodes if isinstance(n.op, KNOWN)}
         self.behind, self.lay = program.behind, lay
         self._lock = threading.Lock()
@@ -64,14 +66,32 @@ class Prelude:
         values = {n: lay(p.detach()) if n in changed else self.values[n] for n, p in parameters.items()}
         values.update(self.constants)
         with torch.no_grad():
+            self._round(values, changed)
             for node in self.nodes:
-                if not node.inputs:
+                if not node.inputs or node.name in values:
                     continue
-                if node.name in self.values and not (self.behind[node.name] & changed):
+                if self._stays(node, changed):
                     values[node.name] = self.values[node.name]
                 else:
                     values[node.name] = lay(node.evaluate(*(values[name] for name in node.inputs)))
         return values
+
+    def _stays(self, node: Node, changed: set[str]) -> bool:
+        return node.name in self.values and not (self.behind[node.name] & changed)
+
+    def _round(self, values: dict[str, torch.Tensor], changed: set[str]) -> None:
+        """The weights in the dtype they are multiplied in, all at once: a training step needs them all anew,
+        and one after another each would be a launch of its own."""
+        together: dict[tuple[str, torch.dtype], list[Node]] = {}
+        for node in self.casts:
+            if not self._stays(node, changed):
+                key = node.type.dtype, values[node.inputs[0]].dtype
+                together.setdefault(key, []).append(node)
+        for nodes in together.values():
+            wide = [values[node.inputs[0]] for node in nodes]
+            narrow = [torch.empty_like(t, dtype=n.type.torch_dtype) for t, n in zip(wide, nodes, strict=True)]
+            torch._foreach_copy_(narrow, wide)
+            values.update({n.name: self.lay(t) for n, t in zip(nodes, narrow, strict=True)})
 
     def forget(self, parameters: Iterable[str]) -> None:
         """Compute anew, at the next call, what follows from these."""
@@ -82,3 +102,8 @@ class Prelude:
 def _is(value: torch.Tensor, parameter: torch.Tensor | None) -> bool:
     """Whether a value lies in the parameter's own memory."""
     return parameter is not None and value.data_ptr() == parameter.data_ptr()
+
+
+def _rounds_a_weight(node: Node, graph: Graph) -> bool:
+    floats = node.type.is_floating and all(graph[name].type.is_floating for name in node.inputs)
+    return isinstance(node.op, Cast) and floats and isinstance(graph[node.inputs[0]].op, Parameter)

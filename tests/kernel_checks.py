@@ -13,6 +13,7 @@ from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import Op
 from convloom.planning.regions import Region
+from convloom.planning.schedules import Schedule
 
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -53,9 +54,18 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.double() - wanted.double()).abs().nan_to_num(float("inf")).max()) / scale
 
 
-def check(given: Region, *, length: int = 1, batches: Sequence[int] = (1, 3)) -> Kernel:
-    """Run a region's kernel for several batches and compare; length: terms of one image's longest sum."""
-    kernel = emit(given)
+def check(
+    given: Region,
+    *,
+    length: int = 1,
+    batches: Sequence[int] = (1, 3),
+    form: str | None = None,
+    schedule: Schedule | None = None,
+) -> Kernel:
+    """Run a region's kernel for several batches and compare; length: terms of one image's longest sum.
+
+    form, schedule: of the kernel, where they are not to be the ones that planning chooses."""
+    kernel = emit(given, form=form, schedule=schedule)
     module = kernel.load(interpreted=True)
     stored = max((EPS[n.type.dtype] for n in kernel.outputs if n.type.is_floating), default=0.0)
     for batch in batches:

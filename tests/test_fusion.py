@@ -44,6 +44,32 @@ def test_a_residual_addition_joins_the_later_convolution() -> None:
         assert partition.kernels[1].anchor.name == "parallel"
 
 
+def test_all_that_a_sum_adds_up_is_computed_where_it_is_added() -> None:
+    b = Builder()
+    x, y = b.input(4, 3, 5, name="x"), b.input(4, 3, 5, name="y")
+    parts = [b.op(ops.Relu(), b.batch_norm(given), name=f"relu{given}") for given in (x, y)]
+    b.op(ops.Add(), *parts, name="sum")
+    graph = b.finish("sum")
+    assert kernels(fuse(graph)) == ["batch_norm relu batch_norm relu add"]
+    check(graph)
+    partition = fuse(b.finish("sum", "relux"))
+    assert kernels(partition) == ["batch_norm relu", "batch_norm relu add"]
+    assert reasons(partition, "sum") == ["relux is an output of the network"]
+
+
+def test_a_value_and_what_is_computed_of_it_meet_again() -> None:
+    b = Builder()
+    x = b.op(ops.Square(), b.input(4, 5, name="x"), name="square")
+    b.op(ops.Multiply(), x, b.op(ops.Sigmoid(), x, name="sigmoid"), name="gated")
+    graph = b.finish("gated")
+    assert kernels(fuse(graph)) == ["square sigmoid multiply"]
+    check(graph)
+    b.op(ops.Exp(), x, name="exp")
+    partition = fuse(b.finish("gated", "exp"))
+    assert kernels(partition) == ["square", "sigmoid multiply", "exp"]
+    assert reasons(partition, "gated") == ["square also feeds exp"]
+
+
 def test_epilogues_before_and_after_the_window() -> None:
     b = head()
     gate = b.input(1, 1, 3, name="gate")

@@ -25,6 +25,7 @@ from ..regions import Region
 from ..schedules import Schedule
 from .form import Form, Refusal
 from .members import ANYHOW, alone, cannot_share, pointwise
+from .reads import one_by_one, seconds
 
 ELEMENTS = 1024
 """Elements a program computes: four for each thread of four warps, and 16-byte accesses of float16."""
@@ -39,6 +40,10 @@ def flat(region: Region, model: CostModel) -> list[Schedule]:
 
 def _accepts_pointwise(region: Region) -> Refusal:
     return pointwise(region, region.nodes, region.nodes[-1].type.shape, ANYHOW)
+
+
+def _pointwise_seconds(region: Region, schedule: Schedule, model: CostModel) -> float:
+    return seconds(region, one_by_one(region), model)
 
 
 def _accepts_after(region: Region) -> Refusal:
@@ -82,5 +87,13 @@ FLAT = (
     Form("warp gradient", (WarpGrad,), alone, _warp_grad),
     Form("resize", (Resize, ResizeGrad), _accepts_resize, flat, row_by_row=True, reads_rows=range(1)),
     Form("movement", (Concat, Pad, Slice, Flip, Transpose), _accepts_movement, flat, reads_rows=ALL),
-    Form("pointwise", Kind.POINTWISE, _accepts_pointwise, flat, row_by_row=True, reads_rows=range(0)),
+    Form(
+        "pointwise",
+        Kind.POINTWISE,
+        _accepts_pointwise,
+        flat,
+        row_by_row=True,
+        reads_rows=range(0),
+        cost=_pointwise_seconds,
+    ),
 )
