@@ -11,6 +11,7 @@ from convloom.graph.op import Op
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH
 from convloom.planning.cost import CostModel
+from convloom.planning.forms import MOST_MEMBERS
 from convloom.planning.fusion import fuse
 from convloom.planning.geometry import broadcast_kind
 from convloom.planning.regions import order_regions
@@ -127,6 +128,18 @@ def refused(graph: Graph, node: str, question: str | None = None) -> list[str]:
     asked = {d.question for d in partition.decisions if d.node == node and not d.applied}
     assert question is None or asked == {question}
     return reasons(partition, node)
+
+
+def test_a_chain_is_cut_where_a_kernel_would_be_too_long() -> None:
+    b = Builder("long")
+    x = b.input(4, 4, 3)
+    for _ in range(MOST_MEMBERS + 2):
+        x = b.op(ops.Tanh(), x)
+    graph = b.finish(x)
+    assert [len(region.nodes) for region in fuse(graph).kernels] == [MOST_MEMBERS, 2]
+    (reader,) = graph.readers(fuse(graph).kernels[0].nodes[-1].name)
+    reason = f"a kernel of {MOST_MEMBERS + 1} members is longer than the {MOST_MEMBERS} that one may have"
+    assert refused(graph, reader.name, "may") == [reason]
 
 
 def test_two_readers() -> None:

@@ -25,6 +25,10 @@ FORMS: tuple[Form, ...] = (*PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TI
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 """What kernels read and write. Fusion does not ask: a network of others runs fused through PyTorch."""
 
+MOST_MEMBERS = 128
+"""Members that fusion puts into one kernel at most, whatever its form. One more would save a hundredth of the
+traffic that was saved, while a compiler takes ever longer; and so a chain of any length takes linear time."""
+
 _CONCERNED: dict[type[Op], tuple[Form, ...]] = {}
 """The forms for the anchors met so far."""
 
@@ -56,6 +60,8 @@ def read_row_by_row(region: Region, operand: Node) -> bool:
 
 def refusal(region: Region) -> Refusal:
     """Why no form accepts a region, whatever its dtypes are, in the words of the last one asked; or None."""
+    if len(region.nodes) > MOST_MEMBERS:
+        return f"a kernel of {len(region.nodes)} members is longer than the {MOST_MEMBERS} that one may have"
     reason = f"{region.anchor.name}: no kernel is known for {region.anchor.op.op_name()}"
     for form in forms_for(region.anchor.op):
         found = form.accepts(region)
@@ -148,6 +154,7 @@ def _named(region: Region, name: str) -> Form:
 __all__ = [
     "DTYPES",
     "FORMS",
+    "MOST_MEMBERS",
     "Form",
     "NotEmittable",
     "Refusal",
