@@ -15,6 +15,7 @@ from .product_time import LAUNCH_SECONDS, ProductTime
 from .products import Product
 from .regions import Region
 from .schedules import Schedule
+from .splits import product_split
 from .targets import DEVICES, Device, Target, target_and_device
 
 TUNING_BATCH = 32

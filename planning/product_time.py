@@ -17,6 +17,7 @@ from ..graph.types import HALF
 from .geometry import ceil_div
 from .products import Product
 from .schedules import Schedule
+from .splits import product_split
 from .targets import Device, Target
 
 LAUNCH_SECONDS = 1e-6
@@ -100,8 +101,7 @@ class ProductTime:
         """Parts of each sum."""
         if not self.work.sums_over_batch:
             return self.schedule.splits
-        chunks = ceil_div(self.work.inner * self.batch, self.schedule.chunk)
-        return max(1, min(chunks, self.schedule.programs // self.tiles))
+        return product_split(self.work, self.schedule).parts(self.batch)
 
     @property
     def programs(self) -> int:

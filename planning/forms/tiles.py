@@ -14,6 +14,7 @@ from ..product_time import ProductTime
 from ..products import Product, product
 from ..regions import Region
 from ..schedules import Schedule
+from ..splits import LEAST_STEPS, fullest
 
 
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -103,7 +104,7 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
                     plain = Schedule(
                         block_m, block_n, block_k, warps=_warps(block_m, block_n, fit), stages=stages
                     )
-                    yield _with_chunks(plain, fit) if work.sums_over_batch else plain
+                    yield from _with_parts(plain, fit) if work.sums_over_batch else (plain,)
 
 
 def _depths(fit: _Fit) -> list[int]:
@@ -156,9 +157,11 @@ def _crowded(fit: _Fit) -> bool:
     return fit.product.transposed and fit.operands_in_registers
 
 
-def _with_chunks(schedule: Schedule, fit: _Fit) -> Schedule:
-    steps = min(16, power_of_two(ceil_div(fit.product.inner * fit.model.batch, schedule.block_k)))
-    return replace(schedule, chunk=steps * schedule.block_k, programs=2 * fit.model.device.processors)
+def _with_parts(schedule: Schedule, fit: _Fit) -> Iterator[Schedule]:
+    """The same tiles, their sum over pixels cut into parts that fill the card."""
+    least = LEAST_STEPS * schedule.block_k
+    for programs in fullest(fit.product, schedule, fit.model.batch, fit.model.device.processors):
+        yield replace(schedule, chunk=least, programs=programs)
 
 
 def shared_bytes(schedule: Schedule, work: Product) -> int:
