@@ -26,6 +26,7 @@ from ..graph.ops import (
     MaxPoolIndex2D,
     Reduce,
     Softmax,
+    SoftmaxCrossEntropy,
     Warp,
 )
 from .cost import CostModel
@@ -187,6 +188,12 @@ def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
     )
 
 
+def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
+    return isinstance(node.op, SoftmaxCrossEntropy) and any(
+        isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes
+    )
+
+
 def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
     needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
     same = _is_channel_sum(node) and _is_channel_sum(group.anchor) and group.anchor.type == node.type
@@ -267,6 +274,7 @@ RULES: tuple[FusionRule, ...] = (
 
 SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", _index_beside_pool),
+    SiblingRule("cross_entropy(softmax(x), target) beside softmax(x) -> one kernel", _loss_beside_softmax),
     SiblingRule("channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", _bias_beside_weight_gradient),
     SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", _sums_side_by_side),
 )

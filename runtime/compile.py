@@ -123,6 +123,6 @@ def _device(device: str) -> torch.device:
         )
     if chosen.type not in ("cuda", "cpu"):
         raise CompileError(f"device {device!r} is not supported; use 'cuda', 'cpu' or 'auto'")
-    if chosen.type == "cuda" and chosen.index is None:  # as PyTorch reads it
+    if chosen == torch.device("cuda"):  # as PyTorch reads it
         return torch.device("cuda", torch.cuda.current_device())
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from convloom.graph import ops
 from convloom.graph.errors import CompileError
 from convloom.graph.losses import LOSSES, add_loss
+from convloom.planning.forms import refusal
+from convloom.planning.fusion import fuse
 from graphs import Builder, assert_same, outputs, values
+from kernel_checks import check, image, region
 
 import convloom as cl
 from convloom import layers as L
@@ -198,3 +202,61 @@ def test_targets_keep_float32_beside_a_half_precision_network(backend: str) -> N
     assert float(value.detach()) == pytest.approx(
         float(((prediction.float() - target) ** 2).mean()), rel=1e-6
     )
+
+
+# -- kernels -------------------------------------------------------------------------------------------------
+SHAPES = [((10,), 3), ((3, 17), 2), ((1,), 5), ((1000,), 5), ((2, 5, 65), 3)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("shape", "batch_size"), SHAPES, ids=str)
+def test_a_cross_entropy_stores_its_softmax_beside(
+    shape: tuple[int, ...], batch_size: int, dtype: str
+) -> None:
+    """One kernel, for batches of one program and of several, whose parts a second one adds up."""
+    nodes = [
+        image("x", *shape, dtype=dtype),
+        image("target", *shape),
+        ("y", ops.Softmax(), ["x"]),
+        ("loss", ops.SoftmaxCrossEntropy(), ["x", "target"]),
+    ]
+    given = region(nodes, outputs=["y", "loss"], anchor="y")
+    kernel = check(given, length=shape[-1], batches=(1, batch_size, 150 if shape == (10,) else 2))
+    assert kernel.launches == 2
+    assert kernel.source.count("if programs > 1:") == 2
+
+
+def test_a_loss_of_one_program_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [image("x", 10), image("t", 10), ("loss", ops.SoftmaxCrossEntropy(), ["x", "t"])]
+    module = check(region(nodes)).load(interpreted=True)
+    monkeypatch.delattr(module, "kernel_under_test_finish")
+    module.launch(*module.example(128), *module.results(128))
+    with pytest.raises(NameError, match="kernel_under_test_finish"):
+        module.launch(*module.example(129), *module.results(129))
+
+
+@pytest.mark.parametrize(
+    ("first", "loss", "reason"),
+    [
+        (ops.Tanh(), ops.SoftmaxCrossEntropy(), "y is no loss|y and loss|cannot share|shares no kernel"),
+        (ops.Softmax(), ops.CategoricalCrossEntropy(), "loss: categorical_cross_entropy is no function of"),
+    ],
+)
+def test_what_stands_beside_a_loss_is_its_softmax(first: Any, loss: Any, reason: str) -> None:
+    nodes = [image("x", 10), image("t", 10), ("y", first, ["x"]), ("loss", loss, ["x", "t"])]
+    given = region(nodes, outputs=["y", "loss"], anchor="loss")
+    assert re.search(reason, str(refusal(given)))
+    graph = given.graph
+    assert [len(kernel.nodes) for kernel in fuse(graph).kernels] == [1, 1]
+
+
+def test_softmax_and_loss_are_one_kernel_whoever_reads_the_softmax() -> None:
+    x = cl.Input((7,))
+    model = cl.Model(x, L.Dense(CLASSES, activation="softmax")(x), seed=3)
+    net = cl.compile(model, device="cpu", backend="triton").train()
+    found = [kernel.ops for kernel in net.with_loss("categorical_crossentropy").compiled.kernels]
+    assert ["softmax", "softmax_cross_entropy"] in found
+    data, target = batch(net, "categorical_crossentropy")
+    loss, prediction = net.with_loss("categorical_crossentropy")(data, target)
+    torch.testing.assert_close(prediction.sum(-1), torch.ones(len(data)))
+    torch.testing.assert_close(loss, -(target * prediction.log()).sum(-1).mean())

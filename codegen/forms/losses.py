@@ -1,6 +1,7 @@
 """Losses: one number, the mean over the batch, and their gradients.
 
-A first kernel leaves one partial sum a program; a second adds them up in one fixed order and divides.
+Each program leaves its part of the mean; where there are several, a second kernel adds them up in one fixed
+order. A cross-entropy of logits computes their softmax anyway, and stores it where it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from ...graph.ir import Node
 from ...graph.op import Op
 from ...graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from ...planning.forms.rows import BY_ROWS
+from ...planning.forms.rows import BY_ROWS, loss_of
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.names import Names
@@ -23,7 +24,10 @@ from .row_tiles import RowTile
 from .tile import rounded
 
 BLOCK = 1024
-"""Partial sums the second kernel adds at a time, behind a loss by rows."""
+"""Parts the second kernel adds at a time, behind a loss by rows."""
+
+OF_ELEMENTS = "batch.to(tl.int64) * IMAGE"
+"""Text of the number that the mean of a loss by elements divides by; a batch may hold more than 2^31."""
 
 CLIP = "1e-7"
 """Keras keeps probabilities within [1e-7, 1 - 1e-7]."""
@@ -45,42 +49,48 @@ _FORMULA: dict[type[Op], Callable[[Any], str]] = {
 
 
 def emit_loss(region: Region, schedule: Schedule) -> KernelFile:
-    """A region of one loss."""
-    node = region.anchor
+    """A region of one loss, and the softmax of its logits."""
+    node = loss_of(region)
+    assert node is not None
     prediction, target = (region.graph[name] for name in node.inputs)
     names = Names(region)
     rowwise = isinstance(node.op, BY_ROWS)
-    tensors = [(names.pointer(n), n.type.dtype) for n in region.inputs] + [("partial_ptr", "float32")]
+    softmax = next((other for other in region.outputs if other is not node), None)
+    operands = [*region.inputs, *([softmax] if softmax else [])]
+    tensors = [(names.pointer(n), n.type.dtype) for n in operands] + [("part_ptr", "float32")]
     if rowwise:
         rows = RowTile(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program sums the loss of BLOCK_R rows.", tensors)
-        _cross_entropy(jit.body, rows, node.op, prediction, target)
+        _cross_entropy(jit.body, rows, node.op, prediction, target, softmax)
         constants, programs = rows.constants(), f"triton.cdiv({rows.rows}, BLOCK_R)"
-        constants = {**constants, "BLOCK": (BLOCK, "partial sums added at a time")}
-        count = rows.rows
+        constants = {**constants, "BLOCK": (BLOCK, "parts added at a time")}
     else:
         jit = _flat(names, prediction, tensors, schedule)
         _elementwise(jit.body, names, node.op, prediction, target)
         size = image_size(prediction)
         constants = _flat_constants(size, schedule)
-        count, programs = f"batch * {size}", "triton.cdiv(batch * IMAGE, BLOCK)"
-    finish = _finish(names, node, count, int(constants["BLOCK"][0]))  # type: ignore[call-overload]
+        programs = "triton.cdiv(batch * IMAGE, BLOCK)"
+    finish = _finish(names, node, int(constants["BLOCK"][0]))  # type: ignore[call-overload]
     launch = Writer()
-    roles = [names.role[n.name] for n in region.inputs]
-    launch.line(f"batch = {names.role[prediction.name]}.shape[0]")
+    x, result = names.role[prediction.name], names.role[node.name]
+    launch.line(f"batch = {x}.shape[0]")
     launch.line(f"programs = {programs}")
-    launch.line(
-        f"partial = torch.empty(programs, dtype=torch.float32, device={names.role[prediction.name]}.device)"
-    )
-    launch.line(jit.call("(programs,)", [*roles, "partial"]))
-    launch.line(finish.call("(1,)", ["partial", names.role[node.name]]))
+    launch.line(f"part = {result}", "where there is one program, its part is all")
+    with launch.block("if programs > 1:"):
+        launch.line(f"part = torch.empty(programs, dtype=torch.float32, device={x}.device)")
+    launch.line(jit.call("(programs,)", [*(names.role[n.name] for n in operands), "part"]))
+    with launch.block("if programs > 1:"):
+        launch.line(finish.call("(1,)", ["part", result]))
     return KernelFile(
         region,
         names,
         summary=f"Loss: {node.op.op_name().replace('_', ' ')}.",
-        formula=[f"{names.role[node.name]} = {_FORMULA[type(node.op)](node.op)}"],
-        plan=["each program of the first kernel leaves one partial sum; one program of the second adds them",
-              "up, always in the same order."],
+        formula=[
+            f"{result} = {_FORMULA[type(node.op)](node.op)}",
+            *([f"{names.role[softmax.name]} = softmax({x})"] if softmax else []),
+        ],
+        plan=["each program of the first kernel leaves its part of the mean; where there are several, one",
+              "program of a second kernel adds them up, always in the same order."],
         constants=constants,
         functions=[jit, finish],
         launch=launch,
@@ -105,15 +115,15 @@ def emit_loss_grad(region: Region, schedule: Schedule) -> KernelFile:
         rows = RowTile(names, prediction, schedule)
         jit = rows.function(f"{region.name}_kernel", "Each program computes BLOCK_R rows.", tensors)
         constants = rows.constants()
-        tile = rows.tile()
+        tile, count = rows.tile(), rows.rows
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
         slope = _logits_slope if isinstance(loss, SoftmaxCrossEntropy) else _probabilities_slope
-        value, count = slope(jit.body, rows, x, t), rows.rows
+        value = slope(jit.body, rows, x, t)
         grid = f"(triton.cdiv({rows.rows}, BLOCK_R),)"
     else:
         size = image_size(prediction)
         jit = _flat(names, prediction, tensors, schedule)
-        constants, count = _flat_constants(size, schedule), f"batch * {size}"
+        constants, count = _flat_constants(size, schedule), OF_ELEMENTS
         tile = FlatTile(names, prediction.type.shape)
         tile.start(jit.body)
         x, t, scale = (tile.load(jit.body, n) for n in (prediction, target, d_loss))
@@ -142,16 +152,24 @@ def emit_loss_grad(region: Region, schedule: Schedule) -> KernelFile:
 
 
 # -- categorical cross-entropy, of logits and of probabilities -----------------------------------------------
-def _cross_entropy(body: Writer, rows: RowTile, op: Op, prediction: Node, target: Node) -> None:
+def _cross_entropy(
+    body: Writer, rows: RowTile, op: Op, prediction: Node, target: Node, softmax: Node | None
+) -> None:
     tile = rows.tile()
     x, t = tile.load(body, prediction), tile.load(body, target)
     if isinstance(op, SoftmaxCrossEntropy):
-        body.line(f"log_likely = {rows.log_softmax(body, x)}", tile.note)
+        likely, logarithm = rows.both_softmax(body, x, stored=softmax is not None)
+        if softmax is not None:
+            tile.values[softmax.name] = rows.names.value(softmax)
+            body.line(f"{tile.values[softmax.name]} = {likely}", tile.note)
+            tile.store(body, softmax)
+        body.line(f"log_likely = {logarithm}", tile.note)
     else:
         _clipped(body, _normalised(body, rows, x), tile.note)
         body.line("log_likely = tl.log(p)", tile.note)
     body.line(f"losses = tl.where({tile.ok}, -{t} * log_likely, 0.0)", tile.note)
-    body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.sum(losses, axis=1), axis=0))")
+    body.line(f"part = tl.sum(tl.sum(losses, axis=1), axis=0) / {in_brackets(rows.rows)}", "of the mean")
+    body.line("tl.store(part_ptr + tl.program_id(0), part)")
 
 
 def _logits_slope(body: Writer, rows: RowTile, x: str, t: str) -> str:
@@ -208,7 +226,8 @@ def _elementwise(body: Writer, names: Names, op: Any, prediction: Node, target: 
         _clipped(body, x, tile.note)
         body.line(f"losses = -({t} * tl.log(p) + (1.0 - {t}) * tl.log(1.0 - p))", tile.note)
     body.line("losses = tl.where(inside, losses, 0.0)", tile.note)
-    body.line("tl.store(partial_ptr + tl.program_id(0), tl.sum(losses, axis=0))")
+    body.line(f"part = tl.sum(losses, axis=0) / ({OF_ELEMENTS})", "of the mean")
+    body.line("tl.store(part_ptr + tl.program_id(0), part)")
 
 
 def _clipped(body: Writer, x: str, note: str) -> None:
@@ -231,21 +250,19 @@ def _slope(body: Writer, op: Any, x: str, t: str) -> str:
     return f"tl.where({_unclipped(x)}, (p - {t}) / (p * (1.0 - p)), 0.0)"
 
 
-def _finish(names: Names, node: Node, count: str, block: int) -> JitFunction:
+def _finish(names: Names, node: Node, block: int) -> JitFunction:
     role = names.role[node.name]
-    tensors = [("partial_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
-    doc = "One program adds up the partial sums and divides by their number of terms."
-    jit = JitFunction(
-        f"{names.region.name}_finish", tensors, ["programs", "batch"], {"BLOCK": block}, doc=doc
-    )
+    tensors = [("part_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
+    doc = "One program adds up the parts of the others."
+    jit = JitFunction(f"{names.region.name}_finish", tensors, ["programs"], {"BLOCK": block}, doc=doc)
     body = jit.body
     body.line("lane = tl.arange(0, BLOCK)", "[BLOCK]")
     body.line("sums = tl.zeros([BLOCK], tl.float32)")
     body.line("first = 0")
     with body.block("while first < programs:"):
         body.line("inside = first + lane < programs", "[BLOCK]")
-        body.line("sums += tl.load(partial_ptr + first + lane, mask=inside, other=0.0)", "[BLOCK]")
+        body.line("sums += tl.load(part_ptr + first + lane, mask=inside, other=0.0)", "[BLOCK]")
         body.line("first += BLOCK")
-    body.line(f"{role} = tl.sum(sums, axis=0) / {in_brackets(count)}", "one number")
+    body.line(f"{role} = tl.sum(sums, axis=0)", "one number")
     body.line(f"tl.store({role}_ptr, {rounded(role, node)})")
     return jit

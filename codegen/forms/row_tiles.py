@@ -71,11 +71,19 @@ class RowTile:
 
     def log_softmax(self, body: Writer, x: str) -> str:
         """Lines for the logarithm of the softmax of the tile x; returns the text of the value."""
-        row = "[BLOCK_R, 1]"
+        return self.both_softmax(body, x)[1]
+
+    def both_softmax(self, body: Writer, x: str, stored: bool = False) -> tuple[str, str]:
+        """Texts of the softmax of the tile x and of its logarithm. stored: whether both are asked for."""
+        note, row = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]"
         largest, total = self.names.fresh("largest"), self.names.fresh("total")
-        shifted = shifted_rows(body, x, self.column_ok, "[BLOCK_R, BLOCK_C]", (largest, row))
-        body.line(f"{total} = tl.sum(tl.exp({shifted}), axis=1)[:, None]", row)
-        return f"{shifted} - tl.log({total})"
+        shifted = shifted_rows(body, x, self.column_ok, note, (largest, row))
+        powers = f"tl.exp({shifted})"
+        if stored:
+            body.line(f"powers = {powers}", note)
+            powers = "powers"
+        body.line(f"{total} = tl.sum({powers}, axis=1)[:, None]", row)
+        return f"{powers} / {total}", f"{shifted} - tl.log({total})"
 
     def sparsemax(self, body: Writer, x: str) -> str:
         """Lines for the sparsemax of the tile x; returns the text of the value.

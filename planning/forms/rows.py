@@ -7,6 +7,7 @@ from ...graph.ops import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     LogSoftmax,
+    Loss,
     LossGrad,
     MeanSquaredError,
     Softmax,
@@ -32,6 +33,11 @@ BY_ROWS = (SoftmaxCrossEntropy, CategoricalCrossEntropy)
 """Losses that look at whole rows."""
 
 
+def loss_of(region: Region) -> Node | None:
+    """The loss among the members."""
+    return next((node for node in region.nodes if isinstance(node.op, Loss)), None)
+
+
 def _row(region: Region) -> Node | None:
     """The value whose rows are held; None for a loss that goes by elements."""
     anchor = region.anchor
@@ -46,9 +52,29 @@ def _accepts(region: Region) -> Refusal:
     if len(region.nodes) > 1 or not region.graph[anchor.inputs[0]].type.batched:
         return f"{anchor.name}: {anchor.op.op_name()} shares no kernel and needs a batch axis"
     row = _row(region)
-    if row is not None and power_of_two(row.type.channels) > WIDEST:
+    return None if row is None else _too_wide(row)
+
+
+def _too_wide(row: Node) -> Refusal:
+    if power_of_two(row.type.channels) > WIDEST:
         return f"{row.name}: a row of {row.type.channels} is wider than the {WIDEST} a program holds"
     return None
+
+
+def _accepts_loss(region: Region) -> Refusal:
+    """Beside a cross-entropy the softmax of the same logits."""
+    loss = loss_of(region)
+    if loss is None:
+        return f"{region.anchor.name} is no loss"
+    if len(region.nodes) == 1:
+        return _accepts(region)
+    for node in region.nodes:
+        if node is not loss and (not isinstance(node.op, Softmax) or node.inputs[0] != loss.inputs[0]):
+            return f"{node.name}: {node.op.op_name()} shares no kernel with {loss.name}"
+    logits = region.graph[loss.inputs[0]]
+    if not isinstance(loss.op, SoftmaxCrossEntropy):
+        return f"{loss.name}: {loss.op.op_name()} is no function of the logits {logits.name}"
+    return _too_wide(logits)
 
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
@@ -73,6 +99,13 @@ def _takes(region: Region, schedule: Schedule) -> Refusal:
 
 ROWS = (
     Form(
+        "loss",
+        (*BY_ROWS, BinaryCrossEntropy, MeanSquaredError, Softmax),
+        _accepts_loss,
+        _schedules,
+        _takes,
+    ),
+    Form(
         "rows",
         (Softmax, LogSoftmax, SoftmaxGrad, Sparsemax, SparsemaxGrad),
         _accepts,
@@ -81,6 +114,5 @@ ROWS = (
         row_by_row=True,
         reads_rows=range(2),
     ),
-    Form("loss", (*BY_ROWS, BinaryCrossEntropy, MeanSquaredError), _accepts, _schedules, _takes),
     Form("loss gradient", (LossGrad,), _accepts, _schedules, _takes),
 )
