@@ -55,16 +55,25 @@ class Fuser:
         producers = [name for name in reversed(dict.fromkeys(node.inputs)) if name in self.owner]
         for rule in RULES:
             for name in sorted(producers, key=self.position.__getitem__, reverse=True):
-                group = self.owner[name]
-                if group is self.owner[node.name] or not rule.matches(node, group):
+                group, mine = self.owner[name], self.owner[node.name]
+                if group is mine or not self._concerns(rule, node, mine, group):
                     continue
                 decision = self._decide(rule, self.graph[name], node, group)
                 self.decisions.append(decision)
                 if decision.applied:
                     self._merge(node, group, rule.into_producer)
-                    if rule.into_producer and self.owner[node.name].kind is not Kind.POINTWISE:
-                        return  # one anchor; of pointwise regions, several become one
-        self._join_sibling(node)
+        if not self._has_joined(node, self.owner[node.name]):
+            self._join_sibling(node)
+
+    @staticmethod
+    def _has_joined(node: Node, mine: Group) -> bool:
+        """Whether the node stands behind an anchor, beside which its kernel can have no second one."""
+        return mine.anchor is not node and mine.kind is not Kind.POINTWISE
+
+    def _concerns(self, rule: FusionRule, node: Node, mine: Group, group: Group) -> bool:
+        if self._has_joined(node, mine):
+            return rule.beside and group.kind is Kind.POINTWISE and rule.matches(node, mine)
+        return not rule.beside and rule.matches(node, group)
 
     def _join_sibling(self, node: Node) -> None:
         for rule in SIBLINGS:

@@ -95,6 +95,8 @@ def _always(merge: Merge) -> str | None:
 class FusionRule:
     """equation: its name. matches: whether it concerns this reader and group. worth: why not, or None.
 
+    beside: whether it is about a node that has joined another operand's region, and a pointwise region, of
+        this operand, that would join it too; `matches` is asked about the node and the region it has joined.
     stores: whether the producer's value may have other readers, or leave the network: the kernel then stores
     it as well, and what is saved is that it is read again.
     """
@@ -105,6 +107,7 @@ class FusionRule:
     into_producer: bool = True
     """True: the reader joins the producer's region. False: that region becomes the reader's prologue."""
     stores: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,12 @@ RULES: tuple[FusionRule, ...] = (
         lambda node, group: isinstance(node.op, MaxPool2D | AveragePool2D) and group.kind is Kind.POINTWISE,
         _once_a_window,
         into_producer=False,
+    ),
+    FusionRule(
+        "pointwise(window(x), pointwise(y)) -> one kernel",
+        lambda node, mine: node.op.kind is Kind.POINTWISE and mine.kind is Kind.WINDOW,
+        into_producer=False,
+        beside=True,
     ),
 )
 

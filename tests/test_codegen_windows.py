@@ -67,6 +67,28 @@ def test_pooling_gradients(size, strides, padding, spatial, channels) -> None:
     check(region([image("dy", *inner), average], phase="backward"), length=size[0] * size[1])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_added_to_a_window(dtype: str) -> None:
+    shape = (9, 6, 17)
+    added = [
+        image("d", *shape, dtype=dtype),
+        image("gate", 1, 1, 17, dtype=dtype),
+        image("dy", 3, 2, 17, dtype=dtype),
+        ("g", ops.Multiply(), ["d", "gate"]),
+        ("u", ops.AverageUnpool2D((3, 3), (3, 3), input_size=(9, 6)), ["dy"]),
+        ("sum", ops.Add(), ["g", "u"]),
+    ]
+    check(region(added, outputs=["g", "sum"], anchor="u", phase="backward"))
+    pooled = [
+        image("x", *shape, dtype=dtype),
+        image("y", 3, 2, 17, dtype=dtype),
+        ("t", ops.Tanh(), ["y"]),
+        ("m", ops.MaxPool2D((3, 3), (3, 3)), ["x"]),
+        ("sum", ops.Add(), ["m", "t"]),
+    ]
+    check(region(pooled, anchor="m"))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_pooling_in_low_precision(dtype: str) -> None:
     x = image("x", 9, 6, 5, dtype=dtype)

@@ -71,6 +71,41 @@ def test_a_value_and_what_is_computed_of_it_meet_again() -> None:
     assert reasons(partition, "gated") == ["square also feeds exp"]
 
 
+def gated() -> Builder:
+    """Squeeze and excitation: a map times a gate made of its mean."""
+    b = head()
+    x = b.op(ops.Square(), "conv", name="square")
+    mean = b.op(ops.AveragePool2D((8, 6), (8, 6)), x, name="mean")
+    b.op(ops.Multiply(), x, b.op(ops.Sigmoid(), b.conv(mean, 3, (1, 1), name="gate")), name="gated")
+    return b
+
+
+def test_what_is_added_to_a_window_is_computed_there() -> None:
+    b = gated()
+    b.conv("gated", 2, name="last")
+    graph = training(b.finish("last"))
+    assert "multiply average_unpool2d add multiply scale" in kernels(fuse(graph))
+    check(graph)
+    b = Builder()
+    x, y = b.input(4, 4, 3, name="x"), b.input(2, 2, 3, name="y")
+    pooled = b.op(ops.AveragePool2D(), x, name="pooled")
+    b.op(ops.Add(), b.op(ops.Tanh(), y, name="tanh"), pooled, name="sum")
+    graph = b.finish("sum")
+    assert kernels(fuse(graph)) == ["tanh average_pool2d add"]
+    check(graph)
+    partition = fuse(b.finish("sum", "tanh"))
+    assert sorted(kernels(partition)) == ["average_pool2d add", "tanh"]
+    assert reasons(partition, "sum") == ["tanh is an output of the network"]
+
+
+def test_a_product_takes_no_second_operand_s_kernel() -> None:
+    b = head()
+    b.op(ops.Add(), b.op(ops.Tanh(), b.input(8, 6, 3, name="y"), name="tanh"), "conv", name="sum")
+    partition = fuse(b.finish("sum"))
+    assert sorted(kernels(partition)) == ["conv2d add", "tanh"]
+    assert reasons(partition, "sum") == []
+
+
 def test_epilogues_before_and_after_the_window() -> None:
     b = head()
     gate = b.input(1, 1, 3, name="gate")

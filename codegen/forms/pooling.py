@@ -265,7 +265,7 @@ class _Unpool(_Window):
         values = {region.anchor.name: sums}
         tile = self.tile.tile(values)
         tile.store_if_output(body, region.anchor)
-        tile.emit(body, region.epilogue)
+        tile.emit(body, [node for node in region.nodes if node is not region.anchor])
         return KernelFile(
             region,
             self.names,

@@ -52,9 +52,10 @@ def covers(pool: Node, image: Node) -> bool:
 
 
 def _accepts_unpool(region: Region) -> Refusal:
-    if region.prologue or region.siblings:
+    if region.prologue:
         return f"{region.anchor.name}: only pointwise members after it can share its kernel"
-    return pointwise(region, region.epilogue, region.anchor.type.shape)
+    after = [node for node in region.nodes if node is not region.anchor]
+    return pointwise(region, after, region.anchor.type.shape)
 
 
 def _tiles(region: Region, model: CostModel) -> list[Schedule]:
