@@ -55,13 +55,13 @@ lint: $(STAMP) ## ruff: style and common mistakes
 LENIENT := --allow-untyped-calls --allow-untyped-defs --allow-incomplete-defs --no-warn-return-any \
 	--follow-imports=silent
 
-typecheck: $(STAMP) ## mypy over the package as it installs, and over the tests
+typecheck: $(STAMP) ## mypy over the package as it installs, over the tests and over the benchmarks
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $(INSTALLED) .
 	cd $(INSTALLED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache -p convloom
 	cd $(INSTALLED) && MYPYPATH=$(CURDIR)/tests:$(CURDIR)/examples:$(CURDIR)/benchmarks $(CURDIR)/$(BIN)/mypy $(LENIENT) \
-		--config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/tests $(CURDIR)/tests/*.py
+		--config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/tests $(CURDIR)/tests/*.py $(CURDIR)/benchmarks/*.py
 
 plan-table: $(STAMP) ## kernels and bytes of whole networks into tests/data; refuses what rose without RISES=1
 	PYTHONPATH=benchmarks $(BIN)/python tests/plan_table.py $(if $(RISES),--rises)

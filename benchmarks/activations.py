@@ -14,6 +14,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from convloom.graph.op import Op
@@ -54,14 +55,14 @@ def convolve(
     x: torch.Tensor,
     w: torch.Tensor,
     bias: torch.Tensor | None,
-    g: onednn.Geometry,
+    geometry: onednn.Geometry,
     attribute: onednn.Attribute,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
     """As the executor's, and with a ReLU behind the residual where `attribute` names one."""
     if residual is None or attribute.name != "relu":
-        return CONVOLVE(x, w, bias, g, attribute, residual)
-    place = (g.padding, g.strides, g.dilation, g.groups)
+        return CONVOLVE(x, w, bias, geometry, attribute, residual)
+    place = (geometry.padding, geometry.strides, geometry.dilation, geometry.groups)
     binary = torch.ops.mkldnn._convolution_pointwise.binary
     result: torch.Tensor = binary(x, residual, w, bias, *place, "add", 1.0, "relu", (), None)
     return result
@@ -71,14 +72,14 @@ ATTRIBUTE, CONVOLVE, PREPARE = onednn.attribute, onednn.convolve, contraction.Co
 
 
 def variants(model: cl.Model, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    found = {}
+    found: dict[str, Callable[[], torch.Tensor]] = {}
     onednn.convolve = convolve
     for name, losing in (("loses NaN", True), ("keeps NaN", False)):
         onednn.attribute = losing_attribute if losing else ATTRIBUTE
         contraction.Convolution.__post_init__ = losing_convolution if losing else PREPARE  # type: ignore[method-assign]
         net = cl.compile(model, device="cpu", backend="aten").eval()
         net(x)  # lowered now, as this variant wants it
-        found[name] = lambda net=net: net(x)
+        found[name] = partial(net, x)
     return found
 
 
@@ -112,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         build, batches = NETWORKS[name]
         model = build()
         for batch in arguments.batches or batches:
-            x = torch.randn(batch, *model.inputs[0].shape[1:], generator=torch.Generator().manual_seed(0))
+            image = [size for size in model.inputs[0].shape[1:] if size is not None]
+            x = torch.randn(batch, *image, generator=torch.Generator().manual_seed(0))
             with torch.no_grad():
                 calls = variants(model, x)
                 torch.testing.assert_close(*(call() for call in calls.values()))

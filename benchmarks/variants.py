@@ -85,7 +85,8 @@ class Variant:
 
 # -- PyTorch ----------
 def torch_inference(setting: Setting, form: torch.memory_format, compiled: bool = False) -> Runner:
-    module = setting.twins[1].to(setting.device, setting.torch_dtype).eval().to(memory_format=form)
+    module = setting.twins[1].to(setting.device, setting.torch_dtype).eval()
+    module.to(memory_format=form)  # type: ignore[call-overload]  # which torch's stubs leave out
     images = setting.images().permute(0, 3, 1, 2).to(setting.torch_dtype).contiguous(memory_format=form)
     run = _compiled(module, setting) if compiled else module
 
@@ -97,7 +98,8 @@ def torch_inference(setting: Setting, form: torch.memory_format, compiled: bool 
 
 
 def torch_training(setting: Setting, form: torch.memory_format, compiled: bool = False) -> Runner:
-    module = setting.twins[1].to(setting.device).train().to(memory_format=form)
+    module = setting.twins[1].to(setting.device).train()
+    module.to(memory_format=form)  # type: ignore[call-overload]  # which torch's stubs leave out
     images = setting.images().permute(0, 3, 1, 2).contiguous(memory_format=form)
     targets = setting.targets()
     targets = targets.permute(0, targets.ndim - 1, *range(1, targets.ndim - 1)).contiguous()

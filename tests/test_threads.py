@@ -87,13 +87,13 @@ def test_a_call_in_the_middle_of_another_finds_every_slot() -> None:
     """Between the moment at which one call knows the folded weights and that at which they lie in slots."""
     net = cl.compile(network(), backend="aten", device="cpu").eval()
     executor, weights = net.executor, net.weights()
-    found = []
+    found: list[list[Any]] = []
 
     class Known(dict[str, torch.Tensor]):
         def items(self) -> Any:
             for name, value in super().items():
                 if not found:
-                    found.append(None)
+                    found.append([])
                     found.append(executor._start(weights, None))
                 yield name, value
 
