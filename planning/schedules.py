@@ -23,7 +23,7 @@ class Schedule:
     warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
     chunk: weight gradients only: pixels that are summed between two looks at how many there are.
     programs: weight gradients only: blocks that the sum over pixels is split to reach.
-    splits: other products: parts of each sum, which programs of their own compute and a second kernel adds up.
+    splits: other products: parts of each sum, which programs of their own compute and a second kernel adds.
     Raises CompileError for sizes that no kernel can have.
     """
 
