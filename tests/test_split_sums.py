@@ -12,6 +12,7 @@ from convloom.codegen.forms.split_sums import ADD_PARTS, WRITTEN_OUT
 from convloom.graph.ir import Graph
 from convloom.graph.ops import (
     Add,
+    Conv2D,
     Input,
     MatMul,
     MaxPool2D,
