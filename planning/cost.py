@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ..graph.types import HALF
+from .batches import USUAL
 from .product_time import LAUNCH_SECONDS, ProductTime
 from .products import Product
 from .regions import Region
@@ -18,12 +19,9 @@ from .schedules import Schedule
 from .splits import product_split
 from .targets import DEVICES, Device, Target, target_and_device
 
-TUNING_BATCH = 32
-"""Images that the model assumes; the emitted kernel takes any batch."""
-
 SQUARE_RATE = 0.8
-"""A tile of 128 x 128 reaches 0.8 of the matrix units' rate: what the bytes that its instructions read come to at
-the shared memory's width."""
+"""A tile of 128 x 128 reaches 0.8 of the matrix units' rate: what the bytes that its instructions read come
+to at the shared memory's width."""
 
 REGISTER_INSTRUCTIONS = 8
 """Instructions an element takes, beside its arithmetic, where a prologue stands between shared memory and
@@ -35,13 +33,13 @@ class CostModel:
     """What a target costs. precision: of float32 products. batch: images of a call."""
 
     def __init__(
-        self, target: Target, device: Device, precision: str = "ieee", batch: int = TUNING_BATCH
+        self, target: Target, device: Device, precision: str = "ieee", batch: int = USUAL
     ) -> None:
         self.target, self.device = target, device
         self.precision, self.batch = precision, batch
 
     @staticmethod
-    def of(target: str = "sm_90", precision: str = "ieee", batch: int = TUNING_BATCH) -> CostModel:
+    def of(target: str = "sm_90", precision: str = "ieee", batch: int = USUAL) -> CostModel:
         """The model of an architecture or a card, by name. Raises CompileError for an unknown one."""
         return _model(target, precision, batch)
 

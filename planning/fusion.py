@@ -77,7 +77,7 @@ class Fuser:
 
     def _join_sibling(self, node: Node) -> None:
         for rule in SIBLINGS:
-            for group in self._neighbours(node):
+            for group in self._neighbours(node) if isinstance(node.op, rule.op) else ():
                 if not rule.matches(node, self.owner[node.name], group):
                     continue
                 reason = self._cycle(node, group)

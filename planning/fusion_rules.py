@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from ..graph.ir import Node
-from ..graph.op import Kind
+from ..graph.op import Kind, Op
 from ..graph.ops import (
     AveragePool2D,
     Conv2D,
@@ -114,10 +114,12 @@ class FusionRule:
 class SiblingRule:
     """Two computations over the same data share a kernel.
 
-    matches: whether the node, with the region it has so far, may join the other region.
+    op: of the nodes that it is asked for. matches: whether such a node, with the region it has so far, may
+    join the other region.
     """
 
     equation: str
+    op: type[Op]
     matches: Callable[[Node, Group, Group], bool]
 
 
@@ -173,9 +175,9 @@ def _once_a_tap(merge: Merge) -> str | None:
 
 # -- siblings ------------------------------------------------------------------------------------------------
 def _index_beside_pool(node: Node, mine: Group, group: Group) -> bool:
-    return isinstance(node.op, MaxPoolIndex2D) and any(
+    return any(
         isinstance(other.op, MaxPool2D)
-        and other.op.geometry() == node.op.geometry()
+        and other.op.geometry() == node.op.geometry()  # type: ignore[attr-defined]
         and other.inputs == node.inputs
         for other in group.nodes
     )
@@ -192,7 +194,7 @@ def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
-    return isinstance(node.op, SoftmaxCrossEntropy) and any(
+    return any(
         isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes
     )
 
@@ -282,8 +284,14 @@ RULES: tuple[FusionRule, ...] = (
 )
 
 SIBLINGS: tuple[SiblingRule, ...] = (
-    SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", _index_beside_pool),
-    SiblingRule("cross_entropy(softmax(x), target) beside softmax(x) -> one kernel", _loss_beside_softmax),
-    SiblingRule("channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", _bias_beside_weight_gradient),
-    SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", _sums_side_by_side),
+    SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", MaxPoolIndex2D, _index_beside_pool),
+    SiblingRule(
+        "cross_entropy(softmax(x), target) beside softmax(x) -> one kernel",
+        SoftmaxCrossEntropy,
+        _loss_beside_softmax,
+    ),
+    SiblingRule(
+        "channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", Reduce, _bias_beside_weight_gradient
+    ),
+    SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", Reduce, _sums_side_by_side),
 )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from ..graph.types import HALF
 from .geometry import ceil_div
 from .products import Product
 from .schedules import Schedule
@@ -21,19 +20,23 @@ from .splits import product_split
 from .targets import Device, Target
 
 LAUNCH_SECONDS = 1e-6
-"""From the end of a kernel to the start of the next in a CUDA graph. A guess: NVIDIA's posts on graphs give one
-to two microseconds a node, most of which lies under the kernel before."""
+"""From the end of a kernel to the start of the next in a CUDA graph. A guess: NVIDIA's posts on graphs give
+one to two microseconds a node, most of which lies under the kernel before."""
 
 MEMORY_SECONDS = 8e-7
 """From asking for an operand to having it; a pipeline of n stages has n - 1 steps under way. Published
 latencies of a load from memory are 500 to 800 ns; the upper end, since all processors ask at once."""
 
+SECOND_LAUNCH_SECONDS = 3e-6
+"""The same of a kernel that would not have to be: the host spends several microseconds on it where no graph
+replays it. A guess."""
+
 FIRST_SECONDS = 5e-7
 """The same for a kernel's first load, when memory has nothing else to do: the lower end."""
 
 STEP_CYCLES = 60
-"""A step of a block takes, beside its work, for the two barriers at which its warps meet. A guess; another block
-on the processor works meanwhile."""
+"""A step of a block takes, beside its work, for the two barriers at which its warps meet. A guess; another
+block on the processor works meanwhile."""
 
 CACHE_WIDTH = 64
 """Bytes that the way from the L2 cache brings one processor in a cycle at most (NVIDIA A100 white paper)."""
@@ -49,18 +52,18 @@ SCHEDULERS = 4
 """Of a processor; each issues one instruction of one warp in a cycle."""
 
 ALONE = 0.5
-"""Of the matrix units' rate, that instructions of single warps reach where groups of four reach all of it. A guess:
-published figures for mma on an H100 are 0.6 of wgmma's and less."""
+"""Of the matrix units' rate, that instructions of single warps reach where groups of four reach all of it. A
+guess: published figures for mma on an H100 are 0.6 of wgmma's and less."""
 
 FINISH_ELEMENTS = 1024
 """Sums that a program of the kernel that adds up a split sum's parts computes."""
 
 EPILOGUE_INSTRUCTIONS = 5
-"""An element of the result takes: a compiled kernel with bias and relu has 290 for 64 elements of a thread."""
+"""For an element of the result: a compiled kernel with bias and relu has 290 for 64 elements of a thread."""
 
 STEP_INSTRUCTIONS, OF_ROWS, OF_TAPS, OF_COLUMNS = 55, 8, 20, 3.5
-"""Instructions of a step's loop, and for each load of 16 bytes of plain rows, of rows gathered by taps, and of
-columns; fitted to 250 compiled loops (tests/data/static_counts.json), which its test holds them to."""
+"""Instructions of a step's loop, and for each load of 16 bytes of plain rows, of rows gathered by taps, and
+of columns; fitted to 250 compiled loops (tests/data/static_counts.json), which its test holds them to."""
 
 OF_ELEMENT = 12
 """For each element whose tap and channel are taken apart on their own: a compiled loop of a first layer."""
@@ -168,7 +171,8 @@ class ProductTime:
             return 64, max(8, s.block_n // across)
         rows, columns, warps = s.block_m, s.block_n, s.warps
         while warps > 1:
-            rows, columns = (rows // 2, columns) if rows > columns // 2 and rows > 16 else (rows, columns // 2)
+            tall = rows > columns // 2 and rows > 16
+            rows, columns = (rows // 2, columns) if tall else (rows, columns // 2)
             warps //= 2
         return max(1, rows), max(1, columns)
 
@@ -196,8 +200,8 @@ class ProductTime:
 
     @property
     def column_bytes(self) -> int:
-        """Bytes of a load of the second operand: 4 where matrix instructions want it turned around (PTX: wgmma
-        turns operands of 16 bits alone), as [C] of a tf32 loop with 16 loads where its gradient has 4."""
+        """Bytes of a load of the second operand: 4 where matrix instructions want it turned around (PTX:
+        wgmma turns operands of 16 bits alone): a compiled tf32 loop has 16 loads where its gradient has 4."""
         turned = self.target.groups_of_warps and self.dtype == "tf32" and not self.work.transposed
         return 4 if turned else 16
 
@@ -276,7 +280,7 @@ class ProductTime:
         results = work.rows * (1 if work.sums_over_batch else self.batch)
         results *= work.columns * work.groups * work.phases * max(1, work.matrices)
         share = max(1.0, self.device.processors * FINISH_ELEMENTS / results)
-        return LAUNCH_SECONDS + FIRST_SECONDS + share * 8 * results * self.splits / self.device.cache
+        return SECOND_LAUNCH_SECONDS + FIRST_SECONDS + share * 8 * results * self.splits / self.device.cache
 
     @property
     def seconds(self) -> float:

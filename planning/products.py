@@ -40,7 +40,10 @@ from .regions import Region
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
 UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
 
-LEAN = (Add, Subtract, Multiply, Maximum, Minimum, Scale, Cast, Relu, Relu6, LeakyRelu, MaxPool2D, AveragePool2D)
+LEAN = (
+    *(Add, Subtract, Multiply, Maximum, Minimum, Scale, Cast, Relu, Relu6, LeakyRelu),
+    *(MaxPool2D, AveragePool2D),
+)
 """Members of an epilogue that keep nothing in registers beside the sums."""
 
 NARROW = 16

@@ -151,6 +151,16 @@ def target_of(device: torch.device) -> str:
     return f"sm_{max((k for k in known if k <= capability), default=known[0])}"
 
 
+def card_of(device: torch.device) -> str:
+    """What schedules are chosen for on a device: its card where its rates are known, or its target."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        own = next((card for card in DEVICES.values() if card.name in name), None)
+        if own is not None and own.target == target_of(device):
+            return own.name
+    return target_of(device)
+
+
 @dataclass(frozen=True)
 class Device:
     """A named GPU and the rates its roofline is drawn with: FLOP/s for each compute dtype, and bytes/s.
@@ -206,6 +216,12 @@ def target(name: str) -> Target:
     if found is None:
         raise CompileError(unknown("target", name, [*DEVICES, *TARGETS]))
     return found
+
+
+def known_as(name: str) -> str:
+    """A target's own name, of a card or an architecture. Raises CompileError for an unknown one."""
+    card = _find(name, DEVICES)
+    return card.name if card else target(name).name
 
 
 def device(name: str) -> Device:

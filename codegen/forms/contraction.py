@@ -290,7 +290,7 @@ class Contraction:
         return KernelFile(
             region=self.region,
             names=self.names,
-            summary=f"{self.summary()}: {'one kernel' if len(functions) == 1 else 'in parts, then one kernel'}.",
+            summary=f"{self.summary()}: {'one kernel' if len(functions) == 1 else 'in two steps'}.",
             formula=formula,
             plan=self.plan(),
             constants=self.used_constants(functions),

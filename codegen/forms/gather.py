@@ -162,7 +162,7 @@ def emit_multiply(w: Writer, upcast: bool, options: str, a: str = "a") -> None:
 
 
 def emit_share(w: Writer, schedule: Schedule, steps: str) -> str:
-    """The range of the steps that this program takes, as the arguments of `range`; all where none are split."""
+    """The steps that this program takes, as the arguments of `range`; all where sums are not split."""
     if schedule.splits == 1:
         return steps
     c = w.uses

@@ -11,7 +11,7 @@ from ...planning.schedules import Schedule
 from ..text.source import KernelFile
 from ..text.writer import Uses, Writer, number
 from .contraction import Constants, Contraction
-from .gather import emit_columns, emit_blocks
+from .gather import emit_blocks, emit_columns
 from .tile import masked
 
 
@@ -105,7 +105,6 @@ class _MatMul(Contraction):
         return f"matrix * {c.M} + row"
 
     def _loop(self, w: Writer, col_ok: str) -> None:
-        c = w.uses
         steps = ceil_div(self.work.inner, self.schedule.block_k)
         partial = self.work.inner % self.schedule.block_k != 0
         w.note("The sum over k; addresses within one matrix fit into 32 bits")

@@ -22,7 +22,7 @@ ELEMENTS, WIDEST = 512, 64
 """Of a tile of the second kernel: so few, that it has programs for all processors on a small map too."""
 
 WRITTEN_OUT = 16
-"""Parts up to which the loop over them is written out by the compiler, so that all loads are under way at once."""
+"""Parts up to which the compiler writes the loop over them out, so that all loads are under way at once."""
 
 ADD_PARTS = "add_parts"
 
@@ -47,7 +47,8 @@ class SplitSums:
         """Write the sums of this program's share."""
         c = w.uses
         w.note("The sums of this part of the steps, as they are")
-        w.line(f"at = (split.to(tl.int64) * {self.rows} + {self.row}[:, None]) * {c[self.channels]} + col[None, :]")
+        row = f"(split.to(tl.int64) * {self.rows} + {self.row}[:, None])"
+        w.line(f"at = {row} * {c[self.channels]} + col[None, :]")
         ok = "row_ok[:, None]" + (f" & {col_ok}[None, :]" if col_ok else "")
         w.line(f"tl.store(parts_ptr + at, acc{masked(ok, None)})")
 
@@ -101,10 +102,10 @@ class SplitSums:
         rows, columns = self.tile
         body.uses.note("BLOCK_M", "BLOCK_N")
         values = {**constants(body.uses), "BLOCK_M": rows, "BLOCK_N": columns}
+        doc = "Add the parts of each sum, and do what follows the product."
         return JitFunction(
-            ADD_PARTS, [("parts_ptr", "float32"), *pointers], [self.rows, *numbers], values, body,
-            "Add the parts of each sum, and do what follows the product.", warps=4 if rows * columns > ELEMENTS else 2,
-            given={"BLOCK_M": "FINISH_M", "BLOCK_N": "FINISH_N"},
+            ADD_PARTS, [("parts_ptr", "float32"), *pointers], [self.rows, *numbers], values, body, doc,
+            warps=4 if rows * columns > ELEMENTS else 2, given={"BLOCK_M": "FINISH_M", "BLOCK_N": "FINISH_N"},
         )  # fmt: skip
 
     def grid(self, c: Uses) -> str:
@@ -115,6 +116,6 @@ class SplitSums:
 
     def plan(self) -> str:
         return (
-            f"Each sum is cut into {self.schedule.splits} parts, which programs of their own compute; a second "
-            f"kernel adds them in order, the same bits on every run, and does what follows."
+            f"Each sum is cut into {self.schedule.splits} parts, which programs of their own compute; a "
+            f"second kernel adds them in order, the same bits on every run, and does what follows."
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ...graph.ir import Node
 from ...graph.op import Op
-from ..cost import TUNING_BATCH, CostModel
+from ..batches import USUAL
+from ..cost import CostModel
 from ..limits import too_large
 from ..regions import Region
 from ..schedules import Schedule
@@ -109,7 +110,7 @@ def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
 
 
 def candidates(
-    region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = TUNING_BATCH
+    region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = USUAL
 ) -> list[Schedule]:
     """Schedules of a region's form that fit the target, the one expected to be fastest first.
 
@@ -124,7 +125,7 @@ def choose(
     target: str = "sm_90",
     *,
     precision: str = "ieee",
-    batch: int = TUNING_BATCH,
+    batch: int = USUAL,
     schedule: Schedule | None = None,
     form: str | None = None,
 ) -> tuple[Form, Schedule]:

@@ -177,7 +177,7 @@ def _takes_parts(region: Region, schedule: Schedule) -> Refusal:
     if schedule.splits > steps:
         return f"{region.name}: sums of {steps} steps cannot be cut into {schedule.splits} parts"
     if schedule.splits > 1 and work.groups > 1 and work.phases > 1:
-        return f"{region.name}: a strided data gradient in groups has no axis of programs left for parts of sums"
+        return f"{region.name}: a strided data gradient in groups has no axis of programs left to split sums"
     return None
 
 

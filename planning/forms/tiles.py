@@ -16,6 +16,9 @@ from ..regions import Region
 from ..schedules import Schedule
 from ..splits import LEAST_STEPS, fullest
 
+IDLE_SECONDS = 2e-6
+"""What a schedule loses by leaving processors without a program, beside what its time says: a guess, which
+tips the scales on small maps, where loads under way are all that counts, and more processors have more."""
 
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
@@ -43,7 +46,8 @@ def _ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, 
 def _order(time: ProductTime) -> tuple[float, ...]:
     """By the time; of those that memory keeps waiting alike, by what the processors are kept busy with."""
     s = time.schedule
-    return time.seconds, time.busy, s.block_m, s.block_n, s.splits
+    idle = IDLE_SECONDS if time.programs < time.device.processors else 0.0
+    return time.seconds + idle, time.busy, s.block_m, s.block_n, s.splits
 
 
 def _split(time: ProductTime) -> list[Schedule]:
@@ -96,7 +100,8 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
     work = fit.product
     rows = work.rows * (1 if work.sums_over_batch or work.matrices else fit.model.batch)
     most = 128 if work.sums_over_batch or not fit.on_matrix_units else 256
-    stage_counts = (2,) if fit.on_amd else (2, 3, 4) if fit.on_matrix_units else (2,)
+    few = fit.on_amd or (work.sums_over_batch and not fit.on_matrix_units)
+    stage_counts = (2,) if few else (2, 3, 4)
     for block_m in _powers(rows, _least_rows(fit), most):
         for block_n in _columns(work, most):
             for block_k in _depths(fit):
