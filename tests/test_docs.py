@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/architecture.md", "docs/keras.md", "benchmarks/results/README.md"]
+    "page",
+    [
+        *("README.md", "docs/architecture.md", "docs/keras.md", "docs/kernels.md", "docs/gates.md"),
+        "benchmarks/results/README.md",
+    ],
 )
 def test_blocks_are_up_to_date(page: str) -> None:
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
@@ -24,6 +28,15 @@ def test_blocks_are_up_to_date(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- begin" in text
     assert pages.render(text) == text, f"{page} is out of date: run python docs/make_pages.py"
+
+
+def test_what_the_page_on_kernels_names_stands_in_the_kernels() -> None:
+    """Names in its sentences, which nobody writes anew."""
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    quoted = "".join(re.findall(r"```.*?```", text, re.DOTALL))
+    named = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    assert len(named) > 20
+    assert [name for name in named if name not in quoted] == []
 
 
 def test_links_of_the_pages_exist() -> None:
