@@ -19,6 +19,7 @@ from ..graph.ops import (
     Conv2D,
     Conv2DWeightGrad,
     Dense,
+    DenseDataGrad,
     DenseWeightGrad,
     LookUp,
     MatMul,
@@ -179,12 +180,21 @@ def _index_beside_pool(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
-    anchor = group.anchor
     return (
         _is_channel_sum(node)
         and not node.op.mean  # type: ignore[attr-defined]
-        and isinstance(anchor.op, WEIGHT_GRADS)
-        and anchor.inputs[1] == node.inputs[0]
+        and any(
+            isinstance(other.op, WEIGHT_GRADS) and other.inputs[1] == node.inputs[0] for other in group.nodes
+        )
+    )
+
+
+def _weight_beside_data_gradient(node: Node, mine: Group, group: Group) -> bool:
+    anchor = group.anchor
+    return (
+        isinstance(node.op, DenseWeightGrad)
+        and isinstance(anchor.op, DenseDataGrad)
+        and anchor.inputs[0] == node.inputs[1]
     )
 
 
@@ -275,6 +285,9 @@ RULES: tuple[FusionRule, ...] = (
 SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", _index_beside_pool),
     SiblingRule("cross_entropy(softmax(x), target) beside softmax(x) -> one kernel", _loss_beside_softmax),
+    SiblingRule(
+        "dense_weight_grad(x, dy) beside dense_data_grad(dy, w) -> one kernel", _weight_beside_data_gradient
+    ),
     SiblingRule("channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", _bias_beside_weight_gradient),
     SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", _sums_side_by_side),
 )

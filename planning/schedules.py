@@ -23,6 +23,7 @@ class Schedule:
     warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
     chunk: weight gradients only: pixels that are summed between two looks at how many there are.
     programs: weight gradients only: blocks that the sum over pixels is split to reach.
+    beside: two gradients in one launch: the tiles of the second, of as many warps and stages.
     Raises CompileError for sizes that no kernel can have.
     """
 
@@ -34,6 +35,7 @@ class Schedule:
     stages: int = 2
     chunk: int = 0
     programs: int = 0
+    beside: Schedule | None = None
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k", "warps"):
@@ -58,7 +60,10 @@ class Schedule:
 
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
-        return f"{self.block_m}x{self.block_n}{depth}, {self.many_warps}, {self.stages} stages"
+        tile = f"{self.block_m}x{self.block_n}{depth}"
+        if (other := self.beside) is not None:
+            tile += f" and {other.block_m}x{other.block_n}x{other.block_k}"
+        return f"{tile}, {self.many_warps}, {self.stages} stages"
 
 
 def _is_whole(value: object) -> bool:

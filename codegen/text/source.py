@@ -112,7 +112,7 @@ class JitFunction:
         options = [f"num_warps={self.warps}", f"num_stages={self.stages}"]
         return f"{self.name}[{grid}]({', '.join([*tensors, *self.numbers, *constants, *options])})"
 
-    def text(self) -> str:
+    def text(self, launched: bool = True) -> str:
         # A number that is 1 or a multiple of 16 would be compiled for that value; a batch must not be.
         options = f"(do_not_specialize=[{', '.join(map(repr, self.numbers))}])".replace("'", '"')
         arguments = [name for name, _ in self.pointers] + self.numbers
@@ -122,7 +122,7 @@ class JitFunction:
         if self.doc:
             writer.lines(*wrap_doc(self.doc))
         writer.extend(self.body)
-        decorator = "@triton.jit" + (options if self.numbers else "")
+        decorator = "@triton.jit" + (options if self.numbers and launched else "")
         return "\n".join(["", decorator, *head]) + "\n" + writer.text
 
 
@@ -137,7 +137,8 @@ class KernelFile:
 
     summary: the first line of the header. formula: lines of mathematics. plan: sentences on the schedule.
     constants: name -> (value, comment), written once at the top, for kernels and launch alike.
-    launch: lines of the body of `launch`, whose arguments are the operands by role.
+    parts: functions that the kernels call. launch: lines of the body of `launch`, whose arguments are the
+    operands by role.
     sum_length: terms of the longest sum, for the tolerance. product_eps: rounding of a product's factors.
     """
 
@@ -152,12 +153,14 @@ class KernelFile:
     schedule: Schedule
     sum_length: int = 1
     product_eps: float = 0.0
+    parts: Sequence[JitFunction] = ()
 
     @property
     def text(self) -> str:
         """The whole file."""
-        kernels = [function.text() for function in self.functions]
-        called = {name for function in self.functions for name in function.body.uses if name in HELPERS}
+        functions = [*self.parts, *self.functions]
+        kernels = [function.text(function in self.functions) for function in functions]
+        called = {name for function in functions for name in function.body.uses if name in HELPERS}
         helpers = [HELPERS[name] for name in with_their_own(called)]
         parts = [
             self._header(),

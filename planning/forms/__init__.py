@@ -11,6 +11,7 @@ from ..cost import TUNING_BATCH, CostModel
 from ..limits import too_large
 from ..regions import Region
 from ..schedules import Schedule
+from .dense_gradients import DENSE_GRADIENTS
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
 from .pooling import POOLING
@@ -18,7 +19,7 @@ from .products import PRODUCTS
 from .rows import ROWS
 from .sums import SUMS
 
-FORMS: tuple[Form, ...] = (*PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
+FORMS: tuple[Form, ...] = (*DENSE_GRADIENTS, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 """What kernels read and write. Fusion does not ask: a network of others runs fused through PyTorch."""
