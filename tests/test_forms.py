@@ -9,7 +9,7 @@ import pytest
 from convloom.codegen import NotEmittable, emit
 from convloom.codegen.dispatch import EMITTERS, PRODUCTS
 from convloom.codegen.forms.movement import AXES
-from convloom.codegen.text.source import POINTERS
+from convloom.codegen.text.jit_function import POINTERS
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import REGISTRY, Kind
