@@ -61,8 +61,8 @@ class JitFunction:
     def digest(self) -> str:
         helpers = [HELPERS[name] for name in with_their_own(self.helpers)]
         parts = [part.key for part in self.parts]
-        said = (self.text(self.stem), parts, helpers, self.signature(), self.constants)
-        said += (self.warps, self.stages)
+        compiled_as = (self.signature(), self.constants, self.warps, self.stages)
+        said = (self.text(self.stem), parts, helpers, *compiled_as)
         return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
 
     @property

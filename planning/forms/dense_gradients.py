@@ -63,7 +63,7 @@ def _by_warps(half: Region, model: CostModel) -> dict[int, Schedule]:
     work = product(half)
     whole = [replace(s, programs=1) if work.sums_over_batch else s for s in tiles(half, model)]
     found: dict[int, Schedule] = {}
-    for schedule in sorted(whole, key=lambda s: model.product_seconds(work, s)):
+    for schedule in sorted((s for s in whole if s.splits == 1), key=lambda s: model.seconds(half, s, work)):
         found.setdefault(schedule.warps, schedule)
     return found
 
@@ -72,8 +72,8 @@ def _seconds(region: Region, schedule: Schedule, model: CostModel) -> float:
     """As if one came after the other, which is never faster."""
     data, weights = _halves(region)
     assert schedule.beside is not None
-    return model.product_seconds(product(data), schedule) + model.product_seconds(
-        product(weights), schedule.beside
+    return model.seconds(data, schedule, product(data)) + model.seconds(
+        weights, schedule.beside, product(weights)
     )
 
 
