@@ -64,7 +64,7 @@ class Telling:
     def _layer(self) -> Any:
         rest = {"strides": self.stride, "padding": "same"}
         if self.kind == "depthwise":
-            return L.DepthwiseConv2D(self.taps, **rest)
+            return L.DepthwiseConv2D(self.taps, strides=self.stride, padding="same")
         make = L.Conv2DTranspose if self.kind == "transposed" else L.Conv2D
         return make(self.channels, self.taps, **rest)
 

@@ -199,6 +199,6 @@ def _most_sums(fit: _Fit) -> int:
         return 16 if _crowded(fit) or phased else 32
     if _crowded(fit) and phased:
         return 16
-    if fit.product.spreads and fit.product.itemsize == 4:
-        return 32  # beside each operand's as many
+    if fit.product.spreads:  # beside each operand's as many
+        return 32 if fit.product.itemsize == 4 else 64
     return 128 if fit.wide else 64
