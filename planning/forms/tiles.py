@@ -15,10 +15,6 @@ from ..products import Product, product
 from ..regions import Region
 from ..schedules import Schedule
 
-IDLE_SECONDS = 2e-6
-"""What a schedule loses by leaving processors without a program, beside what its time says: a guess, which
-tips the scales on small maps, where loads under way are all that counts, and more processors have more."""
-
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
 
@@ -45,8 +41,7 @@ def _ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, 
 def _order(time: ProductTime) -> tuple[float, ...]:
     """By the time; of those that memory keeps waiting alike, by what the processors are kept busy with."""
     s = time.schedule
-    idle = IDLE_SECONDS if time.programs < time.device.processors else 0.0
-    return time.seconds + idle, time.busy, s.block_m, s.block_n, s.splits
+    return time.rank, time.busy, s.block_m, s.block_n, s.splits
 
 
 def _split(time: ProductTime) -> list[Schedule]:
