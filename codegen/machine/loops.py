@@ -52,7 +52,8 @@ def amdgcn_loop(assembly: str) -> Counter[str]:
 def _shortest(names: list[str], spans: list[tuple[int, int]], matrix: re.Pattern[str]) -> Counter[str]:
     bodies = [names[begin:end] for begin, end in spans]
     bodies = [body for body in bodies if any(matrix.match(name) for name in body)]
-    return Counter(min(bodies, key=len)) if bodies else Counter()
+    shortest: list[str] = min(bodies, key=len, default=[])
+    return Counter(shortest)
 
 
 def issue_ratio(instructions: int, schedule: Schedule, products_per_cycle: int) -> float:

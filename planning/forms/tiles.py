@@ -107,14 +107,15 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
 
 
 def _depths(fit: _Fit) -> list[int]:
-    """Elements of the sum that a step may take: no more than a tap has, and 256 bytes."""
+    """Elements of the sum that a step may take: no more than a tap has; of 32 bits, 128 bytes (a tf32 tile of
+    32 x 32 x 64 spilled 8 bytes on sm_90)."""
     work = fit.product
     if not fit.on_matrix_units:
         return [16]
     if work.sums_over_batch:
         return [16, 32, 64]
     run = work.inner if work.flattened else work.channels
-    return _powers(run, 16, 256 // work.itemsize)
+    return _powers(run, 16, 128 if work.itemsize == 2 else 32)
 
 
 def _least_rows(fit: _Fit) -> int:
