@@ -165,7 +165,11 @@ def test_every_form_offers_schedules_for_every_target(target: str) -> None:
             assert best == offered[0]
             assert all(form.takes(region, schedule) is None for schedule in offered)
             model = CostModel.of(target)
-            seconds = [form.seconds(region, schedule, model) for schedule in offered]
+            work, moved = form.product(region), region.cost(model.batch).bytes
+            seconds = [
+                model.product(work, s, moved).rank if work else form.seconds(region, s, model)
+                for s in offered
+            ]
             assert seconds == sorted(seconds)
             assert seconds[0] > 0
 

@@ -52,9 +52,7 @@ def amdgcn_loop(assembly: str) -> Counter[str]:
 def _shortest(names: list[str], spans: list[tuple[int, int]], matrix: re.Pattern[str]) -> Counter[str]:
     bodies = [names[begin:end] for begin, end in spans]
     bodies = [body for body in bodies if any(matrix.match(name) for name in body)]
-    if not bodies:
-        return Counter()
-    shortest: list[str] = min(bodies, key=len)
+    shortest: list[str] = min(bodies, key=len, default=[])
     return Counter(shortest)
 
 
