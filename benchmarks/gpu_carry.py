@@ -1,7 +1,7 @@
 """Compile what a GPU session launches, for a card that is not here, into TRITON_CACHE_DIR.
 
-    python3.12 benchmarks/gpu_room.py /tmp/room
-    export PYTHONPATH=/tmp/room TRITON_CACHE_DIR=$PWD/gpu_cache TRITON_STORE_BINARY_ONLY=1
+    python3.12 benchmarks/gpu_room.py build/room
+    export PYTHONPATH=build/room TRITON_CACHE_DIR=$PWD/gpu_cache TRITON_STORE_BINARY_ONLY=1
     python3.12 benchmarks/gpu_carry.py sm_90
 
 Run with the Python and the Triton that the card's machine has: Triton's keys hold both. Carry the folder
