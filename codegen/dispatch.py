@@ -11,6 +11,7 @@ from ..planning.schedules import Schedule
 from .forms.channel_tiles import emit_channel_tiles
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
+from .forms.dense_gradients import emit_dense_gradients
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad
@@ -30,6 +31,7 @@ PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
     "convolution": emit_forward,
     "data gradient": emit_data_grad,
     "weight gradient": emit_weight_grad,
+    "dense gradients": emit_dense_gradients,
     "matrix product": emit_matmul,
 }
 """The emitters of forms that multiply, by the form's name: they are told the precision of float32 ones."""

@@ -16,7 +16,6 @@ from .product_time import LAUNCH_SECONDS, ProductTime
 from .products import Product
 from .regions import Region
 from .schedules import Schedule
-from .splits import product_split
 from .targets import DEVICES, Device, Target, target_and_device
 
 SQUARE_RATE = 0.8

@@ -91,11 +91,12 @@ class Fuser:
                     return
 
     def _neighbours(self, node: Node) -> list[Group]:
-        """The other regions that read what the node's own region reads of the shape the node reads."""
+        """The other regions that read what the node's own region reads of a shape the node reads."""
         mine = self.owner[node.name]
+        shapes = {self.graph[name].type.shape for name in node.inputs}
         found: dict[int, Group] = {}
         for name in dict.fromkeys(i for member in mine.nodes for i in member.inputs if i not in mine.names):
-            if self.graph[name].type.shape != self.graph[node.inputs[0]].type.shape:
+            if self.graph[name].type.shape not in shapes:
                 continue
             for reader in self.graph.readers(name):
                 group = self.owner.get(reader.name)

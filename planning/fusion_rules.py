@@ -19,6 +19,7 @@ from ..graph.ops import (
     Conv2D,
     Conv2DWeightGrad,
     Dense,
+    DenseDataGrad,
     DenseWeightGrad,
     LookUp,
     MatMul,
@@ -184,13 +185,18 @@ def _index_beside_pool(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
-    anchor = group.anchor
     return (
         _is_channel_sum(node)
         and not node.op.mean  # type: ignore[attr-defined]
-        and isinstance(anchor.op, WEIGHT_GRADS)
-        and anchor.inputs[1] == node.inputs[0]
+        and any(
+            isinstance(other.op, WEIGHT_GRADS) and other.inputs[1] == node.inputs[0] for other in group.nodes
+        )
     )
+
+
+def _weight_beside_data_gradient(node: Node, mine: Group, group: Group) -> bool:
+    anchor = group.anchor
+    return isinstance(anchor.op, DenseDataGrad) and anchor.inputs[0] == node.inputs[1]
 
 
 def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
@@ -289,6 +295,11 @@ SIBLINGS: tuple[SiblingRule, ...] = (
         "cross_entropy(softmax(x), target) beside softmax(x) -> one kernel",
         SoftmaxCrossEntropy,
         _loss_beside_softmax,
+    ),
+    SiblingRule(
+        "dense_weight_grad(x, dy) beside dense_data_grad(dy, w) -> one kernel",
+        DenseWeightGrad,
+        _weight_beside_data_gradient,
     ),
     SiblingRule(
         "channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", Reduce, _bias_beside_weight_gradient

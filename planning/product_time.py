@@ -55,6 +55,10 @@ ALONE = 0.5
 """Of the matrix units' rate, that instructions of single warps reach where groups of four reach all of it. A
 guess: published figures for mma on an H100 are 0.6 of wgmma's and less."""
 
+IDLE_SECONDS = 2e-6
+"""What a schedule loses by leaving processors without a program, beside what its time says: a guess, which
+tips the scales on small maps, where loads under way are all that counts, and more processors have more."""
+
 FINISH_ELEMENTS = 1024
 """Sums that a program of the kernel that adds up a split sum's parts computes."""
 
@@ -285,6 +289,12 @@ class ProductTime:
     @property
     def seconds(self) -> float:
         return LAUNCH_SECONDS + self.start + max(self.parts.values()) + self.finish
+
+    @property
+    def rank(self) -> float:
+        """What schedules are compared by."""
+        idle = self.programs < self.device.processors
+        return self.seconds + IDLE_SECONDS if idle else self.seconds
 
     @property
     def reason(self) -> str:

@@ -24,6 +24,7 @@ class Schedule:
     chunk: of a sum over pixels, which is cut into parts (`splits.py`): pixels of a part at least.
     programs: of the same: blocks that it is cut to reach.
     splits: other products: parts of each sum, of programs of their own; a second kernel adds them up.
+    beside: two gradients in one launch: the tiles of the second, of as many warps and stages.
     Raises CompileError for sizes that no kernel can have.
     """
 
@@ -36,6 +37,7 @@ class Schedule:
     chunk: int = 0
     programs: int = 0
     splits: int = 1
+    beside: Schedule | None = None
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k", "warps"):
@@ -61,7 +63,10 @@ class Schedule:
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         parts = f", {self.splits} parts" if self.splits > 1 else ""
-        return f"{self.block_m}x{self.block_n}{depth}{parts}, {self.many_warps}, {self.stages} stages"
+        tile = f"{self.block_m}x{self.block_n}{depth}{parts}"
+        if (other := self.beside) is not None:
+            tile += f" and {other.block_m}x{other.block_n}x{other.block_k}"
+        return f"{tile}, {self.many_warps}, {self.stages} stages"
 
 
 def _is_whole(value: object) -> bool:

@@ -27,7 +27,8 @@ Each file holds one kernel and stands alone: it imports nothing but torch and tr
     python {example}
 
 and it checks the kernel against its own reference in torch. On a GPU it also times the kernel; without one,
-the kernel runs in Triton's interpreter. `graph.txt` is the network they were cut from.
+the kernel runs in Triton's interpreter. A function's name ends in a digest of what it is compiled from: files
+with a function of one name share what is compiled. `graph.txt` is the network they were cut from.
 """
 
 

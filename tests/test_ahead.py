@@ -156,7 +156,12 @@ def launch_all_but_first(net: cl.CompiledNetwork) -> list[bool]:
 def test_another_thread_s_launches_go_on_meanwhile() -> None:
     """What this thread is asked about is not compiled; what another launches at the same time is."""
     heard: list[Any] = []
-    with ahead._hooked(lambda **said: heard.append(said) or True):
+
+    def note(**said: Any) -> bool:
+        heard.append(said)
+        return True
+
+    with ahead._hooked(note):
         assert knobs.runtime.jit_cache_hook(word=1) is True
         answers: list[Any] = []
         thread = threading.Thread(target=lambda: answers.append(knobs.runtime.jit_cache_hook(word=2)))

@@ -131,7 +131,9 @@ def test_default_schedules_compile_without_spills_and_use_matrix_units(
     region = only_region(graph, y=graph.add(Scale(0.5), [y]))
     (found,) = emit(region, target=target).resources(target)
     assert (found.error, found.spills_bytes) == (None, 0)
-    assert found.matrix_instructions.get(unit, 0) > 0, found.matrix_instructions
+    # Where its tiles are low, sm_90 multiplies by single warps too.
+    units = {unit, "mma"} if unit == "wgmma" else {unit}
+    assert units & found.matrix_instructions.keys(), found.matrix_instructions
 
 
 def test_no_schedule_on_offer_crosses_from_one_product_into_the_next() -> None:

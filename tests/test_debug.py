@@ -77,7 +77,7 @@ SAID = {
     ),
     3: (
         r"^source of conv2d_relu_max_pool2d:\n\"\"\"3x3 convolution",
-        r"^def conv2d_relu_max_pool2d\($",
+        r"^def conv2d_relu_max_pool2d_[0-9a-f]{6}\($",
         r"^source of softmax_grad:$",
     ),
     4: (

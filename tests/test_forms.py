@@ -9,7 +9,7 @@ import pytest
 from convloom.codegen import NotEmittable, emit
 from convloom.codegen.dispatch import EMITTERS, PRODUCTS
 from convloom.codegen.forms.movement import AXES
-from convloom.codegen.text.source import POINTERS
+from convloom.codegen.text.jit_function import POINTERS
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.graph.op import REGISTRY, Kind
@@ -165,7 +165,11 @@ def test_every_form_offers_schedules_for_every_target(target: str) -> None:
             assert best == offered[0]
             assert all(form.takes(region, schedule) is None for schedule in offered)
             model = CostModel.of(target)
-            seconds = [form.seconds(region, schedule, model) for schedule in offered]
+            work, moved = form.product(region), region.cost(model.batch).bytes
+            seconds = [
+                model.product(work, s, moved).rank if work else form.seconds(region, s, model)
+                for s in offered
+            ]
             assert seconds == sorted(seconds)
             assert seconds[0] > 0
 

@@ -237,6 +237,38 @@ def test_folded_weights_are_rounded_once() -> None:
     assert {graph[name].type.dtype for name in graph[kernel.inputs[0]].inputs} == {"float32"}
 
 
+FOLDED: dict[str, Any] = {
+    "conv": lambda x: L.BatchNormalization()(L.Conv2D(5, 3)(x)),
+    "depthwise": lambda x: L.BatchNormalization()(L.DepthwiseConv2D(3, depth_multiplier=2)(x)),
+    "separable": lambda x: L.BatchNormalization()(L.SeparableConv2D(5, 3)(x)),
+    "twice": lambda x: L.BatchNormalization()(L.BatchNormalization()(L.Conv2D(5, 1, use_bias=False)(x))),
+    "dense": lambda x: L.BatchNormalization()(L.Dense(5)(L.Flatten()(x))),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_folded_weight_is_the_exact_one_rounded_once(name: str, dtype: str) -> None:
+    """Half a unit in the last place of it; rounded before it is scaled as well, it would be up to one."""
+    x = cl.Input((6, 5, 3))
+    model = cl.Model(x, FOLDED[name](x), seed=1)
+    half = cl.compile(model, device="cpu", dtype=dtype)
+    exact = cl.compile(model, device="cpu", dtype="float64")
+    generator = torch.Generator().manual_seed(0)
+    for key, value in exact.state_dict().items():
+        drawn = torch.rand(value.shape, generator=generator).add(0.1).float()  # which both hold exactly
+        value.copy_(drawn)
+        half.state_dict()[key].copy_(drawn)
+    kernels = []
+    for net in (half.eval(), exact.eval()):
+        (last,) = (node for node in net.graph.nodes() if node.name == net.program.regions[-1].anchor.name)
+        kernels.append(net.executor.prelude(net.weights())[last.inputs[1]])
+    rounded, wanted = kernels
+    assert rounded.dtype == getattr(torch, dtype)
+    unit = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+    assert float(((rounded.double() - wanted) / wanted).abs().max()) <= unit * (1 + 1e-3)
+
+
 def test_weights_of_half_precision_networks_stay_float32() -> None:
     net = cl.compile(attention("heads"), device="cpu", dtype="float16")
     assert {p.dtype for p in net.parameters()} == {torch.float32}

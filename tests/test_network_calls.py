@@ -20,9 +20,9 @@ def test_emit_profile_and_summary_take_a_network(tmp_path: Any) -> None:
     texts = {
         name: {p.name: p.read_text() for p in cl.emit(given, tmp_path / name, target=target, dtype=dtype)}
         for name, given, target, dtype in (
-            ("model", own, "sm_90", "bfloat16"),
+            ("model", own, "H100", "bfloat16"),
             ("net", net, "H100", None),
-            ("lower", net, "h200", "bfloat16"),
+            ("lower", net, "h100", "bfloat16"),
         )
     }  # fmt: skip
     assert texts["model"] == texts["net"] == texts["lower"]

@@ -6,7 +6,8 @@ import large
 import pytest
 from convloom.codegen import Kernel, emit
 from convloom.codegen import kernels as emitted
-from convloom.codegen.text.source import JitFunction, one_line
+from convloom.codegen.text.jit_function import JitFunction
+from convloom.codegen.text.source import one_line
 from convloom.graph import ops
 from convloom.graph.ir import Graph
 from convloom.planning.regions import Region

@@ -14,8 +14,9 @@ from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose
 from ..text.indices import times
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction, KernelFile, image_size
+from ..text.source import KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer
 from .tile import Tile

@@ -10,8 +10,9 @@ from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.equations import equations
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import TRITON_TYPES, JitFunction, KernelFile
+from ..text.source import TRITON_TYPES, KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .epilogue import Epilogue

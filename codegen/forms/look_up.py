@@ -13,8 +13,9 @@ from ...graph.ops import LookUp, LookUpGrad
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose_after
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction, KernelFile, image_size
+from ..text.source import KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer
 from .pointwise import FlatTile

@@ -15,8 +15,9 @@ from ...graph.ops import BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquare
 from ...planning.forms.rows import BY_ROWS, loss_of
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction, KernelFile, image_size
+from ..text.source import KernelFile, image_size
 from ..text.writer import Writer
 from .general_reduction import in_brackets
 from .pointwise import FlatTile

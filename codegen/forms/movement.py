@@ -16,8 +16,9 @@ from ...graph.ir import Node
 from ...graph.ops import Concat, Flip, Pad, Slice, Transpose
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction, KernelFile, image_size
+from ..text.source import KernelFile, image_size
 from ..text.writer import Writer, number
 from .tile import rounded
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...graph.ir import Node
 from ...planning.schedules import Schedule
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction
 from ..text.writer import Writer
 from .tile import Tile
 

@@ -15,9 +15,10 @@ from ...planning.forms.sums import sums
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import Values, compose, known
+from ..text.jit_function import JitFunction
 from ..text.names import Names
 from ..text.printers import mathematics
-from ..text.source import JitFunction, KernelFile
+from ..text.source import KernelFile
 from ..text.writer import Writer
 from .general_reduction import in_brackets, times
 from .tile import Tile, rounded

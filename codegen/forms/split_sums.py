@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ...planning.geometry import ceil_div, power_of_two
 from ...planning.products import Product
 from ...planning.schedules import Schedule
-from ..text.source import JitFunction
+from ..text.jit_function import JitFunction
 from ..text.writer import Uses, Writer
 from .tile import masked
 

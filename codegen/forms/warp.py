@@ -16,9 +16,10 @@ from ...graph.ops.warp import NUMBERS
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.formulas import compose_after
+from ..text.jit_function import JitFunction
 from ..text.names import Names
 from ..text.printers import triton
-from ..text.source import JitFunction, KernelFile, image_size
+from ..text.source import KernelFile, image_size
 from ..text.titles import title
 from ..text.writer import Writer, number
 from .pointwise import FlatTile

@@ -12,8 +12,9 @@ from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ...planning.splits import product_split
 from ..text.indices import checks, index, plus, times
+from ..text.jit_function import JitFunction
 from ..text.names import Names
-from ..text.source import JitFunction, KernelFile
+from ..text.source import KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, OF_A_TILE, Constants, spatial

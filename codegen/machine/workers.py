@@ -99,6 +99,7 @@ class _Worker(Generic[Answer]):
 def _started() -> subprocess.Popen[Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", f"{__package__}.compile_worker"]
+    # -P: nothing of the folder that it happens to be started in, beyond what this process has on its path.
+    command = [sys.executable, "-P", "-m", f"{__package__}.compile_worker"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)

@@ -6,9 +6,8 @@ An emitter fills a `KernelFile`: what it computes in words, one or two `JitFunct
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -19,22 +18,10 @@ from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from .examples import example_lines
 from .helpers import HELPERS, with_their_own
+from .jit_function import JitFunction, wrap_doc
 from .names import Names, escaped
 from .references import reference_lines
 from .writer import WIDTH, Writer, fill, wrap
-
-POINTERS = {
-    "float32": "*fp32",
-    "float16": "*fp16",
-    "bfloat16": "*bf16",
-    "bool": "*i1",
-    "uint8": "*u8",
-    "int8": "*i8",
-    "int16": "*i16",
-    "int32": "*i32",
-    "int64": "*i64",
-}
-"""Type of a pointer in a kernel's signature."""
 
 TRITON_TYPES = {
     "float32": "tl.float32",
@@ -89,80 +76,6 @@ LISTED_BELOW = "at the end of this file"
 
 
 @dataclass
-class JitFunction:
-    """One `@triton.jit` function of a file.
-
-    stem: what its name begins with. pointers: (argument, element type of the IR).
-    numbers: run-time integers such as the batch.
-    constants: `tl.constexpr` arguments and their values; each is a constant of the file under the same name,
-    or under the one that `given` has for it. body: its lines. doc: its first line.
-    """
-
-    stem: str
-    pointers: list[tuple[str, str]]
-    numbers: list[str] = field(default_factory=list)
-    constants: dict[str, object] = field(default_factory=dict)
-    body: Writer = field(default_factory=Writer)
-    doc: str = ""
-    warps: int = 4
-    stages: int = 2
-    given: dict[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def name(self) -> str:
-        """The stem and six digits of the key: equal where one compiled function serves. The body is complete
-        when somebody asks for it."""
-        return f"{self.stem}_{self.key[:6]}"
-
-    @cached_property
-    def key(self) -> str:
-        """Of all that decides what it is compiled to, in 32 hexadecimal digits."""
-        return self.digest()
-
-    def digest(self) -> str:
-        helpers = [HELPERS[name] for name in with_their_own(self.helpers)]
-        said = (self.text(self.stem), helpers, self.signature(), self.constants, self.warps, self.stages)
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
-
-    @property
-    def helpers(self) -> set[str]:
-        """The functions of `HELPERS` that it calls."""
-        return {name for name in self.body.uses if name in HELPERS}
-
-    def signature(self) -> dict[str, str]:
-        """Run-time argument -> type, as ahead-of-time compilation wants it."""
-        return {
-            **{name: POINTERS[dtype] for name, dtype in self.pointers},
-            **dict.fromkeys(self.numbers, "i32"),
-        }
-
-    def call(self, grid: str, tensors: Sequence[str]) -> str:
-        """The statement that launches it: `name[(grid,)](tensors, numbers, CONSTANT=CONSTANT, ...)`."""
-        constants = [f"{name}={self.given.get(name, name)}" for name in self.constants]
-        options = [f"num_warps={self.warps}", f"num_stages={self.stages}"]
-        return f"{self.name}[{grid}]({', '.join([*tensors, *self.numbers, *constants, *options])})"
-
-    def text(self, name: str = "") -> str:
-        """Its lines. name: instead of its own."""
-        # A number that is 1 or a multiple of 16 would be compiled for that value; a batch must not be.
-        options = f"(do_not_specialize=[{', '.join(map(repr, self.numbers))}])".replace("'", '"')
-        arguments = [name for name, _ in self.pointers] + self.numbers
-        arguments += [f"{name}: tl.constexpr" for name in self.constants]
-        head = wrap(f"def {name or self.name}({', '.join(arguments)}):")
-        writer = Writer(1)
-        if self.doc:
-            writer.lines(*wrap_doc(self.doc))
-        writer.extend(self.body)
-        decorator = "@triton.jit" + (options if self.numbers else "")
-        return "\n".join(["", decorator, *head]) + "\n" + writer.text
-
-
-def wrap_doc(text: str) -> list[str]:
-    lines = fill(text, WIDTH - 10)
-    return [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
-
-
-@dataclass
 class KernelFile:
     """What an emitter says about one file.
 
@@ -200,8 +113,9 @@ class KernelFile:
     @cached_property
     def code(self) -> str:
         """The file of any equal region: it differs in the line that names the layers, and in no other."""
-        kernels = [function.text() for function in self.functions]
-        called = {name for function in self.functions for name in function.helpers}
+        functions = [*(part for function in self.functions for part in function.parts), *self.functions]
+        kernels = [function.text() for function in functions]
+        called = {name for function in functions for name in function.helpers}
         helpers = [HELPERS[name] for name in with_their_own(called)]
         parts = [
             self._header(),

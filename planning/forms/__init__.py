@@ -14,6 +14,7 @@ from ..limits import too_large
 from ..regions import Region
 from ..schedules import Schedule
 from .channel_tiles import CHANNEL_TILES
+from .dense_gradients import DENSE_GRADIENTS
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
 from .pooling import POOLING
@@ -21,7 +22,9 @@ from .products import PRODUCTS
 from .rows import ROWS
 from .sums import SUMS
 
-FORMS: tuple[Form, ...] = (*PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES)
+FORMS: tuple[Form, ...] = (
+    *DENSE_GRADIENTS, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
+)  # fmt: skip
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 """What kernels read and write. Fusion does not ask: a network of others runs fused through PyTorch."""

@@ -16,10 +16,6 @@ from ..regions import Region
 from ..schedules import Schedule
 from ..splits import LEAST_STEPS, fullest
 
-IDLE_SECONDS = 2e-6
-"""What a schedule loses by leaving processors without a program, beside what its time says: a guess, which
-tips the scales on small maps, where loads under way are all that counts, and more processors have more."""
-
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
 
@@ -46,8 +42,7 @@ def _ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, 
 def _order(time: ProductTime) -> tuple[float, ...]:
     """By the time; of those that memory keeps waiting alike, by what the processors are kept busy with."""
     s = time.schedule
-    idle = IDLE_SECONDS if time.programs < time.device.processors else 0.0
-    return time.seconds + idle, time.busy, s.block_m, s.block_n, s.splits
+    return time.rank, time.busy, s.block_m, s.block_n, s.splits
 
 
 def _split(time: ProductTime) -> list[Schedule]:
@@ -113,14 +108,15 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
 
 
 def _depths(fit: _Fit) -> list[int]:
-    """Elements of the sum that a step may take: no more than a tap has, and 256 bytes."""
+    """Elements of the sum that a step may take: no more than a tap has; of 32 bits, 128 bytes (a tf32 tile of
+    32 x 32 x 64 spilled 8 bytes on sm_90)."""
     work = fit.product
     if not fit.on_matrix_units:
         return [16]
     if work.sums_over_batch:
         return [16, 32, 64]
     run = work.inner if work.flattened else work.channels
-    return _powers(run, 16, 256 // work.itemsize)
+    return _powers(run, 16, 128 if work.itemsize == 2 else 32)
 
 
 def _least_rows(fit: _Fit) -> int:
@@ -199,6 +195,6 @@ def _most_sums(fit: _Fit) -> int:
         return 16 if _crowded(fit) or phased else 32
     if _crowded(fit) and phased:
         return 16
-    if fit.product.spreads and fit.product.itemsize == 4:
-        return 32  # beside each operand's as many
+    if fit.product.spreads:  # beside each operand's as many
+        return 32 if fit.product.itemsize == 4 else 64
     return 128 if fit.wide else 64
