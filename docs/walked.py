@@ -59,6 +59,7 @@ def jitted(kernel: Kernel, place: int = 0) -> str:
 
 def lines(text: str, begin: str, end: str = "") -> str:
     """From the line with `begin` to the one before that with `end`, or to the last. Both must be there."""
+    text = f"\n{text}"
     start = text.rindex("\n", 0, text.index(begin)) + 1
     stop = text.rindex("\n", 0, text.index(end, start)) + 1 if end else len(text)
     return f"```python\n{textwrap.dedent(text[start:stop]).strip()}\n```\n"
