@@ -26,6 +26,7 @@ from ..graph.ops import (
     MaxPoolIndex2D,
     Reduce,
     Softmax,
+    Variance,
     Warp,
 )
 from .cost import CostModel
@@ -181,7 +182,8 @@ def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
     anchor = group.anchor
     return (
         _is_channel_sum(node)
-        and not node.op.mean  # type: ignore[attr-defined]
+        and isinstance(node.op, Reduce)
+        and not node.op.mean
         and isinstance(anchor.op, WEIGHT_GRADS)
         and anchor.inputs[1] == node.inputs[0]
     )
@@ -194,7 +196,8 @@ def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _is_channel_sum(node: Node) -> bool:
-    return isinstance(node.op, Reduce) and node.type.rank == 1 and not node.op.keepdims
+    op = node.op
+    return node.type.rank == 1 and (isinstance(op, Variance) or (isinstance(op, Reduce) and not op.keepdims))
 
 
 RULES: tuple[FusionRule, ...] = (
@@ -254,7 +257,7 @@ RULES: tuple[FusionRule, ...] = (
     ),
     FusionRule(
         "reduce(pointwise(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, Reduce) and group.kind is Kind.POINTWISE,
+        lambda node, group: isinstance(node.op, Reduce | Variance) and group.kind is Kind.POINTWISE,
         into_producer=False,
     ),
     FusionRule(
