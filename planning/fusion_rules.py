@@ -28,6 +28,7 @@ from ..graph.ops import (
     Reduce,
     Softmax,
     SoftmaxCrossEntropy,
+    Variance,
     Warp,
 )
 from .cost import CostModel
@@ -120,7 +121,7 @@ class SiblingRule:
     """
 
     equation: str
-    op: type[Op]
+    op: type[Op] | tuple[type[Op], ...]
     matches: Callable[[Node, Group, Group], bool]
 
 
@@ -187,7 +188,8 @@ def _index_beside_pool(node: Node, mine: Group, group: Group) -> bool:
 def _bias_beside_weight_gradient(node: Node, mine: Group, group: Group) -> bool:
     return (
         _is_channel_sum(node)
-        and not node.op.mean  # type: ignore[attr-defined]
+        and isinstance(node.op, Reduce)
+        and not node.op.mean
         and any(
             isinstance(other.op, WEIGHT_GRADS) and other.inputs[1] == node.inputs[0] for other in group.nodes
         )
@@ -212,7 +214,8 @@ def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _is_channel_sum(node: Node) -> bool:
-    return isinstance(node.op, Reduce) and node.type.rank == 1 and not node.op.keepdims
+    op = node.op
+    return node.type.rank == 1 and (isinstance(op, Variance) or (isinstance(op, Reduce) and not op.keepdims))
 
 
 RULES: tuple[FusionRule, ...] = (
@@ -272,7 +275,7 @@ RULES: tuple[FusionRule, ...] = (
     ),
     FusionRule(
         "reduce(pointwise(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, Reduce) and group.kind is Kind.POINTWISE,
+        lambda node, group: isinstance(node.op, Reduce | Variance) and group.kind is Kind.POINTWISE,
         into_producer=False,
     ),
     FusionRule(
@@ -304,5 +307,7 @@ SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule(
         "channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", Reduce, _bias_beside_weight_gradient
     ),
-    SiblingRule("channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", Reduce, _sums_side_by_side),
+    SiblingRule(
+        "channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", (Reduce, Variance), _sums_side_by_side
+    ),
 )

@@ -333,6 +333,8 @@ CASES: list[Case] = [
     Case(ops.Reduce((0, 1, 2, 3), mean=True), (IMAGE,)),
     Case(ops.Reduce((3,), mean=True), (IMAGE,)),
     Case(ops.Reduce((0,), mean=True), ((5, 3),)),
+    Case(ops.Variance(), (IMAGE,)),
+    Case(ops.Variance(), ((N, 5),)),
     Case(ops.Softmax(), ((N, 17),), scale=3.0),
     Case(ops.Softmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.LogSoftmax(), ((N, 17),), scale=3.0),

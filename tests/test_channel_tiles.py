@@ -189,5 +189,17 @@ def test_channel_vectors_reach_the_threads_without_shared_memory(target: str) ->
     kernel = emit(gradient(14, 14, 256, dtype="bfloat16"), form=FORM)
     (found,) = kernel.resources(target)
     assert (found.error, found.spills_bytes, found.shared_bytes) == (None, 0, 0)
+    two = [image(name, 56, 56, 256, dtype="bfloat16") for name in ("x", "z")]
+    others = [f"{name}2" for name in VECTORS]
+    added = [
+        *two,
+        *(vector(name, 256) for name in (*VECTORS, *others)),
+        ("y", ops.BatchNorm(), ["x", *VECTORS]),
+        ("y2", ops.BatchNorm(), ["z", *others]),
+        ("sum", ops.Add(), ["y", "y2"]),
+        ("relu", ops.Relu(), ["sum"]),
+    ]
+    (found,) = emit(region(added), form=FORM).resources(target)
+    assert (found.error, found.spills_bytes, found.shared_bytes) == (None, 0, 0)
     wider = emit(gradient(14, 14, 256, dtype="bfloat16"), form=FORM, schedule=Schedule(16, 256, warps=4))
     assert wider.resources(target)[0].shared_bytes > 0

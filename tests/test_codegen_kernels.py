@@ -7,6 +7,7 @@ divides a tile, there is more than one tile on every axis, and height differs fr
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import pytest
 import torch
@@ -198,6 +199,20 @@ def test_two_sums_over_one_pass() -> None:
         ("b", ops.Reduce((0, 1, 2)), ["dy"]),
     ]
     check(region(nodes, outputs=["g", "b"], anchor="g", phase="backward"), length=63)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(29, 31, 3), (6, 5, 130), (11,), (1, 1, 1), (13, 300)], ids=str)
+def test_means_and_variances_in_one_pass(shape: tuple[int, ...], dtype: str) -> None:
+    """Beside each other, alone, and of a value that is computed on the way."""
+    axes, length = tuple(range(len(shape))), prod(shape[:-1])
+    x = image("x", *shape, dtype=dtype)
+    variance, mean = ("v", ops.Variance(), ["x"]), ("m", ops.Reduce(axes, mean=True), ["x"])
+    check(region([x, mean, variance], outputs=["m", "v"]), length=length, batches=(1, 3))
+    check(region([x, variance]), length=length)
+    moved = [x, vector("b", shape[-1]), ("a", ops.Add(), ["x", "b"]), ("e", ops.Relu(), ["a"])]
+    check(region([*moved, ("v", ops.Variance(), ["e"]), ("t", ops.Reduce(axes), ["e"])],
+                 outputs=["v", "t"], anchor="v"), length=length)  # fmt: skip
 
 
 @pytest.mark.parametrize("mean", [False, True])

@@ -158,6 +158,7 @@ def test_a_window_of_minus_infinity_names_a_place_on_the_map(
     seed = torch.randn_like(expected)
     expected.backward(seed)
     net(found).backward(seed.permute(0, 2, 3, 1).to(dtype))
+    assert wanted.grad is not None
     torch.testing.assert_close(found.grad, wanted.grad.to(dtype))
     second = torch.autograd.grad(  # by the ops' definitions
         net(found), found, seed.permute(0, 2, 3, 1).to(dtype), create_graph=True
@@ -183,8 +184,8 @@ def test_a_window_of_minus_infinity_in_an_epilogue(way: str) -> None:
     dtype: torch.dtype = getattr(torch, net.options.dtype)
     net(x.to(dtype)).backward(seed.permute(0, 2, 3, 1).to(dtype))
     for name, value in (("kernel", kernel), ("bias", bias)):
-        torch.testing.assert_close(
-            net.get_parameter(f"conv/{name}").grad.double(), value.grad, rtol=1e-5, atol=1e-5
-        )
+        grad = net.get_parameter(f"conv/{name}").grad
+        assert grad is not None
+        torch.testing.assert_close(grad.double(), value.grad, rtol=1e-5, atol=1e-5)
     if way == "triton":
         assert "max_pool_index2d" in net.kernels[0].ops

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from convloom.runtime.emit import emit
 from helpers import on_gpu, randomised
 from test_network import batch, gradients, residual, small_lenet
 
-from convloom import Model
+from convloom import Input, Model
+from convloom import layers as L
 
 pytestmark = pytest.mark.filterwarnings("error::convloom.runtime.backends.FallbackWarning")
 
@@ -112,3 +114,57 @@ def test_kernel_files_run_by_themselves(device: torch.device, tmp_path: Path, dt
         done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "OK" in done.stdout
+
+
+def test_views_at_odd_places_and_windows_of_minus_infinity(device: torch.device) -> None:
+    """What lies between multiples of 16 bytes; and gradients that go where PyTorch's do."""
+    image = Input((9, 7, 3))
+    model = Model(image, L.MaxPooling2D(3, strides=2, padding="same")(image))
+    net = compile(model, device=str(device), backend="triton")
+    room = torch.randn(2 * 9 * 7 * 3 + 1, device=device)
+    x = room[1:].view(2, 9, 7, 3)
+    x[:, :4, :4] = float("-inf")
+    given, plain = x.detach().requires_grad_(), x.detach().clone().requires_grad_()
+    net(given).sum().backward()
+    torch.nn.functional.max_pool2d(plain.permute(0, 3, 1, 2), 3, 2, 1).sum().backward()
+    torch.testing.assert_close(given.grad, plain.grad)
+
+
+def test_streams_read_what_another_has_folded(device: torch.device) -> None:
+    model = randomised(residual(dropout=0.0))
+    net = compile(model, device=str(device), backend="triton").eval()
+    exact = compile(model, device="cpu").eval()
+    x = batch(model, 2)
+    streams = [torch.cuda.Stream(device) for _ in range(3)] if device.type == "cuda" else [None]
+    for step in range(3 * len(streams)):
+        with torch.no_grad():
+            next(net.parameters()).mul_(1.01)  # the other network's, too
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            here = streams[step % len(streams)]
+            with torch.cuda.stream(here) if here is not None else nullcontext():
+                found = net(x.to(device))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            torch.testing.assert_close(found.cpu(), exact(x), rtol=1e-3, atol=1e-4)
+
+
+def test_another_device_than_the_current_one(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    place = "cuda:1" if device.type == "cuda" else "cpu"
+    model = randomised(small_lenet())
+    net = compile(model, device=place, backend="triton").train()
+    exact = compile(model, device="cpu").train()
+    x = batch(model, 2)
+    found, ours = gradients(net, x.to(place))
+    expected, wanted = gradients(exact, x)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+    for key, value in wanted.items():
+        torch.testing.assert_close(ours[key].cpu(), value, rtol=1e-3, atol=1e-4)
+    if device.type == "cuda":
+        kernel = net.eval().kernels[0]
+        module = kernel.load(interpreted=False)
+        inputs, outputs = module.example(2, place), module.results(2, place)
+        module.launch(*inputs, *outputs)
+        torch.testing.assert_close(outputs[0].double(), module.reference(*inputs)[0], rtol=1e-2, atol=1e-2)

@@ -260,7 +260,12 @@ def test_kernels_are_given_pointers_to_multiples_of_sixteen_bytes(monkeypatch: p
 
     def launcher(self: Backend, kernel: Any) -> Any:
         call = original(self, kernel)
-        return lambda *tensors: (given.extend(tensors), call(*tensors))[1]
+
+        def run(*tensors: torch.Tensor) -> Any:
+            given.extend(tensors)
+            return call(*tensors)
+
+        return run
 
     monkeypatch.setattr(Backend, "_launcher", launcher)
     nets = [cl.compile(model, device="cpu", backend=backend).train() for backend in ("triton", "aten")]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from math import ceil
 
+import large
 import pytest
 import torch
 from contraction_graphs import data_gradient, only_region, weight_gradient
 from convloom.codegen import emit
+from convloom.graph.losses import add_loss
 from convloom.graph.ops import ActivationGrad, Add, Input, MaxUnpool2D, Relu
-from convloom.planning.forms import choose
+from convloom.graph.passes.precision import with_dtype
+from convloom.planning.forms import choose, finishing_iterations
+from convloom.planning.modes import Mode
 from convloom.planning.products import product
+from convloom.planning.program import plan
 from convloom.planning.schedules import Schedule
 from convloom.planning.splits import product_split, product_tiles
 from convloom.planning.targets import DEVICES
@@ -73,10 +78,20 @@ def test_the_parts_of_a_launch_are_those_that_planning_counts(
 
     def noted(*size: object, **options: object) -> torch.Tensor:
         taken.append(size[0])
-        return empty(*size, **options)  # type: ignore[call-overload,no-any-return]
+        return empty(*size, **options)  # type: ignore[call-overload]
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "empty", noted)
         module.launch(*module.example(batch), *module.results(batch))
     parts = product_split(product(region), schedule).parts(batch)
     assert taken == ([(parts, 3 * 3 * 3 * 17)] if parts > 1 else [])
+
+
+def test_no_sum_of_a_training_step_is_finished_by_a_long_walk() -> None:
+    """A ResNet-50 at 256 images: 13,734 iterations one after another, where one program walked 392 chunks."""
+    graph = with_dtype(large.resnet50().to_graph(), "bfloat16").copy()
+    graph.outputs["loss"] = add_loss(graph, "categorical_crossentropy")
+    program = plan(graph, Mode(training=True, backward=True), loss=["loss"])
+    each = {step.region.name: finishing_iterations(step.region, 256) for step in program.steps}
+    assert max(each.values()) <= MOST_ITERATIONS, max(each.items(), key=lambda item: item[1])
+    assert 100 <= sum(each.values()) <= 600

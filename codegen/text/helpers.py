@@ -144,6 +144,20 @@ def hard_swish_slope(x):
     """Derivative of x * relu6(x + 3) / 6."""
     return tl.where(x <= -3, 0.0, tl.where(x >= 3, 1.0, x * (1 / 3) + 0.5))
 ''',
+    "merge_moments": '''
+@triton.jit
+def merge_moments(count, average, squares):
+    """Moments of rows as those of all that the rows have seen: the mean, and the sum of squares around it.
+
+    A row has `count` values, whose mean and sum of squares around that these are (Chan, Golub, LeVeque 1979).
+    The mean is taken twice, the second time of what is left, so that the shares' rounding does not count.
+    """
+    share = count / tl.sum(count, axis=0)[None, :]
+    mean = tl.sum(average * share, axis=0)[None, :]
+    mean += tl.sum((average - mean) * share, axis=0)[None, :]
+    apart = average - mean
+    return mean, tl.sum(squares + count * apart * apart, axis=0)[None, :]
+''',
 }
 """By name; each may call those above it."""
 

@@ -27,7 +27,7 @@ RESERVED = frozenset(
         "column_ok", "tap", "taps", "best", "value", "values", "position", "chunk", "partial", "partials",
         "block", "tile", "program", "count", "source", "place", "at", "top", "left", "reach", "element",
         "wanted", "found", "expected", "inputs", "outputs", "grid", "result", "term", "step", "padded",
-        "sums", "sums2",
+        "sums", "sums2", "averages", "squares", "seen", "apart", "steps", "rest",
         "tile_m", "tile_n", "band", "band_size", "group", "col", "col_ok", "col_in_group", "phase",
         "candidate", "pooled", "pooled_ok", "windows", "largest", "broken", "average", "real", "power",
         "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",

@@ -51,6 +51,7 @@ from ...graph.ops import (
     Sparsemax,
     SparsemaxGrad,
     Transpose,
+    Variance,
 )
 from .printers import in_torch
 from .warp_references import WARPS
@@ -366,6 +367,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     ResizeGrad: _resize,
     AverageUnpool2D: _average_unpool,
     Reduce: _reduce,
+    Variance: lambda op, result, x: f"{x}.flatten(0, -2).var(0, correction=0)",
     Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
     LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
     SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",

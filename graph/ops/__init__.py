@@ -78,6 +78,7 @@ from .reduction import (
     MeanSquaredError,
     Reduce,
     SoftmaxCrossEntropy,
+    Variance,
 )
 from .resize import Resize, ResizeGrad, Taps
 from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
@@ -193,6 +194,7 @@ __all__ = [
     "Taps",
     "Threshold",
     "Transpose",
+    "Variance",
     "Warp",
     "WarpGrad",
     "Where",

@@ -13,7 +13,7 @@ from ..errors import ShapeError
 from ..op import Kind, Op, Sample
 from ..types import DTYPES, TensorType, accumulated
 from .movement import Reshape
-from .pointwise import BroadcastTo
+from .pointwise import BroadcastTo, Multiply, Scale, Subtract
 
 if TYPE_CHECKING:
     from ..gradients import GradientBuilder
@@ -80,6 +80,40 @@ class Reduce(_Sums):
             dy = build.add(Reshape(kept.size()[1:] if kept.batched else kept.size(), kept.batched), dy)
         like = [x.name] if x.type.batched and not kept.batched else []
         return [build.add(BroadcastTo(x.type.shape, self.mean), dy, *like)]
+
+
+@dataclass(frozen=True)
+class Variance(_Sums):
+    """Of each channel: the mean, over all axes but the last, of the squared distance from the mean."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def role(self) -> str:
+        return "variance"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return self.rounded(_mean_of_channels(inputs[0]).infer(*inputs))
+
+    def flops(self, inputs: Sequence[TensorType], output: TensorType, batch: int) -> int:
+        return 4 * inputs[0].elements(batch)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        x = accumulated(inputs[0])[0]
+        return self.round(torch.var(x, dim=tuple(range(x.ndim - 1)), correction=0))
+
+    def gradient(self, build: GradientBuilder, node: Node, dy: str) -> Sequence[str | None]:
+        """2 dy (x - mean) / count."""
+        x = build.operand(node, 0)
+        if x.name not in build.needed:
+            return [None]
+        over = _mean_of_channels(x.type)
+        slope = build.add(Scale(2.0), build.add(Subtract(), x.name, build.add(over, x.name)))
+        (spread,) = over.gradient(build, node, dy)
+        return [build.add(Multiply(), slope, str(spread))]
+
+
+def _mean_of_channels(x: TensorType) -> Reduce:
+    return Reduce(tuple(range(x.rank - 1)), mean=True)
 
 
 # -- losses: a prediction and a target of one shape -> one number, the mean over the batch ----------

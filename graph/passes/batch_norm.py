@@ -17,9 +17,9 @@ from ..ops import (
     Reduce,
     RsqrtPlus,
     Scale,
-    Square,
     StopGradient,
     Subtract,
+    Variance,
 )
 from ..rewrite import Condition, Match, Rule, pattern
 
@@ -107,9 +107,7 @@ def use_batch_statistics(graph: Graph) -> list[Decision]:
         x = node.inputs[0]
         over = Reduce(tuple(range(node.type.rank - 1)), mean=True)
         mean = graph.add(over, (x,), f"{node.name}/mean", node.layer)
-        centred = graph.add(Subtract(), (x, mean), f"{node.name}/centred", node.layer)
-        squared = graph.add(Square(), (centred,), f"{node.name}/squared", node.layer)
-        variance = graph.add(over, (squared,), f"{node.name}/variance", node.layer)
+        variance = graph.add(Variance(), (x,), f"{node.name}/variance", node.layer)
         for moving, batch in zip(node.inputs[3:], (mean, variance), strict=True):
             now[moving] = move(graph, moving, batch, op.momentum, node.layer, now.get(moving, ""))
             if any(_is_frozen(reader) for reader in graph.readers(moving)):

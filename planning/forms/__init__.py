@@ -146,6 +146,16 @@ def choose(
     return chosen, schedule
 
 
+def finishing_iterations(region: Region, batch: int, target: str = "sm_90") -> int:
+    """What a program of the kernel that finishes a region's sums does one after another, for such a batch; 0
+    where the sums are not cut into parts."""
+    if not region.launches or not forms_taking(region):
+        return 0
+    form, schedule = choose(region, target, batch=batch)
+    split = form.split(region, schedule)
+    return 0 if split is None else split.iterations(batch)
+
+
 def _named(region: Region, name: str) -> Form:
     found = forms_of(region)
     for form in found:
@@ -164,6 +174,7 @@ __all__ = [
     "Refusal",
     "candidates",
     "choose",
+    "finishing_iterations",
     "form_of",
     "forms_for",
     "forms_of",

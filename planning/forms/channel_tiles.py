@@ -28,6 +28,9 @@ ones are for channels that do not fill 64, beside operands of one number a pixel
 ELEMENTS = (4096, 2048, 1024)
 """Elements of a tile; of the fewest, each thread computes one run of eight."""
 
+HELD = 144
+"""Numbers that a thread holds at once, at most: of two batch norms that are added, 160 spilled on sm_80."""
+
 PADDING = 16
 """At most one column in so many may lie behind a row's end."""
 
@@ -94,18 +97,28 @@ def _ends_within_a_row(region: Region, columns: int) -> Refusal:
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
     fitting = [columns for columns in COLUMNS if _ends_within_a_row(region, columns) is None]
-    offered = [_schedule(region.nodes[-1].type, columns, model) for columns in fitting]
+    offered = [_schedule(region, columns, model) for columns in fitting]
     return sorted(offered, key=lambda schedule: _seconds(region, schedule, model))
 
 
-def _schedule(result: TensorType, columns: int, model: CostModel) -> Schedule:
+def _schedule(region: Region, columns: int, model: CostModel) -> Schedule:
     """As many rows as leave every processor two tiles: what belongs to the channels is loaded for each."""
+    result = region.nodes[-1].type
     rows = rows_of(result, columns)
     total = ceil_div(result.elements(model.batch), rows.pitch)
-    heights = [elements // columns for elements in ELEMENTS]
+    heights = [elements // columns for elements in ELEMENTS if _held(region, elements) <= HELD]
+    heights = heights or [ELEMENTS[-1] // columns]
     tiles = (ceil_div(total, height) * rows.tiles(columns) for height in heights)
     enough = (h for h, count in zip(heights, tiles, strict=True) if count >= 2 * model.device.processors)
     return Schedule(next(enough, heights[-1]), columns, warps=WARPS)
+
+
+def _held(region: Region, elements: int) -> int:
+    """Numbers of a thread: the channels' of a run of elements, and all of other operands and the result."""
+    shape, each = region.nodes[-1].type.shape, elements // (WARPS * 32)
+    kinds = [broadcast_kind(node.type.shape, shape) for node in loaded(region)]
+    vectors, others = kinds.count("channel"), len(kinds) - kinds.count("channel") - kinds.count("scalar")
+    return THREAD * vectors + each * (others + 1)
 
 
 def _takes(region: Region, schedule: Schedule) -> Refusal:

@@ -1,4 +1,4 @@
-"""Forms of sums and means: over all pixels of a map in two steps, and over any other axes in one."""
+"""Forms of sums, means and variances: over all pixels of a map in two steps, over any other axes in one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 from ...graph.ir import Node
 from ...graph.op import Kind
-from ...graph.ops import Reduce
+from ...graph.ops import Reduce, Variance
 from ..cost import CostModel
-from ..geometry import power_of_two
+from ..geometry import ceil_div, power_of_two
 from ..regions import Region
 from ..schedules import Schedule
+from ..splits import Split
 from .form import Form, Refusal
 from .members import ANYHOW, ON_TILES, pointwise
 
@@ -20,33 +21,44 @@ TILE = 2048
 WIDEST = 128
 """Channels, or results, of a tile at most."""
 
+STEPS = 8
+"""Tiles that a program over pixels adds up at least."""
+
+RESIDENT = 8
+"""Tiles over pixels that a processor is to load at once: of 4 KB each they keep the memory busy (Little's
+law: 26 KB). It holds so many programs of 56 registers a thread; of two operands, which take 91, half."""
+
 FEW = 8
 """Results of a tile whose rows run along what is summed over."""
 
 
 def sums(region: Region) -> list[Node]:
-    return [node for node in region.nodes if isinstance(node.op, Reduce)]
+    return [node for node in region.nodes if isinstance(node.op, (Reduce, Variance))]
 
 
 def over_pixels(node: Node, source: Node) -> bool:
     """Whether a sum leaves one number for each channel and is not kept in more axes."""
-    op: Any = node.op
     shape = source.type.shape
-    return op.axes == tuple(range(len(shape) - 1)) and shape[0] == "N" and not op.keepdims
+    kept = isinstance(node.op, Reduce) and node.op.keepdims
+    return axes(node, source) == tuple(range(len(shape) - 1)) and shape[0] == "N" and not kept
+
+
+def axes(node: Node, source: Node) -> tuple[int, ...]:
+    """What is summed over."""
+    return node.op.axes if isinstance(node.op, Reduce) else tuple(range(source.type.rank - 1))
 
 
 def _accepts(region: Region, lying: tuple[str | None, ...]) -> Refusal:
     found = sums(region)
-    first: Any = found[0].op
-    made = {node.name for node in found}
+    over = {node.name: axes(node, region.graph[node.inputs[0]]) for node in found}
+    first = over[found[0].name]
     for node in region.nodes:
-        op: Any = node.op
-        if node.op.kind is not Kind.POINTWISE and (node.name not in made or op.axes != first.axes):
+        if node.op.kind is not Kind.POINTWISE and over.get(node.name) != first:
             return f"{node.name}: {node.op.op_name()} cannot share a kernel with {region.anchor.name}"
-        if made.intersection(node.inputs):
+        if over.keys() & set(node.inputs):
             return f"{region.anchor.name}: what reads a sum needs a kernel of its own"
     shape = region.graph[found[0].inputs[0]].type.shape
-    before = [node for node in region.nodes if node.name not in made]
+    before = [node for node in region.nodes if node.name not in over]
     for node in found:
         if region.graph[node.inputs[0]].type.shape != shape:
             return f"{node.name} sums another shape than {found[0].name}"
@@ -68,13 +80,37 @@ def _accepts_channels(region: Region) -> Refusal:
 
 
 def _accepts_any(region: Region) -> Refusal:
+    if found := [node for node in sums(region) if isinstance(node.op, Variance)]:
+        return f"{found[0].name}: a variance is summed over pixels"
     # Over pixels one program a channel would walk the whole batch by itself.
     return _accepts(region, ON_TILES if _of_pixels(region) else ANYHOW)
 
 
 def _channel_tiles(region: Region, model: CostModel) -> list[Schedule]:
     columns = min(power_of_two(region.anchor.type.channels), WIDEST)
-    return [Schedule(max(1, TILE // columns), columns, warps=4)]
+    rows = max(1, TILE // columns)
+    shape = region.graph[sums(region)[0].inputs[0]].type.shape
+    maps = max(1, sum(node.type.shape == shape for node in region.inputs))
+    programs = max(1, RESIDENT // maps) * model.device.processors
+    return [Schedule(rows, columns, warps=4, chunk=STEPS * rows, programs=programs)]
+
+
+def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
+    if schedule.chunk < schedule.block_m or schedule.chunk % schedule.block_m or schedule.programs < 1:
+        return (
+            f"{region.name}: a schedule of channel sums needs a chunk that is a multiple of block_m and "
+            f"programs, found {schedule.chunk}, {schedule.block_m} and {schedule.programs}"
+        )
+    return None
+
+
+def channel_split(region: Region, schedule: Schedule) -> Split:
+    """How sums over pixels are cut into parts."""
+    source = region.graph[sums(region)[0].inputs[0]].type
+    tiles = ceil_div(source.channels, schedule.block_n)
+    pixels = source.elements(1) // source.channels
+    most = max(1, schedule.programs // tiles)
+    return Split(pixels, schedule.block_m, schedule.chunk, most, source.channels)
 
 
 def _result_tiles(region: Region, model: CostModel) -> list[Schedule]:
@@ -90,6 +126,14 @@ def _result_tiles(region: Region, model: CostModel) -> list[Schedule]:
 
 
 SUMS = (
-    Form("channel sums", (Reduce,), _accepts_channels, _channel_tiles, reads_rows=range(1)),
-    Form("sums", (Reduce,), _accepts_any, _result_tiles, reads_rows=range(1)),
+    Form(
+        "channel sums",
+        (Reduce, Variance),
+        _accepts_channels,
+        _channel_tiles,
+        _takes_chunks,
+        reads_rows=range(1),
+        split=channel_split,
+    ),
+    Form("sums", (Reduce, Variance), _accepts_any, _result_tiles, reads_rows=range(1)),
 )

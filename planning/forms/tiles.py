@@ -16,6 +16,9 @@ from ..regions import Region
 from ..schedules import Schedule
 from ..splits import LEAST_STEPS, fullest
 
+SPREAD_DEPTH = 128
+"""Bytes of a step's rows at most where each row spreads over a window."""
+
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
 
@@ -178,7 +181,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     sums = schedule.block_m * schedule.block_n // threads
     if sums > _most_sums(fit):
         return False
-    if sums > 64 and schedule.block_k * fit.product.itemsize > fit.deepest_wide:
+    depth = schedule.block_k * fit.product.itemsize
+    if (sums > 64 and depth > fit.deepest_wide) or (fit.product.spreads and depth > SPREAD_DEPTH):
         return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
         most = 8 if fit.on_amd else 16

@@ -22,15 +22,14 @@ from ...graph.ops import (
     Multiply,
     Normalize,
     Reduce,
-    Square,
-    Subtract,
+    Variance,
 )
 from ...planning.regions import Region
 from ..instructions import Instruction
 from .contraction import Convolution, Product
 from .contraction_gradients import ConvolutionWeightGrad
 from .pooling import max_pool_with_index
-from .statistics import norm_gradient_sums, variance
+from .statistics import norm_gradient_sums, statistics
 from .transposed import TransposedConvolution
 
 
@@ -150,20 +149,28 @@ def _weight_and_bias_grad(region: Region, node: Node, remember: bool) -> Operati
     return None
 
 
-def _variance(region: Region, node: Node, remember: bool) -> Operation | None:
-    """mean((x - mean(x))^2) for each channel."""
-    x, mean = (region.graph[name] for name in node.inputs)
-    square = _only_reader(region, node)
-    total = _only_reader(region, square) if square is not None and isinstance(square.op, Square) else None
-    if total is None or not (over_pixels(total, mean=True) and over_pixels(mean, mean=True)):
+def _statistics(region: Region, node: Node) -> Operation | None:
+    """The mean and the variance of each channel."""
+    if not (isinstance(node.op, Reduce) and node.op.mean) or not _of_channels(region, node):
         return None
-    if mean.inputs != (x.name,) or not batch_norm_takes(x):
-        return None
-    covers = (node.name, *total.inputs, total.name)
-    return Operation(variance, (x.name,), (total.name,), total.name, covers, packed=True)
+    for other in region.nodes:
+        if other.op == Variance() and other.inputs == node.inputs:
+            both = (node.name, other.name)
+            return Operation(statistics, node.inputs, both, node.name, both, packed=True)
+    return None
 
 
-def _norm_gradient_sums(region: Region, node: Node, remember: bool) -> Operation | None:
+def _of_channels(region: Region, node: Node) -> bool:
+    """Whether this is a plain sum or mean over all axes of a batch but the last."""
+    op, x = node.op, region.graph[node.inputs[0]].type
+    return op == Reduce(tuple(range(x.rank - 1)), getattr(op, "mean", False)) and x.batched
+
+
+def _channel_sums(region: Region, node: Node, remember: bool) -> Operation | None:
+    return _statistics(region, node) or _norm_gradient_sums(region, node)
+
+
+def _norm_gradient_sums(region: Region, node: Node) -> Operation | None:
     """sum(dy) and sum(dy * normalized x) for each channel."""
     dy = region.graph[node.inputs[0]]
     if not over_pixels(node, mean=False) or not batch_norm_takes(dy):
@@ -206,6 +213,5 @@ JOINT: dict[type, Matcher] = {
     Dense: _product,
     MaxPool2D: _pool_and_index,
     Conv2DWeightGrad: _weight_and_bias_grad,
-    Subtract: _variance,
-    Reduce: _norm_gradient_sums,
+    Reduce: _channel_sums,
 }

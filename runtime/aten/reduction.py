@@ -5,8 +5,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ...graph.ops import LogSoftmax, LossGrad, Reduce, Softmax, SoftmaxCrossEntropy, SoftmaxGrad, Sparsemax
+from ...graph.ops import (
+    LogSoftmax,
+    LossGrad,
+    Reduce,
+    Softmax,
+    SoftmaxCrossEntropy,
+    SoftmaxGrad,
+    Sparsemax,
+    Variance,
+)
 from .forms import Form, form, like, wide
+from .statistics import variance
 
 
 @form(Reduce)
@@ -16,6 +26,11 @@ def _reduce(op: Reduce) -> Form:
         return op.round(reduce(x, dim=op.axes, keepdim=op.keepdims, dtype=wide(x.dtype)))
 
     return run
+
+
+@form(Variance)
+def _variance(op: Variance) -> Form:
+    return lambda x: op.round(variance(x))
 
 
 @form(Softmax)
