@@ -323,7 +323,8 @@ def test_samples_of_pytorch(name: str, samples: dict[str, list[Row]]) -> None:
         wanted = case.result
         found = by_definition(case.graph, case.values)
         assert found.shape == wanted.shape, row
-        torch.testing.assert_close(found, wanted.double(), rtol=1e-9, atol=1e-9, equal_nan=True)
+        near = 1e-6 if name == "interpolate" else 1e-9  # whose matrices are float32
+        torch.testing.assert_close(found, wanted.double(), rtol=near, atol=near, equal_nan=True)
         defined += 1
         if interpreted < KERNELS:
             terms = max(1, prod(case.values.get("w", torch.ones(1)).shape[:3]), case.x.shape.numel())
