@@ -32,7 +32,8 @@ import convloom as cl
 
 def kernels(target: str, twelve: Iterable[Telling]) -> None:
     """The telling kernels at the batches of their parts."""
-    chip, wants = find_target(target).gpu, {}
+    chip = find_target(target).gpu
+    wants: dict[ahead.Wanted, object] = {}
     for batch, count in ((gpu_values.BATCH, 1), (gpu_rivals.BATCH, 2)):
         for one in twelve:
             region = one.region(target)

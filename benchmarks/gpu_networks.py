@@ -38,8 +38,8 @@ class Case:
     @cached_property
     def twins(self) -> tuple[cl.Model, nn.Module]:
         model, module = twins(BY_NAME[self.network])
-        last: Any = torch.channels_last
-        return model, module.to(self.session.device, torch.bfloat16).to(memory_format=last)
+        placed: Any = module.to(self.session.device, torch.bfloat16)  # whose stub lacks memory_format
+        return model, placed.to(memory_format=torch.channels_last)
 
     @cached_property
     def images(self) -> torch.Tensor:

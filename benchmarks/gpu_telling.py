@@ -62,7 +62,7 @@ class Telling:
         return cl.Model(inputs, L.MaxPooling2D(2)(h) if self.pool else h)
 
     def _layer(self) -> Any:
-        rest = {"strides": self.stride, "padding": "same"}
+        rest: dict[str, Any] = {"strides": self.stride, "padding": "same"}
         if self.kind == "depthwise":
             return L.DepthwiseConv2D(self.taps, strides=self.stride, padding="same")
         make = L.Conv2DTranspose if self.kind == "transposed" else L.Conv2D

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from convloom.runtime.backends import Backend
+from convloom.runtime import backends
 from convloom.runtime.compile import _device
 from convloom.runtime.gpu import Shared, current
 from convloom.runtime.profile import find_gpu
@@ -256,10 +256,10 @@ def test_kernels_are_given_pointers_to_multiples_of_sixteen_bytes(monkeypatch: p
     h = L.MaxPooling2D(2)(L.Conv2D(5, 3, activation="relu", name="conv")(image))
     model = cl.Model(image, L.Dense(3)(L.Flatten()(h)), seed=1)
     given: list[torch.Tensor] = []
-    original = Backend._launcher
+    original = backends._launcher
 
-    def launcher(self: Backend, kernel: Any) -> Any:
-        call = original(self, kernel)
+    def launcher(kernel: Any, device: torch.device) -> Any:
+        call = original(kernel, device)
 
         def run(*tensors: torch.Tensor) -> Any:
             given.extend(tensors)
@@ -267,7 +267,7 @@ def test_kernels_are_given_pointers_to_multiples_of_sixteen_bytes(monkeypatch: p
 
         return run
 
-    monkeypatch.setattr(Backend, "_launcher", launcher)
+    monkeypatch.setattr(backends, "_launcher", launcher)
     nets = [cl.compile(model, device="cpu", backend=backend).train() for backend in ("triton", "aten")]
     for net in nets:
         kernel = net.get_parameter("conv/kernel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -77,7 +78,7 @@ def attention(dtype: str) -> Region:
     return only_region(graph, y=graph.add(Softmax(), [y]))
 
 
-REGIONS = {
+REGIONS: dict[str, tuple[Callable[[str], Region], int]] = {
     "residual": (with_residual, 9 * 17),
     "pooled": (pooled, 9 * 17),
     "flattened": (flattened, 75),
