@@ -84,12 +84,18 @@ def compiled_missing() -> str:
 
     rows = data()["rows"]
     parts = {name: row for name, row in rows.items() if row["compiled"] < row["functions"]}
-    absent: dict[tuple[str, str], list[str]] = {}
-    for network, mode, dtype, target in gates.every():
-        if " ".join((network, mode, dtype, target)) not in rows:
-            absent.setdefault((dtype, target), []).append(f"{network} {mode}")
     lines = [f"- {name}: {row['compiled']} of {row['functions']} functions" for name, row in parts.items()]
-    lines += [f"- {dtype}, {target}: not {', '.join(names)}" for (dtype, target), names in absent.items()]
+    ways: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for network, mode, dtype, target in gates.every():
+        absent = ways.setdefault((dtype, target), {})
+        missing = " ".join((network, mode, dtype, target)) not in rows
+        absent.setdefault(network, []).extend([mode] if missing else [])
+    for (dtype, target), absent in ways.items():
+        if all(len(modes) == len(gates.MODES) for modes in absent.values()):
+            lines.append(f"- {dtype}, {target}: nothing was compiled")
+        elif any(absent.values()):
+            told = (f"{network} ({', '.join(modes)})" for network, modes in absent.items() if modes)
+            lines.append(f"- {dtype}, {target}: not {', '.join(told)}")
     return "\n".join(lines or ["Everything was compiled."]) + "\n"
 
 
@@ -109,9 +115,15 @@ def estimated_plans() -> str:
         times = found["us"] / found["roofline us"]
         lines.append(
             f"| {network}, {mode} | {batch} | {found['kernels']} | {found['us'] / 1e3:.3f} | "
-            f"{found['roofline us'] / 1e3:.3f} | {times:.2f} | {len(found['far'])} |"
+            f"{found['roofline us'] / 1e3:.3f} | {_marked(times)} | {len(found['far'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _marked(times: float) -> str:
+    import estimates
+
+    return f"**{times:.2f}**" if times > estimates.WANTED else f"{times:.2f}"
 
 
 def estimated_far() -> str:
