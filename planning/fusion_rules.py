@@ -29,6 +29,7 @@ from ..graph.ops import (
     Warp,
 )
 from .cost import CostModel
+from .forms import form_of, forms_taking
 from .geometry import ceil_div
 from .products import POOLS, UNPOOLS, product
 from .regions import Region
@@ -154,10 +155,11 @@ def _once_a_window(merge: Merge) -> str | None:
 def _once_a_tap(merge: Merge) -> str | None:
     """What stands before a convolution is computed at each tap of its kernel, in every tile of columns.
 
-    Where there is one tap the matrix units are taken to hide it: a 1x1 convolution gains by it as compiled.
+    Where there is one tap the matrix units are taken to hide it: a 1x1 convolution gains by it as compiled. A
+    form that lays its map out computes it once.
     """
     work = product(merge.merged)
-    if work.taps == 1:
+    if work.taps == 1 or _is_laid_out(merge.merged, merge.model):
         return None
     tiles = ceil_div(work.columns, 128)
     gathered = work.rows * work.inner * work.groups * tiles
@@ -165,6 +167,10 @@ def _once_a_tap(merge: Merge) -> str | None:
     taps = "x".join(map(str, merge.merged.graph[merge.node.inputs[1]].type.size()[:2]))
     what = f"a {taps} kernel would compute {merge.producer.name} {work.taps} times"
     return merge.worth(merge.model.issuing(gathered * each), what)
+
+
+def _is_laid_out(region: Region, model: CostModel) -> bool:
+    return any(form.lays_out for form in forms_taking(region)) and form_of(region, model).lays_out
 
 
 # -- siblings ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..graph.ops import (
     MaxUnpool2D,
     Softmax,
 )
-from .geometry import ceil_div
+from .geometry import broadcast_kind, ceil_div
 from .regions import Region
 
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
@@ -136,6 +136,15 @@ def product(region: Region) -> Product:
             return Product(rows, columns, 1, inner, **shared, matrices=prod(lead),
                            transposed=node.op.transpose_b, whole_row=ends_in_softmax(region))  # fmt: skip
     raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
+
+
+def source_operand(region: Region) -> Node:
+    """The operand a contraction gathers from: its first, or what the members before it are made from."""
+    graph, source = region.graph, region.graph[region.anchor.inputs[0]]
+    if not region.prologue:
+        return source
+    read = [graph[i] for node in region.prologue for i in node.inputs if i not in region.members]
+    return next(n for n in read if broadcast_kind(n.type.shape, source.type.shape) == "full")
 
 
 def pixels(node: Node) -> int:

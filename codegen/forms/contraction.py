@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ...graph.ir import Node
-from ...planning.geometry import Axis, broadcast_kind
-from ...planning.products import Product, product
+from ...planning.geometry import Axis
+from ...planning.products import Product, product, source_operand
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.equations import equations
@@ -69,10 +69,14 @@ class Contraction:
     def upcast(self) -> bool:
         return self.work.dtype == "bfloat16"
 
+    def tensors(self) -> list[tuple[str, str]]:
+        """What the kernel reads and writes: name and element type."""
+        nodes = [*self.region.inputs, *self.region.outputs]
+        return [(self.names.role[node.name], node.type.dtype) for node in nodes]
+
     def function(self, body: Writer, doc: str) -> JitFunction:
         """The kernel, with those of the constants as arguments that its lines asked for."""
-        nodes = [*self.region.inputs, *self.region.outputs]
-        pointers = [(self.names.pointer(node), node.type.dtype) for node in nodes]
+        pointers = [(f"{name}_ptr", dtype) for name, dtype in self.tensors()]
         body.uses.note(*OF_A_TILE)
         constants: dict[str, object] = {n: v for n, (v, _) in self.constants.items() if n in body.uses}
         if self.upcast:
@@ -89,16 +93,19 @@ class Contraction:
     def launch(self, function: JitFunction, rows: str | None, grid: list[str]) -> Writer:
         """The body of `launch`: rows of the product where the kernel asks for them, the grid, the call."""
         w = Writer()
-        nodes = [*self.region.inputs, *self.region.outputs]
         first = self.names.role[self.source_operand.name]
         w.line(f"batch = {first}.shape[0]")
+        self.prepare(w)
         if rows is not None:
             w.line(f"rows = {rows}")
         w.line(f"grid = ({', '.join(grid)}{',' if len(grid) == 1 else ''})")
         if self.upcast:
             w.line(f'UPCAST = {first}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
-        w.line(function.call("grid", [self.names.role[node.name] for node in nodes]))
+        w.line(function.call("grid", [name for name, _ in self.tensors()]))
         return w
+
+    def prepare(self, w: Writer) -> None:
+        """Lines of `launch` that make what the kernel reads beside the operands; `batch` is known."""
 
     def multiply(self, w: Writer) -> None:
         """acc += a times b."""
@@ -107,15 +114,7 @@ class Contraction:
     @property
     def source_operand(self) -> Node:
         """The operand the main loop gathers from: the anchor's first, or what a prologue makes it from."""
-        if not self.region.prologue:
-            return self.source
-        read = [self.graph[name] for node in self.region.prologue for name in node.inputs]
-        shape = self.source.type.shape
-        return next(
-            n
-            for n in read
-            if n.name not in self.region.members and broadcast_kind(n.type.shape, shape) == "full"
-        )
+        return source_operand(self.region)
 
     def prologue(self, w: Writer, pixel: str, channel: str, inside: str) -> None:
         """Compute the anchor's operand from the loaded `a`, with zeros where it lies outside the map."""

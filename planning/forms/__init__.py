@@ -10,6 +10,7 @@ from ...graph.op import Op
 from ..cost import TUNING_BATCH, CostModel
 from ..regions import Region
 from ..schedules import Schedule
+from .first import FIRST
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
 from .pooling import POOLING
@@ -17,7 +18,7 @@ from .products import PRODUCTS
 from .rows import ROWS
 from .sums import SUMS
 
-FORMS: tuple[Form, ...] = (*PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
+FORMS: tuple[Form, ...] = (*FIRST, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 """What kernels read and write. Fusion does not ask: a network of others runs fused through PyTorch."""

@@ -40,6 +40,8 @@ class Form:
     schedules: those on offer for a region it accepts, the one expected to be fastest first.
     takes: why a schedule from elsewhere does not fit the region, or None.
     product: the product that the anchor computes, for the cost model; None where there is none.
+    lays_out: whether what stands before the anchor is computed once for each element, by a kernel that runs
+        first, and not as often as a product gathers it.
     cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
         rate nor a product's tiles.
     row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
@@ -54,6 +56,7 @@ class Form:
     takes: Callable[[Region, Schedule], Refusal] = _takes_any
     product: Callable[[Region], Product | None] = _no_product
     row_by_row: bool = False
+    lays_out: bool = False
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
 
     def concerns(self, op: Op) -> bool:

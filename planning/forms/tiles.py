@@ -17,12 +17,12 @@ from ..schedules import Schedule
 
 def tiles(region: Region, model: CostModel) -> list[Schedule]:
     """Schedules of a product's region that fit the target, the one expected to be fastest first."""
-    return list(_ranked(product(region), model))
+    return list(ranked(product(region), model))
 
 
 @lru_cache(maxsize=1024)
-def _ranked(work: Product, model: CostModel) -> tuple[Schedule, ...]:
-    """Kept, since most products of a network are the same as some other one of it."""
+def ranked(work: Product, model: CostModel) -> tuple[Schedule, ...]:
+    """`tiles` of a product. Kept, since most products of a network are the same as some other one of it."""
     fit = _Fit(work, model)
     fitting = [
         s
