@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from contraction_graphs import check, convolution, only_region, weight_gradient
 from convloom.codegen import NotEmittable
 from convloom.codegen.dispatch import emit
@@ -24,12 +25,19 @@ from convloom.graph.ops import (
     Scale,
     Softmax,
 )
+from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
 from convloom.planning.forms import FORMS
 from convloom.planning.forms.first import LANES, MOST_RUN, laid
 from convloom.planning.fusion import fuse
+from convloom.planning.modes import Mode
+from convloom.planning.program import plan
 from convloom.planning.regions import Region
 from convloom.planning.schedules import Schedule
+from kernel_checks import EPS, difference
+
+import convloom as cl
+from convloom import layers as L
 
 FORM = "first convolution"
 SAME3 = ((1, 1), (1, 1))
@@ -175,6 +183,20 @@ def test_a_softmax_over_the_channels() -> None:
     check(region, small(region), terms=27, form=FORM)
 
 
+def test_nan_and_infinity_reach_what_their_taps_reach() -> None:
+    """The padding of a row of taps lies over the next pixel: nothing of it may come through."""
+    kernel = emit(stem(SHAPES[0]), schedule=small(stem(SHAPES[0])), form=FORM)
+    module = kernel.load(interpreted=True)
+    x, *others = module.example(1)
+    for place, value in (((2, 3), "nan"), ((9, 10), "inf"), ((14, 0), "-inf")):
+        x[0][place] = float(value)
+    outputs = module.results(1)
+    module.launch(x, *others, *outputs)
+    (wanted,) = module.reference(x, *others)
+    for kind in (torch.isnan, torch.isinf):
+        assert torch.equal(kind(outputs[0]), kind(wanted))
+
+
 # -- which are laid out --------------------------------------------------------------------------------------
 def refused(shape: tuple[Any, ...], *more: Any) -> str:
     graph, y = convolution(*shape, *more)
@@ -248,3 +270,63 @@ def test_bytes_are_cast_before_a_weight_gradient_too() -> None:
     graph.outputs["dw"] = dw
     region = Region(graph, graph[dw], [graph[name] for name in (cast, value, dw)], "gradient")
     check(region, Schedule(16, 16, 16, chunk=32, programs=1000), terms=70, form=GRADIENT)
+
+
+# -- whole networks ------------------------------------------------------------------------------------------
+def of_bytes(size: tuple[int, int]) -> cl.Model:
+    """A network that reads an image's bytes, as cameras and files give them."""
+    image = cl.Input((*size, 3), dtype="uint8")
+    h = L.Rescaling(1 / 127.5, offset=-1.0)(image)
+    h = L.Conv2D(64, 7, strides=2, padding="same", activation="relu", name="stem")(h)
+    return cl.Model(image, L.Dense(3)(L.GlobalAveragePooling2D()(h)))
+
+
+def test_the_cast_of_an_image_rides_in_both_passes() -> None:
+    graph = with_dtype(of_bytes((224, 200)).to_graph(), "bfloat16")
+    program = plan(graph, Mode(training=True, backward=True))
+    named = {step.region.name: step.form for step in program.steps if step.form}
+    assert named["cast_scale_conv2d_relu"] == FORM
+    assert named["cast_scale_conv2d_weight_grad_reduce"] == GRADIENT
+    assert program.saved[0] == program.inputs[0].name  # its bytes, and nothing that follows from them
+    assert "rescaling" not in " ".join(program.saved)
+
+
+def test_training_on_bytes_computes_what_the_definitions_do() -> None:
+    found, model = [], of_bytes((64, 90))
+    x = torch.randint(0, 256, (1, 64, 90, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    for backend, dtype in (("aten", "float64"), ("triton", "bfloat16")):
+        net = cl.compile(model, device="cpu", backend=backend, dtype=dtype).train()
+        net(x).square().sum().backward()
+        found.append([parameter.grad for parameter in net.parameters()])
+    launches = {kernel.name: kernel.launches for kernel in net.kernels}
+    assert launches["cast_scale_conv2d_relu"] == 2
+    assert launches["cast_scale_conv2d_weight_grad_reduce"] == 3
+    for wanted, gradient in zip(*found, strict=True):
+        assert wanted is not None
+        assert gradient is not None
+        assert difference(gradient, wanted) <= 4 * EPS["bfloat16"]  # x, w, y and dy are rounded
+
+
+def test_a_value_that_others_read_is_kept_as_it_was() -> None:
+    image = cl.Input((16, 16, 3), dtype="uint8")
+    h = L.Rescaling(1 / 255, name="scaled")(image)
+    outputs = [L.Conv2D(4, 3)(h), L.Dense(2)(L.Flatten()(h))]
+    program = plan(cl.Model(image, outputs).to_graph(), Mode(training=True, backward=True))
+    assert "scaled" in " ".join(program.saved)
+
+
+# -- as compiled ---------------------------------------------------------------------------------------------
+STEM = ((224, 224), 3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)))
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_stems_compile_lean(target: str) -> None:
+    kernels = [
+        emit(stem(STEM, "bfloat16"), target=target, form=FORM),
+        emit(weight_gradient(*STEM, dtype="bfloat16"), target=target, form=GRADIENT),
+    ]
+    for kernel in kernels:
+        lay_out, product, *_ = kernel.resources(target)
+        assert (lay_out.error, product.error) == (None, None)
+        assert lay_out.spills_bytes == product.spills_bytes == 0
+        assert product.matrix_instructions

@@ -79,6 +79,12 @@ def form_of(region: Region, model: CostModel | None = None) -> Form:
     return found[0] if len(found) == 1 else _fastest(region, found, model or CostModel.of())
 
 
+def expected_seconds(region: Region, model: CostModel) -> float:
+    """What the model believes a region takes. Raises NotEmittable where no form has a kernel for it."""
+    form = form_of(region, model)
+    return form.seconds(region, form.candidates(region, model)[0], model)
+
+
 def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
     """The form whose best schedule takes least. Raises NotEmittable where none has one."""
     seconds: dict[str, float] = {}
@@ -143,6 +149,7 @@ __all__ = [
     "Refusal",
     "candidates",
     "choose",
+    "expected_seconds",
     "form_of",
     "forms_for",
     "forms_of",
