@@ -9,39 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import ceil
 
 from ..graph.types import HALF
-from .geometry import ceil_div
+from .batches import USUAL
+from .product_time import LAUNCH_SECONDS, ProductTime
 from .products import Product
 from .regions import Region
 from .schedules import Schedule
 from .targets import DEVICES, Device, Target, target_and_device
 
-TUNING_BATCH = 32
-"""Images that the model assumes; the emitted kernel takes any batch."""
-
-STEP_SECONDS = 5e-8
-"""What a step of a product's loop costs beside its arithmetic: a hundred instructions of addresses and masks,
-as compiled kernels have them, at one a cycle."""
-
-MEMORY_SECONDS = 8e-7
-"""From asking for an operand to having it; a pipeline of n stages has n - 1 steps under way. Published
-latencies of a load from memory are 500 to 800 ns; the upper end, since all processors ask at once."""
-
-TILE_SECONDS = 1e-6
-"""From the start of a block to its first step. A guess."""
-
-CACHE_SPEED = 2.0
-"""The L2 cache's rate over the memory's. A guess: vendors do not publish it."""
-
-OF_ELEMENT = 12
-"""Instructions for each element whose tap and channel are taken apart on their own: a compiled loop of a 7x7
-stem takes 237 for 16 elements a thread, of which some 50 are the step's."""
-
-SQUARE_RATE, SQUARE_REUSE = 0.8, 64
-"""A tile of 128 x 128, whose operands are used 64 times each, reaches 0.8 of the matrix units' rate: what the
-bytes that its instructions read come to at the shared memory's width."""
+SQUARE_RATE = 0.8
+"""A tile of 128 x 128 reaches 0.8 of the matrix units' rate: what the bytes that its instructions read come
+to at the shared memory's width."""
 
 REGISTER_INSTRUCTIONS = 8
 """Instructions an element takes, beside its arithmetic, where a prologue stands between shared memory and
@@ -53,13 +32,13 @@ class CostModel:
     """What a target costs. precision: of float32 products. batch: images of a call."""
 
     def __init__(
-        self, target: Target, device: Device, precision: str = "ieee", batch: int = TUNING_BATCH
+        self, target: Target, device: Device, precision: str = "ieee", batch: int = USUAL
     ) -> None:
         self.target, self.device = target, device
         self.precision, self.batch = precision, batch
 
     @staticmethod
-    def of(target: str = "sm_90", precision: str = "ieee", batch: int = TUNING_BATCH) -> CostModel:
+    def of(target: str = "sm_90", precision: str = "ieee", batch: int = USUAL) -> CostModel:
         """The model of an architecture or a card, by name. Raises CompileError for an unknown one."""
         return _model(target, precision, batch)
 
@@ -67,39 +46,22 @@ class CostModel:
     def seconds(self, region: Region, schedule: Schedule, work: Product | None = None) -> float:
         """The time of one kernel. work: the product its anchor computes, for a contraction."""
         if work is not None:
-            return self.product_seconds(work, schedule)
-        return self.moving(region.cost(self.batch).bytes)
+            return self.product(work, schedule, region.cost(self.batch).bytes).seconds
+        return LAUNCH_SECONDS + self.moving(region.cost(self.batch).bytes)
 
-    def product_seconds(self, work: Product, schedule: Schedule) -> float:
-        """A rough time: waves of tiles, each as long as its arithmetic or the way of its operands from L2.
+    def reason(self, region: Region, schedule: Schedule, work: Product | None = None) -> str:
+        """What most of a kernel's time goes to."""
+        if work is None:
+            return "its bytes"
+        return self.product(work, schedule, region.cost(self.batch).bytes).reason
 
-        Larger tiles reuse operands more often, and the rate falls with block_m * block_n / (block_m +
-        block_n), since shared memory feeds the matrix units.
-        """
-        device = self.device
-        steps, programs = self._steps_and_programs(work, schedule)
-        reuse = schedule.block_m * schedule.block_n / (schedule.block_m + schedule.block_n)
-        rate = self.rate(work.dtype) / device.processors * min(1.0, SQUARE_RATE * reuse / SQUARE_REUSE)
-        arithmetic = 2 * schedule.block_m * schedule.block_n * schedule.block_k / rate
-        from_cache = CACHE_SPEED * device.bandwidth / device.processors
-        operands = (schedule.block_m + schedule.block_n) * schedule.block_k * work.itemsize / from_cache
-        latency = MEMORY_SECONDS / (schedule.stages - 1) if schedule.stages > 1 else MEMORY_SECONDS
-        result = 4 * schedule.block_m * schedule.block_n / from_cache
-        apart = OF_ELEMENT * schedule.block_m * schedule.block_k if work.scattered(schedule.block_m) else 0
-        issuing = self.issuing(apart) * device.processors
-        tile = steps * (max(arithmetic, operands, latency, issuing) + STEP_SECONDS) + result + TILE_SECONDS
-        return ceil(programs / device.processors) * tile
-
-    def _steps_and_programs(self, work: Product, schedule: Schedule) -> tuple[float, float]:
-        """Steps of one tile's sum, and tiles."""
-        columns = ceil_div(work.columns, schedule.block_n) * work.groups * work.phases
-        tiles = work.row_tiles(schedule.block_m, self.batch) * columns
-        if not work.sums_over_batch:
-            return work.steps(schedule.block_k) / work.phases, tiles
-        steps = ceil_div(work.inner * self.batch, schedule.block_k)
-        chunks = ceil_div(work.inner * self.batch, schedule.chunk)
-        splits = max(1, min(chunks, schedule.programs // tiles))
-        return steps / splits, tiles * splits
+    def product(self, work: Product, schedule: Schedule, num_bytes: float = 0.0) -> ProductTime:
+        """The time of a product and what it goes to. num_bytes: that cross between the kernel and memory."""
+        dtype = self.compute_dtype(work.dtype)
+        return ProductTime(
+            work, schedule, self.target, self.device, dtype, self.rate(work.dtype), self.batch, num_bytes,
+            self.on_matrix_units(work.dtype), self.target.groups_of_warps and dtype in HALF,
+        )  # fmt: skip
 
     # -- rates ---------------------------------------------------------------------------------------------
     def compute_dtype(self, dtype: str) -> str:

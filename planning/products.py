@@ -10,25 +10,41 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import (
+    Add,
     AveragePool2D,
     AverageUnpool2D,
+    Cast,
     Conv2D,
     Conv2DDataGrad,
     Conv2DWeightGrad,
     Dense,
     DenseDataGrad,
     DenseWeightGrad,
+    LeakyRelu,
     MatMul,
+    Maximum,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
+    Minimum,
+    Multiply,
+    Relu,
+    Relu6,
+    Scale,
     Softmax,
+    Subtract,
 )
 from .geometry import broadcast_kind, ceil_div
 from .regions import Region
 
 POOLS = (MaxPool2D, MaxPoolIndex2D, AveragePool2D)
 UNPOOLS = (MaxUnpool2D, AverageUnpool2D)
+
+LEAN = (
+    *(Add, Subtract, Multiply, Maximum, Minimum, Scale, Cast, Relu, Relu6, LeakyRelu),
+    *(MaxPool2D, AveragePool2D),
+)
+"""Members of an epilogue that keep nothing in registers beside the sums."""
 
 NARROW = 16
 """Channels below which the taps and channels of a sum are walked as one flattened axis."""
@@ -40,10 +56,11 @@ class Product:
 
     channels: the run of neighbouring elements on the inner axis (input channels of a group); taps: such runs.
     window: rows that a fused pooling makes one of. whole_row: a softmax needs all columns in one tile.
-    phases: parts of a strided data gradient, each of which meets its own taps.
+    phases: parts of a strided data gradient, each of which has such rows, and meets its own taps.
     transposed: whether the weight is read across its rows (a data gradient).
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
+    lean: whether what stands around the product keeps little in registers beside the sums.
     """
 
     rows: int
@@ -62,6 +79,7 @@ class Product:
     row_taps: int = 1
     row_channels: int = 0
     matrices: int = 0
+    lean: bool = False
 
     def row_tiles(self, block_m: int, batch: int) -> int:
         """Tiles that the rows of a batch are cut into; none reaches from one product into the next."""
@@ -105,6 +123,7 @@ def product(region: Region) -> Product:
         "dtype": first.dtype,
         "itemsize": first.torch_dtype.itemsize,
         "is_convolution": convolution,
+        "lean": lean(region),
     }
     out = pixels(node)
     match node.op:
@@ -116,8 +135,9 @@ def product(region: Region) -> Product:
         case Conv2DDataGrad() | DenseDataGrad():
             phases = prod(op.strides) if convolution else 1
             taps = prod(second.size()[:-2])
+            rows = prod(map(ceil_div, node.type.size(1)[1:-1], op.strides)) if convolution else out
             return Product(
-                out,
+                rows,
                 node.type.channels // groups,
                 taps,
                 first.channels // groups,
@@ -145,6 +165,19 @@ def source_operand(region: Region) -> Node:
         return source
     read = [graph[i] for node in region.prologue for i in node.inputs if i not in region.members]
     return next(n for n in read if broadcast_kind(n.type.shape, source.type.shape) == "full")
+
+
+def lean(region: Region) -> bool:
+    """Whether a thread needs few registers beside its sums: nothing is computed of what is gathered, and what
+    follows is plain and loads channel vectors at most."""
+    shape = region.anchor.type.shape
+    if region.prologue or len(region.outputs) > 1:
+        return False
+    outside = [region.graph[name] for node in region.epilogue for name in node.inputs]
+    outside = [node for node in outside if node.name not in region.members]
+    return all(isinstance(node.op, LEAN) for node in region.epilogue) and all(
+        broadcast_kind(node.type.shape, shape) in ("channel", "scalar") for node in outside
+    )
 
 
 def pixels(node: Node) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..graph.averages import Write, writes
 from ..graph.decisions import Decision
@@ -22,6 +22,7 @@ from ..graph.op import Kind
 from ..graph.ops import Drawn, Input, Parameter
 from ..graph.passes import PassReport
 from ..graph.settings import KERNELS, PASSES, SCHEDULES, settings
+from .batches import USUAL, class_of
 from .cost import CostModel
 from .forms import choose
 from .fusion import fuse, leave_unfused
@@ -50,13 +51,21 @@ class Place:
         return f"{self.within}" if self.kind == "buffer" else f"{self.kind}, {self.within}"
 
 
+class Choice(NamedTuple):
+    """The form and schedule of a step's kernel, or why there is none; see `Step`."""
+
+    form: str | None
+    schedule: Schedule | None
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One region, at its turn.
 
     reads: values, in the order of `region.inputs`. writes: those of `region.outputs`. frees: what nobody
-    reads afterwards. target, precision: what its schedule is chosen for, which is when somebody asks: to run
-    the step through PyTorch takes none.
+    reads afterwards. target, precision, batch: what its schedule is chosen for, which is when somebody asks:
+    to run the step through PyTorch takes none.
     """
 
     region: Region
@@ -65,31 +74,41 @@ class Step:
     frees: tuple[str, ...]
     target: str
     precision: str
+    batch: int = USUAL
 
     @property
     def form(self) -> str | None:
         """The form of its kernel; None where nothing has to be launched, and where there is no kernel."""
-        return self._choice[0]
+        return self.at(self.batch).form
 
     @property
     def schedule(self) -> Schedule | None:
-        return self._choice[1]
+        return self.at(self.batch).schedule
 
     @property
     def reason(self) -> str:
         """Why there is no kernel; "" where there is one or none is needed."""
-        return self._choice[2]
+        return self.at(self.batch).reason
+
+    def at(self, batch: int) -> Choice:
+        """What is chosen for calls of the class of such a batch."""
+        usual = class_of(batch)
+        if usual not in self._choices:
+            self._choices[usual] = self._choose(usual)
+        return self._choices[usual]
 
     @cached_property
-    def _choice(self) -> tuple[str | None, Schedule | None, str]:
-        """Made when somebody asks: PyTorch's operators run a step without a form."""
+    def _choices(self) -> dict[int, Choice]:
+        return {}
+
+    def _choose(self, batch: int) -> Choice:
         if not self.region.launches:
-            return None, None, ""
+            return Choice(None, None, "")
         try:
-            form, schedule = choose(self.region, self.target, precision=self.precision)
+            form, schedule = choose(self.region, self.target, precision=self.precision, batch=batch)
         except CompileError as error:
-            return None, None, str(error)
-        return form.name, schedule, ""
+            return Choice(None, None, str(error))
+        return Choice(form.name, schedule, "")
 
     def to_json(self) -> dict[str, Any]:
         """The step as plain values; FLOPs and bytes are those of one example."""
@@ -116,7 +135,8 @@ class Program:
 
     graph: after the passes, with its backward pass. outputs: name -> value, in the order of a call. loss: the
     outputs that may be differentiated; None for all. derivatives: where the backward pass begins and ends.
-    dump: the folder of CONVLOOM_DUMP that it is kept in.
+    dump: the folder of CONVLOOM_DUMP that it is kept in. batch: the one whose class the steps' schedules are
+    for where nobody asks for those of another.
     """
 
     graph: Graph
@@ -129,6 +149,7 @@ class Program:
     derivatives: Derivatives
     partition: Partition
     dump: Dump | None = None
+    batch: int = USUAL
 
     # -- what goes in ----------
     @cached_property
@@ -196,7 +217,7 @@ class Program:
             reads = tuple(node.name for node in region.inputs)
             writes = tuple(node.name for node in region.outputs)
             frees = tuple(name for name in (*reads, *writes) if last[name] == index and name not in kept)
-            steps.append(Step(region, reads, writes, frees, self.target, self.precision))
+            steps.append(Step(region, reads, writes, frees, self.target, self.precision, self.batch))
         return tuple(steps)
 
     # -- what stays ----------
@@ -324,11 +345,13 @@ def plan(
     target: str = "sm_90",
     precision: str = "ieee",
     loss: Sequence[str] | None = None,
+    batch: int = USUAL,
 ) -> Program:
     """Plan a network, by default for inference.
 
-    target: the architecture it is planned for. precision: of float32 products, "ieee" or "tf32". loss: the
-    outputs that may be differentiated, None for all. Raises CompileError for a graph that has a backward pass
+    target: the card, or the architecture, it is planned for. precision: of float32 products, "ieee" or
+    "tf32". loss: the outputs that may be differentiated, None for all. batch: images of a call, as far as
+    that is known; what fuses does not depend on it. Raises CompileError for a graph that has a backward pass
     already.
     """
     mode = mode or Mode()
@@ -341,7 +364,9 @@ def plan(
     if mode.fuse:
         write_into_slices(partition)
     outputs = {name: graph.outputs[name] for name in names}
-    program = Program(graph, mode, target, precision, loss, outputs, reports, derivatives, partition, dump)
+    program = Program(
+        graph, mode, target, precision, loss, outputs, reports, derivatives, partition, dump, batch
+    )
     _tell(program)
     return program
 

@@ -23,6 +23,7 @@ class Schedule:
     warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
     chunk: weight gradients only: pixels that are summed between two looks at how many there are.
     programs: weight gradients only: blocks that the sum over pixels is split to reach.
+    splits: other products: parts of each sum, which programs of their own compute and a second kernel adds.
     Raises CompileError for sizes that no kernel can have.
     """
 
@@ -34,6 +35,7 @@ class Schedule:
     stages: int = 2
     chunk: int = 0
     programs: int = 0
+    splits: int = 1
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k", "warps"):
@@ -44,7 +46,7 @@ class Schedule:
                 )
         if self.warps > MOST_WARPS:
             raise CompileError(f"schedule: warps is {self.warps}; a block has at most {MOST_WARPS}")
-        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0)):
+        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), ("splits", 1)):
             size = getattr(self, name)
             if not _is_whole(size) or size < least:
                 raise CompileError(
@@ -58,7 +60,8 @@ class Schedule:
 
     def __str__(self) -> str:
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
-        return f"{self.block_m}x{self.block_n}{depth}, {self.many_warps}, {self.stages} stages"
+        parts = f", {self.splits} parts" if self.splits > 1 else ""
+        return f"{self.block_m}x{self.block_n}{depth}{parts}, {self.many_warps}, {self.stages} stages"
 
 
 def _is_whole(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .batches import class_of
 from .cost import CostModel
 from .forms import FORMS
 from .regions import Region
@@ -24,7 +25,7 @@ def schedules_told(step: Step) -> str:
     form = next((form for form in FORMS if form.name == step.form), None)
     if form is None:
         return f"schedule {region.name}: none: {step.reason}"
-    model = CostModel.of(step.target, step.precision)
+    model = CostModel.of(step.target, step.precision, class_of(step.batch))
     offered = [
         f"    {1e6 * form.seconds(region, schedule, model):9.2f} us  {schedule}"
         for schedule in form.candidates(region, model)

@@ -16,6 +16,7 @@ import torch
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
 from ..graph.values import laid_out
+from ..planning.batches import class_of
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from . import aten
@@ -52,12 +53,10 @@ class Backend:
 
     def lower(self, program: Program) -> list[tuple[Step, Sequence[Instruction]]]:
         """Each step in order, with its instructions."""
-        inference = program.mode.inference
         if self.name == "aten":
-            return aten.lower_steps(program.steps, inference, self.lay)
-        found = dict(zip((region.name for region in program.regions), kernels(program), strict=True))
-        pairs = ((step, found.get(step.region.name)) for step in program.steps)
-        return [(step, self._kernel(step.region, kernel, inference)) for step, kernel in pairs]
+            return aten.lower_steps(program.steps, program.mode.inference, self.lay)
+        places = {region.name: place for place, region in enumerate(program.regions)}
+        return [(step, self._kernel(program, step, places.get(step.region.name))) for step in program.steps]
 
     def memory(self, program: Program) -> tuple[Instruction | None, Instruction | None]:
         """What lays out the memory that kernels write to, before the forward and the backward pass. Nothing
@@ -69,31 +68,63 @@ class Backend:
             room(program.graph, program.backward_memory, program.partition.phase("backward"), self.device),
         )
 
-    def _kernel(
-        self, region: Region, kernel: Kernel | CompileError | None, inference: bool
-    ) -> Sequence[Instruction]:
-        """The region through a kernel, which may be that of an equal region."""
+    def _kernel(self, program: Program, step: Step, place: int | None) -> Sequence[Instruction]:
+        """The region through its kernels. place: among those of the program; None for a view."""
+        region, inference = step.region, program.mode.inference
         if region.joined:
             return []
-        if kernel is None:  # a view
+        if place is None:
             return aten.lower(region, inference, self.lay)
-        if isinstance(kernel, CompileError):
-            _warn(region, str(kernel))
+        if step.form is None:
+            _warn(region, step.reason)
             return [_into_place(region, aten.runner(region, inference))]
-        run = self._launcher(kernel)
-        run = _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
+        run = ByBatch(self.device, program, region, place)
         reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
         return [Instruction(run, (*reads, *writes), tuple(writes))]
 
-    def _launcher(self, kernel: Kernel) -> Call:
-        launch = kernel.load(interpreted=self.device.type == "cpu").launch
-        inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
 
-        def call(*tensors: torch.Tensor) -> Any:
-            launch(*tensors)
-            return tensors[inputs] if only else tensors[inputs:]
+class ByBatch:
+    """A region's kernels: a call takes the one for the class of its batch, loaded when it is first needed.
 
-        return call
+    place: of the region among those of the program.
+    """
+
+    def __init__(self, device: torch.device, program: Program, region: Region, place: int) -> None:
+        self.device, self.program, self.region, self.place = device, program, region, place
+        values = [*region.inputs, *region.outputs]
+        self.batched = next((i for i, node in enumerate(values) if node.type.batched), None)
+        self.calls: dict[int, Call] = {}
+        self.of_class: dict[int, Call] = {}
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        batch = self.program.batch if self.batched is None else tensors[self.batched].shape[0]
+        call = self.calls.get(batch)
+        if call is None:
+            usual = class_of(batch)
+            if usual not in self.of_class:
+                self.of_class[usual] = self._loaded(usual)
+            call = self.calls[batch] = self.of_class[usual]
+        return call(*tensors)
+
+    def _loaded(self, batch: int) -> Call:
+        region, inference = self.region, self.program.mode.inference
+        kernel = kernels(self.program, batch)[self.place]
+        if isinstance(kernel, CompileError):
+            _warn(region, str(kernel))
+            return _into_place(region, aten.runner(region, inference)).run
+        run = _launcher(kernel, self.device)
+        return _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
+
+
+def _launcher(kernel: Kernel, device: torch.device) -> Call:
+    launch = kernel.load(interpreted=device.type == "cpu").launch
+    inputs, only = len(kernel.inputs), len(kernel.outputs) == 1
+
+    def call(*tensors: torch.Tensor) -> Any:
+        launch(*tensors)
+        return tensors[inputs] if only else tensors[inputs:]
+
+    return call
 
 
 def _interpreted(call: Call) -> Call:

@@ -14,7 +14,7 @@ from ..graph.ir import Graph
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
 from ..planning.regions import Region
-from ..planning.targets import target as find_target
+from ..planning.targets import known_as
 from .checks import whole
 from .compile import DTYPE_NAMES, as_network, typed_graph
 from .folder import write_files
@@ -50,7 +50,8 @@ def emit(
     model: a Model, or a network that is compiled already, in its own dtype.
     target: the architecture whose schedules are taken, such as "sm_90", or a card such as "H200".
     dtype: as for `compile`.
-    batch_size: that the index counts FLOPs and bytes for (default 1); the kernels take any.
+    batch_size: that schedules are chosen for (by default 32), by its class: 1, 8, 32, 256; and that the index
+        counts FLOPs and bytes for (by default 1). The kernels take any.
     training: the kernels of a training step, backward ones included, instead of those of inference.
     fuse: False writes one kernel an op.
     input_shape: of one sample, where the model leaves axes open, as for `compile`.
@@ -83,10 +84,10 @@ def kernel_texts(
     input_shape: Any = None,
 ) -> dict[str, str]:
     """The texts of all that `emit` writes, by file name."""
-    target = find_target(target).name
+    target = known_as(target)
     batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
     program, dtype = _planned(model, dtype, input_shape, training, target, fuse)
-    found = list(zip(program.regions, kernels(program), strict=True))
+    found = list(zip(program.regions, kernels(program, batch_size), strict=True))
     emitted = [kernel for _, kernel in found if isinstance(kernel, Kernel)]
     what = f"{'training' if training else 'inference'}, {dtype}, for {target}"
     texts = {f"{kernel.name}.py": kernel.source for kernel in emitted}

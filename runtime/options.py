@@ -9,12 +9,13 @@ from typing import Protocol
 import torch
 
 from ..graph.ir import Graph
-from ..planning.targets import target_of
+from ..planning.targets import card_of
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a network is compiled; see `compile`. planned_for: an architecture other than the device's."""
+    """How a network is compiled; see `compile`. planned_for: a card or an architecture other than the
+    device's."""
 
     device: torch.device
     backend: str
@@ -24,8 +25,8 @@ class Options:
 
     @property
     def target(self) -> str:
-        """The architecture that programs are planned for."""
-        return self.planned_for or target_of(self.device)
+        """The card, or the architecture, that programs are planned for."""
+        return self.planned_for or card_of(self.device)
 
     @property
     def recompute(self) -> bool:

@@ -76,7 +76,7 @@ def profile(
     dtype = options.dtype
     watches = [Stopwatch(net, batch_size) for net in nets]
     done = _measure(watches, repeats)
-    found = _kernels(nets[0].planned(target=arch))
+    found = _kernels(nets[0].planned(target=arch), batch_size)
     owner = owners(nets[0].program, nets[1].program)
     roofline = _Roofline(gpu, dtype)
     sides = [
@@ -278,9 +278,10 @@ def owners(fused: Program, unfused: Program) -> dict[str, str]:
 
 
 # -- what the compiler says --------------------------------------------------------------------------------
-def _kernels(program: Program) -> dict[str, Kernel | CompileError]:
-    """The kernel of each region, or why there is none, by the region's name."""
-    return {region.name: kernel for region, kernel in zip(program.regions, kernels(program), strict=True)}
+def _kernels(program: Program, batch: int) -> dict[str, Kernel | CompileError]:
+    """The kernel of each region for such a batch, or why there is none, by the region's name."""
+    pairs = zip(program.regions, kernels(program, batch), strict=True)
+    return {region.name: kernel for region, kernel in pairs}
 
 
 def _resources(

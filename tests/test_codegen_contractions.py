@@ -470,8 +470,8 @@ def test_default_schedules_compile_without_spills_and_use_matrix_units(target: s
     graph, y = convolution((14, 14), 6, 16, (5, 5), dtype="bfloat16")
     pooled = graph.add(MaxPool2D(), [graph.add(Relu(), [y])])
     regions = [only_region(graph, y=pooled), weight_gradient((14, 14), 64, 64, (3, 3), dtype="bfloat16")]
-    unit = {"sm_80": "mma", "sm_90": "wgmma", "gfx942": "mfma"}[target]
+    units = {"sm_80": ["mma"], "sm_90": ["wgmma", "mma"], "gfx942": ["mfma"]}[target]
     for region in regions:
         resources = emit(region, target=target).resources(target)
         assert all(r.error is None and r.spills_bytes == 0 for r in resources), resources
-        assert resources[0].matrix_instructions.get(unit, 0) > 0
+        assert any(resources[0].matrix_instructions.get(unit, 0) > 0 for unit in units)

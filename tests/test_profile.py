@@ -120,7 +120,7 @@ def test_targets(target: str, arch: str, card: str | None) -> None:
     [
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
-        ({"target": "sm_91"}, r"'sm_91'; did you mean 'sm_90'\? Known: A100, H100, H200, MI300X, sm_80"),
+        ({"target": "sm_91"}, r"'sm_91'; did you mean 'sm_90'\? Known: A100, H100, H200, B200"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
     ],
 )

@@ -14,7 +14,9 @@ from ..text.names import Names
 from ..text.source import TRITON_TYPES, JitFunction, KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
+from .epilogue import Epilogue
 from .gather import emit_multiply
+from .split_sums import SplitSums
 from .tile import Tile
 
 Constants = dict[str, tuple[object, str]]
@@ -36,6 +38,13 @@ class Contraction:
 
     run_time: ClassVar[tuple[str, ...]] = ("rows",)
     """Numbers that every such kernel takes at run time."""
+
+    channels: ClassVar[str] = "K"
+    """The constant that is the length of a row of the result."""
+
+    pixel = "row"
+    """What each row of a tile is called among all rows of the result, and how many there are of these."""
+    all_rows = "rows"
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         self.region, self.schedule, self.precision = region, schedule, precision
@@ -59,6 +68,7 @@ class Contraction:
             "BLOCK_K": (s.block_k, "elements of the sum a step takes"),
             "BLOCKS": (blocks, "steps that the channels of one tap take"),
             "GROUP_M": (s.group_m, "row tiles in a band"),
+            **(self.parts.constants() if s.splits > 1 else {}),
             "TILES_N": (tiles, "column tiles" + (" of a group" if self.work.groups > 1 else "")),
         }
 
@@ -69,28 +79,100 @@ class Contraction:
     def upcast(self) -> bool:
         return self.work.dtype == "bfloat16"
 
+    # -- the functions ---------------------------------------------------------------------------------------
+    @property
+    def parts(self) -> SplitSums:
+        """Where the parts of the sums lie, of a schedule that splits them."""
+        width = self.anchor.type.channels
+        return SplitSums(self.work, self.schedule, self.all_rows, self.part_row, self.channels, width)
+
+    @property
+    def part_row(self) -> str:
+        return self.pixel
+
+    def emit_split(self, w: Writer, axis: int) -> None:
+        """Which part of the sums this program computes, where they are split. axis: of the grid."""
+        if self.schedule.splits > 1:
+            w.line(f"split = tl.program_id({axis})", "which part of the steps")
+
+    def end(self, w: Writer, col_ok: str, ragged: bool = False) -> None:
+        """What becomes of a program's sums."""
+        if self.schedule.splits > 1:
+            self.parts.store(w, col_ok)
+            return
+        self._finish(w, col_ok, ragged)
+
+    def _finish(self, w: Writer, col_ok: str, ragged: bool) -> None:
+        w.note("What happens to the sums before they are stored")
+        self.scale(w)
+        Epilogue(self.region, self.names, self.pixel, col_ok, ragged).emit(w)
+
+    def scale(self, w: Writer) -> None:
+        """A factor of the sums themselves."""
+
+    def functions(self, body: Writer, ragged: bool = False) -> list[JitFunction]:
+        """The kernel, and where its sums are split the one that adds up their parts."""
+        if self.schedule.splits == 1:
+            return [self.function(body, f"One tile of: {self.summary()}.")]
+        multiplied, after = self._operands()
+        product = self.function(body, f"One part of the sums of one tile of: {self.summary()}.", multiplied)
+        product.pointers.append(("parts_ptr", "float32"))
+        if self.all_rows not in product.numbers:
+            product.numbers.insert(0, self.all_rows)
+        w = Writer()
+        w.line("tile_m = tl.program_id(0)")
+        self.finish_rows(w)
+        col_ok = self.parts.columns(w)
+        w.line()
+        self.parts.add(w, self.part_row, col_ok)
+        w.line()
+        self._finish(w, col_ok, ragged)
+        numbers = ["batch"] if "batch" in w.uses else []
+        pointers = [(self.names.pointer(node), node.type.dtype) for node in [*after, *self.region.outputs]]
+        return [product, self.parts.function(w, pointers, self._values, numbers)]
+
+    def finish_rows(self, w: Writer) -> None:
+        """row, row_ok: the rows of a tile of the second kernel."""
+        w.line(f"{self.pixel} = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] row of the result")
+        w.line(f"row_ok = {self.pixel} < {self.all_rows}")
+
+    def _operands(self) -> tuple[list[Node], list[Node]]:
+        """Those of the region's inputs that are multiplied, and those that what follows reads."""
+        before = {*self.anchor.inputs[:2], *(name for node in self.region.prologue for name in node.inputs)}
+        after = {*self.anchor.inputs[2:], *(name for node in self.region.epilogue for name in node.inputs)}
+        inputs = self.region.inputs
+        return [n for n in inputs if n.name in before], [n for n in inputs if n.name in after]
+
+    def _values(self, uses: Uses) -> dict[str, object]:
+        """Those of the constants that lines asked for."""
+        return {name: value for name, (value, _) in self.constants.items() if name in uses}
+
     def tensors(self) -> list[tuple[str, str]]:
         """What the kernel reads and writes: name and element type."""
-        nodes = [*self.region.inputs, *self.region.outputs]
+        return self._named([*self.region.inputs, *self.region.outputs])
+
+    def _named(self, nodes: list[Node]) -> list[tuple[str, str]]:
         return [(self.names.role[node.name], node.type.dtype) for node in nodes]
 
-    def function(self, body: Writer, doc: str) -> JitFunction:
-        """The kernel, with those of the constants as arguments that its lines asked for."""
-        pointers = [(f"{name}_ptr", dtype) for name, dtype in self.tensors()]
+    def function(self, body: Writer, doc: str, operands: list[Node] | None = None) -> JitFunction:
+        """The kernel, with those of the constants as arguments that its lines asked for. operands: what it
+        takes beside the parts of its sums; None: all that the region reads and writes."""
+        taken = self.tensors() if operands is None else self._named(operands)
+        pointers = [(f"{name}_ptr", dtype) for name, dtype in taken]
         body.uses.note(*OF_A_TILE)
-        constants: dict[str, object] = {n: v for n, (v, _) in self.constants.items() if n in body.uses}
+        constants = self._values(body.uses)
         if self.upcast:
             constants["UPCAST"] = False
         numbers = [*self.run_time, *(["batch"] if "batch" in body.uses else [])]
         s = self.schedule
         return JitFunction(self.region.name, pointers, numbers, constants, body, doc, s.warps, s.stages)
 
-    def used_constants(self, function: JitFunction) -> Constants:
-        """Those that the kernel or its launch asked for."""
-        used = {*function.body.uses, *self.at_launch}
+    def used_constants(self, functions: list[JitFunction]) -> Constants:
+        """Those that the kernels or their launch asked for."""
+        used = {name for function in functions for name in function.body.uses} | {*self.at_launch}
         return {name: value for name, value in self.constants.items() if name in used}
 
-    def launch(self, function: JitFunction, rows: str | None, grid: list[str]) -> Writer:
+    def launch(self, functions: list[JitFunction], rows: str | None, grid: list[str]) -> Writer:
         """The body of `launch`: rows of the product where the kernel asks for them, the grid, the call."""
         w = Writer()
         first = self.names.role[self.source_operand.name]
@@ -98,15 +180,42 @@ class Contraction:
         self.prepare(w)
         if rows is not None:
             w.line(f"rows = {rows}")
+        split = len(functions) > 1
+        if split:
+            self._take_parts(w, first)
+            grid = [*grid, self.at_launch.SPLITS]
         w.line(f"grid = ({', '.join(grid)}{',' if len(grid) == 1 else ''})")
         if self.upcast:
             w.line(f'UPCAST = {first}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
-        w.line(function.call("grid", [name for name, _ in self.tensors()]))
+        if not split:
+            w.line(functions[0].call("grid", [name for name, _ in self.tensors()]))
+            return w
+        multiplied, after = self._operands()
+        w.line(functions[0].call("grid", [*self._roles(multiplied), "parts"]))
+        w.line(f"grid = {self.parts.grid(self.at_launch)}")
+        w.line(functions[1].call("grid", ["parts", *self._roles([*after, *self.region.outputs])]))
         return w
 
     def prepare(self, w: Writer) -> None:
         """Lines of `launch` that make what the kernel reads beside the operands; `batch` is known."""
 
+    def _roles(self, nodes: list[Node]) -> list[str]:
+        return [self.names.role[node.name] for node in nodes]
+
+    def _take_parts(self, w: Writer, first: str) -> None:
+        """Memory for the parts of the sums."""
+        c = self.at_launch
+        c.note("FINISH_N")
+        if self.all_rows == "pixels":
+            w.line(f"pixels = {self.pixels_text(c)}", "rows of the result")
+        shape = f"({c.SPLITS}, {self.all_rows}, {c[self.channels]})"
+        w.line(f"parts = torch.empty({shape}, dtype=torch.float32, device={first}.device)")
+
+    def pixels_text(self, c: Uses) -> str:
+        """The number of the result's rows, where the kernel's own are others."""
+        return "rows"
+
+    # -- the product -----------------------------------------------------------------------------------------
     def multiply(self, w: Writer) -> None:
         """acc += a times b."""
         emit_multiply(w, self.upcast, self.dot_options())
@@ -151,7 +260,7 @@ class Contraction:
             parts.append(
                 f"{work.window} neighbouring rows are one pooling window, so only pooled values are stored."
             )
-        return parts
+        return [*parts, self.parts.plan()] if s.splits > 1 else parts
 
     def product_eps(self) -> float:
         return 2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0
@@ -169,16 +278,16 @@ class Contraction:
         tiles = f" * {c.TILES_N}" if self.work.columns > self.schedule.block_n else ""
         return [f"triton.cdiv(rows, BLOCK_M){tiles}", *([c.GROUPS] if self.work.groups > 1 else [])]
 
-    def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
+    def frame(self, functions: list[JitFunction], launch: Writer, formula: list[str]) -> KernelFile:
         """The file around a finished kernel."""
         return KernelFile(
             region=self.region,
             names=self.names,
-            summary=f"{self.summary()}: one kernel.",
+            summary=f"{self.summary()}: {'one kernel' if len(functions) == 1 else 'in two steps'}.",
             formula=formula,
             plan=self.plan(),
-            constants=self.used_constants(function),
-            functions=[function],
+            constants=self.used_constants(functions),
+            functions=functions,
             launch=launch,
             schedule=self.schedule,
             sum_length=self.work.inner,

@@ -14,7 +14,6 @@ from ..text.indices import checks, index, plus, times
 from ..text.source import KernelFile
 from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
-from .epilogue import Epilogue
 from .gather import Gather, emit_columns, emit_loop, emit_tile_order
 
 
@@ -29,6 +28,7 @@ class Forward(Contraction):
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
         self.pool: Any = next(iter(pools(region)), None)  # with windows of one pixel too, which may lie apart
+        self.pixel = "row" if self.pool is None else "pixel"
         # A matrix product over the channels of a map is a convolution by one pixel where the map is pooled.
         self.is_map = isinstance(self.anchor.op, Conv2D) or self.pool is not None
         self.axes = self.gathered()
@@ -71,9 +71,8 @@ class Forward(Contraction):
         return constants
 
     def file(self) -> KernelFile:
-        body = self._body()
-        function = self.function(body, f"One tile of: {self.summary()}.")
-        return self.frame(function, self.launch(function, self._rows_text(), self.grid()), self._formula())
+        functions = self.functions(self._body(), self._ragged())
+        return self.frame(functions, self.launch(functions, self._rows_text(), self.grid()), self._formula())
 
     def _rows_text(self) -> str:
         c = self.at_launch
@@ -83,10 +82,15 @@ class Forward(Contraction):
             return f"batch * {c.P} * {c.Q}"
         return f"{self.names.role[self.source_operand.name]}.numel() // {c.C}"
 
+    @property
+    def part_row(self) -> str:
+        return "row"  # a pixel may lie in several windows
+
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
         w = Writer()
         emit_tile_order(w, self.work, self.schedule)
+        self.emit_split(w, 2 if self.work.groups > 1 else 1)
         w.line()
         self._rows(w)
         col_ok = emit_columns(
@@ -95,9 +99,7 @@ class Forward(Contraction):
         w.line()
         self.loop(w, col_ok)
         w.line()
-        w.note("What happens to the sums before they are stored")
-        pixel = "row" if self.pool is None else "pixel"
-        Epilogue(self.region, self.names, pixel, col_ok, self._ragged()).emit(w)
+        self.end(w, col_ok, self._ragged())
         return w
 
     def loop(self, w: Writer, col_ok: str) -> None:
@@ -118,6 +120,14 @@ class Forward(Contraction):
             prologue=self.prologue if self.region.prologue else None,
         )
         emit_loop(w, gather, self.schedule, col_ok)
+
+    def finish_rows(self, w: Writer) -> None:
+        if self.pool is None:
+            super().finish_rows(w)
+            return
+        w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", f"[BLOCK_M] {self._row_note()}")
+        w.line("row_ok = row < rows")
+        self._window_pixels(w)
 
     def first_image(self, c: Uses) -> str:
         if self.pool is None:
@@ -163,6 +173,10 @@ class Forward(Contraction):
         w.line(f"left = {index(self.axes[1], q)}", "first input column")
 
     def _window_rows(self, w: Writer) -> None:
+        self._window_pixels(w)
+        self._origin(w, "p", "q")
+
+    def _window_pixels(self, w: Writer) -> None:
         """Rows ordered by window: p, q is the pixel of the convolution's map a row stands for."""
         c = w.uses
         op, (_, width) = self.pool.op, self.pool.op.size
@@ -182,7 +196,6 @@ class Forward(Contraction):
         if tests:
             w.line(f"row_ok = {' & '.join(['row_ok', *tests])}", "a window may reach over the map's border")
         w.line(f"pixel = (image * {c.P} + p) * {c.Q} + q")
-        self._origin(w, "p", "q")
 
     def _formula(self) -> list[str]:
         if not isinstance(self.op, Conv2D):

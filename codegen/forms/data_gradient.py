@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from ...graph.ops import Conv2DDataGrad, Conv2DTranspose
 from ...planning.geometry import Axis, PhasedAxis, phased_axes, transposed_axes
@@ -14,7 +14,6 @@ from ..text.indices import index, plus, times
 from ..text.source import KernelFile
 from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, Constants, Contraction, spatial
-from .epilogue import Epilogue
 from .gather import (
     Gather,
     emit_columns,
@@ -39,12 +38,16 @@ def emit_data_grad(region: Region, schedule: Schedule, precision: str) -> Kernel
 class _DataGrad(Contraction):
     """dx = epilogue of dy gathered, times w transposed."""
 
+    channels: ClassVar[str] = "C"
+
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
         self.is_map = isinstance(self.anchor.op, Conv2DDataGrad)
         self.made, self.read = ("y", "x") if isinstance(self.anchor.op, Conv2DTranspose) else ("dx", "dy")
         self.strides: tuple[int, int] = self.op.strides if self.is_map else (1, 1)
         self.axes: tuple[Axis, Axis] = self._axes()
+        if self.phased:
+            self.pixel, self.all_rows = "pixel", "pixels"
         self.constants = {**self._shape_constants(), **self.tile_constants()}
 
     @property
@@ -87,16 +90,18 @@ class _DataGrad(Contraction):
         return constants
 
     def file(self) -> KernelFile:
-        body, c = self._body(), self.at_launch
-        function = self.function(body, f"One tile of: {self.summary()}.")
+        functions, c = self.functions(self._body()), self.at_launch
         grid = [*self.grid(), *([c.PHASES] if self.phased else [])]
-        return self.frame(function, self.launch(function, self._rows_text(), grid), self._formula())
+        return self.frame(functions, self.launch(functions, self._rows_text(), grid), self._formula())
 
     def _rows_text(self) -> str:
         c = self.at_launch
         if not self.is_map:
             return f"{self.names.role[self.source.name]}.numel() // {c.K}"
         return f"batch * {c.PHASE_H} * {c.PHASE_W}" if self.phased else f"batch * {c.H} * {c.W}"
+
+    def pixels_text(self, c: Uses) -> str:
+        return f"batch * {c.H} * {c.W}"
 
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
@@ -105,6 +110,7 @@ class _DataGrad(Contraction):
         emit_tile_order(w, self.work, self.schedule)
         if self.phased:
             w.line(f"phase = tl.program_id({2 if grouped else 1})", "h % stride and w % stride of its pixels")
+        self.emit_split(w, 1 + grouped + self.phased)
         w.line()
         self._rows(w)
         col_ok = emit_columns(
@@ -130,8 +136,7 @@ class _DataGrad(Contraction):
         else:
             emit_loop(w, gather, self.schedule, col_ok)
         w.line()
-        w.note("What happens to the sums before they are stored")
-        Epilogue(self.region, self.names, "pixel" if self.phased else "row", col_ok).emit(w)
+        self.end(w, col_ok)
         return w
 
     def _first_image(self, c: Uses) -> str:

@@ -57,12 +57,12 @@ class _First(Forward):
         """The kernel that runs first."""
         return self.lay_out.function(self.constants)
 
-    def frame(self, function: JitFunction, launch: Writer, formula: list[str]) -> KernelFile:
-        file = super().frame(function, launch, formula)
+    def frame(self, functions: list[JitFunction], launch: Writer, formula: list[str]) -> KernelFile:
+        file = super().frame(functions, launch, formula)
         return replace(
             file,
             summary=f"{self.summary()}: one kernel, after one that lays the map out.",
-            functions=[self.layer, function],
+            functions=[self.layer, *functions],
             sum_length=product(self.region).inner,
         )
 

@@ -161,6 +161,25 @@ def emit_multiply(w: Writer, upcast: bool, options: str, a: str = "a") -> None:
     w.line(f"acc = tl.dot({a}, b, acc{options})")
 
 
+def emit_share(w: Writer, schedule: Schedule, steps: str) -> str:
+    """The steps that this program takes, as the arguments of `range`; all where sums are not split."""
+    if schedule.splits == 1:
+        return steps
+    c = w.uses
+    of_all = f"({steps})" if "*" in steps else steps
+    w.line(f"begin = split * {of_all} // {c.SPLITS}", "this part of the steps")
+    w.line(f"end = (split + 1) * {of_all} // {c.SPLITS}")
+    return "begin, end"
+
+
+def emit_blocks(w: Writer, schedule: Schedule, run: str, blocks: int) -> str:
+    """The same of a walk along `run` elements, BLOCK_K a step."""
+    if schedule.splits == 1:
+        return f"0, {w.uses[run]}, BLOCK_K"
+    emit_share(w, schedule, str(blocks))
+    return "begin * BLOCK_K, end * BLOCK_K, BLOCK_K"
+
+
 # -- the three forms -----------------------------------------------------------------------------------------
 def _rows(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
     c = w.uses
@@ -173,7 +192,8 @@ def _rows(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
     if single:
         _rows_step(w, g, "", partial, col_ok)
         return
-    with w.block(f"for {lane}0 in range(0, {c[g.run]}, BLOCK_K):"):
+    blocks = -(-g.work.channels // schedule.block_k)
+    with w.block(f"for {lane}0 in range({emit_blocks(w, schedule, g.run, blocks)}):"):
         _rows_step(w, g, f"{lane}0", partial, col_ok)
 
 
@@ -228,11 +248,11 @@ def emit_tap_loop(
     lane, many = g.lane, counts is not None
     rows, columns = counts or ("", "")
     if many and blocks > 1:
-        head = f"for step in range({c[rows]} * {c[columns]} * {c.BLOCKS}):"
+        head = f"for step in range({emit_share(w, schedule, f'{c[rows]} * {c[columns]} * {c.BLOCKS}')}):"
     elif many:
-        head = f"for tap in range({c[rows]} * {c[columns]}):"
+        head = f"for tap in range({emit_share(w, schedule, f'{c[rows]} * {c[columns]}')}):"
     else:
-        head = f"for {lane}0 in range(0, {c[g.run]}, BLOCK_K):"
+        head = f"for {lane}0 in range({emit_blocks(w, schedule, g.run, blocks)}):"
     with w.block(head):
         if many and blocks > 1:
             w.lines(f"tap = step // {c.BLOCKS}", f"{lane}0 = step % {c.BLOCKS} * BLOCK_K")
@@ -315,7 +335,7 @@ def _flattened(w: Writer, g: Gather, schedule: Schedule, col_ok: str) -> None:
     w.line(f"start = {start_text(g, c)}", "[BLOCK_M] where each row's first tap lies in it")
     w.line("lane = tl.arange(0, BLOCK_K)")
     steps = -(-g.work.inner // schedule.block_k)
-    with w.block(f"for step in range({steps}):"):
+    with w.block(f"for step in range({emit_share(w, schedule, str(steps))}):"):
         w.line("e = step * BLOCK_K + lane", f"[BLOCK_K] index over (r, s, {g.lane})")
         r_step, s_step = (abs(axis.step) for axis in g.axes)
         w.line(f"r = e // ({c.S} * {c[g.run]})" + (f" * {r_step}" if r_step != 1 else ""))

@@ -11,8 +11,7 @@ from ...planning.schedules import Schedule
 from ..text.source import KernelFile
 from ..text.writer import Uses, Writer, number
 from .contraction import Constants, Contraction
-from .epilogue import Epilogue
-from .gather import emit_columns
+from .gather import emit_blocks, emit_columns
 from .tile import masked
 
 
@@ -28,6 +27,8 @@ class _MatMul(Contraction):
     """y = epilogue of lhs times rhs, for each pair of matrices."""
 
     run_time: ClassVar[tuple[str, ...]] = ()
+    channels: ClassVar[str] = "P"
+    pixel, all_rows = "pixel", "pixels"
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         super().__init__(region, schedule, precision)
@@ -49,20 +50,28 @@ class _MatMul(Contraction):
 
     def tile_constants(self) -> Constants:
         shared = super().tile_constants()
-        return {key: shared[key] for key in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "TILES_N")}
+        left = ("BLOCKS", "GROUP_M")
+        return {key: value for key, value in shared.items() if key not in left}
 
     def file(self) -> KernelFile:
-        function = self.function(self._body(), f"One tile of: {self.summary()}.")
-        c = self.at_launch
+        functions, c = self.functions(self._body()), self.at_launch
         many = [c.MATRICES] if self.work.matrices > 1 else []
-        launch = self.launch(function, None, [" * ".join(["batch", *many, *map(c.__getitem__, self.tiles)])])
-        return self.frame(function, launch, self._formula())
+        launch = self.launch(functions, None, [" * ".join(["batch", *many, *map(c.__getitem__, self.tiles)])])
+        return self.frame(functions, launch, self._formula())
+
+    def pixels_text(self, c: Uses) -> str:
+        return f"batch * {c.MATRICES} * {c.M}"
+
+    def scale(self, w: Writer) -> None:
+        if self.op.factor != 1.0:
+            w.line(f"acc *= {number(self.op.factor)}")
 
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
         w = Writer()
         c = w.uses
         self._tile(w)
+        self.emit_split(w, 1)
         w.line()
         row = "tile_m * BLOCK_M + " if "TILES_M" in self.tiles else ""
         w.line(f"row = {row}tl.arange(0, BLOCK_M)", "[BLOCK_M] row of the product")
@@ -72,10 +81,7 @@ class _MatMul(Contraction):
         w.line()
         self._loop(w, col_ok)
         w.line()
-        w.note("What happens to the sums before they are stored")
-        if self.op.factor != 1.0:
-            w.line(f"acc *= {number(self.op.factor)}")
-        Epilogue(self.region, self.names, "pixel", col_ok).emit(w)
+        self.end(w, col_ok)
         return w
 
     def _tile(self, w: Writer) -> None:
@@ -99,7 +105,6 @@ class _MatMul(Contraction):
         return f"matrix * {c.M} + row"
 
     def _loop(self, w: Writer, col_ok: str) -> None:
-        c = w.uses
         steps = ceil_div(self.work.inner, self.schedule.block_k)
         partial = self.work.inner % self.schedule.block_k != 0
         w.note("The sum over k; addresses within one matrix fit into 32 bits")
@@ -110,7 +115,8 @@ class _MatMul(Contraction):
         if steps == 1:
             self._step(w, lhs, rhs, "", partial, col_ok)
             return
-        with w.block(f"for k0 in range(0, {c.K}, BLOCK_K):"):
+        blocks = emit_blocks(w, self.schedule, "K", steps)
+        with w.block(f"for k0 in range({blocks}):"):
             self._step(w, lhs, rhs, "k0", partial, col_ok)
 
     def _operand(self, w: Writer, place: int, transposed: bool, split: bool) -> tuple[str, str]:

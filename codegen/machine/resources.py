@@ -12,6 +12,7 @@ from typing import Any
 
 from ...graph.errors import CompileError
 from ...planning.targets import Target
+from .loops import amdgcn_loop, sass_loop
 
 # Instructions of the matrix units, under the name each vendor's manuals give the unit.
 _MATRIX_INSTRUCTIONS = (
@@ -36,11 +37,17 @@ class Resources:
     spills_bytes: int = 0  # that the code of a thread writes to and reads from memory for want of registers
     shared_bytes: int = 0  # of a block
     instructions: int = 0
+    loop: dict[str, int] = field(default_factory=dict)  # instructions of a step of a product's main loop
     matrix_instructions: dict[str, int] = field(default_factory=dict)  # {"wgmma": 8}; empty: no matrix unit
     occupancy: float = 0.0  # resident warps over the most the processor holds; 0: not even one block fits
     binary_bytes: int = 0
     compile_seconds: float = 0.0  # near 0 where Triton's cache held the result
     error: str | None = None
+
+    @property
+    def loop_instructions(self) -> int:
+        """Of one step of a product's main loop; 0 where there is none, or it is written out."""
+        return sum(self.loop.values())
 
     def __str__(self) -> str:
         if self.error:
@@ -60,6 +67,7 @@ class _Code:
     registers: int
     spills_bytes: int
     operations: Counter[str]
+    loop: Counter[str]
 
 
 def read_resources(compiled: Any, kernel: str, target: Target, num_warps: int, seconds: float) -> Resources:
@@ -75,6 +83,7 @@ def read_resources(compiled: Any, kernel: str, target: Target, num_warps: int, s
         spills_bytes=code.spills_bytes,
         shared_bytes=shared,
         instructions=code.operations.total(),
+        loop=dict(code.loop),
         matrix_instructions=_matrix_instructions(code.operations),
         occupancy=target.occupancy(code.registers, shared, num_warps),
         binary_bytes=len(binary),
@@ -105,7 +114,7 @@ def _read_cubin(binary: bytes) -> _Code:
         )
     operations = Counter(name for name in _SASS_LINE.findall(sass) if name != "NOP")
     spills = sum(count * _local_bytes(name) for name, count in operations.items())
-    return _Code(int(found[1]), spills, operations)
+    return _Code(int(found[1]), spills, operations, sass_loop(sass))
 
 
 def _local_bytes(operation: str) -> int:
@@ -144,4 +153,4 @@ def _read_amdgcn(assembly: str) -> _Code:
     spilled_registers = numbers.get("vgpr_spill_count", 0) + numbers.get("sgpr_spill_count", 0)
     spills = max(4 * spilled_registers, numbers.get("private_segment_fixed_size", 0))
     operations = Counter(name for name in _AMDGCN_LINE.findall(assembly) if name != "s_nop")
-    return _Code(numbers["vgpr_count"], spills, operations)
+    return _Code(numbers["vgpr_count"], spills, operations, amdgcn_loop(assembly))

@@ -85,8 +85,8 @@ class JitFunction:
     """One `@triton.jit` function of a file.
 
     pointers: (argument, element type of the IR). numbers: run-time integers such as the batch.
-    constants: `tl.constexpr` arguments and their values; each is a constant of the file under the same name.
-    body: its lines. doc: its first line.
+    constants: `tl.constexpr` arguments and their values; each is a constant of the file under the same name,
+    or under the one that `given` has for it. body: its lines. doc: its first line.
     """
 
     name: str
@@ -97,6 +97,7 @@ class JitFunction:
     doc: str = ""
     warps: int = 4
     stages: int = 2
+    given: dict[str, str] = field(default_factory=dict)
 
     def signature(self) -> dict[str, str]:
         """Run-time argument -> type, as ahead-of-time compilation wants it."""
@@ -107,7 +108,7 @@ class JitFunction:
 
     def call(self, grid: str, tensors: Sequence[str]) -> str:
         """The statement that launches it: `name[(grid,)](tensors, numbers, CONSTANT=CONSTANT, ...)`."""
-        constants = [f"{name}={name}" for name in self.constants]
+        constants = [f"{name}={self.given.get(name, name)}" for name in self.constants]
         options = [f"num_warps={self.warps}", f"num_stages={self.stages}"]
         return f"{self.name}[{grid}]({', '.join([*tensors, *self.numbers, *constants, *options])})"
 

@@ -7,7 +7,8 @@ Of the forms that accept a region, the one computes it that the cost model expec
 from __future__ import annotations
 
 from ...graph.op import Op
-from ..cost import TUNING_BATCH, CostModel
+from ..batches import USUAL
+from ..cost import CostModel
 from ..regions import Region
 from ..schedules import Schedule
 from .first import FIRST
@@ -99,7 +100,7 @@ def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
 
 
 def candidates(
-    region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = TUNING_BATCH
+    region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = USUAL
 ) -> list[Schedule]:
     """Schedules of a region's form that fit the target, the one expected to be fastest first.
 
@@ -114,7 +115,7 @@ def choose(
     target: str = "sm_90",
     *,
     precision: str = "ieee",
-    batch: int = TUNING_BATCH,
+    batch: int = USUAL,
     schedule: Schedule | None = None,
     form: str | None = None,
 ) -> tuple[Form, Schedule]:

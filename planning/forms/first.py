@@ -19,6 +19,7 @@ from ...graph.ir import Node
 from ...graph.ops import Conv2D, Conv2DWeightGrad
 from ..cost import CostModel
 from ..geometry import Axis, ceil_div, forward_axes, power_of_two
+from ..product_time import LAUNCH_SECONDS
 from ..products import Product, product, source_operand
 from ..regions import Region
 from ..schedules import Schedule
@@ -34,9 +35,6 @@ LINE = 16
 
 LEAST_RUN, MOST_RUN = 16, 64
 """Elements of a row of taps: what a matrix instruction takes of the sum, and what a step of it may take."""
-
-LAUNCH_SECONDS = 2e-6
-"""What one more launch takes, within a graph of launches. A guess, from published gaps of one to two us."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +114,35 @@ def _accepts_weight_gradient(region: Region) -> Refusal:
 # -- schedules and cost --------------------------------------------------------------------------------------
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
     work = first_product(region)
-    return list(_of(work, 1 if work.sums_over_batch else laid(region).run, model))
+    run = 1 if work.sums_over_batch else laid(region).run
+    return list(_of(work, run, model, _crossing(region, model.batch)))
 
 
 @lru_cache(maxsize=256)
-def _of(work: Product, run: int, model: CostModel) -> tuple[Schedule, ...]:
-    """The tiles of such a product whose steps take whole rows of taps."""
-    whole = dict.fromkeys(replace(s, block_k=max(s.block_k, run)) for s in ranked(work, model))
+def _of(work: Product, run: int, model: CostModel, crossing: int) -> tuple[Schedule, ...]:
+    """The tiles of such a product whose steps take whole rows of taps, and sums in one part."""
+    unsplit = (s for s in ranked(work, model, crossing) if s.splits == 1)
+    whole = dict.fromkeys(replace(s, block_k=max(s.block_k, run)) for s in unsplit)
     fitting = [s for s in whole if shared_bytes(s, work) <= model.target.shared_per_block]
-    return tuple(sorted(fitting, key=lambda s: model.product_seconds(work, s)))
+    return tuple(sorted(fitting, key=lambda s: model.product(work, s, crossing).seconds))
+
+
+def _lying(region: Region, batch: int) -> tuple[int, int]:
+    """Bytes that laying the map out reads, and those it writes."""
+    size = region.graph[region.anchor.inputs[0]].type.torch_dtype.itemsize
+    return source_operand(region).type.nbytes(batch), laid(region).elements * size * batch
+
+
+def _crossing(region: Region, batch: int) -> int:
+    """Bytes between the product's own kernel and memory."""
+    read, written = _lying(region, batch)
+    return region.cost(batch).bytes - read + written
 
 
 def _takes_rows_of_taps(region: Region, schedule: Schedule) -> Refusal:
     run = laid(region).run
+    if schedule.splits > 1:
+        return f"{region.name}: a first convolution keeps each sum in one part, found {schedule.splits}"
     if schedule.block_k % run:
         return (
             f"{region.name}: a step of a first convolution takes whole rows of taps, {run} elements each; "
@@ -138,12 +152,10 @@ def _takes_rows_of_taps(region: Region, schedule: Schedule) -> Refusal:
 
 
 def _seconds(region: Region, schedule: Schedule, model: CostModel) -> float:
-    """Laying the map out, and the product; that it reads the map again stands in the product's operands."""
-    x = region.graph[region.anchor.inputs[0]].type
-    read = source_operand(region).type.nbytes(model.batch)
-    written = laid(region).elements * x.torch_dtype.itemsize * model.batch
-    lying_out = LAUNCH_SECONDS + model.moving(read + written)
-    return lying_out + model.product_seconds(first_product(region), schedule)
+    """Laying the map out, and the product."""
+    work = first_product(region)
+    lying_out = LAUNCH_SECONDS + model.moving(sum(_lying(region, model.batch)))
+    return lying_out + model.product(work, schedule, _crossing(region, model.batch)).seconds
 
 
 FIRST = (

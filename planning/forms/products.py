@@ -177,6 +177,16 @@ def beside_refusal(region: Region) -> Refusal:
     return None
 
 
+def _takes_parts(region: Region, schedule: Schedule) -> Refusal:
+    work = product(region)
+    steps = work.steps(schedule.block_k)
+    if schedule.splits > steps:
+        return f"{region.name}: sums of {steps} steps cannot be cut into {schedule.splits} parts"
+    if schedule.splits > 1 and work.groups > 1 and work.phases > 1:
+        return f"{region.name}: a strided data gradient in groups has no axis of programs left to split sums"
+    return None
+
+
 def takes_row(region: Region, schedule: Schedule) -> Refusal:
     work = product(region)
     if work.whole_row and schedule.block_n < work.columns:
@@ -184,7 +194,7 @@ def takes_row(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a softmax over {work.columns} channels needs block_n of at least that, "
             f"the schedule has {schedule.block_n}"
         )
-    return None
+    return _takes_parts(region, schedule)
 
 
 def takes_chunks(region: Region, schedule: Schedule) -> Refusal:
@@ -193,6 +203,8 @@ def takes_chunks(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
             f"and programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
         )
+    if schedule.splits > 1:
+        return f"{region.name}: the parts of a weight gradient's sums follow from programs, not from splits"
     return None
 
 
@@ -203,7 +215,8 @@ PRODUCTS = (
         (Conv2DDataGrad, DenseDataGrad),
         _accepts_data_gradient,
         tiles,
-        product=product,
+        _takes_parts,
+        product,
         row_by_row=True,
     ),
     Form(

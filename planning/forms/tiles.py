@@ -10,18 +10,26 @@ from functools import lru_cache
 from ...graph.types import HALF
 from ..cost import CostModel
 from ..geometry import ceil_div, power_of_two
+from ..product_time import ProductTime
 from ..products import Product, product
 from ..regions import Region
 from ..schedules import Schedule
 
+IDLE_SECONDS = 2e-6
+"""What a schedule loses by leaving processors without a program, beside what its time says: a guess, which
+tips the scales on small maps, where loads under way are all that counts, and more processors have more."""
+
+SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Parts that a sum may be cut into; each result adds up as many in order."""
+
 
 def tiles(region: Region, model: CostModel) -> list[Schedule]:
     """Schedules of a product's region that fit the target, the one expected to be fastest first."""
-    return list(ranked(product(region), model))
+    return list(ranked(product(region), model, region.cost(model.batch).bytes))
 
 
-@lru_cache(maxsize=1024)
-def ranked(work: Product, model: CostModel) -> tuple[Schedule, ...]:
+@lru_cache(maxsize=4096)
+def ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, ...]:
     """`tiles` of a product. Kept, since most products of a network are the same as some other one of it."""
     fit = _Fit(work, model)
     fitting = [
@@ -29,7 +37,26 @@ def ranked(work: Product, model: CostModel) -> tuple[Schedule, ...]:
         for s in _all(fit)
         if shared_bytes(s, work) <= model.target.shared_per_block and _registers_fit(s, fit)
     ]
-    return tuple(sorted(fitting, key=lambda s: (model.product_seconds(work, s), s.block_m, s.block_n)))
+    times = {s: model.product(work, s, num_bytes) for s in fitting}
+    times |= {s: model.product(work, s, num_bytes) for one in times.values() for s in _split(one)}
+    return tuple(sorted(times, key=lambda s: _order(times[s])))
+
+
+def _order(time: ProductTime) -> tuple[float, ...]:
+    """By the time; of those that memory keeps waiting alike, by what the processors are kept busy with."""
+    s = time.schedule
+    idle = IDLE_SECONDS if time.programs < time.device.processors else 0.0
+    return time.seconds + idle, time.busy, s.block_m, s.block_n, s.splits
+
+
+def _split(time: ProductTime) -> list[Schedule]:
+    """The same tiles with each sum cut into parts, where they are too few for the card's processors."""
+    work = time.work
+    if work.sums_over_batch or (work.groups > 1 and work.phases > 1) or time.tiles >= time.device.processors:
+        return []
+    most = min(time.steps, 2 * time.device.processors // time.tiles)
+    counts = [n for n in SPLITS if n <= most]
+    return [replace(time.schedule, splits=n) for n in counts]
 
 
 @dataclass(frozen=True)
@@ -55,15 +82,28 @@ class _Fit:
     def operands_in_registers(self) -> bool:
         return self.model.operands_in_registers(self.product.dtype)
 
+    @property
+    def wide(self) -> bool:
+        """Whether a thread may keep 128 sums: where nothing else needs many registers."""
+        work = self.product
+        return work.lean and not (work.sums_over_batch or work.flattened or _crowded(self))
+
+    @property
+    def deepest_wide(self) -> int:
+        """Bytes of a row in a step of such a tile: matrix instructions of single warps hold the operands of
+        all that is under way in registers (a 256 x 128 x 64 tile spilled 32 bytes on sm_80)."""
+        return 128 if self.model.target.groups_of_warps or self.on_amd else 64
+
 
 def _all(fit: _Fit) -> Iterator[Schedule]:
     work = fit.product
     rows = work.rows * (1 if work.sums_over_batch or work.matrices else fit.model.batch)
-    depths = (16, 32, 64) if fit.on_matrix_units else (16,)
-    stage_counts = (2,) if fit.on_amd else (2, 3, 4) if fit.on_matrix_units else (2,)
-    for block_m in _powers(rows, _least_rows(fit), 128):
-        for block_n in _columns(work):
-            for block_k in depths:
+    most = 128 if work.sums_over_batch or not fit.on_matrix_units else 256
+    few = fit.on_amd or (work.sums_over_batch and not fit.on_matrix_units)
+    stage_counts = (2,) if few else (2, 3, 4)
+    for block_m in _powers(rows, _least_rows(fit), most):
+        for block_n in _columns(work, most):
+            for block_k in _depths(fit):
                 for stages in stage_counts:
                     plain = Schedule(
                         block_m, block_n, block_k, warps=_warps(block_m, block_n, fit), stages=stages
@@ -71,9 +111,26 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
                     yield _with_chunks(plain, fit) if work.sums_over_batch else plain
 
 
+def _depths(fit: _Fit) -> list[int]:
+    """Elements of the sum that a step may take: no more than a tap has, and 256 bytes."""
+    work = fit.product
+    if not fit.on_matrix_units:
+        return [16]
+    if work.sums_over_batch:
+        return [16, 32, 64]
+    run = work.inner if work.flattened else work.channels
+    return _powers(run, 16, 256 // work.itemsize)
+
+
 def _least_rows(fit: _Fit) -> int:
-    """Warp-group matrix instructions (sm_90) take 64 rows at a time; smaller tiles cannot use them."""
-    return 64 if fit.product.is_convolution and fit.dtype in HALF else 16
+    """Warp-group matrix instructions (sm_90) take 64 rows at a time; smaller tiles cannot use them, and are
+    for maps so small that they are computed by too few programs."""
+    work = fit.product
+    if not work.is_convolution or fit.dtype not in HALF:
+        return 16
+    columns = ceil_div(work.columns, 64) * work.groups * work.phases
+    few = work.row_tiles(64, fit.model.batch) * columns < fit.model.device.processors
+    return 16 if few and not work.sums_over_batch else 64
 
 
 def _powers(size: int, least: int, most: int) -> list[int]:
@@ -82,12 +139,14 @@ def _powers(size: int, least: int, most: int) -> list[int]:
     return [least << i for i in range((last // least).bit_length())]
 
 
-def _columns(work: Product) -> list[int]:
-    return [max(16, power_of_two(work.columns))] if work.whole_row else _powers(work.columns, 16, 128)
+def _columns(work: Product, most: int) -> list[int]:
+    return [max(16, power_of_two(work.columns))] if work.whole_row else _powers(work.columns, 16, most)
 
 
 def _warps(block_m: int, block_n: int, fit: _Fit) -> int:
     area = block_m * block_n
+    if (block_m, block_n) == (64, 256) and fit.wide:
+        return 4
     most = 64 * 64 if _crowded(fit) else 128 * 128
     return 8 if area >= most else 4 if area >= 2048 or block_m >= 64 else 2 if area >= 512 else 1
 
@@ -120,6 +179,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     sums = schedule.block_m * schedule.block_n // threads
     if sums > _most_sums(fit):
         return False
+    if sums > 64 and schedule.block_k * fit.product.itemsize > fit.deepest_wide:
+        return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
         most = 8 if fit.on_amd else 16
         return schedule.block_m * schedule.block_k // threads <= most
@@ -133,4 +194,4 @@ def _most_sums(fit: _Fit) -> int:
     phased = fit.product.transposed and fit.product.phases > 1
     if not fit.on_matrix_units:
         return 16 if _crowded(fit) or phased else 32
-    return 16 if _crowded(fit) and phased else 64
+    return 16 if _crowded(fit) and phased else 128 if fit.wide else 64
