@@ -27,7 +27,7 @@ from convloom.graph.ops import (
 )
 from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
-from convloom.planning.forms import FORMS
+from convloom.planning.forms import FORMS, choose
 from convloom.planning.forms.first import LANES, MOST_RUN, laid
 from convloom.planning.fusion import fuse
 from convloom.planning.modes import Mode
@@ -283,7 +283,7 @@ def of_bytes(size: tuple[int, int]) -> cl.Model:
 
 def test_the_cast_of_an_image_rides_in_both_passes() -> None:
     graph = with_dtype(of_bytes((224, 200)).to_graph(), "bfloat16")
-    program = plan(graph, Mode(training=True, backward=True))
+    program = plan(graph, Mode(training=True, backward=True), target="H200")
     named = {step.region.name: step.form for step in program.steps if step.form}
     assert named["cast_scale_conv2d_relu"] == FORM
     assert named["cast_scale_conv2d_weight_grad_reduce"] == GRADIENT
@@ -298,9 +298,6 @@ def test_training_on_bytes_computes_what_the_definitions_do() -> None:
         net = cl.compile(model, device="cpu", backend=backend, dtype=dtype).train()
         net(x).square().sum().backward()
         found.append([parameter.grad for parameter in net.parameters()])
-    launches = {kernel.name: kernel.launches for kernel in net.kernels}
-    assert launches["cast_scale_conv2d_relu"] == 2
-    assert launches["cast_scale_conv2d_weight_grad_reduce"] == 3
     for wanted, gradient in zip(*found, strict=True):
         assert wanted is not None
         assert gradient is not None
@@ -330,3 +327,18 @@ def test_stems_compile_lean(target: str) -> None:
         assert (lay_out.error, product.error) == (None, None)
         assert lay_out.spills_bytes == product.spills_bytes == 0
         assert product.matrix_instructions
+
+
+# -- which form is chosen ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wanted"),
+    [
+        (STEM, "bfloat16", FORM),
+        (((224, 224), 3, 64, (3, 3), (1, 1), SAME3), "bfloat16", FORM),
+        (((28, 28), 1, 6, (5, 5), (1, 1), ((2, 2), (2, 2))), "bfloat16", "convolution"),  # one launch more
+        (STEM, "float32", "convolution"),  # without matrix units each product of padding costs
+    ],
+)
+def test_the_cost_model_chooses_what_is_laid_out(shape: tuple[Any, ...], dtype: str, wanted: str) -> None:
+    form, _ = choose(stem(shape, dtype), "H200")
+    assert form.name == wanted

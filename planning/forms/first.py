@@ -6,7 +6,8 @@ The taps of so few channels, walked as one flattened axis, are loads of two byte
 kernel of its own first writes the map with its border and its pixels widened to LANES channels, and computes
 what stands before the convolution as it does so. The product then meets a row of taps as one run of
 elements, padded to RUN, and never asks what lies outside. That map is scratch of the launch: no other kernel
-has to know of it, and a weight gradient lays its own out again, which takes less than to keep it.
+has to know of it. A weight gradient lays its own out again: of an image of 224 x 224 in 16 bits that moves
+0.7 MB, half of what it reads of dy, and 0.4 MB are not kept from the forward pass.
 """
 
 from __future__ import annotations
