@@ -12,6 +12,8 @@ from .forms.channel_tiles import emit_channel_tiles
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
 from .forms.dense_gradients import emit_dense_gradients
+from .forms.first_convolution import emit_first
+from .forms.first_weight_gradient import emit_first_weight_grad
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad
@@ -28,6 +30,8 @@ from .kernel import Kernel
 from .text.source import KernelFile
 
 PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
+    "first convolution": emit_first,
+    "first weight gradient": emit_first_weight_grad,
     "convolution": emit_forward,
     "data gradient": emit_data_grad,
     "weight gradient": emit_weight_grad,

@@ -32,6 +32,7 @@ from ..graph.ops import (
     Warp,
 )
 from .cost import CostModel
+from .forms import NotEmittable, expected_seconds, form_of, forms_taking
 from .geometry import ceil_div
 from .products import POOLS, UNPOOLS, product
 from .regions import Region
@@ -162,10 +163,11 @@ def _once_a_window(merge: Merge) -> str | None:
 def _once_a_tap(merge: Merge) -> str | None:
     """What stands before a convolution is computed at each tap of its kernel, in every tile of columns.
 
-    Where there is one tap the matrix units are taken to hide it: a 1x1 convolution gains by it as compiled.
+    Where there is one tap the matrix units are taken to hide it: a 1x1 convolution gains by it as compiled. A
+    form that lays its map out computes it once.
     """
     work = product(merge.merged)
-    if work.taps == 1:
+    if work.taps == 1 or _is_laid_out(merge.merged, merge.model):
         return None
     tiles = ceil_div(work.columns, 128)
     gathered = work.rows * work.inner * work.groups * tiles
@@ -173,6 +175,27 @@ def _once_a_tap(merge: Merge) -> str | None:
     taps = "x".join(map(str, merge.merged.graph[merge.node.inputs[1]].type.size()[:2]))
     what = f"a {taps} kernel would compute {merge.producer.name} {work.taps} times"
     return merge.worth(merge.model.issuing(gathered * each), what)
+
+
+def _as_laid_out(merge: Merge) -> str | None:
+    """A weight gradient computes what stands before it only where it lays its map out, which takes time."""
+    try:
+        apart = sum(expected_seconds(part, merge.model) for part in merge.parts)
+        together = expected_seconds(merge.merged, merge.model)
+    except NotEmittable:  # of other dtypes, say: PyTorch runs it
+        return "there is no kernel for it"
+    if together < apart:
+        return None
+    return f"{1e6 * together:.3g} us in one kernel, {1e6 * apart:.3g} us in {len(merge.parts)}"
+
+
+def _is_laid_out(region: Region, model: CostModel) -> bool:
+    if not any(form.lays_out for form in forms_taking(region)):
+        return False
+    try:
+        return form_of(region, model).lays_out
+    except NotEmittable:
+        return False
 
 
 # -- siblings ------------------------------------------------------------------------------------------------
@@ -271,6 +294,16 @@ RULES: tuple[FusionRule, ...] = (
         "contraction(pointwise(x)) -> one kernel",
         lambda node, group: isinstance(node.op, Conv2D | Dense | MatMul) and group.kind is Kind.POINTWISE,
         _once_a_tap,
+        into_producer=False,
+    ),
+    FusionRule(
+        "weight_gradient(pointwise(x), dy) -> one kernel",
+        lambda node, group: (
+            isinstance(node.op, Conv2DWeightGrad)
+            and group.kind is Kind.POINTWISE
+            and node.inputs[0] in group.names
+        ),
+        _as_laid_out,
         into_producer=False,
     ),
     FusionRule(

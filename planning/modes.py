@@ -10,7 +10,16 @@ from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives, differentiate
 from ..graph.ir import Graph, Node
 from ..graph.ops import BatchNorm, Parameter
-from ..graph.passes import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, PassReport, run_pipeline
+from ..graph.passes import (
+    BACKWARD,
+    FROM_INPUTS,
+    INFERENCE,
+    RECOMPUTE,
+    TRAINING,
+    UNFUSED,
+    PassReport,
+    run_pipeline,
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ def prepare(
         derivatives = differentiate(graph, loss, mode.wrt_inputs)
         graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
         reports += run_pipeline(graph, BACKWARD, observe)
-        if mode.recompute and mode.fuse:
-            reports += run_pipeline(graph, RECOMPUTE, observe)
+        if mode.fuse:
+            reports += run_pipeline(graph, RECOMPUTE if mode.recompute else FROM_INPUTS, observe)
         derivatives.gradients = {name: graph.outputs[f"gradient of {name}"] for name in derivatives.gradients}
     return graph, reports, derivatives
 

@@ -257,6 +257,8 @@ class ProductTime:
         step = (max(self._step.values()) + STEP_CYCLES) * self.cycle
         alone = self.steps * max(latency, step) + last
         busy = {what: each * (self.steps * cycles * self.cycle + last) for what, cycles in self._step.items()}
+        # What a block issues before its first step counts where the sums are as short as a first layer's.
+        busy["instructions"] += each * START_INSTRUCTIONS * s.warps / SCHEDULERS * self.cycle
         share = max(1.0, self.device.processors / self.programs)
         return {
             **busy,

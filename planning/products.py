@@ -161,6 +161,15 @@ def product(region: Region) -> Product:
     raise CompileError(f"{node.name}: no kernel is known for {node.op.op_name()}")
 
 
+def source_operand(region: Region) -> Node:
+    """The operand a contraction gathers from: its first, or what the members before it are made from."""
+    graph, source = region.graph, region.graph[region.anchor.inputs[0]]
+    if not region.prologue:
+        return source
+    read = [graph[i] for node in region.prologue for i in node.inputs if i not in region.members]
+    return next(n for n in read if broadcast_kind(n.type.shape, source.type.shape) == "full")
+
+
 def lean(region: Region) -> bool:
     """Whether a thread needs few registers beside its sums: nothing is computed of what is gathered, and what
     follows is plain and loads channel vectors at most."""

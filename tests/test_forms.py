@@ -119,10 +119,10 @@ def test_a_prologue_is_of_the_data_and_has_something_to_gather() -> None:
 
 def test_what_a_kernel_gathers_tap_by_tap_has_one_map() -> None:
     b = Builder()
-    x, other = b.input(4, 4, 3, name="x"), b.input(4, 4, 3, name="other")
+    x, other = b.input(4, 4, 5, name="x"), b.input(4, 4, 5, name="other")
     b.conv(b.op(ops.Add(), x, other, name="sum"), 2, (3, 3), name="conv")
     assert refused(b.finish("conv"), "sum", "conv", anchor="conv") == (
-        "other of float32[N,4,4,3] has no place of its own for each tap of a kernel"
+        "other of float32[N,4,4,5] has no place of its own for each tap of a kernel"
     )
     b.conv("sum", 2, (1, 1), name="point")
     assert refused(b.finish("point"), "sum", "point", anchor="point") == (

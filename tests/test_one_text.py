@@ -37,15 +37,15 @@ def sums(rows: int, channels: int) -> Kernel:
 
 
 def test_the_training_step_of_resnet50_compiles_a_third_of_its_functions() -> None:
-    """669 functions in 459 files, of which 208 differ (2026-11)."""
+    """Of 548 functions 185 differ."""
     net = cl.compile(large.resnet50(), dtype="bfloat16", device="cpu").train()
     step = net.around("categorical_crossentropy", False).train()
     found = [k for k in emitted(step.planned(training=True, target="sm_90")) if isinstance(k, Kernel)]
     keys = {key for kernel in found for key in kernel.functions.values()}
     names = {name for kernel in found for name in kernel.functions}
     assert len(found) == len(step.planned(training=True, target="sm_90").partition.kernels)
-    assert len(keys) == len(names) <= 210
-    assert sum(kernel.launches for kernel in found) > 3 * len(keys)
+    assert len(keys) == len(names) <= 190
+    assert sum(kernel.launches for kernel in found) > 2.5 * len(keys)
     assert len({kernel.code for kernel in found}) == len({kernel.region.key for kernel in found}) <= 170
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ...graph.ir import Node
-from ...planning.geometry import Axis, broadcast_kind
-from ...planning.products import Product, product
+from ...planning.geometry import Axis
+from ...planning.products import Product, product, source_operand
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ..text.equations import equations
@@ -157,11 +157,18 @@ class Contraction:
         """Those of the constants that lines asked for."""
         return {name: value for name, (value, _) in self.constants.items() if name in uses}
 
+    def tensors(self) -> list[tuple[str, str]]:
+        """What the kernel reads and writes: name and element type."""
+        return self._named([*self.region.inputs, *self.region.outputs])
+
+    def _named(self, nodes: list[Node]) -> list[tuple[str, str]]:
+        return [(self.names.role[node.name], node.type.dtype) for node in nodes]
+
     def function(self, body: Writer, doc: str, operands: list[Node] | None = None) -> JitFunction:
         """The kernel, with those of the constants as arguments that its lines asked for. operands: what it
         takes beside the parts of its sums; None: all that the region reads and writes."""
-        nodes = [*self.region.inputs, *self.region.outputs] if operands is None else operands
-        pointers = [(self.names.pointer(node), node.type.dtype) for node in nodes]
+        taken = self.tensors() if operands is None else self._named(operands)
+        pointers = [(f"{name}_ptr", dtype) for name, dtype in taken]
         body.uses.note(*OF_A_TILE)
         constants = self._values(body.uses)
         if self.upcast:
@@ -180,6 +187,7 @@ class Contraction:
         w = Writer()
         first = self.names.role[self.source_operand.name]
         w.line(f"batch = {first}.shape[0]")
+        self.prepare(w)
         if rows is not None:
             w.line(f"rows = {rows}")
         split = len(functions) > 1
@@ -190,14 +198,16 @@ class Contraction:
         if self.upcast:
             w.line(f'UPCAST = {first}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
         if not split:
-            nodes = [*self.region.inputs, *self.region.outputs]
-            w.line(functions[0].call("grid", self._roles(nodes)))
+            w.line(functions[0].call("grid", [name for name, _ in self.tensors()]))
             return w
         multiplied, after = self._operands()
         w.line(functions[0].call("grid", [*self._roles(multiplied), "parts"]))
         w.line(f"grid = {self.parts.grid(self.at_launch)}")
         w.line(functions[1].call("grid", ["parts", *self._roles([*after, *self.region.outputs])]))
         return w
+
+    def prepare(self, w: Writer) -> None:
+        """Lines of `launch` that make what the kernel reads beside the operands; `batch` is known."""
 
     def _roles(self, nodes: list[Node]) -> list[str]:
         return [self.names.role[node.name] for node in nodes]
@@ -223,15 +233,7 @@ class Contraction:
     @property
     def source_operand(self) -> Node:
         """The operand the main loop gathers from: the anchor's first, or what a prologue makes it from."""
-        if not self.region.prologue:
-            return self.source
-        read = [self.graph[name] for node in self.region.prologue for name in node.inputs]
-        shape = self.source.type.shape
-        return next(
-            n
-            for n in read
-            if n.name not in self.region.members and broadcast_kind(n.type.shape, shape) == "full"
-        )
+        return source_operand(self.region)
 
     def prologue(self, w: Writer, pixel: str, channel: str, inside: str) -> None:
         """Compute the anchor's operand from the loaded `a`, with zeros where it lies outside the map."""

@@ -19,10 +19,10 @@ from .gather import Gather, emit_columns, emit_loop, emit_tile_order
 
 def emit_forward(region: Region, schedule: Schedule, precision: str) -> KernelFile:
     """The kernel of a region whose anchor is a Conv2D or a Dense."""
-    return _Forward(region, schedule, precision).file()
+    return Forward(region, schedule, precision).file()
 
 
-class _Forward(Contraction):
+class Forward(Contraction):
     """y = epilogue of x gathered, times w."""
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
@@ -31,8 +31,12 @@ class _Forward(Contraction):
         self.pixel = "row" if self.pool is None else "pixel"
         # A matrix product over the channels of a map is a convolution by one pixel where the map is pooled.
         self.is_map = isinstance(self.anchor.op, Conv2D) or self.pool is not None
-        self.axes = self._axes()
+        self.axes = self.gathered()
         self.constants = {**self._shape_constants(), **self.tile_constants()}
+
+    def gathered(self) -> tuple[Axis, Axis]:
+        """How rows of the product lie on the map that the loop reads."""
+        return self._axes()
 
     def _axes(self) -> tuple[Axis, Axis]:
         if not self.is_map:
@@ -85,7 +89,6 @@ class _Forward(Contraction):
     # -- the kernel ------------------------------------------------------------------------------------------
     def _body(self) -> Writer:
         w = Writer()
-        run = "CG" if self.work.groups > 1 else "C"
         emit_tile_order(w, self.work, self.schedule)
         self.emit_split(w, 2 if self.work.groups > 1 else 1)
         w.line()
@@ -94,6 +97,13 @@ class _Forward(Contraction):
             w, self.work, self.schedule, "KG" if self.work.groups > 1 else "K", "output channel"
         )
         w.line()
+        self.loop(w, col_ok)
+        w.line()
+        self.end(w, col_ok, self._ragged())
+        return w
+
+    def loop(self, w: Writer, col_ok: str) -> None:
+        """Lines that compute acc; row, row_ok, col and where the rows lie on the map stand before them."""
         w.note("The sum over taps and channels")
         gather = Gather(
             work=self.work,
@@ -101,18 +111,15 @@ class _Forward(Contraction):
             source=self.names.role[self.source_operand.name],
             extent=("H", "W"),
             channels=self.row("C"),
-            run=run,
+            run="CG" if self.work.groups > 1 else "C",
             lane="c",
-            first=self._first_image,
+            first=self.first_image,
             rows_are_pixels=self.pool is None,
             dot_options=self.dot_options(),
             upcast=self.upcast,
             prologue=self.prologue if self.region.prologue else None,
         )
         emit_loop(w, gather, self.schedule, col_ok)
-        w.line()
-        self.end(w, col_ok, self._ragged())
-        return w
 
     def finish_rows(self, w: Writer) -> None:
         if self.pool is None:
@@ -122,7 +129,7 @@ class _Forward(Contraction):
         w.line("row_ok = row < rows")
         self._window_pixels(w)
 
-    def _first_image(self, c: Uses) -> str:
+    def first_image(self, c: Uses) -> str:
         if self.pool is None:
             return f"tile_m * BLOCK_M // ({c.P} * {c.Q})"
         return f"tile_m * BLOCK_M // ({c.POOLED_H} * {c.POOLED_W} * {c.WINDOW})"
@@ -194,8 +201,9 @@ class _Forward(Contraction):
         if not isinstance(self.op, Conv2D):
             place, made = ("n,p,q,c", "[n,p,q,k]") if self.is_map else ("n,c", "[n,k]")
             return self.equations(f"sum over c of x[{place}] * w[c,k]", made)
+        down, across = self._axes()
         rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
-                         (("p", "r", self.axes[0]), ("q", "s", self.axes[1])))  # fmt: skip
+                         (("p", "r", down), ("q", "s", across)))  # fmt: skip
         where = "of the group of k " if self.work.groups > 1 else ""
         product_text = f"sum over r,s,c {where}of x[n, {rows}, {columns}, c] * w[r,s,c,k]"
         return self.equations(product_text, "[n,p,q,k]")

@@ -34,27 +34,34 @@ def emit_weight_grad(region: Region, schedule: Schedule, precision: str) -> Kern
     kernel adds the parts in one order, so that the result does not depend on which program ends first. Where
     one program a tile is enough, it writes the result itself.
     """
-    return _WeightGrad(region, schedule, precision).file()
+    return WeightGrad(region, schedule, precision).file()
 
 
-class _WeightGrad:
+class WeightGrad:
     """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy."""
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         self.region, self.schedule, self.precision = region, schedule, precision
         self.anchor = region.anchor
         self.op: Any = region.anchor.op
-        self.work: Product = product(region)
+        self.work: Product = self.product()
         self.names = Names(region)
         self.x, self.dy = (region.graph[name] for name in self.anchor.inputs)
         self.is_map = isinstance(self.anchor.op, Conv2DWeightGrad)
-        self.biases = [node for node in region.nodes if node is not region.anchor]
+        self.biases = [*region.siblings, *region.epilogue]
         """Sums of dy over all pixels."""
-        self.axes = self._axes()
+        self.axes = self.gathered()
         self.per_group = self.x.type.channels // self.work.groups
         self.split = product_split(self.work, schedule)
-        self.constants = self._constants()
+        self.constants = self.shape_constants()
         self.at_launch = Uses()
+
+    def product(self) -> Product:
+        return product(self.region)
+
+    def gathered(self) -> tuple[Axis, Axis]:
+        """How pixels of dy and taps meet on the map that the loop reads."""
+        return self._axes()
 
     def _axes(self) -> tuple[Axis, Axis]:
         if not self.is_map:
@@ -75,10 +82,9 @@ class _WeightGrad:
             or self.per_group % self.schedule.block_m == 0
         )
 
-    def _constants(self) -> Constants:
+    def shape_constants(self) -> Constants:
         s, constants = self.schedule, Constants()
         groups, per_group, columns = self.work.groups, self.per_group, self.work.columns
-        taps = self.axes[0].taps * self.axes[1].taps
         if self.is_map:
             (h, w), (p, q), (r, t) = spatial(self.x), spatial(self.dy), spatial(self.anchor, 0)
             constants |= {"H": (h, "height of x"), "W": (w, "width of x")}
@@ -91,7 +97,7 @@ class _WeightGrad:
             constants |= {"CG": (per_group, "channels of x of a group")}
             constants |= {"KG": (columns, "channels of dy of a group")}
         constants |= {
-            "SIZE": (taps * per_group * self.dy.type.channels, "elements of dw"),
+            "SIZE": (self.anchor.type.elements(), "elements of dw"),
             "BLOCK_M": (s.block_m, "rows (r, s, c) of a tile"),
             "BLOCK_N": (s.block_n, "columns k of a tile"),
             "BLOCK_K": (s.block_k, "pixels a step takes"),
@@ -109,14 +115,14 @@ class _WeightGrad:
     # -- the file --------------------------------------------------------------------------------------------
     def file(self) -> KernelFile:
         functions = [self._function(), *([self._finish()] if self.split.most > 1 else [])]
-        launch = self._launch(*functions)
+        launch = self.launch(*functions)
         used = {*self.at_launch, *(name for function in functions for name in function.body.uses)}
         return KernelFile(
             region=self.region,
             names=self.names,
             summary=f"{title(self.region)}: {'in parts' if self.split.most > 1 else 'one kernel'}.",
             formula=self._formula(),
-            plan=self._plan(),
+            plan=self.plan(),
             constants={name: value for name, value in self.constants.items() if name in used},
             functions=functions,
             launch=launch,
@@ -137,10 +143,14 @@ class _WeightGrad:
 
     def _function(self) -> JitFunction:
         body = self._body()
-        pointers = [(f"{self._role(node)}_ptr", node.type.dtype) for node in (self.x, self.dy)]
+        pointers = [(f"{name}_ptr", dtype) for name, dtype in self.factors()]
         pointers += [(f"{self._role(node)}_ptr", "float32") for node in self._written]
         doc = "The part of one split of one tile of dw: rows (r, s, c), columns k."
         return self._pointers(body, pointers, ["pixels", "part"], doc, self.region.name)
+
+    def factors(self) -> list[tuple[str, str]]:
+        """What is multiplied: name and element type."""
+        return [(self._role(node), node.type.dtype) for node in (self.x, self.dy)]
 
     @property
     def _written(self) -> list[Node]:
@@ -157,8 +167,9 @@ class _WeightGrad:
     def _formula(self) -> list[str]:
         dw = self._role(self.anchor)
         if self.is_map:
+            down, across = self._axes()
             rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
-                             (("p", "r", self.axes[0]), ("q", "s", self.axes[1])))  # fmt: skip
+                             (("p", "r", down), ("q", "s", across)))  # fmt: skip
             lines = [f"{dw}[r,s,c,k] = sum over n,p,q of x[n, {rows}, {columns}, c] * dy[n,p,q,k]"]
         else:
             lines = [f"{dw}[c,k] = sum over n of x[n,c] * dy[n,k]"]
@@ -169,7 +180,7 @@ class _WeightGrad:
             )
         return lines
 
-    def _plan(self) -> list[str]:
+    def plan(self) -> list[str]:
         s = self.schedule
         return [
             f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
@@ -186,7 +197,7 @@ class _WeightGrad:
         c = w.uses
         c.note(*OF_A_TILE)
         self._tiles(w)
-        row_ok = self._rows(w)
+        row_ok = self.rows(w)
         col_ok = self._columns(w)
         w.line()
         w.note("The sum over this split's pixels, section by section")
@@ -211,7 +222,7 @@ class _WeightGrad:
             w.line("tile_n = tl.program_id(1)")
         w.line("split = tl.program_id(2)", "which part of the pixels")
 
-    def _rows(self, w: Writer) -> str:
+    def rows(self, w: Writer) -> str:
         """The rows of the tile; returns the name of their mask, "" where all exist."""
         c = w.uses
         run = "CG" if self.work.groups > 1 else "C"
@@ -257,20 +268,13 @@ class _WeightGrad:
     def _section(self, w: Writer, row_ok: str, col_ok: str) -> None:
         c = w.uses
         w.line(f"steps = tl.cdiv(tl.minimum(end - begin, {c.SECTION}), BLOCK_K)")
-        group = f" + group * {c.CG}" if self.work.groups > 1 else ""
-        x, dy = self._role(self.x), self._role(self.dy)
-        if self.plain:
-            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
-        else:
-            note = "the section's first image; addresses within it fit into 32 bits"
-            w.line(f"first = begin // ({c.P} * {c.Q})", note)
-            w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * ({c.H} * {c.W} * {c.C}){group}")
-        w.line(f"dy_tile = {dy}_ptr + begin.to(tl.int64) * {c.K}")
+        self.start_x(w)
+        w.line(f"dy_tile = {self._role(self.dy)}_ptr + begin.to(tl.int64) * {c.K}")
         with w.block("for step in range(steps):"):
             w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
             w.line("pixel = begin + lane")
             w.line("pixel_ok = pixel < pixels")
-            self._load_x(w, row_ok)
+            self.load_x(w, row_ok)
             self._load_dy(w, col_ok)
             options = f', input_precision="{self.precision}"' if self.work.dtype == "float32" else ""
             emit_multiply(w, self.work.dtype == "bfloat16", options, "tl.trans(a)")
@@ -285,13 +289,24 @@ class _WeightGrad:
                 w.line("total += tl.sum(b.to(tl.float32), axis=0)")
         w.line(f"begin += {c.SECTION}")
 
+    def start_x(self, w: Writer) -> None:
+        """x_tile: where the section begins in x."""
+        c, x = w.uses, self._role(self.x)
+        group = f" + group * {c.CG}" if self.work.groups > 1 else ""
+        if self.plain:
+            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
+            return
+        note = "the section's first image; addresses within it fit into 32 bits"
+        w.line(f"first = begin // ({c.P} * {c.Q})", note)
+        w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * ({c.H} * {c.W} * {c.C}){group}")
+
     def _load_dy(self, w: Writer, col_ok: str) -> None:
         c = w.uses
         ok = "pixel_ok[:, None]" + (f" & {col_ok}[None, :]" if col_ok else "")
         place = f"lane[:, None] * {c.K} + col[None, :]"
         w.line(f"b = tl.load(dy_tile + {place}{masked(ok)})", "[BLOCK_K, BLOCK_N]")
 
-    def _load_x(self, w: Writer, row_ok: str) -> None:
+    def load_x(self, w: Writer, row_ok: str) -> None:
         c = w.uses
         rows = [f"{row_ok}[None, :]"] if row_ok else []
         if self.plain:
@@ -368,11 +383,15 @@ class _WeightGrad:
         emit_add_parts(w, list(zip(self._written, roles, self._sizes, strict=True)))
         return self._pointers(w, pointers, ["splits"], "Add the parts of BESIDE elements.", "add_parts")
 
-    def _launch(self, function: JitFunction, finish: JitFunction | None = None) -> Writer:
+    def prepare(self, w: Writer) -> None:
+        """Lines of `launch` that make what the kernel reads beside the operands."""
+
+    def launch(self, function: JitFunction, finish: JitFunction | None = None) -> Writer:
         w = Writer()
         c = self.at_launch
-        x, dy = self._role(self.x), self._role(self.dy)
+        (x, _), (dy, _) = self.factors()
         roles = [self._role(node) for node in self._written]
+        self.prepare(w)
         w.line(f"pixels = {dy}.numel() // {c.K}")
         if finish is None:
             w.line("part = triton.cdiv(pixels, BLOCK_K) * BLOCK_K", "all of them")

@@ -34,6 +34,7 @@ RESERVED = frozenset(
         "matrix", "k0", "k_ok", "a_tile", "b_tile",
         "a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "i0", "i1", "j0", "j1", "down", "across", "owned",
         "share", "weights", "weight", "index", "hits", "known", "named", "places", "tiles",
+        "laid", "laid_tile", "laid_pixels", "lay_out", "r0", "r_ok", "w_ok", "tap_ok",
     ]
 )  # fmt: skip
 """Words that no operand and no value is called: Python's, the file's own, and the kernels' variables."""

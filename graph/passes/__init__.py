@@ -1,5 +1,25 @@
 """The passes, and the pipelines as visible lists: inference, training, unfused, and the backward pass."""
 
-from .pipeline import BACKWARD, INFERENCE, RECOMPUTE, TRAINING, UNFUSED, Pass, PassReport, run_pipeline
+from .pipeline import (
+    BACKWARD,
+    FROM_INPUTS,
+    INFERENCE,
+    RECOMPUTE,
+    TRAINING,
+    UNFUSED,
+    Pass,
+    PassReport,
+    run_pipeline,
+)
 
-__all__ = ["BACKWARD", "INFERENCE", "RECOMPUTE", "TRAINING", "UNFUSED", "Pass", "PassReport", "run_pipeline"]
+__all__ = [
+    "BACKWARD",
+    "FROM_INPUTS",
+    "INFERENCE",
+    "RECOMPUTE",
+    "TRAINING",
+    "UNFUSED",
+    "Pass",
+    "PassReport",
+    "run_pipeline",
+]

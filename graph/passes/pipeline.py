@@ -20,7 +20,7 @@ from .cleanup import (
 )
 from .gradient_rules import GRADIENT_RULES
 from .precision import widen_terms
-from .recompute import recompute
+from .recompute import recompute, recompute_from_inputs
 from .views import BEFORE_SLICES, BEFORE_VIEWS
 
 
@@ -94,6 +94,9 @@ BACKWARD: tuple[Pass, ...] = (
 
 RECOMPUTE: tuple[Pass, ...] = (Pass("recompute what is cheap", recompute),)
 """After BACKWARD, where less memory is worth more than a few passes over it."""
+
+FROM_INPUTS: tuple[Pass, ...] = (Pass("inputs cast where they are read", recompute_from_inputs),)
+"""After BACKWARD, where a kernel can compute what stands before its product as it reads it."""
 
 
 def run_pipeline(

@@ -15,8 +15,10 @@ from ..ops import (
     BatchNorm,
     Cast,
     Clip,
+    Conv2DWeightGrad,
     GeneralRelu,
     HardSigmoid,
+    Input,
     LeakyRelu,
     Maximum,
     Minimum,
@@ -38,6 +40,9 @@ MOST_BYTES_MOVED = 4
 """Bytes that may be read and written anew for each byte that is not kept."""
 LONGEST_CHAIN = 2
 """Values computed anew, each from the one before: those early in a chain are there again all at once."""
+MOST_OPS_AGAIN = 8
+"""Ops between an input and a convolution that reads what follows from it."""
+FROM_INPUTS = "weight_gradient(f(input), dy) -> backward computes f(input)"
 RULE = "backward reads f(x), x kept -> backward computes f(x)"
 
 
@@ -49,6 +54,51 @@ def recompute(graph: Graph) -> list[Decision]:
             plan.consider(node)
     _compute_again(graph, set(plan.chains))
     return plan.decisions
+
+
+def recompute_from_inputs(graph: Graph) -> list[Decision]:
+    """Let gradients of convolutions' weights compute what they read from inputs that are smaller than it.
+
+    Those are an image's bytes, above all: the kernels that read it can cast and rescale them on the way, and
+    an input is kept by whoever gave it.
+    """
+    known = graph.parameter_only()
+    chosen = [
+        node.name
+        for node in graph.nodes()
+        if isinstance(node.op, CHEAP)
+        and _only_for_weight_gradients(graph, node)
+        and 0 < _bytes_behind(graph, node, known) < node.type.nbytes(1)
+    ]
+    _compute_again(graph, set(chosen))
+    return [Decision(FROM_INPUTS, name, True, "") for name in chosen]
+
+
+def _only_for_weight_gradients(graph: Graph, node: Node) -> bool:
+    """Whether it is a forward value that the backward pass reads only as what such gradients gather. A view
+    of it, which may be read there, would keep it."""
+    if any(reader.op.kind is Kind.VIEW for reader in graph.readers(node.name)):
+        return False
+    readers = [reader for reader in graph.readers(node.name) if reader.phase == "backward"]
+    gathered = all(isinstance(r.op, Conv2DWeightGrad) and node.name != r.inputs[1] for r in readers)
+    return node.phase == "forward" and bool(readers) and gathered
+
+
+def _bytes_behind(graph: Graph, node: Node, known: set[str]) -> int:
+    """Bytes of the inputs that a value follows from by a few cheap ops; 0 if it does not."""
+    total, pending, seen = 0, list(node.inputs), {node.name}
+    while pending:
+        operand = graph[pending.pop()]
+        if operand.name in seen or (operand.name in known and operand.type.rank <= 1):
+            continue
+        seen.add(operand.name)
+        if isinstance(operand.op, Input):
+            total += operand.type.nbytes(1)
+        elif isinstance(operand.op, CHEAP) and operand.name not in known and len(seen) <= MOST_OPS_AGAIN:
+            pending += operand.inputs
+        else:
+            return 0
+    return total
 
 
 class _Plan:
@@ -129,6 +179,8 @@ def _compute_again(graph: Graph, chosen: set[str]) -> None:
         node = graph[name]
         if name in chosen:
             return True
+        if node.op.kind is Kind.SOURCE:
+            return False
         return not (name in kept or name in known or node.phase == "backward" or _is_vector(node))
 
     for node in [node for node in graph.nodes() if node.phase == "backward"]:

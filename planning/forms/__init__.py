@@ -15,6 +15,7 @@ from ..regions import Region
 from ..schedules import Schedule
 from .channel_tiles import CHANNEL_TILES
 from .dense_gradients import DENSE_GRADIENTS
+from .first import FIRST
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
 from .pooling import POOLING
@@ -23,7 +24,7 @@ from .rows import ROWS
 from .sums import SUMS
 
 FORMS: tuple[Form, ...] = (
-    *DENSE_GRADIENTS, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
+    *DENSE_GRADIENTS, *FIRST, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
 )  # fmt: skip
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
@@ -97,6 +98,12 @@ def form_of(region: Region, model: CostModel | None = None) -> Form:
     """
     found = forms_of(region)
     return found[0] if len(found) == 1 else _fastest(region, found, model or CostModel.of())
+
+
+def expected_seconds(region: Region, model: CostModel) -> float:
+    """What the model believes a region takes. Raises NotEmittable where no form has a kernel for it."""
+    form = form_of(region, model)
+    return form.seconds(region, form.candidates(region, model)[0], model)
 
 
 def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
@@ -174,6 +181,7 @@ __all__ = [
     "Refusal",
     "candidates",
     "choose",
+    "expected_seconds",
     "finishing_iterations",
     "form_of",
     "forms_for",

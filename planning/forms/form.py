@@ -46,6 +46,8 @@ class Form:
     schedules: those on offer for a region it accepts, the one expected to be fastest first.
     takes: why a schedule from elsewhere does not fit the region, or None.
     product: the product that the anchor computes, for the cost model; None where there is none.
+    lays_out: whether what stands before the anchor is computed once for each element, by a kernel that runs
+        first, and not as often as a product gathers it.
     cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
         rate nor a product's tiles.
     split: how its sums are cut into parts, which a second kernel adds up; None where they are not.
@@ -66,6 +68,7 @@ class Form:
     split: Callable[[Region, Schedule], Split | None] = _no_split
     row_by_row: bool = False
     reads_rows: range | None = None
+    lays_out: bool = False
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
 
     def in_rows(self, region: Region, operand: Node) -> bool:

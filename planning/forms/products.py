@@ -49,8 +49,9 @@ def _no_prologue(region: Region) -> Refusal:
     return f"{anchor.name} reads {read} again for every tile, and would compute it as often"
 
 
-def _prologue(region: Region) -> Refusal:
-    """Whether what is gathered can be computed as it is loaded."""
+def prologue_refusal(region: Region, each_tap: bool) -> Refusal:
+    """Why what is gathered cannot be computed as it is loaded, or None. each_tap: whether it is loaded anew
+    for every tap of a kernel."""
     before, anchor, graph = region.prologue, region.anchor, region.graph
     if not before:
         return None
@@ -66,7 +67,7 @@ def _prologue(region: Region) -> Refusal:
     gathered = next((name for name, kind in lying.items() if kind == "full"), None)
     if gathered is None:
         return f"no operand of {anchor.inputs[0]} has its shape {graph[anchor.inputs[0]].type}"
-    if not _has_taps(region):
+    if not each_tap:
         return None
     plain = PLAIN if getattr(anchor.op, "groups", 1) == 1 else PLAIN[1:]
     for name, kind in lying.items():
@@ -82,8 +83,11 @@ def _has_taps(region: Region) -> bool:
 
 
 # -- what follows it -----------------------------------------------------------------------------------------
-def _epilogue(region: Region, windows: tuple[type, ...], softmax: bool) -> Refusal:
-    """windows: the ops of this kind that the rows of the product can be ordered for."""
+def epilogue_refusal(
+    region: Region, windows: tuple[type, ...] = POOLS + UNPOOLS, softmax: bool = True
+) -> Refusal:
+    """Why what follows a product cannot share its kernel, or None. windows: the ops of this kind that the
+    rows of the product can be ordered for."""
     if region.siblings:
         return cannot_share(region, region.siblings[0])
     anchor, last, before = region.anchor, None, [region.anchor]
@@ -138,7 +142,7 @@ def _rows(region: Region, node: Node, last: Node | None) -> Refusal:
 
 # -- the forms -----------------------------------------------------------------------------------------------
 def _accepts_forward(region: Region) -> Refusal:
-    return _prologue(region) or _epilogue(region, POOLS + UNPOOLS, softmax=True)
+    return prologue_refusal(region, _has_taps(region)) or epilogue_refusal(region)
 
 
 def _accepts_data_gradient(region: Region) -> Refusal:
@@ -150,21 +154,24 @@ def _accepts_data_gradient(region: Region) -> Refusal:
             f"{region.anchor.name}: strides {op.strides} and dilation {op.dilation} share a factor, "
             f"which the data gradient has no kernel for; Keras does not combine them either"
         )
-    return _no_prologue(region) or _epilogue(region, UNPOOLS, softmax=False)
+    return _no_prologue(region) or epilogue_refusal(region, UNPOOLS, softmax=False)
 
 
 def _accepts_matmul(region: Region) -> Refusal:
-    return _no_prologue(region) or _epilogue(region, (), softmax=True)
+    return _no_prologue(region) or epilogue_refusal(region, ())
 
 
 def _accepts_weight_gradient(region: Region) -> Refusal:
     """Beside the gradient sums of dy: the bias's, and those of others whose dy is the same."""
+    return _no_prologue(region) or beside_refusal(region)
+
+
+def beside_refusal(region: Region) -> Refusal:
+    """Why what is neither the weight gradient nor before it cannot share its kernel, or None."""
     dy = region.graph[region.anchor.inputs[1]]
     axes = tuple(range(dy.type.rank - 1))
-    for node in region.nodes:
+    for node in (*region.siblings, *region.epilogue):
         op = node.op
-        if node is region.anchor:
-            continue
         plain = isinstance(op, Reduce) and op.axes == axes and not op.mean and not op.keepdims
         if not plain or node.inputs[0] != dy.name:
             return f"{node.name}: {op.op_name()} does not fit beside a weight gradient"
@@ -181,7 +188,7 @@ def _takes_parts(region: Region, schedule: Schedule) -> Refusal:
     return None
 
 
-def _takes_row(region: Region, schedule: Schedule) -> Refusal:
+def takes_row(region: Region, schedule: Schedule) -> Refusal:
     work = product(region)
     if work.whole_row and schedule.block_n < work.columns:
         return (
@@ -191,7 +198,7 @@ def _takes_row(region: Region, schedule: Schedule) -> Refusal:
     return _takes_parts(region, schedule)
 
 
-def _takes_chunks(region: Region, schedule: Schedule) -> Refusal:
+def takes_chunks(region: Region, schedule: Schedule) -> Refusal:
     if schedule.chunk < schedule.block_k or schedule.chunk % schedule.block_k or schedule.programs < 1:
         return (
             f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
@@ -208,7 +215,7 @@ PRODUCTS = (
         (Conv2D, Dense),
         _accepts_forward,
         tiles,
-        _takes_row,
+        takes_row,
         product,
         row_by_row=True,
         reads_rows=range(1),
@@ -228,7 +235,7 @@ PRODUCTS = (
         (Conv2DWeightGrad, DenseWeightGrad),
         _accepts_weight_gradient,
         tiles,
-        _takes_chunks,
+        takes_chunks,
         product,
         split=lambda region, schedule: product_split(product(region), schedule),
     ),
@@ -237,7 +244,7 @@ PRODUCTS = (
         (MatMul,),
         _accepts_matmul,
         tiles,
-        _takes_row,
+        takes_row,
         product,
         row_by_row=True,
         reads_rows=range(0),

@@ -25,12 +25,12 @@ SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 def tiles(region: Region, model: CostModel) -> list[Schedule]:
     """Schedules of a product's region that fit the target, the one expected to be fastest first."""
-    return list(_ranked(product(region), model, region.cost(model.batch).bytes))
+    return list(ranked(product(region), model, region.cost(model.batch).bytes))
 
 
 @lru_cache(maxsize=4096)
-def _ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, ...]:
-    """Kept, since most products of a network are the same as some other one of it."""
+def ranked(work: Product, model: CostModel, num_bytes: int) -> tuple[Schedule, ...]:
+    """`tiles` of a product. Kept, since most products of a network are the same as some other one of it."""
     fit = _Fit(work, model)
     fitting = [
         s
