@@ -9,6 +9,7 @@ from ..planning.regions import Region
 from ..planning.schedules import Schedule
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
+from .forms.depthwise import emit_direct
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad
@@ -33,6 +34,8 @@ PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
 """The emitters of forms that multiply, by the form's name: they are told the precision of float32 ones."""
 
 EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
+    "direct convolution": emit_direct,
+    "direct data gradient": emit_direct,
     "pooling": emit_pooling,
     "pooling gradient": emit_unpooling,
     "channel sums": emit_channel_sums,

@@ -14,6 +14,9 @@ MOST_WARPS = 32
 """Warps of a block of 1024 threads."""
 
 
+_SLIDING = (("strip", 0), ("walk", 0))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Tile sizes and resources of one kernel.
@@ -23,6 +26,7 @@ class Schedule:
     warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
     chunk: weight gradients only: pixels that are summed between two looks at how many there are.
     programs: weight gradients only: blocks that the sum over pixels is split to reach.
+    strip, walk: forms that slide along a map only: columns of a thread, and rows that a program goes down.
     Raises CompileError for sizes that no kernel can have.
     """
 
@@ -34,22 +38,20 @@ class Schedule:
     stages: int = 2
     chunk: int = 0
     programs: int = 0
+    strip: int = 0
+    walk: int = 0
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k", "warps"):
             size = getattr(self, name)
             if not _is_whole(size) or size < 1 or size & (size - 1):
-                raise CompileError(
-                    f"schedule: {name} is {size!r}; tiles and warps are powers of two"
-                )
+                raise CompileError(f"schedule: {name} is {size!r}; tiles and warps are powers of two")
         if self.warps > MOST_WARPS:
             raise CompileError(f"schedule: warps is {self.warps}; a block has at most {MOST_WARPS}")
-        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0)):
+        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), *_SLIDING):
             size = getattr(self, name)
             if not _is_whole(size) or size < least:
-                raise CompileError(
-                    f"schedule: {name} is {size!r}; it must be whole and at least {least}"
-                )
+                raise CompileError(f"schedule: {name} is {size!r}; it must be whole and at least {least}")
 
     @property
     def many_warps(self) -> str:
@@ -57,6 +59,9 @@ class Schedule:
         return f"{self.warps} warp{'s' if self.warps > 1 else ''}"
 
     def __str__(self) -> str:
+        if self.strip:
+            lanes = f"{self.block_m}x{self.block_n} lanes" if self.block_m > 1 else f"{self.block_n} lanes"
+            return f"{lanes} of {self.strip} columns, {self.walk} rows, {self.many_warps}"
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         return f"{self.block_m}x{self.block_n}{depth}, {self.many_warps}, {self.stages} stages"
 

@@ -31,6 +31,14 @@ SMALL = Schedule(16, 16, 16, group_m=2, chunk=32, programs=1000)
 """Tiles so small that the test shapes take several on every axis."""
 
 
+def identity(shape: tuple[Any, ...]) -> str:
+    """A geometry as the name of a test."""
+    size, c, k, kernel, *rest = shape
+    return f"{size[0]}x{size[1]}x{c}-{kernel[0]}x{kernel[1]}x{k}" + "".join(f"-{r}" for r in rest).replace(
+        " ", ""
+    )
+
+
 def convolution(
     size: Pair,
     c: int,
@@ -107,8 +115,7 @@ def only_region(graph: Graph, **outputs: str) -> Region:
 
 
 def random_value(type: TensorType, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Multiples of 1/4 of small size: sums of their products are exact in float32, so equal ones are equal.
-    """
+    """Multiples of 1/4 of small size: sums of their products are exact in float32, so equal ones are equal."""
     if type.dtype == "uint8":
         return torch.randint(0, 4, type.size(batch), generator=generator).to(torch.uint8)
     return (torch.randint(-4, 5, type.size(batch), generator=generator) / 4).to(type.torch_dtype)

@@ -6,10 +6,13 @@ Of the forms that accept a region, the one computes it that the cost model expec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...graph.op import Op
 from ..cost import TUNING_BATCH, CostModel
 from ..regions import Region
 from ..schedules import Schedule
+from .depthwise import DIRECT
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
 from .pooling import POOLING
@@ -17,7 +20,7 @@ from .products import PRODUCTS
 from .rows import ROWS
 from .sums import SUMS
 
-FORMS: tuple[Form, ...] = (*PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
+FORMS: tuple[Form, ...] = (*DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT)
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
 """What kernels read and write. Fusion does not ask: a network of others runs fused through PyTorch."""
@@ -91,6 +94,33 @@ def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
     return min((form for form in forms if form.name in seconds), key=lambda form: seconds[form.name])
 
 
+def slower(merged: Region, parts: Sequence[Region], model: CostModel) -> Refusal:
+    """Why parts are better left apart: a form computes one of them that does not compute all together, and
+    without it the model expects that to take longer. None where the anchor keeps its forms.
+    """
+    part = next((part for part in parts if part.anchor is merged.anchor), None)
+    if part is None or len(forms_for(merged.anchor.op)) == 1:
+        return None
+    left = forms_taking(merged)
+    if all(form in left for form in forms_taking(part)):
+        return None
+    try:
+        together, apart = _seconds_of(merged, model), sum(_seconds_of(each, model) for each in parts)
+    except NotEmittable:  # PyTorch computes it, in whatever form
+        return None
+    if together <= apart:
+        return None
+    return (
+        f"{form_of(part, model)} does not compute {merged.anchor.name} together with it, and another form "
+        f"would take {together * 1e6:.3g} us where the parts take {apart * 1e6:.3g}"
+    )
+
+
+def _seconds_of(region: Region, model: CostModel) -> float:
+    form = form_of(region, model)
+    return form.seconds(region, form.candidates(region, model)[0], model)
+
+
 def candidates(
     region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = TUNING_BATCH
 ) -> list[Schedule]:
@@ -113,16 +143,19 @@ def choose(
 ) -> tuple[Form, Schedule]:
     """The form and the schedule of a region that are expected to be the fastest.
 
-    form: the name of the one to take. schedule: the one to take, if the form takes it.
+    form: the name of the one to take. schedule: the one to take, for the first form that takes it.
     Raises NotEmittable where no form accepts the region, or not this form, or the form not this schedule.
     """
     model = CostModel.of(target, precision, batch)
-    chosen = form_of(region, model) if form is None else _named(region, form)
+    found = forms_of(region) if form is None else [_named(region, form)]
     if schedule is None:
+        chosen = found[0] if len(found) == 1 else _fastest(region, found, model)
         return chosen, chosen.candidates(region, model)[0]
-    if reason := chosen.takes(region, schedule):
-        raise NotEmittable(reason)
-    return chosen, schedule
+    reasons = [each.takes(region, schedule) for each in found]
+    for each, reason in zip(found, reasons, strict=True):
+        if reason is None:
+            return each, schedule
+    raise NotEmittable(str(reasons[-1]))
 
 
 def _named(region: Region, name: str) -> Form:
@@ -147,5 +180,6 @@ __all__ = [
     "forms_of",
     "forms_taking",
     "refusal",
+    "slower",
     "stored_row_by_row",
 ]

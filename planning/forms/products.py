@@ -40,7 +40,7 @@ PLAIN = ("channel", "scalar")
 
 
 # -- what stands before the product ------------------------------------------------------------------------
-def _no_prologue(region: Region) -> Refusal:
+def no_prologue(region: Region) -> Refusal:
     if not region.prologue:
         return None
     anchor = region.anchor
@@ -48,8 +48,11 @@ def _no_prologue(region: Region) -> Refusal:
     return f"{anchor.name} reads {read} again for every tile, and would compute it as often"
 
 
-def _prologue(region: Region) -> Refusal:
-    """Whether what is gathered can be computed as it is loaded."""
+def prologue(
+    region: Region, grouped: tuple[str, ...] = PLAIN[1:], single: tuple[str | None, ...] = ON_TILES
+) -> Refusal:
+    """Whether what is gathered can be computed as it is loaded. grouped: how operands may lie where groups of
+    channels are gathered for several taps. single: where a kernel has one tap."""
     before, anchor, graph = region.prologue, region.anchor, region.graph
     if not before:
         return None
@@ -65,9 +68,8 @@ def _prologue(region: Region) -> Refusal:
     gathered = next((name for name, kind in lying.items() if kind == "full"), None)
     if gathered is None:
         return f"no operand of {anchor.inputs[0]} has its shape {graph[anchor.inputs[0]].type}"
-    if not _has_taps(region):
-        return None
-    plain = PLAIN if getattr(anchor.op, "groups", 1) == 1 else PLAIN[1:]
+    plain: tuple[str | None, ...] = PLAIN if getattr(anchor.op, "groups", 1) == 1 else grouped
+    plain = plain if _has_taps(region) else single
     for name, kind in lying.items():
         if name != gathered and kind not in plain:
             return f"{name} of {graph[name].type} has no place of its own for each tap of a kernel"
@@ -81,8 +83,9 @@ def _has_taps(region: Region) -> bool:
 
 
 # -- what follows it -----------------------------------------------------------------------------------------
-def _epilogue(region: Region, windows: tuple[type, ...], softmax: bool) -> Refusal:
-    """windows: the ops of this kind that the rows of the product can be ordered for."""
+def epilogue(region: Region, windows: tuple[type, ...], softmax: bool) -> Refusal:
+    """Whether what follows a product can be computed on its tiles. windows: the ops of this kind that rows of
+    the product can be ordered for."""
     if region.siblings:
         return cannot_share(region, region.siblings[0])
     anchor, last, before = region.anchor, None, [region.anchor]
@@ -137,7 +140,7 @@ def _rows(region: Region, node: Node, last: Node | None) -> Refusal:
 
 # -- the forms -----------------------------------------------------------------------------------------------
 def _accepts_forward(region: Region) -> Refusal:
-    return _prologue(region) or _epilogue(region, POOLS + UNPOOLS, softmax=True)
+    return prologue(region) or epilogue(region, POOLS + UNPOOLS, softmax=True)
 
 
 def _accepts_data_gradient(region: Region) -> Refusal:
@@ -149,14 +152,14 @@ def _accepts_data_gradient(region: Region) -> Refusal:
             f"{region.anchor.name}: strides {op.strides} and dilation {op.dilation} share a factor, "
             f"which the data gradient has no kernel for; Keras does not combine them either"
         )
-    return _no_prologue(region) or _epilogue(region, UNPOOLS, softmax=False)
+    return no_prologue(region) or epilogue(region, UNPOOLS, softmax=False)
 
 
 def _accepts_matmul(region: Region) -> Refusal:
-    return _no_prologue(region) or _epilogue(region, (), softmax=True)
+    return no_prologue(region) or epilogue(region, (), softmax=True)
 
 
-def _accepts_weight_gradient(region: Region) -> Refusal:
+def accepts_weight_gradient(region: Region) -> Refusal:
     """Beside the gradient sums of dy: the bias's, and those of others whose dy is the same."""
     dy = region.graph[region.anchor.inputs[1]]
     axes = tuple(range(dy.type.rank - 1))
@@ -202,7 +205,7 @@ PRODUCTS = (
     Form(
         "weight gradient",
         (Conv2DWeightGrad, DenseWeightGrad),
-        _accepts_weight_gradient,
+        accepts_weight_gradient,
         tiles,
         _takes_chunks,
         product,
