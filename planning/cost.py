@@ -16,6 +16,7 @@ from .geometry import ceil_div
 from .products import Product
 from .regions import Region
 from .schedules import Schedule
+from .splits import product_split
 from .targets import DEVICES, Device, Target, target_and_device
 
 TUNING_BATCH = 32
@@ -82,7 +83,15 @@ class CostModel:
         latency = MEMORY_SECONDS / (schedule.stages - 1) if schedule.stages > 1 else MEMORY_SECONDS
         result = 4 * schedule.block_m * schedule.block_n / from_cache
         tile = steps * (max(arithmetic, operands, latency) + STEP_SECONDS) + result + TILE_SECONDS
-        return ceil(programs / device.processors) * tile
+        return ceil(programs / device.processors) * tile + self._finish_seconds(work, schedule)
+
+    def _finish_seconds(self, work: Product, schedule: Schedule) -> float:
+        """Of the kernel that adds up the parts of a weight gradient, which lie in the L2 cache."""
+        parts = product_split(work, schedule).parts(self.batch) if work.sums_over_batch else 1
+        if parts == 1:
+            return 0.0
+        written = 8 * parts * work.rows * work.columns * work.groups
+        return 2 * TILE_SECONDS + written / (CACHE_SPEED * self.device.bandwidth)
 
     def _steps_and_programs(self, work: Product, schedule: Schedule) -> tuple[float, float]:
         """Steps of one tile's sum, and tiles."""
@@ -91,9 +100,8 @@ class CostModel:
         if not work.sums_over_batch:
             return work.steps(schedule.block_k) / work.phases, tiles
         steps = ceil_div(work.inner * self.batch, schedule.block_k)
-        chunks = ceil_div(work.inner * self.batch, schedule.chunk)
-        splits = max(1, min(chunks, schedule.programs // tiles))
-        return steps / splits, tiles * splits
+        parts = product_split(work, schedule).parts(self.batch)
+        return ceil_div(steps, parts), tiles * parts
 
     # -- rates ---------------------------------------------------------------------------------------------
     def compute_dtype(self, dtype: str) -> str:

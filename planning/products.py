@@ -43,6 +43,7 @@ class Product:
     phases: parts of a strided data gradient, each of which meets its own taps.
     transposed: whether the weight is read across its rows (a data gradient).
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
+    spreads: whether a pooling's gradient spreads each row over a window, whose pixels the epilogue reads.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
     """
 
@@ -61,6 +62,7 @@ class Product:
     transposed: bool = False
     row_taps: int = 1
     row_channels: int = 0
+    spreads: bool = False
     matrices: int = 0
 
     def row_tiles(self, block_m: int, batch: int) -> int:
@@ -124,6 +126,7 @@ def product(region: Region) -> Product:
                 **shared,
                 phases=phases,
                 transposed=True,
+                spreads=any(isinstance(member.op, UNPOOLS) for member in region.epilogue),
             )
         case Conv2DWeightGrad() | DenseWeightGrad():
             rows = prod(node.type.size()[:-1])

@@ -24,8 +24,8 @@ class Schedule:
     block_m, block_n: rows and columns of a tile of the result. block_k: elements of the sum a step takes.
     group_m: row tiles that share the column tiles while they are in the L2 cache.
     warps, stages: of a block, and of its software pipeline. Tiles and warps are powers of two.
-    chunk: weight gradients only: pixels that are summed between two looks at how many there are.
-    programs: weight gradients only: blocks that the sum over pixels is split to reach.
+    chunk: of a sum over pixels, which is cut into parts (`splits.py`): pixels of a part at least.
+    programs: of the same: blocks that it is cut to reach.
     strip, walk: forms that slide along a map only: columns of a thread, and rows that a program goes down.
     Raises CompileError for sizes that no kernel can have.
     """

@@ -123,20 +123,21 @@ class Epilogue:
         c = w.uses
         op: Any = nodes[0].op
         dy = tile.load(w, self.region.graph[nodes[0].inputs[0]])
-        maximum = isinstance(op, MaxUnpool2D)
-        if maximum:
-            chosen = tile.load(w, self.region.graph[nodes[0].inputs[1]])
         pooled_width, (height, width) = int(tile.shape[2]), op.size
         rows, step = f"{self.pixel} // {pooled_width} * {height}", f"{self.pixel} % {pooled_width} * {width}"
         w.line()
-        w.note("Unpool: spread each row over the pixels of its window")
-        with w.block(f"for t in tl.static_range({c.WINDOW}):"):
-            w.line(
-                f"position = ({rows} + t // {width}) * {pooled_width * width} + {step} + t % {width}", "pixel"
-            )
+        w.note("Unpool: spread each row over the pixels of its window, one after another: side by side they")
+        w.note("would need more registers than there are")
+        w.line(f"corner = {rows} * {pooled_width * width} + {step}", "the window's first pixel")
+        with w.block(f"for t in range({c.WINDOW}):"):
+            w.line(f"position = corner + (t // {width} * {pooled_width * width} + t % {width})", "pixel")
+            if isinstance(op, MaxUnpool2D):
+                chosen = tile.load(w, self.region.graph[nodes[0].inputs[1]])
+                text = f"tl.where({chosen} == t, {dy}, 0.0)"
+            else:
+                text = f"{dy} / {c.WINDOW}"
             full = self.tile(nodes[0], "position", "row_ok", "BLOCK_M")
             value = self.names.value(nodes[0])
-            text = f"tl.where({chosen} == t, {dy}, 0.0)" if maximum else f"{dy} / {c.WINDOW}"
             w.line(f"{value} = {text}", full.note)
             full.values[nodes[0].name] = value
             full.store_if_output(w, nodes[0])

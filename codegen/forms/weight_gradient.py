@@ -10,24 +10,27 @@ from ...planning.geometry import Axis, ceil_div, forward_axes
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
+from ...planning.splits import product_split
 from ..text.indices import checks, index, plus, times
 from ..text.names import Names
-from ..text.source import TRITON_TYPES, JitFunction, KernelFile
+from ..text.source import JitFunction, KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, OF_A_TILE, Constants, spatial
 from .gather import emit_multiply
+from .parts import emit_add_parts
 from .tile import masked
 
-FINISH_BLOCK = 512
-"""Elements that a program of the finishing kernel adds up."""
+SECTION = 32
+"""Steps of the sum after which its addresses are counted anew, so that they fit into 32 bits; the bias's sum
+reads what they have brought into the cache."""
 
 
 def emit_weight_grad(region: Region, schedule: Schedule, precision: str) -> KernelFile:
     """The kernel of a region whose anchor is a Conv2DWeightGrad or a DenseWeightGrad.
 
     The sum over pixels is split over programs, each of which writes a float32 part of its own; a second
-    kernel adds the parts in order, so that the result does not depend on which program ends first. Where
+    kernel adds the parts in one order, so that the result does not depend on which program ends first. Where
     one program a tile is enough, it writes the result itself.
     """
     return _WeightGrad(region, schedule, precision).file()
@@ -48,6 +51,7 @@ class _WeightGrad:
         """Sums of dy over all pixels."""
         self.axes = self._axes()
         self.per_group = self.x.type.channels // self.work.groups
+        self.split = product_split(self.work, schedule)
         self.constants = self._constants()
         self.at_launch = Uses()
 
@@ -74,10 +78,6 @@ class _WeightGrad:
         s, constants = self.schedule, Constants()
         groups, per_group, columns = self.work.groups, self.per_group, self.work.columns
         taps = self.axes[0].taps * self.axes[1].taps
-        row_tiles = (
-            taps * ceil_div(per_group, s.block_m) if self.by_tap else ceil_div(taps * per_group, s.block_m)
-        )
-        tiles = row_tiles * ceil_div(columns, s.block_n) * groups
         if self.is_map:
             (h, w), (p, q), (r, t) = spatial(self.x), spatial(self.dy), spatial(self.anchor, 0)
             constants |= {"H": (h, "height of x"), "W": (w, "width of x")}
@@ -94,31 +94,30 @@ class _WeightGrad:
             "BLOCK_M": (s.block_m, "rows (r, s, c) of a tile"),
             "BLOCK_N": (s.block_n, "columns k of a tile"),
             "BLOCK_K": (s.block_k, "pixels a step takes"),
-            "CHUNK": (s.chunk, "pixels between two looks at how many there are"),
+            "CHUNK": (s.chunk, "pixels of a part of the sum, at least"),
+            "SECTION": (SECTION * s.block_k, "pixels whose addresses are counted from one place"),
             "BLOCKS": (ceil_div(per_group, s.block_m), "row tiles of one tap"),
-            "TILES_M": (row_tiles, "row tiles"),
+            "TILES_M": (self.work.row_tiles(s.block_m, 1), "row tiles"),
             "TILES_N": (ceil_div(columns, s.block_n), "column tiles" + (" of a group" if groups > 1 else "")),
-            "MOST_SPLITS": (
-                max(1, s.programs // tiles),
-                "parts of the sum over pixels, enough to fill the GPU",
-            ),
-            "BLOCK": (FINISH_BLOCK, "elements a program of the finishing kernel adds up"),
+            "MOST_SPLITS": (self.split.most, "parts of the sum over pixels, enough to fill the GPU"),
+            "TOGETHER": (self.split.together, "parts that the finishing kernel adds at a time"),
+            "BESIDE": (self.split.beside, "elements that a program of it computes"),
         }
         return constants
 
     # -- the file --------------------------------------------------------------------------------------------
     def file(self) -> KernelFile:
-        product_function, finish = self._function(), self._finish()
-        launch = self._launch(product_function, finish)
-        used = {*product_function.body.uses, *finish.body.uses, *self.at_launch}
+        functions = [self._function(), *([self._finish()] if self.split.most > 1 else [])]
+        launch = self._launch(*functions)
+        used = {*self.at_launch, *(name for function in functions for name in function.body.uses)}
         return KernelFile(
             region=self.region,
             names=self.names,
-            summary=f"{title(self.region)}: in parts, which a second kernel adds in order.",
+            summary=f"{title(self.region)}: {'in parts' if self.split.most > 1 else 'one kernel'}.",
             formula=self._formula(),
             plan=self._plan(),
             constants={name: value for name, value in self.constants.items() if name in used},
-            functions=[product_function, finish],
+            functions=functions,
             launch=launch,
             schedule=self.schedule,
             sum_length=2 * self.work.inner,
@@ -140,7 +139,7 @@ class _WeightGrad:
         pointers = [(f"{self._role(node)}_ptr", node.type.dtype) for node in (self.x, self.dy)]
         pointers += [(f"{self._role(node)}_ptr", "float32") for node in self._written]
         doc = "The part of one split of one tile of dw: rows (r, s, c), columns k."
-        return self._pointers(body, pointers, ["pixels", "chunks"], doc, self.region.name)
+        return self._pointers(body, pointers, ["pixels", "part"], doc, self.region.name)
 
     @property
     def _written(self) -> list[Node]:
@@ -173,10 +172,11 @@ class _WeightGrad:
         s = self.schedule
         return [
             f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
-            f"pixels, {s.block_k} a step and {s.chunk} between two looks at whether more are due, with "
-            f"{s.many_warps} and {s.stages} stages.",
-            f"At most {self.constants['MOST_SPLITS'][0]} parts, which a second kernel adds in order: the "
-            f"same bits on every run.",
+            f"pixels, {s.block_k} a step, with {s.many_warps} and {s.stages} stages.",
+            f"At most {self.split.most} parts, which a second kernel adds in one order: the same bits on "
+            f"every run."
+            if self.split.most > 1
+            else "It writes the result itself.",
         ]
 
     # -- the product -----------------------------------------------------------------------------------------
@@ -188,14 +188,14 @@ class _WeightGrad:
         row_ok = self._rows(w)
         col_ok = self._columns(w)
         w.line()
-        w.note("The sum over this split's pixels, chunk by chunk, since their number is known only now")
+        w.note("The sum over this split's pixels, section by section")
         w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
         if self.biases:
             w.line("total = tl.zeros((BLOCK_N,), tl.float32)", "the bias gradient")
-        w.line(f"begin = split * chunks * {c.CHUNK}")
-        w.line(f"end = tl.minimum(begin + chunks * {c.CHUNK}, pixels)")
+        w.line("begin = split * part", "a multiple of BLOCK_K, as all parts but the last are")
+        w.line("end = tl.minimum(begin + part, pixels)")
         with w.block("while begin < end:"):
-            self._chunk(w, row_ok, col_ok)
+            self._section(w, row_ok, col_ok)
         w.line()
         self._store(w, row_ok, col_ok)
         return w
@@ -253,18 +253,19 @@ class _WeightGrad:
         w.line(f"col_ok = {'col_in_group' if self.work.groups > 1 else 'col'} < {c[run]}")
         return "col_ok"
 
-    def _chunk(self, w: Writer, row_ok: str, col_ok: str) -> None:
+    def _section(self, w: Writer, row_ok: str, col_ok: str) -> None:
         c = w.uses
+        w.line(f"steps = tl.cdiv(tl.minimum(end - begin, {c.SECTION}), BLOCK_K)")
         group = f" + group * {c.CG}" if self.work.groups > 1 else ""
         x, dy = self._role(self.x), self._role(self.dy)
         if self.plain:
             w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
         else:
-            note = "the chunk's first image; addresses within it fit into 32 bits"
+            note = "the section's first image; addresses within it fit into 32 bits"
             w.line(f"first = begin // ({c.P} * {c.Q})", note)
             w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * ({c.H} * {c.W} * {c.C}){group}")
         w.line(f"dy_tile = {dy}_ptr + begin.to(tl.int64) * {c.K}")
-        with w.block(f"for step in range({c.CHUNK} // BLOCK_K):"):
+        with w.block("for step in range(steps):"):
             w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
             w.line("pixel = begin + lane")
             w.line("pixel_ok = pixel < pixels")
@@ -275,13 +276,13 @@ class _WeightGrad:
         if self.biases:
             with (
                 w.block("if tile_m == 0:", "the first row tile also sums dy, which is in the cache by now"),
-                w.block(f"for step in range({c.CHUNK} // BLOCK_K):"),
+                w.block("for step in range(steps):"),
             ):
                 w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)")
                 w.line("pixel_ok = begin + lane < pixels")
                 self._load_dy(w, col_ok)
                 w.line("total += tl.sum(b.to(tl.float32), axis=0)")
-        w.line(f"begin += {c.CHUNK}")
+        w.line(f"begin += {c.SECTION}")
 
     def _load_dy(self, w: Writer, col_ok: str) -> None:
         c = w.uses
@@ -305,7 +306,7 @@ class _WeightGrad:
             self._load_flat(w, rows)
 
     def _start(self, w: Writer, i: str, j: str) -> None:
-        """Where in the chunk's images the pixel in row i and column j lies."""
+        """Where in the section's images the pixel in row i and column j lies."""
         c = w.uses
         image = f"pixel // ({c.P} * {c.Q}) - first"
         w.line(f"start = ((({image}) * {c.H} + {i}) * {c.W} + {j}) * {c.C}", "[BLOCK_K]")
@@ -357,36 +358,34 @@ class _WeightGrad:
 
     # -- the finish ------------------------------------------------------------------------------------------
     def _finish(self) -> JitFunction:
-        """Adds the parts in order."""
-        w = Writer()
-        c = w.uses
-        pointers = []
+        """Adds the parts, many at a time."""
+        w, pointers = Writer(), []
         for node in self._written:
             role = self._role(node)
             pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
-        w.line(f"at = tl.program_id(0) * {c.BLOCK} + tl.arange(0, {c.BLOCK})", "[BLOCK]")
-        for node, size in zip(self._written, self._sizes, strict=True):
-            role = self._role(node)
-            w.lines(f"{role} = tl.zeros(({c.BLOCK},), tl.float32)", "split = 0")
-            with w.block("while split < splits:"):
-                part = f"{role}_parts_ptr + split * {c[size]} + at"
-                w.lines(f"{role} += tl.load({part}, mask=at < {c[size]}, other=0.0)", "split += 1")
-            cast = "" if node.type.dtype == "float32" else f".to({TRITON_TYPES[node.type.dtype]})"
-            w.line(f"tl.store({role}_ptr + at, {role}{cast}, mask=at < {c[size]})")
-        return self._pointers(w, pointers, ["splits"], "Add the parts of all splits, in order.", "add_parts")
+        roles = map(self._role, self._written)
+        emit_add_parts(w, list(zip(self._written, roles, self._sizes, strict=True)))
+        return self._pointers(w, pointers, ["splits"], "Add the parts of BESIDE elements.", "add_parts")
 
-    def _launch(self, function: JitFunction, finish: JitFunction) -> Writer:
+    def _launch(self, function: JitFunction, finish: JitFunction | None = None) -> Writer:
         w = Writer()
         c = self.at_launch
         x, dy = self._role(self.x), self._role(self.dy)
         roles = [self._role(node) for node in self._written]
         w.line(f"pixels = {dy}.numel() // {c.K}")
-        w.line(f"splits = max(1, min(triton.cdiv(pixels, {c.CHUNK}), {c.MOST_SPLITS}))")
-        w.line(f"chunks = max(1, triton.cdiv(triton.cdiv(pixels, {c.CHUNK}), splits))", "of each split")
-        w.line(f"splits = max(1, triton.cdiv(pixels, chunks * {c.CHUNK}))")
-        w.line(f"grid = ({c.TILES_M}, {c.TILES_N}{f' * {c.GROUPS}' if self.work.groups > 1 else ''}, splits)")
+        if finish is None:
+            w.line("part = triton.cdiv(pixels, BLOCK_K) * BLOCK_K", "all of them")
+        else:
+            w.line(f"splits = max(1, min(triton.cdiv(pixels, {c.CHUNK}), {c.MOST_SPLITS}))")
+            w.line("part = max(1, triton.cdiv(triton.cdiv(pixels, BLOCK_K), splits)) * BLOCK_K", "of each")
+            w.line("splits = max(1, triton.cdiv(pixels, part))")
+        groups = f" * {c.GROUPS}" if self.work.groups > 1 else ""
+        w.line(f"grid = ({c.TILES_M}, {c.TILES_N}{groups}, {'splits' if finish else 1})")
         if self.work.dtype == "bfloat16":
             w.line(f'UPCAST = {x}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
+        if finish is None:
+            w.line(function.call("grid", [x, dy, *roles]))
+            return w
         with w.block("if splits == 1:", "nothing to add up"):
             w.line(function.call("grid", [x, dy, *roles]))
             w.line("return")
@@ -395,5 +394,5 @@ class _WeightGrad:
             w.line(f"{part} = torch.empty((splits, {c[size]}), dtype=torch.float32, device={x}.device)")
         w.line(function.call("grid", [x, dy, *parts]))
         both = [name for pair in zip(parts, roles, strict=True) for name in pair]
-        w.line(finish.call(f"(triton.cdiv(max({c.SIZE}, {c.K}), {c.BLOCK}),)", both))
+        w.line(finish.call(f"(triton.cdiv(max({c.SIZE}, {c.K}), {c.BESIDE}),)", both))
         return w

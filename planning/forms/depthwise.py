@@ -173,7 +173,16 @@ def _accesses(work: Sliding, lanes: int) -> int:
 
 
 DIRECT = (
-    Form("direct convolution", (Conv2D,), _accepts_forward, _schedules, _takes, product, True, _cost),
+    Form(
+        "direct convolution",
+        (Conv2D,),
+        _accepts_forward,
+        _schedules,
+        _takes,
+        product,
+        row_by_row=True,
+        cost=_cost,
+    ),
     Form(
         "direct data gradient",
         (Conv2DDataGrad,),
@@ -181,7 +190,7 @@ DIRECT = (
         _schedules,
         _takes,
         product,
-        True,
-        _cost,
+        row_by_row=True,
+        cost=_cost,
     ),
 )

@@ -11,6 +11,7 @@ from ..cost import CostModel
 from ..products import Product
 from ..regions import Region
 from ..schedules import Schedule
+from ..splits import Split
 
 Refusal = str | None
 """Why not, as a sentence for a person; None where nothing stands against it."""
@@ -28,6 +29,10 @@ def _no_product(region: Region) -> Product | None:
     return None
 
 
+def _no_split(region: Region, schedule: Schedule) -> Split | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Form:
     """A way to compute a kind of region; the table of all is FORMS.
@@ -42,6 +47,7 @@ class Form:
     product: the product that the anchor computes, for the cost model; None where there is none.
     cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
         rate nor a product's tiles.
+    split: how its sums are cut into parts, which a second kernel adds up; None where they are not.
     row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
         read there what epilogue members read. Then the rows may be parts of wider ones, and a result may take
         the place of such an operand.
@@ -53,6 +59,7 @@ class Form:
     schedules: Callable[[Region, CostModel], list[Schedule]]
     takes: Callable[[Region, Schedule], Refusal] = _takes_any
     product: Callable[[Region], Product | None] = _no_product
+    split: Callable[[Region, Schedule], Split | None] = _no_split
     row_by_row: bool = False
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
 

@@ -27,6 +27,7 @@ from ..geometry import broadcast_kind
 from ..products import POOLS, UNPOOLS, product
 from ..regions import Region
 from ..schedules import Schedule
+from ..splits import product_split
 from .form import Form, Refusal
 from .members import ON_TILES, cannot_share, on_shape, pointwise
 from .pooling import pooled_rows, spread_rows
@@ -209,6 +210,7 @@ PRODUCTS = (
         tiles,
         _takes_chunks,
         product,
+        split=lambda region, schedule: product_split(product(region), schedule),
     ),
     Form("matrix product", (MatMul,), _accepts_matmul, tiles, _takes_row, product, row_by_row=True),
 )

@@ -9,10 +9,11 @@ from functools import lru_cache
 
 from ...graph.types import HALF
 from ..cost import CostModel
-from ..geometry import ceil_div, power_of_two
+from ..geometry import power_of_two
 from ..products import Product, product
 from ..regions import Region
 from ..schedules import Schedule
+from ..splits import LEAST_STEPS, fullest
 
 
 def tiles(region: Region, model: CostModel) -> list[Schedule]:
@@ -68,7 +69,7 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
                     plain = Schedule(
                         block_m, block_n, block_k, warps=_warps(block_m, block_n, fit), stages=stages
                     )
-                    yield _with_chunks(plain, fit) if work.sums_over_batch else plain
+                    yield from _with_parts(plain, fit) if work.sums_over_batch else (plain,)
 
 
 def _least_rows(fit: _Fit) -> int:
@@ -102,9 +103,11 @@ def _crowded(fit: _Fit) -> bool:
     return fit.product.transposed and fit.operands_in_registers
 
 
-def _with_chunks(schedule: Schedule, fit: _Fit) -> Schedule:
-    steps = min(16, power_of_two(ceil_div(fit.product.inner * fit.model.batch, schedule.block_k)))
-    return replace(schedule, chunk=steps * schedule.block_k, programs=2 * fit.model.device.processors)
+def _with_parts(schedule: Schedule, fit: _Fit) -> Iterator[Schedule]:
+    """The same tiles, their sum over pixels cut into parts that fill the card."""
+    least = LEAST_STEPS * schedule.block_k
+    for programs in fullest(fit.product, schedule, fit.model.batch, fit.model.device.processors):
+        yield replace(schedule, chunk=least, programs=programs)
 
 
 def shared_bytes(schedule: Schedule, work: Product) -> int:
@@ -133,4 +136,6 @@ def _most_sums(fit: _Fit) -> int:
     phased = fit.product.transposed and fit.product.phases > 1
     if not fit.on_matrix_units:
         return 16 if _crowded(fit) or phased else 32
-    return 16 if _crowded(fit) and phased else 64
+    if _crowded(fit) and phased:
+        return 16
+    return 32 if fit.product.spreads and fit.product.itemsize == 4 else 64  # beside each operand's as many
