@@ -10,6 +10,7 @@ from ..planning.schedules import Schedule
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
 from .forms.depthwise import emit_direct
+from .forms.depthwise_weights import emit_direct_weight_grad
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad
@@ -36,6 +37,7 @@ PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
 EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "direct convolution": emit_direct,
     "direct data gradient": emit_direct,
+    "direct weight gradient": emit_direct_weight_grad,
     "pooling": emit_pooling,
     "pooling gradient": emit_unpooling,
     "channel sums": emit_channel_sums,

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph.op import Op
 from ..graph.ops import Conv2DDataGrad, Conv2DWeightGrad
 from .geometry import ceil_div
 from .regions import Region
 from .schedules import Schedule
 from .sliding import Slide
+from .splits import Split
 
 WIDE = 16
 """Bytes of the widest access of a thread."""
@@ -114,11 +114,9 @@ def sliding(region: Region) -> Sliding:
     )
 
 
-def channels_of_a_group(region: Region) -> int:
-    """Channels that are summed for one of the result; of a weight gradient, the larger side of a group."""
-    op: Op = region.anchor.op
-    sizes = [region.graph[name].type for name in region.anchor.inputs[:2]]
-    groups: int = op.groups  # type: ignore[attr-defined]
-    if isinstance(op, Conv2DWeightGrad):
-        return max(t.channels for t in sizes) // groups
-    return sizes[0].channels // groups
+def weight_split(work: Sliding, schedule: Schedule) -> Split:
+    """How a weight gradient's sum over pieces of the map, strips of some rows, is cut into parts."""
+    pieces = work.strips(schedule) * work.walks(schedule)
+    tiles = ceil_div(work.lanes, schedule.block_n)
+    results = work.taps * work.summed * work.lanes
+    return Split(pieces, schedule.block_k, schedule.chunk, max(1, schedule.programs // tiles), results)

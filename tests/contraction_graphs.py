@@ -115,7 +115,8 @@ def only_region(graph: Graph, **outputs: str) -> Region:
 
 
 def random_value(type: TensorType, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Multiples of 1/4 of small size: sums of their products are exact in float32, so equal ones are equal."""
+    """Multiples of 1/4 of small size: sums of their products are exact in float32, so equal ones are equal.
+    """
     if type.dtype == "uint8":
         return torch.randint(0, 4, type.size(batch), generator=generator).to(torch.uint8)
     return (torch.randint(-4, 5, type.size(batch), generator=generator) / 4).to(type.torch_dtype)

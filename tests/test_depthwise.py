@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from math import prod
 from typing import Any
 
 import pytest
-from contraction_graphs import check, convolution, data_gradient, identity, only_region
+import torch
+from contraction_graphs import check, convolution, data_gradient, identity, only_region, weight_gradient
 from convloom.codegen import NotEmittable, emit
 from convloom.graph import ops
 from convloom.planning.cost import CostModel
@@ -18,7 +18,6 @@ from convloom.planning.forms.depthwise import DIRECT
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Region
 from convloom.planning.schedules import Schedule
-from convloom.planning.sliding import Slide
 from graphs import Builder
 
 SAME3 = ((1, 1), (1, 1))
@@ -40,6 +39,7 @@ SHAPES: list[tuple[Any, ...]] = [
     ((3, 4), 1, 1, (3, 3), (1, 1), SAME3, (1, 1), 1),
     ((4, 3), 9, 9, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 9),
 ]
+WEIGHTS = "direct weight gradient"
 MAKERS = {"direct convolution": convolution, "direct data gradient": data_gradient}
 
 
@@ -55,47 +55,6 @@ def region_of(form: str, shape: tuple[Any, ...], dtype: str = "float32") -> Regi
 def small(region: Region, strip: int, walk: int) -> Schedule:
     """A schedule of few lanes, so that the test shapes take several programs; strip: in steps."""
     return Schedule(1, 16, warps=1, strip=strip * sliding(region).across.finished, walk=walk)
-
-
-# -- the geometry --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("taps", [1, 2, 3, 5])
-def test_every_output_meets_its_taps_in_one_step(taps: int) -> None:
-    for stride, dilation, padding, size in product((1, 2, 3, 4), (1, 2, 3, 6), (0, 1, 4), (5, 13)):
-        made = (size + 2 * padding - (taps - 1) * dilation - 1) // stride + 1
-        if made < 1:
-            continue
-        pairs = {(o, o * stride - padding + k * dilation, k) for o in range(made) for k in range(taps)}
-        inside = {(o, u, k) for o, u, k in pairs if 0 <= u < size}
-        forward = Slide(made, size, taps, stride, dilation, padding)
-        backward = Slide(size, made, taps, stride, dilation, padding, transposed=True)
-        assert _met_forward(forward) == inside
-        assert {(o, u, k) for u, o, k in _met_backward(backward)} == inside
-
-
-def _met_forward(d: Slide) -> set[tuple[int, int, int]]:
-    found = [
-        (d.first_output(c, i), d.first_source(c, i) + k * d.source_spacing, k)
-        for c, i, k in product(range(d.classes), range(d.steps), range(d.taps))
-    ]
-    kept = [(o, u, k) for o, u, k in found if o < d.outputs and 0 <= u < d.source]
-    assert len(set(kept)) == len(kept)
-    return set(kept)
-
-
-def _met_backward(d: Slide) -> set[tuple[int, int, int]]:
-    """(output, source, tap); every output is made once, and those that meet no tap are made too."""
-    met, made = set(), []
-    for c, i, f in product(range(d.classes), range(d.steps), range(d.finished)):
-        output = d.first_output(c, i) + f * d.output_spacing
-        if not 0 <= output < d.outputs:
-            continue
-        made.append(output)
-        for k in range(f, d.taps, d.unit) if (c + d.padding) % d.common == 0 else ():
-            source = d.first_source(c, i - k // d.unit)
-            if 0 <= source < d.source:
-                met.add((output, source, k))
-    assert sorted(made) == list(range(d.outputs))
-    return met
 
 
 # -- values --------------------------------------------------------------------------------------------------
@@ -160,6 +119,42 @@ def test_what_stands_before_it(groups: int) -> None:
     members = [node for node in graph.nodes() if node.name in ("scaled", "moved", "conv")]
     region = Region(graph, graph["conv"], members, "region")
     check(region, small(region, 2, 2), batch=2, terms=18, form="direct convolution")
+
+
+# -- weight gradients ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", SHAPES, ids=identity)
+def test_weight_gradient(shape: tuple[Any, ...]) -> None:
+    region = weight_gradient(*shape)
+    pieces = Schedule(1, 4, 4, warps=1, chunk=4, programs=9, strip=2, walk=3)
+    for batch, schedule in ((3, pieces), (2, replace(pieces, block_n=16, strip=3, walk=2, programs=1))):
+        check(region, schedule, batch=batch, terms=3 * prod(shape[0]), form=WEIGHTS)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[3], SHAPES[4]], ids=identity)
+def test_weight_gradient_in_16_bits(shape: tuple[Any, ...], dtype: str) -> None:
+    pieces = Schedule(1, 16, 2, warps=1, chunk=4, programs=30, strip=2, walk=2)
+    check(weight_gradient(*shape, dtype=dtype), pieces, terms=3 * prod(shape[0]), form=WEIGHTS)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1]], ids=identity)
+def test_every_schedule_of_a_weight_gradient(shape: tuple[Any, ...]) -> None:
+    region = weight_gradient(*shape, bias=False)
+    (direct,) = (each for each in DIRECT if each.name == WEIGHTS)
+    for schedule in direct.candidates(region, CostModel.of())[::25]:
+        check(region, schedule, batch=2, terms=3 * prod(shape[0]), form=WEIGHTS)
+
+
+def test_parts_are_added_in_one_order() -> None:
+    region = weight_gradient(*SHAPES[0])
+    kernel = emit(region, schedule=Schedule(1, 4, 2, warps=1, chunk=2, programs=50, strip=2, walk=2))
+    assert kernel.functions[1] == "add_parts"
+    module = kernel.load(interpreted=True)
+    given = module.example(5)
+    first, second = module.results(5), module.results(5)
+    for results in (first, second):
+        module.launch(*given, *results)
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
 # -- the choice ----------------------------------------------------------------------------------------------

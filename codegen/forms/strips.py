@@ -13,10 +13,10 @@ from ...graph.ops import Conv2DDataGrad
 from ...planning.depthwise import sliding
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ...planning.sliding import Slide
 from ..text.indices import plus, times
 from ..text.writer import Uses, Writer
 from .contraction import Constants, spatial
+from .places import emit_place
 
 
 class Strips:
@@ -104,7 +104,7 @@ class Strips:
         slide, lead = self.work.across, 0
         if slide.transposed:
             lead = -(slide.depth - 1)
-        self._place(w, slide, "strip", f"{{}}{times(self.steps)}", lead, self.across_at, self.across_out)
+        emit_place(w, slide, "strip", f"{{}}{times(self.steps)}", lead, self.across_at, self.across_out)
 
     def _place_down(self, w: Writer) -> None:
         c, slide = w.uses, self.work.down
@@ -112,40 +112,7 @@ class Strips:
         w.note("Rows before the first only begin its sums" if before else "The first step down")
         step = f"{{}} * {c.STEPS}{plus(-before)}"
         lead = 0 if slide.transposed else slide.taps - slide.fresh
-        self._place(w, slide, "tl.program_id(1)", step, lead, self.down_at, self.down_out)
-
-    def _place(self, w: Writer, d: Slide, index: str, step: str, lead: int, at: str, out: str) -> None:
-        """Lines for the first source and output. index: counts classes and parts; step: text of a part's
-        first step; lead: sources, or steps, that are read beside the first."""
-        many = d.classes > 1
-        part = index
-        if many:
-            w.line(f"residue = {index} % {d.classes}", f"of {out} by {d.output_spacing}")
-            part = f"({index} // {d.classes})"
-        step = step.format(part)
-        if not d.transposed:
-            first = step if d.sparse == 1 else f"({step}){times(d.sparse)}"
-            w.line(f"{out} = {'residue + ' if many else ''}{first}")
-            w.line(f"{at} = {out}{times(d.stride)}{plus(lead * d.dilation - d.padding)}")
-        elif d.dilation == 1:
-            w.line(f"begin = {step}{plus(d.padding // d.stride)}")
-            w.line(f"{at} = begin{plus(lead)}")
-            w.line(f"{out} = begin{times(d.stride)}{plus(-d.padding)}")
-        else:
-            self._place_dilated(w, d, step, lead, at, out)
-
-    @staticmethod
-    def _place_dilated(w: Writer, d: Slide, step: str, lead: int, at: str, out: str) -> None:
-        residue = "residue" if d.classes > 1 else "0"
-        raised = d.lift * d.unit * d.dilation
-        w.line(f"rest = ({residue}{plus(d.padding)}) % {d.dilation}")
-        if d.common > 1:
-            w.line(f"{at}_meets = rest % {d.common} == 0", "others meet no tap")
-        w.line(f"origin = rest // {d.common}{times(d.inverse)} % {d.sparse}")
-        w.line(f"shift = ({residue}{plus(d.padding + raised)} - origin{times(d.stride)}) // {d.dilation}")
-        w.line(f"begin = shift // {d.unit} + {step}")
-        w.line(f"{at} = origin + (begin{plus(lead - d.lift)}){times(d.sparse)}")
-        w.line(f"{out} = {residue} + (begin{times(d.unit)} - shift){times(d.dilation)}")
+        emit_place(w, slide, "tl.program_id(1)", step, lead, self.down_at, self.down_out)
 
     # -- before the loop -------------------------------------------------------------------------------------
     def load_weights(self, w: Writer, pointer: str) -> None:

@@ -8,17 +8,18 @@ They compete with the products, whose tiles hold one group's channels and are mo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
-from ...graph.ops import Conv2D, Conv2DDataGrad
+from ...graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad
 from ..cost import CACHE_SPEED, MEMORY_SECONDS, TILE_SECONDS, CostModel
-from ..depthwise import WIDE, Sliding, sliding
-from ..geometry import ceil_div
+from ..depthwise import WIDE, Sliding, sliding, weight_split
+from ..geometry import ceil_div, power_of_two
 from ..products import product
 from ..regions import Region
 from ..schedules import Schedule
 from .form import Form, Refusal
-from .products import PLAIN, epilogue, no_prologue, prologue
+from .products import PLAIN, accepts_weight_gradient, epilogue, no_prologue, prologue
 
 MOST_SUMMED = 16
 """Channels of a group that are summed: beyond them their taps fill no thread's registers with sense."""
@@ -30,6 +31,16 @@ MOST_PARTS = 65535
 """Programs on a grid's second axis."""
 
 WIDEST_STRIP = 8
+"""Columns of a thread at most."""
+
+MOST_ADDED = 300
+"""Products of a piece and a lane that a weight gradient's loop spells out: compiling takes 10 ms for each."""
+
+LARGEST_PIECE = 16
+"""Pixels of dy in a piece at most: compiled with 64, 3x3 took all registers and 20 seconds."""
+
+WIDEST_TILE = 128
+"""Channels of a program of a weight gradient at most."""
 
 
 # -- what is accepted --------------------------------------------------------------------------------------
@@ -172,6 +183,86 @@ def _accesses(work: Sliding, lanes: int) -> int:
     return ceil_div(lanes * work.itemsize, WIDE) if work.wide else lanes
 
 
+# -- weight gradients ----------------------------------------------------------------------------------------
+def _accepts_weights(region: Region) -> Refusal:
+    return _few(region) or accepts_weight_gradient(region)
+
+
+def _weight_registers(work: Sliding, lanes: int, s: Schedule) -> int:
+    """Those of a thread: a sum for each tap, dy of a piece, and a row of x."""
+    span = work.across.span(s.strip) * work.summed
+    return lanes * (work.taps * work.summed + s.strip * s.walk + span + 1) + 16
+
+
+def _takes_pieces(region: Region, schedule: Schedule) -> Refusal:
+    s = schedule
+    if min(s.strip, s.walk, s.programs, s.chunk) < 1 or s.chunk % s.block_k or s.block_m > 1:
+        return (
+            f"{region.name}: a schedule of this form needs block_m=1, a walk, a strip, programs, and a chunk "
+            f"that is a multiple of block_k; found {s}"
+        )
+    return None
+
+
+def _weight_schedules(region: Region, model: CostModel) -> list[Schedule]:
+    return list(_ranked_weights(sliding(region), region.cost(model.batch).bytes, model))
+
+
+@lru_cache(maxsize=1024)
+def _ranked_weights(work: Sliding, num_bytes: int, model: CostModel) -> tuple[Schedule, ...]:
+    found = {s: _weight_seconds(work, s, num_bytes, model) for s in _all_weights(work, model)}
+    return tuple(sorted(found, key=lambda s: (found[s], s.strip, s.walk, s.programs)))
+
+
+def _all_weights(work: Sliding, model: CostModel) -> Iterator[Schedule]:
+    widest = max(1, WIDE // work.itemsize) if work.wide else 2
+    columns = min(power_of_two(work.lanes), WIDEST_TILE)
+    for lanes in (n for n in (8, 4, 2, 1) if n <= widest):
+        for strip in range(1, min(WIDEST_STRIP, work.across.steps) + 1):
+            for walk in (n for n in (1, 2, 3, 4, 7, 8) if n <= work.down.steps):
+                for beside in {columns, min(columns, 64), min(columns, 32)}:
+                    rows = max(1, lanes * 4 * model.target.warp_size // beside)
+                    s = Schedule(1, beside, rows, warps=4, strip=strip, walk=walk, chunk=rows, programs=1)
+                    added = strip * walk * work.taps * work.summed
+                    fits = (
+                        added <= MOST_ADDED
+                        and strip * walk <= LARGEST_PIECE
+                        and _weight_registers(work, lanes, s) <= REGISTERS
+                    )
+                    if fits or lanes == strip == walk == 1:
+                        for waves in (1, 2, 4):
+                            yield replace(s, programs=waves * model.device.processors)
+
+
+def _weight_cost(region: Region, schedule: Schedule, model: CostModel) -> float:
+    return _weight_seconds(sliding(region), schedule, region.cost(model.batch).bytes, model)
+
+
+def _weight_seconds(work: Sliding, s: Schedule, num_bytes: int, model: CostModel) -> float:
+    """As of the forward form; a program then adds up its lanes, and a second kernel the parts."""
+    threads = s.warps * model.target.warp_size
+    lanes = max(1, s.block_n * s.block_k // threads)
+    split, device = weight_split(work, s), model.device
+    parts = split.parts(model.batch)
+    programs = parts * ceil_div(work.lanes, s.block_n)
+    steps = split.part(model.batch) // s.block_k
+    reads = work.across.span(s.strip) * work.down.span(s.walk) * work.summed
+    made = s.strip * s.walk
+    converted = (reads + made) * lanes if work.itemsize < 4 else 0
+    each = made * work.taps * work.summed * lanes + converted
+    each += (reads * _accesses(work, lanes) + made * ceil_div(lanes * work.itemsize, WIDE)) * 5 + 60
+    once = work.taps * work.summed * (12 * lanes + 20)
+    rounds = ceil_div(programs, device.processors)
+    issuing = model.issuing((steps * each + once) * threads * rounds * device.processors)
+    source = reads / (work.summed * made * work.down.stride * work.across.stride)
+    moving = model.moving(num_bytes) + model.moving(num_bytes / 2 * max(0.0, source - 1)) / (4 * CACHE_SPEED)
+    resident = max(1, model.target.blocks_resident(_weight_registers(work, lanes, s), 0, s.warps))
+    alone = MEMORY_SECONDS + model.issuing(each * threads * device.processors)  # a step reads, then adds
+    waiting = ceil_div(programs, device.processors * resident) * steps * alone
+    finish = model.moving(8 * parts * split.columns) / CACHE_SPEED + TILE_SECONDS if parts > 1 else 0.0
+    return max(issuing, moving, waiting) + finish + TILE_SECONDS
+
+
 DIRECT = (
     Form(
         "direct convolution",
@@ -192,5 +283,15 @@ DIRECT = (
         product,
         row_by_row=True,
         cost=_cost,
+    ),
+    Form(
+        "direct weight gradient",
+        (Conv2DWeightGrad,),
+        _accepts_weights,
+        _weight_schedules,
+        _takes_pieces,
+        product,
+        split=lambda region, schedule: weight_split(sliding(region), schedule),
+        cost=_weight_cost,
     ),
 )
