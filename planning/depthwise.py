@@ -86,7 +86,8 @@ def sliding(region: Region) -> Sliding:
     first, second = (graph[name].type for name in anchor.inputs[:2])
     transposed = isinstance(op, Conv2DDataGrad)
     if isinstance(op, Conv2DWeightGrad):
-        kernel, source, result = op.kernel_size, first, second
+        kernel: tuple[int, ...] = op.kernel_size
+        source, result = first, second
     else:
         kernel, source, result = second.size()[:2], first, anchor.type
     axes = [
