@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from contraction_graphs import convolution, data_gradient, only_region, weight_gradient
 from convloom.codegen import emit
 from convloom.frontends import Input, Model, Sequential
@@ -11,6 +10,7 @@ from convloom.graph import ops
 from convloom.planning import forms
 from convloom.planning.forms import choose
 from convloom.planning.regions import Region
+from convloom.planning.schedules import Schedule
 from convloom.runtime.compile import compile
 from helpers import randomised
 from test_network import batch, gradients
@@ -100,9 +100,9 @@ def test_nothing_spills_in_any_layer(layer: tuple[int, int, int, int], dtype: st
 
 def test_instructions_of_an_output_and_a_tap() -> None:
     """Of the whole kernel, what is done once counted: 2.7, of which the loop has 1.8."""
-    kernel = emit(regions(56, 144, 3, 1, "bfloat16")["forward"])
+    schedule = Schedule(1, 512, warps=4, strip=7, walk=14)  # what 256 images take on an H200, or nearly
+    kernel = emit(regions(56, 144, 3, 1, "bfloat16")["forward"], schedule=schedule)
     (report,) = kernel.resources("sm_90")
-    s = kernel.schedule
-    lanes = s.block_n // (32 * s.warps)
-    assert report.instructions <= 3 * lanes * s.strip * 9
-    assert torch.finfo(torch.bfloat16).bits * lanes <= 128
+    lanes = schedule.block_n // (32 * schedule.warps)
+    assert report.spills_bytes == 0
+    assert report.instructions <= 3 * lanes * schedule.strip * 9
