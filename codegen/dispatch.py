@@ -12,6 +12,8 @@ from .forms.channel_tiles import emit_channel_tiles
 from .forms.convolution import emit_forward
 from .forms.data_gradient import emit_data_grad
 from .forms.dense_gradients import emit_dense_gradients
+from .forms.depthwise import emit_direct
+from .forms.depthwise_weights import emit_direct_weight_grad
 from .forms.first_convolution import emit_first
 from .forms.first_weight_gradient import emit_first_weight_grad
 from .forms.general_reduction import emit_sums
@@ -41,6 +43,9 @@ PRODUCTS: dict[str, Callable[[Region, Schedule, str], KernelFile]] = {
 """The emitters of forms that multiply, by the form's name: they are told the precision of float32 ones."""
 
 EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
+    "direct convolution": emit_direct,
+    "direct data gradient": emit_direct,
+    "direct weight gradient": emit_direct_weight_grad,
     "pooling": emit_pooling,
     "pooling gradient": emit_unpooling,
     "channel sums": emit_channel_sums,

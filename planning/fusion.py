@@ -18,7 +18,7 @@ from ..graph.ir import Graph, Node
 from ..graph.op import Kind
 from ..graph.ops import MaxPool2D, MaxPoolIndex2D
 from .cost import CostModel
-from .forms import refusal
+from .forms import refusal, slower
 from .fusion_rules import RULES, SIBLINGS, FusionRule, Group, Merge, Worth
 from .regions import Partition, Region, order_regions
 
@@ -134,6 +134,8 @@ class Fuser:
         merged = Region(self.graph, anchor, [member for part in parts for member in part.nodes])
         if reason := refusal(merged):
             return Decision(equation, node.name, False, reason, "may")
+        if reason := slower(merged, parts, self.model):
+            return Decision(equation, node.name, False, reason, "worth")
         if producer is not None and worth is not None:
             reason = worth(Merge(self.model, producer, node, parts, merged))
         return Decision(equation, node.name, reason is None, reason or "", "worth" if reason else "")

@@ -14,6 +14,11 @@ MOST_WARPS = 32
 """Warps of a block of 1024 threads."""
 
 
+_LEAST = (
+    ("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), ("splits", 1), ("strip", 0), ("walk", 0)
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Tile sizes and resources of one kernel.
@@ -25,6 +30,7 @@ class Schedule:
     programs: of the same: blocks that it is cut to reach.
     splits: other products: parts of each sum, of programs of their own; a second kernel adds them up.
     beside: two gradients in one launch: the tiles of the second, of as many warps and stages.
+    strip, walk: forms that slide along a map only: columns of a thread, and rows that a program goes down.
     Raises CompileError for sizes that no kernel can have.
     """
 
@@ -38,22 +44,20 @@ class Schedule:
     programs: int = 0
     splits: int = 1
     beside: Schedule | None = None
+    strip: int = 0
+    walk: int = 0
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k", "warps"):
             size = getattr(self, name)
             if not _is_whole(size) or size < 1 or size & (size - 1):
-                raise CompileError(
-                    f"schedule: {name} is {size!r}; tiles and warps are powers of two"
-                )
+                raise CompileError(f"schedule: {name} is {size!r}; tiles and warps are powers of two")
         if self.warps > MOST_WARPS:
             raise CompileError(f"schedule: warps is {self.warps}; a block has at most {MOST_WARPS}")
-        for name, least in (("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), ("splits", 1)):
+        for name, least in _LEAST:
             size = getattr(self, name)
             if not _is_whole(size) or size < least:
-                raise CompileError(
-                    f"schedule: {name} is {size!r}; it must be whole and at least {least}"
-                )
+                raise CompileError(f"schedule: {name} is {size!r}; it must be whole and at least {least}")
 
     @property
     def many_warps(self) -> str:
@@ -61,6 +65,9 @@ class Schedule:
         return f"{self.warps} warp{'s' if self.warps > 1 else ''}"
 
     def __str__(self) -> str:
+        if self.strip:
+            lanes = f"{self.block_m}x{self.block_n} lanes" if self.block_m > 1 else f"{self.block_n} lanes"
+            return f"{lanes} of {self.strip} columns, {self.walk} rows, {self.many_warps}"
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         parts = f", {self.splits} parts" if self.splits > 1 else ""
         tile = f"{self.block_m}x{self.block_n}{depth}{parts}"

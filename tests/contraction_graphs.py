@@ -31,6 +31,14 @@ SMALL = Schedule(16, 16, 16, group_m=2, chunk=32, programs=1000)
 """Tiles so small that the test shapes take several on every axis."""
 
 
+def identity(shape: tuple[Any, ...]) -> str:
+    """A geometry as the name of a test."""
+    size, c, k, kernel, *rest = shape
+    return f"{size[0]}x{size[1]}x{c}-{kernel[0]}x{kernel[1]}x{k}" + "".join(f"-{r}" for r in rest).replace(
+        " ", ""
+    )
+
+
 def convolution(
     size: Pair,
     c: int,

@@ -13,6 +13,7 @@ from contraction_graphs import (
     check,
     convolution,
     data_gradient,
+    identity,
     only_region,
     run_and_compare,
     weight_gradient,
@@ -74,13 +75,6 @@ SHAPES: list[tuple[Any, ...]] = [
     ((4, 3), 19, 21, (4, 3)),
     ((3, 2), 32, 17, (3, 3), (3, 3), ((2, 2), (2, 3))),
 ]
-
-
-def identity(shape: tuple[Any, ...]) -> str:
-    size, c, k, kernel, *rest = shape
-    return f"{size[0]}x{size[1]}x{c}-{kernel[0]}x{kernel[1]}x{k}" + "".join(f"-{r}" for r in rest).replace(
-        " ", ""
-    )
 
 
 def terms_of(shape: tuple[Any, ...], channels: int) -> int:

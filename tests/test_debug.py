@@ -81,7 +81,7 @@ SAID = {
         r"^source of softmax_grad:$",
     ),
     4: (
-        r"^schedule conv2d_relu_max_pool2d: convolution, takes (.*), of [1-9][0-9]* considered for 32 images\n"
+        r"^schedule conv2d_relu_max_pool2d: convolution, takes (.*), of [1-9]\d* considered for 32 images\n"
         r" +[\d.]+ us  \1\n +[\d.]+ us  ",
     ),
     5: (

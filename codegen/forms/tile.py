@@ -29,6 +29,7 @@ class Tile:
     note: comment for values of the tile, e.g. "[BLOCK_M, BLOCK_N]"; row_note, column_note: broadcast ones.
     values: node name -> text of its value, a float32 one if it is no integer or truth value; members and
         loaded operands are added as they are written.
+    offset: name of the elements' offsets where the kernel has them already.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Tile:
         row_note: str = "[BLOCK_M, 1]",
         column_note: str = "[1, BLOCK_N]",
         values: dict[str, str] | None = None,
+        offset: str = "",
     ) -> None:
         self.names = names
         self.region = names.region
@@ -52,7 +54,7 @@ class Tile:
         self.row_ok, self.column_ok = row_ok, column_ok
         self.note, self.row_note, self.column_note = note, row_note, column_note
         self.values: dict[str, str] = {} if values is None else values
-        self._offset = ""
+        self._offset = offset
 
     # -- facts ------------------------------------------------------------------------------------------
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ...graph.ir import Node
 from ...graph.ops import Conv2DWeightGrad
@@ -10,7 +10,7 @@ from ...planning.geometry import Axis, ceil_div, forward_axes
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ...planning.splits import product_split
+from ...planning.splits import Split, product_split
 from ..text.indices import checks, index, plus, times
 from ..text.jit_function import JitFunction
 from ..text.names import Names
@@ -38,7 +38,12 @@ def emit_weight_grad(region: Region, schedule: Schedule, precision: str) -> Kern
 
 
 class WeightGrad:
-    """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy."""
+    """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy.
+
+    terms: what the sum goes over, and its parts are cut from.
+    """
+
+    terms: ClassVar[str] = "pixels"
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         self.region, self.schedule, self.precision = region, schedule, precision
@@ -52,12 +57,15 @@ class WeightGrad:
         """Sums of dy over all pixels."""
         self.axes = self.gathered()
         self.per_group = self.x.type.channels // self.work.groups
-        self.split = product_split(self.work, schedule)
+        self.split = self.split_sum()
         self.constants = self.shape_constants()
         self.at_launch = Uses()
 
     def product(self) -> Product:
         return product(self.region)
+
+    def split_sum(self) -> Split:
+        return product_split(self.work, self.schedule)
 
     def gathered(self) -> tuple[Axis, Axis]:
         """How pixels of dy and taps meet on the map that the loop reads."""
@@ -146,7 +154,7 @@ class WeightGrad:
         pointers = [(f"{name}_ptr", dtype) for name, dtype in self.factors()]
         pointers += [(f"{self._role(node)}_ptr", "float32") for node in self._written]
         doc = "The part of one split of one tile of dw: rows (r, s, c), columns k."
-        return self._pointers(body, pointers, ["pixels", "part"], doc, self.region.name)
+        return self._pointers(body, pointers, [self.terms, "part"], doc, self.region.name)
 
     def factors(self) -> list[tuple[str, str]]:
         """What is multiplied: name and element type."""
@@ -386,22 +394,30 @@ class WeightGrad:
     def prepare(self, w: Writer) -> None:
         """Lines of `launch` that make what the kernel reads beside the operands."""
 
+    def count(self, c: Uses) -> str:
+        """Text of the number of terms."""
+        return f"{self._role(self.dy)}.numel() // {c.K}"
+
+    def tiles_text(self, c: Uses) -> list[str]:
+        """Texts of the grid's axes before that of the parts."""
+        return [c.TILES_M, f"{c.TILES_N} * {c.GROUPS}" if self.work.groups > 1 else c.TILES_N]
+
     def launch(self, function: JitFunction, finish: JitFunction | None = None) -> Writer:
         w = Writer()
         c = self.at_launch
         (x, _), (dy, _) = self.factors()
         roles = [self._role(node) for node in self._written]
         self.prepare(w)
-        w.line(f"pixels = {dy}.numel() // {c.K}")
+        terms = self.terms
+        w.line(f"{terms} = {self.count(c)}")
         if finish is None:
-            w.line("part = triton.cdiv(pixels, BLOCK_K) * BLOCK_K", "all of them")
+            w.line(f"part = triton.cdiv({terms}, BLOCK_K) * BLOCK_K", "all of them")
         else:
-            w.line(f"splits = max(1, min(triton.cdiv(pixels, {c.CHUNK}), {c.MOST_SPLITS}))")
-            w.line("part = max(1, triton.cdiv(triton.cdiv(pixels, BLOCK_K), splits)) * BLOCK_K", "of each")
-            w.line("splits = max(1, triton.cdiv(pixels, part))")
-        groups = f" * {c.GROUPS}" if self.work.groups > 1 else ""
-        w.line(f"grid = ({c.TILES_M}, {c.TILES_N}{groups}, {'splits' if finish else 1})")
-        if self.work.dtype == "bfloat16":
+            w.line(f"splits = max(1, min(triton.cdiv({terms}, {c.CHUNK}), {c.MOST_SPLITS}))")
+            w.line(f"part = max(1, triton.cdiv(triton.cdiv({terms}, BLOCK_K), splits)) * BLOCK_K", "of each")
+            w.line(f"splits = max(1, triton.cdiv({terms}, part))")
+        w.line(f"grid = ({', '.join(self.tiles_text(c))}, {'splits' if finish else 1})")
+        if "UPCAST" in function.constants:
             w.line(f'UPCAST = {x}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
         if finish is None:
             w.line(function.call("grid", [x, dy, *roles]))

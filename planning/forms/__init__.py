@@ -6,6 +6,8 @@ Of the forms that accept a region, the one computes it that the cost model expec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...graph.ir import Node
 from ...graph.op import Op
 from ..batches import USUAL
@@ -15,6 +17,7 @@ from ..regions import Region
 from ..schedules import Schedule
 from .channel_tiles import CHANNEL_TILES
 from .dense_gradients import DENSE_GRADIENTS
+from .depthwise import DIRECT
 from .first import FIRST
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
@@ -24,7 +27,7 @@ from .rows import ROWS
 from .sums import SUMS
 
 FORMS: tuple[Form, ...] = (
-    *DENSE_GRADIENTS, *FIRST, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
+    *DENSE_GRADIENTS, *FIRST, *DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
 )  # fmt: skip
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
@@ -119,6 +122,29 @@ def _fastest(region: Region, forms: list[Form], model: CostModel) -> Form:
     return min((form for form in forms if form.name in seconds), key=lambda form: seconds[form.name])
 
 
+def slower(merged: Region, parts: Sequence[Region], model: CostModel) -> Refusal:
+    """Why parts are better left apart: a form computes one of them that does not compute all together, and
+    without it the model expects that to take longer. None where the anchor keeps its forms.
+    """
+    part = next((part for part in parts if part.anchor is merged.anchor), None)
+    if part is None or len(forms_for(merged.anchor.op)) == 1:
+        return None
+    left = forms_taking(merged)
+    if all(form in left for form in forms_taking(part)):
+        return None
+    try:
+        together = expected_seconds(merged, model)
+        apart = sum(expected_seconds(each, model) for each in parts)
+    except NotEmittable:  # PyTorch computes it, in whatever form
+        return None
+    if together <= apart:
+        return None
+    return (
+        f"{form_of(part, model)} does not compute {merged.anchor.name} together with it, and another form "
+        f"would take {together * 1e6:.3g} us where the parts take {apart * 1e6:.3g}"
+    )
+
+
 def candidates(
     region: Region, target: str = "sm_90", *, precision: str = "ieee", batch: int = USUAL
 ) -> list[Schedule]:
@@ -141,16 +167,19 @@ def choose(
 ) -> tuple[Form, Schedule]:
     """The form and the schedule of a region that are expected to be the fastest.
 
-    form: the name of the one to take. schedule: the one to take, if the form takes it.
+    form: the name of the one to take. schedule: the one to take, for the first form that takes it.
     Raises NotEmittable where no form accepts the region, or not this form, or the form not this schedule.
     """
     model = CostModel.of(target, precision, batch)
-    chosen = form_of(region, model) if form is None else _named(region, form)
+    found = forms_of(region) if form is None else [_named(region, form)]
     if schedule is None:
+        chosen = found[0] if len(found) == 1 else _fastest(region, found, model)
         return chosen, chosen.candidates(region, model)[0]
-    if reason := chosen.takes(region, schedule):
-        raise NotEmittable(reason)
-    return chosen, schedule
+    reasons = [each.takes(region, schedule) for each in found]
+    for each, reason in zip(found, reasons, strict=True):
+        if reason is None:
+            return each, schedule
+    raise NotEmittable(str(reasons[-1]))
 
 
 def finishing_iterations(region: Region, batch: int, target: str = "sm_90") -> int:
@@ -189,5 +218,6 @@ __all__ = [
     "forms_taking",
     "read_row_by_row",
     "refusal",
+    "slower",
     "stored_row_by_row",
 ]

@@ -106,11 +106,11 @@ def _few_channels(region: Region) -> Refusal:
 
 
 def _accepts_forward(region: Region) -> Refusal:
-    return _few_channels(region) or prologue_refusal(region, each_tap=False) or epilogue_refusal(region)
+    return _few_channels(region) or prologue_refusal(region, None) or epilogue_refusal(region)
 
 
 def _accepts_weight_gradient(region: Region) -> Refusal:
-    return _few_channels(region) or prologue_refusal(region, each_tap=False) or beside_refusal(region)
+    return _few_channels(region) or prologue_refusal(region, None) or beside_refusal(region)
 
 
 # -- schedules and cost --------------------------------------------------------------------------------------

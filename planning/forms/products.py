@@ -41,7 +41,7 @@ PLAIN = ("channel", "scalar")
 
 
 # -- what stands before the product ------------------------------------------------------------------------
-def _no_prologue(region: Region) -> Refusal:
+def no_prologue(region: Region) -> Refusal:
     if not region.prologue:
         return None
     anchor = region.anchor
@@ -49,9 +49,9 @@ def _no_prologue(region: Region) -> Refusal:
     return f"{anchor.name} reads {read} again for every tile, and would compute it as often"
 
 
-def prologue_refusal(region: Region, each_tap: bool) -> Refusal:
-    """Why what is gathered cannot be computed as it is loaded, or None. each_tap: whether it is loaded anew
-    for every tap of a kernel."""
+def prologue_refusal(region: Region, plain: tuple[str, ...] | None) -> Refusal:
+    """Why what is gathered cannot be computed as it is loaded, or None. plain: how operands may lie beside
+    the gathered one, where it is loaded anew for every tap of a kernel; None: in any way."""
     before, anchor, graph = region.prologue, region.anchor, region.graph
     if not before:
         return None
@@ -67,19 +67,20 @@ def prologue_refusal(region: Region, each_tap: bool) -> Refusal:
     gathered = next((name for name, kind in lying.items() if kind == "full"), None)
     if gathered is None:
         return f"no operand of {anchor.inputs[0]} has its shape {graph[anchor.inputs[0]].type}"
-    if not each_tap:
+    if plain is None:
         return None
-    plain = PLAIN if getattr(anchor.op, "groups", 1) == 1 else PLAIN[1:]
     for name, kind in lying.items():
         if name != gathered and kind not in plain:
             return f"{name} of {graph[name].type} has no place of its own for each tap of a kernel"
     return None
 
 
-def _has_taps(region: Region) -> bool:
-    """Whether a pixel is gathered for several taps of a kernel."""
+def _plain(region: Region) -> tuple[str, ...] | None:
+    """How operands of a prologue may lie: in any way where a pixel is gathered for one tap alone."""
     weight = region.graph[region.anchor.inputs[1]].type
-    return isinstance(region.anchor.op, Conv2D) and weight.size()[:2] != (1, 1)
+    if not isinstance(region.anchor.op, Conv2D) or weight.size()[:2] == (1, 1):
+        return None
+    return PLAIN if region.anchor.op.groups == 1 else PLAIN[1:]
 
 
 # -- what follows it -----------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def _rows(region: Region, node: Node, last: Node | None) -> Refusal:
 
 # -- the forms -----------------------------------------------------------------------------------------------
 def _accepts_forward(region: Region) -> Refusal:
-    return prologue_refusal(region, _has_taps(region)) or epilogue_refusal(region)
+    return prologue_refusal(region, _plain(region)) or epilogue_refusal(region)
 
 
 def _accepts_data_gradient(region: Region) -> Refusal:
@@ -154,16 +155,16 @@ def _accepts_data_gradient(region: Region) -> Refusal:
             f"{region.anchor.name}: strides {op.strides} and dilation {op.dilation} share a factor, "
             f"which the data gradient has no kernel for; Keras does not combine them either"
         )
-    return _no_prologue(region) or epilogue_refusal(region, UNPOOLS, softmax=False)
+    return no_prologue(region) or epilogue_refusal(region, UNPOOLS, softmax=False)
 
 
 def _accepts_matmul(region: Region) -> Refusal:
-    return _no_prologue(region) or epilogue_refusal(region, ())
+    return no_prologue(region) or epilogue_refusal(region, ())
 
 
-def _accepts_weight_gradient(region: Region) -> Refusal:
+def accepts_weight_gradient(region: Region) -> Refusal:
     """Beside the gradient sums of dy: the bias's, and those of others whose dy is the same."""
-    return _no_prologue(region) or beside_refusal(region)
+    return no_prologue(region) or beside_refusal(region)
 
 
 def beside_refusal(region: Region) -> Refusal:
@@ -233,7 +234,7 @@ PRODUCTS = (
     Form(
         "weight gradient",
         (Conv2DWeightGrad, DenseWeightGrad),
-        _accepts_weight_gradient,
+        accepts_weight_gradient,
         tiles,
         takes_chunks,
         product,
