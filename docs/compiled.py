@@ -9,8 +9,9 @@ from typing import Any
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data" / "gates.json"
 HEADS = (
-    *("kernels", "functions", "failures", "spills", "registers", "shared, KiB", "products", "no matrix unit"),
-    *("issue ratio, middle and most", "narrow loads", "depthwise", "programs, batch 1", "compiling, s"),
+    *("kernels", "functions", "lines", "failures", "spills", "registers", "shared, KiB", "products"),
+    *("no matrix unit", "issue ratio, middle and most", "narrow loads", "depthwise", "programs, batch 1"),
+    "compiling, s",
 )
 
 
@@ -48,6 +49,7 @@ def _row(title: str, row: dict[str, Any]) -> str:
     cells = (
         row["kernels"],
         functions,
+        row.get("lines", ""),
         len(row["failures"]) + len(row["without kernel"]),
         len(row["spills"]),
         row["registers"],
@@ -56,7 +58,7 @@ def _row(title: str, row: dict[str, Any]) -> str:
         len(row["without units"]),
         f"{issue['median']:.2f}, {issue['most']:.2f}" if issue else "",
         _most(row["narrow"]),
-        _most(row["depthwise"]),
+        ", ".join(filter(None, (_most(row["depthwise"]), _most(row.get("depthwise 3x3"))))),
         f"{programs['fewest']} for {programs['processors']}" if programs else "",
         f"{row['seconds']:.0f}",
     )

@@ -1,10 +1,11 @@
 """Static gates: every kernel of whole networks compiled for cards that are not here, and what that shows.
 
-    PYTHONPATH=benchmarks python tests/gates.py [--seconds 400] [NETWORK | MODE | DTYPE | TARGET ...]
+    PYTHONPATH=benchmarks python tests/gates.py [--seconds 400] [--missing] [NETWORK | MODE | DTYPE | TARGET]*
 
-`make gates` runs all; words restrict it to rows that have them. What is compiled is kept under its key in
-.gates.jsonl, line by line: a run that is cut off goes on where it ended, and only what changed is compiled
-anew. The rows lie in data/gates.json; docs/gates.md shows them, and test_gates.py holds them to their limits.
+`make gates` runs all; words restrict it to rows that have them, --missing to rows that are not whole yet.
+What is compiled is kept under its key in .gates.jsonl, line by line: a run that is cut off goes on where it
+ended, and only what changed is compiled anew. The rows lie in data/gates.json; docs/gates.md shows them, and
+test_gates.py holds them to their limits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from convloom.codegen.machine.loops import SCHEDULERS, multiplied
 from convloom.codegen.machine.resources import Resources
 from convloom.graph.losses import add_loss
 from convloom.graph.op import Kind
-from convloom.graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad
+from convloom.graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, Relu, Relu6
 from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
 from convloom.planning.forms import FORMS
@@ -173,14 +174,22 @@ def row(name: str, mode: str, dtype: str, card: str, facts: Facts) -> Row:
         "spills": {f.called: used.spills_bytes for f, used in good if used.spills_bytes},
         "registers": max((used.registers for _, used in good), default=0),
         "shared": max((used.shared_bytes for _, used in good), default=0),
+        "lines": max(_lines(function.request) for function in wanted.values()),
         "products": len(products),
         "without units": [f.called for f, used in products if not used.matrix_instructions],
         "issue": _of_many([(_issue_ratio(f, used, program), f) for f, used in products]),
         "narrow": _of_many([(_narrow_loads(f, used), f) for f, used in good]),
         "depthwise": _of_many([(_each_output_and_tap(f, used), f) for f, used in good]),
-        "programs": _fewest_programs(program),
+        "depthwise 3x3": _of_many([(_each_output_and_tap(f, used), f) for f, used in good if _is_plain(f)]),
+        "programs": _fewest_programs(program) if mode == "inference" else None,
         "seconds": round(sum(used.compile_seconds for _, used in known), 1),
     }
+
+
+def _lines(request: Request) -> int:
+    """Of a function's text: a person is to read it on two screens."""
+    begin = request.source.index(f"def {request.function}(")
+    return request.source[begin : request.source.index("\n\n\n", begin)].count("\n") + 1
 
 
 def _of_many(found: list[tuple[float | None, Function]]) -> Row | None:
@@ -244,6 +253,17 @@ def _each_output_and_tap(function: Function, used: Resources) -> float | None:
     return used.loop_instructions / adds if adds else None
 
 
+def _is_plain(function: Function) -> bool:
+    """Whether its taps are 3x3, one step apart, and nothing but an activation of few instructions follows."""
+    region = function.step.region
+    op: Any = region.anchor.op
+    if not isinstance(op, Conv2D | Conv2DDataGrad) or tuple(op.strides) != (1, 1):
+        return False
+    others = [type(node.op) for node in region.nodes if node is not region.anchor]
+    kernel = region.graph[region.anchor.inputs[1]].type.size(1)[:2]
+    return kernel == (3, 3) and all(other in (Relu, Relu6) for other in others)
+
+
 def _fewest_programs(program: Program) -> Row | None:
     """Of a convolution at batch 1, and of how many processors the card has."""
     card = next(card for card in DEVICES.values() if card.target == program.target)
@@ -285,7 +305,11 @@ def main(arguments: Sequence[str]) -> int:
         seconds = float(given[place + 1])
         del given[place : place + 2]
     end, facts = time.monotonic() + seconds, Facts()
+    kept = read().get("rows", {}) if "--missing" in given else {}
     for way in every():
+        before = kept.get(" ".join(way))
+        if before is not None and before["compiled"] == before["functions"]:
+            continue
         groups = (NETWORKS, MODES, DTYPES, TARGETS)
         asked = [[word for word in given if word in group] for group in groups]
         if any(words and part not in words for part, words in zip(way, asked, strict=True)):
