@@ -72,6 +72,10 @@ of columns; fitted to 250 compiled loops (tests/data/static_counts.json), which 
 OF_ELEMENT = 12
 """For each element whose tap and channel are taken apart on their own: a compiled loop of a first layer."""
 
+OF_COMPUTED = 15
+"""For each element that is computed with before it is multiplied: compiled loops of 1x1 convolutions behind a
+batch norm and a ReLU have 15 to 18 (sm_90, bfloat16)."""
+
 MATRIX_INSTRUCTION = 16 * 8 * 32
 """Products and bytes: 16 x 8 x 16 of 16 bits in one warp's instruction (PTX: mma.m16n8k16), 32 bytes deep."""
 
@@ -191,6 +195,7 @@ class ProductTime:
             rows = OF_ELEMENT * s.block_m * s.block_k / lanes
         else:
             rows = row_loads * (OF_TAPS if work.taps * work.row_taps * work.phases > 1 else OF_ROWS)
+        rows += OF_COMPUTED * s.block_m * s.block_k / lanes if work.computed else 0.0
         columns = column_loads * OF_COLUMNS * (16 // self.column_bytes)
         return STEP_INSTRUCTIONS + rows + columns + self._products()
 

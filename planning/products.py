@@ -62,6 +62,7 @@ class Product:
     spreads: whether a pooling's gradient spreads each row over a window, whose pixels the epilogue reads.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
     lean: whether what stands around the product keeps little in registers beside the sums.
+    computed: whether what is gathered is computed with, in registers, before it is multiplied.
     """
 
     rows: int
@@ -82,6 +83,7 @@ class Product:
     spreads: bool = False
     matrices: int = 0
     lean: bool = False
+    computed: bool = False
 
     def row_tiles(self, block_m: int, batch: int) -> int:
         """Tiles that the rows of a batch are cut into; none reaches from one product into the next."""
@@ -126,6 +128,7 @@ def product(region: Region) -> Product:
         "itemsize": first.torch_dtype.itemsize,
         "is_convolution": convolution,
         "lean": lean(region),
+        "computed": any(not isinstance(member.op, Cast) for member in region.prologue),
     }
     out = pixels(node)
     match node.op:

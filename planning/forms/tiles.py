@@ -19,6 +19,10 @@ from ..splits import LEAST_STEPS, fullest
 SPREAD_DEPTH = 128
 """Bytes of a step's rows at most where each row spreads over a window."""
 
+COMPUTED = 32
+"""Elements of a step's rows that a thread computes with at most before they are multiplied: with 64 of them a
+64 x 128 x 128 tile took all registers and spilled 72 bytes on sm_90, with 32 one of 64 took 144."""
+
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
 
@@ -183,6 +187,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
         return False
     depth = schedule.block_k * fit.product.itemsize
     if (sums > 64 and depth > fit.deepest_wide) or (fit.product.spreads and depth > SPREAD_DEPTH):
+        return False
+    if fit.product.computed and schedule.block_m * schedule.block_k // threads > COMPUTED:
         return False
     if fit.product.scattered(schedule.block_m):  # every element has an address and a mask of its own
         most = 8 if fit.on_amd else 16
