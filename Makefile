@@ -1,4 +1,4 @@
-# make demo | test | fuzz | lint | typecheck | bench, each in an environment of its own making (.venv).
+# make demo | test | fuzz | lint | typecheck | gates | bench, each in an environment of its own making (.venv).
 # Another interpreter: make test PYTHON=python3.12.  Fewer or more test processes: make test JOBS=4.
 
 JOBS ?= 2
@@ -23,7 +23,7 @@ INSTALLED := build/installed
 # With one thread a process, test processes do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
-.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck plan-table bench clean
+.PHONY: anew help python demo test fuzz test-long test-applications lint typecheck plan-table gates bench clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -66,12 +66,17 @@ typecheck: $(STAMP) ## mypy over the package as it installs, over the tests and 
 plan-table: $(STAMP) ## kernels and bytes of whole networks into tests/data; refuses what rose without RISES=1
 	PYTHONPATH=benchmarks $(BIN)/python tests/plan_table.py $(if $(RISES),--rises)
 
+gates: $(STAMP) ## compiles whole networks for four cards into tests/data and docs/gates.md: hours
+	PYTHONPATH=benchmarks $(BIN)/python tests/estimates.py
+	PYTHONPATH=benchmarks $(BIN)/python tests/gates.py $(ARGS)
+	$(BIN)/python docs/make_pages.py
+
 bench: $(STAMP) ## ConvLoom against PyTorch, ONNX Runtime and OpenVINO on this machine; ARGS='--quick'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove the environment, builds and caches
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .gates.jsonl *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 python:
 	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \

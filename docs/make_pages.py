@@ -23,12 +23,15 @@ import convloom as cl
 from convloom import layers as L
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path += [str(ROOT / folder) for folder in ("benchmarks", "docs", "tests")]
+import compiled  # noqa: E402
 import reports  # noqa: E402
 import tables  # noqa: E402
+import walked  # noqa: E402
 
 PAGES = [
     *(ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "keras.md"),
+    *(ROOT / "docs" / "kernels.md", ROOT / "docs" / "gates.md"),
     ROOT / "benchmarks" / "results" / "README.md",
 ]
 MEASURED = ROOT / "benchmarks" / "results" / "cpu.json"
@@ -197,6 +200,8 @@ MAKERS: dict[str, Callable[[], str]] = {
         *(kernel, comparison, graph, folded, explained, program, training, emitted),
         *(limits, layer_table, operation_table, activation_names, function_names),
         *(measured, measurements, method),
+        *walked.BLOCKS,
+        *compiled.BLOCKS,
     )
 }
 

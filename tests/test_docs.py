@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/architecture.md", "docs/keras.md", "benchmarks/results/README.md"]
+    "page",
+    [
+        *("README.md", "docs/architecture.md", "docs/keras.md", "docs/kernels.md", "docs/gates.md"),
+        "benchmarks/results/README.md",
+    ],
 )
 def test_blocks_are_up_to_date(page: str) -> None:
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
@@ -26,9 +30,19 @@ def test_blocks_are_up_to_date(page: str) -> None:
     assert pages.render(text) == text, f"{page} is out of date: run python docs/make_pages.py"
 
 
+def test_what_the_page_on_kernels_names_stands_in_the_kernels() -> None:
+    """Names in its sentences, which nobody writes anew."""
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    quoted = "".join(re.findall(r"```.*?```", text, re.DOTALL))
+    named = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    assert len(named) > 20
+    assert [name for name in named if name not in quoted] == []
+
+
 def test_links_of_the_pages_exist() -> None:
     for page in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -24,6 +24,11 @@ _MATRIX_INSTRUCTIONS = (
 )
 # "        /*0120*/   @!P0 LDG.E.128 R4, [R2] ;": an address, perhaps a predicate, the operation.
 _SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+# LDG.E.128 and LDGSTS.E.BYPASS.128; AMD's global_load_dwordx4 and buffer_load_ushort.
+_SASS_LOAD = re.compile(r"LDG(?:STS)?\.(?:[\w.]*\.)?(U8|S8|U16|S16|64|128|256)\b|LDG(?:STS)?\.")
+_AMD_LOAD = re.compile(r"(?:global|buffer|flat)_load_(\w+)")
+_BYTES = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
+_BYTES |= {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
 _AMDGCN_LINE = re.compile(r"^\t([a-z]+_[a-z0-9_]+)", re.MULTILINE)
 
 
@@ -37,7 +42,8 @@ class Resources:
     spills_bytes: int = 0  # that the code of a thread writes to and reads from memory for want of registers
     shared_bytes: int = 0  # of a block
     instructions: int = 0
-    loop: dict[str, int] = field(default_factory=dict)  # instructions of a step of a product's main loop
+    loads: dict[int, int] = field(default_factory=dict)  # from memory: bytes of a thread -> instructions
+    loop: dict[str, int] = field(default_factory=dict)  # instructions of a step of its main loop
     matrix_instructions: dict[str, int] = field(default_factory=dict)  # {"wgmma": 8}; empty: no matrix unit
     occupancy: float = 0.0  # resident warps over the most the processor holds; 0: not even one block fits
     binary_bytes: int = 0
@@ -46,7 +52,7 @@ class Resources:
 
     @property
     def loop_instructions(self) -> int:
-        """Of one step of a product's main loop; 0 where there is none, or it is written out."""
+        """Of one step of its main loop; 0 where there is none, or it is written out."""
         return sum(self.loop.values())
 
     def __str__(self) -> str:
@@ -83,6 +89,7 @@ def read_resources(compiled: Any, kernel: str, target: Target, num_warps: int, s
         spills_bytes=code.spills_bytes,
         shared_bytes=shared,
         instructions=code.operations.total(),
+        loads=_loads(code.operations),
         loop=dict(code.loop),
         matrix_instructions=_matrix_instructions(code.operations),
         occupancy=target.occupancy(code.registers, shared, num_warps),
@@ -99,6 +106,17 @@ def _matrix_instructions(operations: Counter[str]) -> dict[str, int]:
         if unit is not None:
             counts[unit] = counts.get(unit, 0) + count
     return counts
+
+
+def _loads(operations: Counter[str]) -> dict[int, int]:
+    counts: Counter[int] = Counter()
+    for operation, count in operations.items():
+        if found := _SASS_LOAD.match(operation):
+            counts[_BYTES[found[1]] if found[1] else 4] += count
+        elif found := _AMD_LOAD.match(operation):
+            kind = found[1]
+            counts[_BYTES.get(kind.split("_")[0], 1 if "byte" in kind else 2)] += count
+    return dict(sorted(counts.items()))
 
 
 def _read_cubin(binary: bytes) -> _Code:
