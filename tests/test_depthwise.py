@@ -148,7 +148,7 @@ def test_every_schedule_of_a_weight_gradient(shape: tuple[Any, ...]) -> None:
 def test_parts_are_added_in_one_order() -> None:
     region = weight_gradient(*SHAPES[0])
     kernel = emit(region, schedule=Schedule(1, 4, 2, warps=1, chunk=2, programs=50, strip=2, walk=2))
-    assert kernel.functions[1] == "add_parts"
+    assert list(kernel.functions)[1].startswith("add_parts")
     module = kernel.load(interpreted=True)
     given = module.example(5)
     first, second = module.results(5), module.results(5)

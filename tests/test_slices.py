@@ -10,7 +10,7 @@ import torch
 from convloom.codegen import emit
 from convloom.graph.ops import Concat
 from convloom.graph.passes import INFERENCE, run_pipeline
-from convloom.planning.forms import FORMS, form_of
+from convloom.planning.forms import FORMS, forms_taking
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Partition, Region
 from convloom.planning.slices import EQUATION, write_into_slices
@@ -85,6 +85,9 @@ READERS: dict[str, tuple[Branch, str]] = {
     "sums": (lambda x: cl.ops.sum(x, axis=1), "sums"),
     "resized": (lambda x: L.UpSampling2D(2, interpolation="bilinear")(x), "resize"),
     "cropped": (lambda x: L.Cropping2D(1)(x), "movement"),
+    "few channels": (lambda x: L.Conv2D(5, 3)(L.Rescaling(2.0, 1.0)(x)), "first convolution"),
+    "depthwise": (lambda x: L.DepthwiseConv2D(3, strides=2)(L.Activation("relu")(x)), "direct convolution"),
+    "channels": (lambda x: L.Add()([x, L.BatchNormalization()(x)]), "channel tiles"),
 }
 """What reads a part besides, and the form of its kernel."""
 
@@ -103,13 +106,18 @@ def test_a_kernel_reads_a_part_where_it_lies(name: str, channels: int) -> None:
     partition = fuse(graph)
     write_into_slices(partition)
     readers = [r for r in partition.kernels if any(n.name in r.pitches for n in r.inputs)]
-    assert [form_of(region).name for region in readers] == [form] * len(readers) != []
+    assert readers
+    if form == "first convolution" and channels > 4:
+        form = "convolution"
     for region in readers:
-        check_reader(region, channels)
+        found = [each.name for each in forms_taking(region)]
+        assert form in found
+        for each in found:
+            check_reader(region, channels, each)
 
 
-def check_reader(region: Region, channels: int) -> None:
-    module = emit(region).load(interpreted=True)
+def check_reader(region: Region, channels: int, form: str) -> None:
+    module = emit(region, form=form).load(interpreted=True)
     inputs, outputs = module.example(batch=3), module.results(batch=3)
     expected = module.reference(*inputs)
     for place, node in enumerate(region.inputs):
@@ -127,7 +135,11 @@ def check_reader(region: Region, channels: int) -> None:
 def test_readers_of_every_form_that_steps_over_rows_are_tested() -> None:
     """Those of the backward pass and of whole networks are below."""
     stepping = {form.name for form in FORMS if form.reads_rows is not None and form.reads_rows != range(0)}
-    assert stepping - {form for _, form in READERS.values()} == {"pooling gradient", "channel sums"}
+    assert stepping - {form for _, form in READERS.values()} == {
+        "pooling gradient",
+        "channel sums",
+        "direct data gradient",
+    }
 
 
 def dense_block(training: bool) -> cl.Model:

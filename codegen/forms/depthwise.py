@@ -39,7 +39,8 @@ class _Direct(Contraction):
         super().__init__(region, schedule, "ieee")
         self.transposed = isinstance(self.op, Conv2DDataGrad)
         role = self.names.role[self.source_operand.name]
-        self.strips = Strips(region, schedule, self.source.type.channels, role)
+        pitch = region.pitches.get(self.source_operand.name)
+        self.strips = Strips(region, schedule, self.source.type.channels, role, pitch)
         self.values: dict[str, str] = {}
         """What is loaded once for all pixels of a strip, and then what is known of each."""
         self.constants = self.strips.constants(self._called())

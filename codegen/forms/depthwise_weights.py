@@ -84,13 +84,13 @@ class _DirectWeightGrad(WeightGrad):
         ]
 
     def count(self, c: Uses) -> str:
-        return f"{self._role(self.dy)}.shape[0] * {c.STRIPS} * {c.WALKS}"
+        return f"{self.role(self.dy)}.shape[0] * {c.STRIPS} * {c.WALKS}"
 
     def tiles_text(self, c: Uses) -> list[str]:
         return [c.TILES_N]
 
     # -- the kernel ------------------------------------------------------------------------------------------
-    def _body(self) -> Writer:
+    def body(self) -> Writer:
         w = Writer()
         c = w.uses
         w.line(f"col = tl.program_id(0) * {c.BLOCK_N} + tl.arange(0, {c.BLOCK_N})[None, :]", "[1, BLOCK_N]")
@@ -130,10 +130,10 @@ class _DirectWeightGrad(WeightGrad):
         emit_place(w, work.down, "down", f"{{}}{times(self.schedule.walk)}", 0, down, down_out)
         group = f" // {work.group}" if work.group > 1 else ""
         w.line(
-            f"x_at = {self._role(self.x)}_ptr + ((image * {c.H} + h) * {c.W} + left) * {c.C} "
+            f"x_at = {self.role(self.x)}_ptr + ((image * {c.H} + h) * {c.W} + left) * {c.C} "
             f"+ col{group}{times(work.summed)}"
         )
-        w.line(f"dy_at = {self._role(self.dy)}_ptr + ((image * {c.P} + p) * {c.Q} + q) * {c.K} + col")
+        w.line(f"dy_at = {self.role(self.dy)}_ptr + ((image * {c.P} + p) * {c.Q} + q) * {c.K} + col")
         w.line()
         self._load_dy_piece(w)
         w.line()
@@ -230,7 +230,7 @@ class _DirectWeightGrad(WeightGrad):
 
     def _store_sums(self, w: Writer) -> None:
         c = w.uses
-        dw = f"{self._role(self.anchor)}_ptr"
+        dw = f"{self.role(self.anchor)}_ptr"
         mask = masked("col_ok" if self._ragged else "", None)
         w.note("This split's part: the sums of its lanes")
         with w.block(f"for tap in tl.static_range({self._taps_text(c)}):"):
@@ -239,5 +239,5 @@ class _DirectWeightGrad(WeightGrad):
             w.line(f"tl.store({at}, whole.to({dw}.dtype.element_ty){mask})")
         if self.biases:
             w.line("whole = tl.sum(total, axis=0)[None, :]")
-            for bias in (f"{self._role(node)}_ptr" for node in self.biases):
+            for bias in (f"{self.role(node)}_ptr" for node in self.biases):
                 w.line(f"tl.store({bias} + split * {c.K} + col, whole.to({bias}.dtype.element_ty){mask})")

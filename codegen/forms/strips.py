@@ -20,9 +20,12 @@ from .places import emit_place
 
 
 class Strips:
-    """channels: of a pixel of the source; source: its role."""
+    """channels: of a pixel of the source; source: its role. pitch: from one of its pixels to the next, where
+    they are parts of wider rows."""
 
-    def __init__(self, region: Region, schedule: Schedule, channels: int, source: str) -> None:
+    def __init__(
+        self, region: Region, schedule: Schedule, channels: int, source: str, pitch: int | None = None
+    ) -> None:
         self.region, self.schedule, self.source = region, schedule, source
         self.work = sliding(region)
         self.channels = channels
@@ -36,6 +39,8 @@ class Strips:
         self.extents = {name: sizes for names, sizes, _ in both for name in [names]}
         self.read = ("P", "Q", "K") if self.transposed else ("H", "W", "C")
         self.out = ("H", "W", "C") if self.transposed else ("P", "Q", "K")
+        self.pitch = pitch
+        self.lying = (*self.read[:2], self.read[2] if pitch is None else "PITCH")
 
     # -- constants -------------------------------------------------------------------------------------------
     @property
@@ -55,6 +60,8 @@ class Strips:
         kernel = self.region.graph[anchor.inputs[1]]
         r, t = spatial(kernel, 0)
         constants: Constants = {name: (sizes[name], words[name]) for name in "HWPQCK"}
+        if self.pitch is not None:
+            constants["PITCH"] = (self.pitch, f"channels of the rows that {read} is a part of")
         constants |= {"R": (r, "kernel height"), "S": (t, "kernel width")}
         constants |= {
             "BLOCK": (s.block_n, "lanes of a program"),
@@ -152,7 +159,7 @@ class Strips:
         c = w.uses
         w.note("Where the lane reads and writes, and what the first step reads")
         rows, columns = ("p", "left") if self.transposed else ("h", "left")
-        h, v, k = (c[name] for name in self.read)
+        h, v, k = (c[name] for name in self.lying)
         w.line(
             f"source_row = {self.source}_ptr + ((image.to(tl.int64) * {h} + {rows}) * {v} + {columns}) * {k} "
             f"+ {self.source_channel}"
@@ -220,11 +227,11 @@ class Strips:
         w.line("ahead = ()")
         with self.each_place(w):
             w.line(f"inside = {self.inside(w)}", "[BLOCK]")
-            offset = f"j * ({across.source_spacing} * {self._pitch(c, self.read, False)})"
+            offset = f"j * ({across.source_spacing} * {self._pitch(c, self.lying, False)})"
             if across.source_spacing == 1 and not self.work.swapped:
-                offset = f"j * {self._pitch(c, self.read, False)}"
+                offset = f"j * {self._pitch(c, self.lying, False)}"
             if down.fresh > 1:
-                offset += f" + f * ({down.source_spacing} * {self._pitch(c, self.read, True)})"
+                offset += f" + f * ({down.source_spacing} * {self._pitch(c, self.lying, True)})"
             offset += " + i" if self.work.summed > 1 else ""
             w.line(f"loaded = tl.load(source_row + {offset}, mask=inside, other=0.0)")
             w.line("ahead = ahead + (loaded,)")
@@ -242,7 +249,7 @@ class Strips:
         step = down.sparse if down.transposed else down.sparse * down.stride
         w.note("What the next step reads")
         w.line(f"{self.down_at} += {step}")
-        w.line(f"source_row += {_times(step, self._pitch(w.uses, self.read, True))}")
+        w.line(f"source_row += {_times(step, self._pitch(w.uses, self.lying, True))}")
 
     # -- summing ---------------------------------------------------------------------------------------------
     def add(self, w: Writer) -> None:

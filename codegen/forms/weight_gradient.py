@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from ...graph.ir import Node
 from ...graph.ops import Conv2DWeightGrad
 from ...planning.geometry import Axis, ceil_div, forward_axes
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
 from ...planning.splits import Split, product_split
-from ..text.indices import checks, index, plus, times
-from ..text.jit_function import JitFunction
+from ..text.indices import checks, index, times
 from ..text.names import Names
 from ..text.source import KernelFile
-from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .contraction import IDENTITY, OF_A_TILE, Constants, spatial
 from .gather import emit_multiply
-from .parts import emit_add_parts
+from .split_file import SplitFile
 from .tile import masked
 
 SECTION = 32
@@ -37,13 +34,8 @@ def emit_weight_grad(region: Region, schedule: Schedule, precision: str) -> Kern
     return WeightGrad(region, schedule, precision).file()
 
 
-class WeightGrad:
-    """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy.
-
-    terms: what the sum goes over, and its parts are cut from.
-    """
-
-    terms: ClassVar[str] = "pixels"
+class WeightGrad(SplitFile):
+    """dw[(r, s, c), k] = sum over pixels of x gathered, transposed, times dy."""
 
     def __init__(self, region: Region, schedule: Schedule, precision: str) -> None:
         self.region, self.schedule, self.precision = region, schedule, precision
@@ -69,9 +61,9 @@ class WeightGrad:
 
     def gathered(self) -> tuple[Axis, Axis]:
         """How pixels of dy and taps meet on the map that the loop reads."""
-        return self._axes()
+        return self.axes_of_map()
 
-    def _axes(self) -> tuple[Axis, Axis]:
+    def axes_of_map(self) -> tuple[Axis, Axis]:
         if not self.is_map:
             return IDENTITY, IDENTITY
         return forward_axes(self.op, spatial(self.x), spatial(self.anchor, 0), spatial(self.dy))
@@ -120,87 +112,8 @@ class WeightGrad:
         }
         return constants
 
-    # -- the file --------------------------------------------------------------------------------------------
-    def file(self) -> KernelFile:
-        functions = [self._function(), *([self._finish()] if self.split.most > 1 else [])]
-        launch = self.launch(*functions)
-        used = {*self.at_launch, *(name for function in functions for name in function.body.uses)}
-        return KernelFile(
-            region=self.region,
-            names=self.names,
-            summary=f"{title(self.region)}: {'in parts' if self.split.most > 1 else 'one kernel'}.",
-            formula=self._formula(),
-            plan=self.plan(),
-            constants={name: value for name, value in self.constants.items() if name in used},
-            functions=functions,
-            launch=launch,
-            schedule=self.schedule,
-            sum_length=2 * self.work.inner,
-            product_eps=2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0,
-        )
-
-    def _pointers(
-        self, body: Writer, pointers: list[tuple[str, str]], numbers: list[str], doc: str, name: str
-    ) -> JitFunction:
-        constants: dict[str, object] = {n: v for n, (v, _) in self.constants.items() if n in body.uses}
-        s = self.schedule
-        if "UPCAST" in body.uses:
-            constants["UPCAST"] = False
-        warps, stages = (4, 2) if name == "add_parts" else (s.warps, s.stages)
-        return JitFunction(name, pointers, numbers, constants, body, doc, warps, stages)
-
-    def _function(self) -> JitFunction:
-        body = self._body()
-        pointers = [(f"{name}_ptr", dtype) for name, dtype in self.factors()]
-        pointers += [(f"{self._role(node)}_ptr", "float32") for node in self._written]
-        doc = "The part of one split of one tile of dw: rows (r, s, c), columns k."
-        return self._pointers(body, pointers, [self.terms, "part"], doc, self.region.name)
-
-    def factors(self) -> list[tuple[str, str]]:
-        """What is multiplied: name and element type."""
-        return [(self._role(node), node.type.dtype) for node in (self.x, self.dy)]
-
-    @property
-    def _written(self) -> list[Node]:
-        return [self.anchor, *self.biases]
-
-    @property
-    def _sizes(self) -> list[str]:
-        """The names of their numbers of elements."""
-        return ["SIZE", *["K" for _ in self.biases]]
-
-    def _role(self, node: Node) -> str:
-        return self.names.role[node.name]
-
-    def _formula(self) -> list[str]:
-        dw = self._role(self.anchor)
-        if self.is_map:
-            down, across = self._axes()
-            rows, columns = (f"{v}{times(a.stride)} + {t}{times(a.step)}{plus(a.shift)}" for v, t, a in
-                             (("p", "r", down), ("q", "s", across)))  # fmt: skip
-            lines = [f"{dw}[r,s,c,k] = sum over n,p,q of x[n, {rows}, {columns}, c] * dy[n,p,q,k]"]
-        else:
-            lines = [f"{dw}[c,k] = sum over n of x[n,c] * dy[n,k]"]
-        for node in self.biases:
-            lines.append(
-                f"{self._role(node)}[k] = sum over "
-                + ("n,p,q of dy[n,p,q,k]" if self.is_map else "n of dy[n,k]")
-            )
-        return lines
-
-    def plan(self) -> list[str]:
-        s = self.schedule
-        return [
-            f"Each program computes a tile of {s.block_m} rows by {s.block_n} columns over its part of the "
-            f"pixels, {s.block_k} a step, with {s.many_warps} and {s.stages} stages.",
-            f"At most {self.split.most} parts, which a second kernel adds in one order: the same bits on "
-            f"every run."
-            if self.split.most > 1
-            else "It writes the result itself.",
-        ]
-
     # -- the product -----------------------------------------------------------------------------------------
-    def _body(self) -> Writer:
+    def body(self) -> Writer:
         w = Writer()
         c = w.uses
         c.note(*OF_A_TILE)
@@ -277,7 +190,7 @@ class WeightGrad:
         c = w.uses
         w.line(f"steps = tl.cdiv(tl.minimum(end - begin, {c.SECTION}), BLOCK_K)")
         self.start_x(w)
-        w.line(f"dy_tile = {self._role(self.dy)}_ptr + begin.to(tl.int64) * {c.K}")
+        w.line(f"dy_tile = {self.role(self.dy)}_ptr + begin.to(tl.int64) * {c.K}")
         with w.block("for step in range(steps):"):
             w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
             w.line("pixel = begin + lane")
@@ -299,7 +212,7 @@ class WeightGrad:
 
     def start_x(self, w: Writer) -> None:
         """x_tile: where the section begins in x."""
-        c, x = w.uses, self._role(self.x)
+        c, x = w.uses, self.role(self.x)
         group = f" + group * {c.CG}" if self.work.groups > 1 else ""
         if self.plain:
             w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
@@ -369,7 +282,7 @@ class WeightGrad:
 
     def _store(self, w: Writer, row_ok: str, col_ok: str) -> None:
         c = w.uses
-        dw = f"{self._role(self.anchor)}_ptr"
+        dw = f"{self.role(self.anchor)}_ptr"
         part = f"split * {c.SIZE} + row[:, None] * {c.K} + col[None, :]"
         w.line(f"at = {part}", "this split's part, [BLOCK_M, BLOCK_N]")
         masks = [*([f"{row_ok}[:, None]"] if row_ok else []), *([f"{col_ok}[None, :]"] if col_ok else [])]
@@ -377,58 +290,5 @@ class WeightGrad:
         if self.biases:
             mask = masked(col_ok, None)
             with w.block("if tile_m == 0:"):
-                for bias in (f"{self._role(node)}_ptr" for node in self.biases):
+                for bias in (f"{self.role(node)}_ptr" for node in self.biases):
                     w.line(f"tl.store({bias} + split * {c.K} + col, total.to({bias}.dtype.element_ty){mask})")
-
-    # -- the finish ------------------------------------------------------------------------------------------
-    def _finish(self) -> JitFunction:
-        """Adds the parts, many at a time."""
-        w, pointers = Writer(), []
-        for node in self._written:
-            role = self._role(node)
-            pointers += [(f"{role}_parts_ptr", "float32"), (f"{role}_ptr", node.type.dtype)]
-        roles = map(self._role, self._written)
-        emit_add_parts(w, list(zip(self._written, roles, self._sizes, strict=True)))
-        return self._pointers(w, pointers, ["splits"], "Add the parts of BESIDE elements.", "add_parts")
-
-    def prepare(self, w: Writer) -> None:
-        """Lines of `launch` that make what the kernel reads beside the operands."""
-
-    def count(self, c: Uses) -> str:
-        """Text of the number of terms."""
-        return f"{self._role(self.dy)}.numel() // {c.K}"
-
-    def tiles_text(self, c: Uses) -> list[str]:
-        """Texts of the grid's axes before that of the parts."""
-        return [c.TILES_M, f"{c.TILES_N} * {c.GROUPS}" if self.work.groups > 1 else c.TILES_N]
-
-    def launch(self, function: JitFunction, finish: JitFunction | None = None) -> Writer:
-        w = Writer()
-        c = self.at_launch
-        (x, _), (dy, _) = self.factors()
-        roles = [self._role(node) for node in self._written]
-        self.prepare(w)
-        terms = self.terms
-        w.line(f"{terms} = {self.count(c)}")
-        if finish is None:
-            w.line(f"part = triton.cdiv({terms}, BLOCK_K) * BLOCK_K", "all of them")
-        else:
-            w.line(f"splits = max(1, min(triton.cdiv({terms}, {c.CHUNK}), {c.MOST_SPLITS}))")
-            w.line(f"part = max(1, triton.cdiv(triton.cdiv({terms}, BLOCK_K), splits)) * BLOCK_K", "of each")
-            w.line(f"splits = max(1, triton.cdiv({terms}, part))")
-        w.line(f"grid = ({', '.join(self.tiles_text(c))}, {'splits' if finish else 1})")
-        if "UPCAST" in function.constants:
-            w.line(f'UPCAST = {x}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
-        if finish is None:
-            w.line(function.call("grid", [x, dy, *roles]))
-            return w
-        with w.block("if splits == 1:", "nothing to add up"):
-            w.line(function.call("grid", [x, dy, *roles]))
-            w.line("return")
-        parts = [f"{role}_parts" for role in roles]
-        for part, size in zip(parts, self._sizes, strict=True):
-            w.line(f"{part} = torch.empty((splits, {c[size]}), dtype=torch.float32, device={x}.device)")
-        w.line(function.call("grid", [x, dy, *parts]))
-        both = [name for pair in zip(parts, roles, strict=True) for name in pair]
-        w.line(finish.call(f"(triton.cdiv(max({c.SIZE}, {c.K}), {c.BESIDE}),)", both))
-        return w

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ...graph.ir import Node
 from ...graph.ops import DenseDataGrad, DenseWeightGrad, Reduce
 from ..cost import CostModel
+from ..product_time import LAUNCH_SECONDS
 from ..products import product
 from ..regions import Region
 from ..schedules import Schedule
@@ -69,12 +70,11 @@ def _by_warps(half: Region, model: CostModel) -> dict[int, Schedule]:
 
 
 def _seconds(region: Region, schedule: Schedule, model: CostModel) -> float:
-    """As if one came after the other, which is never faster."""
+    """As if one came after the other, but for the second launch."""
     data, weights = _halves(region)
     assert schedule.beside is not None
-    return model.seconds(data, schedule, product(data)) + model.seconds(
-        weights, schedule.beside, product(weights)
-    )
+    each = (data, schedule), (weights, schedule.beside)
+    return sum(model.seconds(half, s, product(half)) for half, s in each) - LAUNCH_SECONDS
 
 
 def _takes(region: Region, schedule: Schedule) -> Refusal:

@@ -276,6 +276,7 @@ DIRECT = (
         _takes,
         product,
         row_by_row=True,
+        reads_rows=range(1),
         cost=_cost,
     ),
     Form(
@@ -286,6 +287,7 @@ DIRECT = (
         _takes,
         product,
         row_by_row=True,
+        reads_rows=range(1),
         cost=_cost,
     ),
     Form(

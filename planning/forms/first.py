@@ -169,6 +169,7 @@ FIRST = (
         _takes_rows_of_taps,
         first_product,
         row_by_row=True,
+        reads_rows=range(1),
         lays_out=True,
         cost=_seconds,
     ),
