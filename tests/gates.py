@@ -124,7 +124,7 @@ def functions(program: Program) -> dict[str, Function]:
             form = next(form for form in FORMS if form.name == step.form)
             requests = kernel.requests(program.target)
             for place, (key, request) in enumerate(zip(kernel.functions.values(), requests, strict=True)):
-                work = None if place else form.product(step.region)
+                work = form.product(step.region) if "tl.dot(" in _text(request) else None
                 found.setdefault(key, Function(key, request, step, not place, work))
     return found
 
@@ -188,8 +188,12 @@ def row(name: str, mode: str, dtype: str, card: str, facts: Facts) -> Row:
 
 def _lines(request: Request) -> int:
     """Of a function's text: a person is to read it on two screens."""
+    return _text(request).count("\n") + 1
+
+
+def _text(request: Request) -> str:
     begin = request.source.index(f"def {request.function}(")
-    return request.source[begin : request.source.index("\n\n\n", begin)].count("\n") + 1
+    return request.source[begin : request.source.index("\n\n\n", begin)]
 
 
 def _of_many(found: list[tuple[float | None, Function]]) -> Row | None:
@@ -287,7 +291,7 @@ def _fewest_programs(program: Program) -> Row | None:
 
 # -- the table -----------------------------------------------------------------------------------------------
 def read() -> dict[str, Any]:
-    return json.loads(TABLE.read_text()) if TABLE.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(TABLE.read_text()) if TABLE.exists() else {}
 
 
 def write(part: str, name: str, value: Any) -> None:
