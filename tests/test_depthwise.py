@@ -121,6 +121,17 @@ def test_what_stands_before_it(groups: int) -> None:
     check(region, small(region, 2, 2), batch=2, terms=18, form="direct convolution")
 
 
+def test_what_stands_before_it_and_what_follows_read_one_operand() -> None:
+    b = Builder()
+    x = b.input(5, 4, 20, name="x")
+    conv = b.conv(b.op(ops.Relu(), x, name="moved"), 20, (3, 3), groups=20, name="conv")
+    b.op(ops.Add(), conv, x, name="y")
+    graph = b.finish("y")
+    members = [node for node in graph.nodes() if node.name in ("moved", "conv", "y")]
+    region = Region(graph, graph["conv"], members, "region")
+    check(region, small(region, 2, 2), batch=2, terms=9, form="direct convolution")
+
+
 # -- weight gradients ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", SHAPES, ids=identity)
 def test_weight_gradient(shape: tuple[Any, ...]) -> None:

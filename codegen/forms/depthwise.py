@@ -117,10 +117,10 @@ class _Direct(Contraction):
         return [self.graph[name] for name in names]
 
     def _tile(self, node: Node, *, shape: tuple[int | str, ...] = (), **where: Any) -> Tile:
-        texts = {"column": "channel", "row_ok": "lane_ok", **where}
+        texts = {"column": "channel", "row_ok": "lane_ok", "values": self.values, **where}
         return Tile(
             self.names, shape or node.type.shape, column_ok="", note="[BLOCK]", row_note="[BLOCK]",
-            column_note="[BLOCK]", values=self.values, **texts,
+            column_note="[BLOCK]", **texts,
         )  # fmt: skip
 
     def _prepare(self, w: Writer) -> None:
@@ -133,9 +133,11 @@ class _Direct(Contraction):
         with self.strips.each_place(w):
             ok = self.strips.inside(w)
             w.line(f"{role} = ahead[{self.strips.place}].to(tl.float32)", "[BLOCK]")
-            self.values[self.source_operand.name] = role
-            self._tile(self.source, column=self.strips.source_channel).emit(w, self.region.prologue)
-            w.line(f"values = values + (tl.where({ok}, {self.values[self.source.name]}, 0.0),)")
+            # A copy: what follows the convolution may read the same operand, at its own pixel.
+            before = {**self.values, self.source_operand.name: role}
+            tile = self._tile(self.source, column=self.strips.source_channel, values=before)
+            tile.emit(w, self.region.prologue)
+            w.line(f"values = values + (tl.where({ok}, {before[self.source.name]}, 0.0),)")
 
     def _store_finished(self, w: Writer) -> None:
         """What happens to the sums of a finished row before they are stored."""
