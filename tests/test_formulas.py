@@ -224,7 +224,7 @@ def test_slopes_of_functions_are_autograd_s(name: str) -> None:
 
 
 def test_every_helper_is_a_function_and_says_what_it_calls() -> None:
-    assert set(helpers.HELPERS) <= set(NAMED)
+    assert set(helpers.HELPERS) - set(NAMED) == {"merge_moments"}  # of sums, not of formulas
     for name, source in helpers.HELPERS.items():
         (defined,) = ast.parse(source.replace("@triton.jit\n", "")).body
         called = {

@@ -103,8 +103,9 @@ def test_a_wrong_update_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_beside_an_output_is_found() -> None:
     graph, y = convolution((5, 4), 3, 4, (1, 1))
     kernel = emit(only_region(graph, y=y))
-    assert "row_ok = row < rows" in kernel.source
-    kernel.source = kernel.source.replace("row_ok = row < rows", "row_ok = row < rows + 1")
+    assert "row_ok = row < rows" in kernel.code
+    kernel.code = kernel.code.replace("row_ok = row < rows", "row_ok = row < rows + 1")
+    kernel.functions = {name: f"{key} broken" for name, key in kernel.functions.items()}
     with fenced():
         module = kernel.load(interpreted=True)
     with pytest.raises(StoredOutside, match="conv2d has stored values beside its output conv2d"):
