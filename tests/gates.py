@@ -250,7 +250,7 @@ def _each_output_and_tap(function: Function, used: Resources) -> float | None:
     if step.form not in DEPTHWISE or not function.first or not used.loop:
         return None
     adds = sum(
-        count * (2 if name.startswith(("HFMA2", "v_pk_fma")) else 1)
+        count * (2 if name.startswith(("HFMA2", "FFMA2", "v_pk_fma")) else 1)
         for name, count in used.loop.items()
         if name.startswith(("FFMA", "HFMA2", "v_fma", "v_pk_fma", "v_fmac", "v_mac"))
     )

@@ -64,6 +64,8 @@ def test_no_kernel_of_lenet_spills(target: str, dtype: str, training: bool) -> N
         assert report.error is None, f"{kernel.name}: {report.error}"
         assert report.spills_bytes == 0, f"{kernel.name} spills {report.spills_bytes} bytes on {target}"
         assert report.occupancy > 0, f"{kernel.name} does not fit on {target}"
-        multiplies = "add_parts" not in report.kernel  # which finishes a weight gradient: sums, no products
+        multiplies = not report.kernel.startswith(("add_parts", "lay_out"))  # around a weight gradient
         if target == "sm_90" and dtype == "bfloat16" and "conv2d" in kernel.name and multiplies:
-            assert "wgmma" in report.matrix_instructions, f"{kernel.name}: {report.matrix_instructions}"
+            # those of a warp where a tile is too small for the group of four that wgmma takes
+            wanted = "wgmma" if kernel.schedule.warps >= 4 and kernel.schedule.block_m >= 64 else "mma"
+            assert wanted in report.matrix_instructions, f"{kernel.name}: {report.matrix_instructions}"
