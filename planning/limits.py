@@ -13,7 +13,8 @@ from math import prod
 
 from ..graph.ir import Node
 from ..graph.op import Kind
-from ..graph.ops import Conv2DWeightGrad, DenseWeightGrad, MatMul, Reduce
+from ..graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, DenseWeightGrad, MatMul, Reduce
+from .depthwise import sliding
 from .products import POOLS, pixels, product
 from .regions import Region
 
@@ -75,7 +76,16 @@ def rows_an_image(region: Region) -> int:
     counts += [_summed(region, node) for node in region.nodes if isinstance(node.op, Reduce)]
     if region.anchor.op.kind is Kind.CONTRACTION and any(isinstance(n.op, POOLS) for n in region.nodes):
         counts.append(product(region).rows)
+    if isinstance(region.anchor.op, Conv2D | Conv2DDataGrad):
+        counts.append(_lanes(region))
     return max(counts, default=0)
+
+
+def _lanes(region: Region) -> int:
+    """Channels of strips one column wide, which a direct form counts where a group has few channels."""
+    work = sliding(region)
+    grouped = work.group < work.lanes or work.lanes == work.summed == 1
+    return work.across.classes * work.across.steps * work.lanes if grouped else 0
 
 
 def _summed(region: Region, node: Node) -> int:

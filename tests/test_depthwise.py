@@ -14,7 +14,7 @@ from convloom.graph import ops
 from convloom.planning.cost import CostModel
 from convloom.planning.depthwise import sliding
 from convloom.planning.forms import choose, forms_taking
-from convloom.planning.forms.depthwise import DIRECT
+from convloom.planning.forms.depthwise import DIRECT, MOST_PARTS
 from convloom.planning.fusion import fuse
 from convloom.planning.regions import Region
 from convloom.planning.schedules import Schedule
@@ -189,6 +189,14 @@ def test_a_schedule_that_does_not_fit() -> None:
     wrong = replace(small(region, 1, 1), strip=3)
     with pytest.raises(NotEmittable, match="a strip that is a multiple of 2; found 1, 1 and 3"):
         emit(region, schedule=wrong, form="direct data gradient")
+
+
+def test_no_schedule_cuts_a_long_sequence_into_more_parts_than_a_grid_has() -> None:
+    graph, y = convolution((1, 100_000), 4, 4, (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 4)
+    region = only_region(graph, y=y)
+    form = next(form for form in DIRECT if form.accepts(region) is None)
+    offered = form.candidates(region, CostModel.of())
+    assert max(sliding(region).walks(schedule) for schedule in offered) <= MOST_PARTS
 
 
 def test_what_only_a_slower_form_would_compute_stays_apart() -> None:

@@ -60,6 +60,17 @@ FORMS: dict[str, Callable[[], Region]] = {
         inputs=[DY, vector("w", 3, 3, 64, 16, dtype="float16")],
         phase="backward",
     ),
+    "depthwise": block(
+        ("c", ops.Conv2D(padding=HALF, groups=64), ["x", "w"]),
+        ("y", ops.Multiply(), ["c", "by"]),
+        inputs=[X, vector("w", 3, 3, 1, 64, dtype="float16"), image("by", 1, 1, 64, dtype="float16")],
+        anchor="c",
+    ),
+    "strided depthwise data gradient": block(
+        ("dx", ops.Conv2DDataGrad((2, 2), HALF, groups=64, input_size=(15, 15)), ["dy", "w"]),
+        inputs=[image("dy", 8, 8, 64, dtype="float16"), vector("w", 3, 3, 1, 64, dtype="float16")],
+        phase="backward",
+    ),
     "dense": block(("y", ops.Dense(), ["x", "w"]), inputs=[X, vector("w", 64, 16, dtype="float16")]),
     "matrix product": block(
         ("y", ops.MatMul(transpose_b=True), ["x", "x2"]),
@@ -123,11 +134,19 @@ def untouched(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_last_images_of_a_batch_beyond_32_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = FORMS[form]()
-    kernel = emit(given)
-    module = kernel.load(interpreted=True)
     operands = [node.type for node in (*given.inputs, *given.outputs) if node.type.batched]
     largest = max(kind.elements(1) for kind in operands)
-    batch = 2**31 // largest + 5
+    check_last_images(emit(given), 2**31 // largest + 5, monkeypatch)
+
+
+def test_numbers_of_an_image_s_channels_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    by = image("by", 1, 1, 1024, dtype="float16")
+    given = region([image("x", 2, 1, 1024, dtype="float16"), by, ("y", ops.Multiply(), ["x", "by"])])
+    check_last_images(emit(given, form="channel tiles"), 2**31 // 1024 + 5, monkeypatch)
+
+
+def check_last_images(kernel: Kernel, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = kernel.load(interpreted=True)
     small = module.example(LAST, seed=1)
     inputs = [untouched(node.type.size(batch), node.type.torch_dtype) for node in kernel.inputs]
     for node, whole, part in zip(kernel.inputs, inputs, small, strict=True):
@@ -226,6 +245,13 @@ def test_the_rows_of_a_batch_are_counted_by_what_has_most_of_them() -> None:
     assert most_images(region([X, ("t", ops.Reduce((3,)), ["x"])])) == MOST_ROWS // 64
     assert most_images(region([X, ("t", ops.Reduce((0, 1, 2, 3)), ["x"])])) == MOST_ROWS // 4096
     assert most_images(region([vector("w", 5), ("y", ops.Relu(), ["w"])])) is None
+
+
+def test_the_lanes_of_a_direct_convolution_are_counted() -> None:
+    """A small map of many channels has more of them than pixels."""
+    kernel, depthwise = vector("w", 3, 3, 1, 1024), ("y", ops.Conv2D(padding=HALF, groups=1024), ["x", "w"])
+    assert most_images(region([image("x", 1, 1, 1024), kernel, depthwise])) == MOST_ROWS // 1024
+    assert most_images(region([image("x", 9, 3, 1024), kernel, depthwise])) == MOST_ROWS // (3 * 1024)
 
 
 @pytest.mark.parametrize("fuse", [True, False])

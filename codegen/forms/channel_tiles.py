@@ -87,8 +87,8 @@ class ChannelTile(Tile):
             case "channel":
                 return self.channel(writer), self.column_ok, COLUMN_NOTE
             case "image":
-                image = f"row // {self.rows.count}" if self.rows.count > 1 else "row"
-                return f"{image}{times(self.channels)} + {self.channel(writer)}", self.ok, NOTE
+                image = f"(row // {self.rows.count})" if self.rows.count > 1 else "row"
+                return f"{image}.to(tl.int64) * {self.channels} + {self.channel(writer)}", self.ok, NOTE
             case "pixel" if self.rows.pixels == 1:
                 return "row", self.row_ok, ROW_NOTE
             case "pixel":

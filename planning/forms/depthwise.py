@@ -124,8 +124,9 @@ def _all(work: Sliding, model: CostModel) -> Iterator[Schedule]:
                 for walk in _walks(work):
                     block = lanes * warps * model.target.warp_size
                     s = Schedule(1, block, warps=warps, strip=strip, walk=walk)
-                    fits = _registers(work, lanes, s) <= REGISTERS and work.walks(s) <= MOST_PARTS
-                    if fits or (lanes == 1 and strip == work.across.finished):
+                    fits = _registers(work, lanes, s) <= REGISTERS
+                    least = lanes == 1 and strip == work.across.finished
+                    if (fits or least) and work.walks(s) <= MOST_PARTS:
                         yield s
 
 
