@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from convloom.codegen import Kernel, kernels
-from convloom.planning.targets import target_of
+from convloom.planning.targets import card_of
 from gpu_telling import Telling, compile_ahead, launched, operands, program_of
 from gpu_timing import Session, main
 
@@ -23,26 +23,34 @@ def depthwise(size: int, channels: int, stride: int) -> cl.Model:
     return Telling("", size, channels, channels, stride=stride, kind="depthwise", relu=False).model()
 
 
+BATCH = 128
+CASES: dict[str, Callable[[], cl.Model]] = {
+    "batch norm 256 at 56": partial(batch_norm, 56, 256),
+    "batch norm 2048 at 7": partial(batch_norm, 7, 2048),
+    "depthwise 144 at 56": partial(depthwise, 56, 144, 1),
+    "depthwise 144 at 56 stride 2": partial(depthwise, 56, 144, 2),
+    "depthwise 960 at 7": partial(depthwise, 7, 960, 1),
+}
+TINY: dict[str, Callable[[], cl.Model]] = {
+    "batch norm": partial(batch_norm, 4, 8),
+    "depthwise": partial(depthwise, 4, 8, 1),
+}
+
+
 def run(session: Session) -> None:
-    batch = 1 if session.tiny else 128
-    cases: dict[str, Any] = (
-        {"batch norm": partial(batch_norm, 4, 8), "depthwise": partial(depthwise, 4, 8, 1)}
-        if session.tiny
-        else {
-            "batch norm 256 at 56": partial(batch_norm, 56, 256),
-            "batch norm 2048 at 7": partial(batch_norm, 7, 2048),
-            "depthwise 144 at 56": partial(depthwise, 56, 144, 1),
-            "depthwise 144 at 56 stride 2": partial(depthwise, 56, 144, 2),
-            "depthwise 960 at 7": partial(depthwise, 7, 960, 1),
-        }
-    )
-    for name, make in cases.items():
+    batch = 1 if session.tiny else BATCH
+    for name, make in (TINY if session.tiny else CASES).items():
         session.attempt(name, partial(_step, session, name, make, batch))
 
 
-def _step(session: Session, name: str, make: Any, batch: int) -> None:
+def step_kernels(make: Callable[[], cl.Model], target: str, batch: int) -> list[Kernel]:
     """Every kernel of a training step of one layer."""
-    found = [k for k in kernels(program_of(make(), target_of(session.device), True)) if isinstance(k, Kernel)]
+    found = kernels(program_of(make(), target, True), batch)
+    return [kernel for kernel in found if isinstance(kernel, Kernel)]
+
+
+def _step(session: Session, name: str, make: Callable[[], cl.Model], batch: int) -> None:
+    found = step_kernels(make, card_of(session.device), batch)
     compile_ahead(found, batch, session)
     for kernel in found:
         session.attempt(f"{name}: {kernel.name}", partial(_measure, session, name, kernel, batch))

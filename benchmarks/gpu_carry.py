@@ -2,43 +2,46 @@
 
     python3.12 benchmarks/gpu_room.py build/room
     export PYTHONPATH=build/room TRITON_CACHE_DIR=$PWD/gpu_cache TRITON_STORE_BINARY_ONLY=1
-    python3.12 benchmarks/gpu_carry.py sm_90
+    python3.12 benchmarks/gpu_carry.py H200
 
-Run with the Python and the Triton that the card's machine has: Triton's keys hold both. Carry the folder
-gpu_cache in the checkout, and `gpu_session.sh` finds it.
+Run with the Python and the Triton that the card's machine has: Triton's keys hold both. Name the card rather
+than its architecture, for schedules are chosen for the card. Carry the folder gpu_cache in the checkout, and
+`gpu_session.sh` finds it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+import gpu_bandwidth
 import gpu_networks
 import gpu_rivals
 import gpu_training
 import gpu_values
 import torch
-from convloom.codegen import Kernel, emit
+from convloom.codegen import Kernel
 from convloom.codegen.machine import ahead
 from convloom.graph.settings import settings
-from convloom.planning.forms import candidates
 from convloom.planning.targets import target as find_target
-from gpu_telling import TWELVE, Telling
+from gpu_telling import TWELVE, Telling, kernels_of
 from twins import BY_NAME
 
 import convloom as cl
 
 
-def kernels(target: str, twelve: Iterable[Telling]) -> None:
-    """The telling kernels at the batches of their parts."""
+def kernels(target: str, twelve: Iterable[Telling], moving: Iterable[Callable[[], cl.Model]]) -> None:
+    """The telling kernels, and those that move bytes, at the batches of their parts."""
     chip = find_target(target).gpu
     wants: dict[ahead.Wanted, object] = {}
     for batch, count in ((gpu_values.BATCH, 1), (gpu_rivals.BATCH, 2)):
         for one in twelve:
-            region = one.region(target)
-            for schedule in candidates(region, target, batch=batch)[:count]:
-                wants |= _wants(emit(region, schedule=schedule, target=target), batch, chip)
+            for kernel in kernels_of(one.region(target), target, batch, count):
+                wants |= _wants(kernel, batch, chip)
+    for make in moving:
+        for kernel in gpu_bandwidth.step_kernels(make, target, gpu_bandwidth.BATCH):
+            wants |= _wants(kernel, gpu_bandwidth.BATCH, chip)
     told(ahead.prepare(wants, settings.jobs, chip).failed)
 
 
@@ -69,6 +72,6 @@ def told(failed: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "sm_90"
-    kernels(wanted, TWELVE)
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "H200"
+    kernels(wanted, TWELVE, gpu_bandwidth.CASES.values())
     networks(wanted, gpu_networks.CASES, gpu_training.CASES)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from convloom.codegen import Kernel
-from convloom.planning.targets import target_of
+from convloom.planning.targets import card_of
 from gpu_telling import Telling, compile_ahead, kernels_of, launched, operands, telling
 from gpu_timing import Call, Session, main
 
@@ -24,7 +24,8 @@ def run(session: Session) -> None:
 
 
 def _emit(session: Session, one: Telling, batch: int, found: dict[Telling, list[Kernel]]) -> None:
-    found[one] = kernels_of(one.region(target_of(session.device)), session, batch, 2)
+    target = card_of(session.device)
+    found[one] = kernels_of(one.region(target), target, batch, 2)
 
 
 def _measure(session: Session, one: Telling, kernels: list[Kernel], batch: int) -> None:

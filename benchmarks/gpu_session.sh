@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything worth doing on a GPU that is lent for a few minutes, on a machine with no more than PyTorch, Triton
-# and pytest (pytest-xdist where it is there): nothing has to be installed, and no network is needed.
+# Everything worth doing on a GPU that is lent for a few minutes, on a machine with no more than PyTorch, Triton,
+# NumPy and pytest (pytest-xdist where it is there): nothing has to be installed, and no network is needed.
 #   benchmarks/gpu_session.sh FOLDER [PYTHON] [--tiny]
 # Eight minutes in all; each part has a limit of its own, and a part that fails or runs out leaves the rest to the
 # others. FOLDER receives results.jsonl, a line for each result as it comes, and what each part printed. --tiny

@@ -12,11 +12,10 @@ from convloom.codegen import Kernel, emit
 from convloom.codegen.machine.interpreter import interpreting
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.settings import settings
-from convloom.planning.forms import candidates
+from convloom.planning.forms import candidates, choose
 from convloom.planning.modes import Mode
 from convloom.planning.program import Program, plan
 from convloom.planning.regions import Region
-from convloom.planning.targets import target_of
 from gpu_timing import Session
 
 import convloom as cl
@@ -103,11 +102,11 @@ def program_of(model: cl.Model, target: str, backward: bool) -> Program:
     return plan(graph, mode, target=target)
 
 
-def kernels_of(region: Region, session: Session, batch: int, count: int) -> list[Kernel]:
-    """The region's kernel with each of the best schedules."""
-    target = target_of(session.device)
+def kernels_of(region: Region, target: str, batch: int, count: int) -> list[Kernel]:
+    """The region's kernel, in the form that is chosen for such a batch, with each of the best schedules."""
+    form = choose(region, target, batch=batch)[0].name
     schedules = candidates(region, target, batch=batch)[:count]
-    return [emit(region, schedule=schedule, target=target) for schedule in schedules]
+    return [emit(region, form=form, schedule=schedule, target=target) for schedule in schedules]
 
 
 def operands(kernel: Kernel, batch: int, device: torch.device) -> list[torch.Tensor]:

@@ -7,8 +7,7 @@ from functools import partial
 
 import torch
 from convloom.codegen import Kernel
-from convloom.planning.regions import Region
-from convloom.planning.targets import target_of
+from convloom.planning.targets import card_of
 from gpu_telling import Telling, compile_ahead, kernels_of, launched, telling
 from gpu_timing import Session, main
 
@@ -26,8 +25,8 @@ def run(session: Session) -> None:
 
 
 def _emit(session: Session, one: Telling, made: dict[Telling, Kernel]) -> None:
-    region: Region = one.region(target_of(session.device))
-    made[one] = kernels_of(region, session, BATCH, 1)[0]
+    target = card_of(session.device)
+    made[one] = kernels_of(one.region(target), target, BATCH, 1)[0]
 
 
 def _check(session: Session, one: Telling, kernel: Kernel) -> None:

@@ -18,7 +18,8 @@ WORTH_A_PROCESS = 3
 
 
 def prepare(program: Program, batch: int, chip: Chip | None = None) -> Mapping[str, str]:
-    """Compile what Triton's cache does not hold of the kernels that a call with such a batch launches.
+    """Compile what Triton's cache does not hold of the kernels that a call with such a batch launches, and
+    with it all of its class.
 
     chip: to compile for, where it is not the current device: its launches then find all in the cache.
     Returns the functions that do not compile, and why; their launches tell of it too.
@@ -27,7 +28,7 @@ def prepare(program: Program, batch: int, chip: Chip | None = None) -> Mapping[s
 
     tensors = _Tensors(program, batch)
     wants: dict[ahead.Wanted, object] = {}
-    for kernel in kernels(program):
+    for kernel in kernels(program, batch):
         if isinstance(kernel, Kernel):
             given = [tensors[node.name] for node in (*kernel.inputs, *kernel.outputs)]
             wants |= ahead.launch_wants(kernel.load(interpreted=False), kernel.functions, given, chip)

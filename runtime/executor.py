@@ -20,6 +20,7 @@ from ..graph.ops import Concat
 from ..graph.ops.random import Streams
 from ..graph.settings import LAUNCHES, settings
 from ..graph.walk import walk
+from ..planning.batches import class_of
 from ..planning.program import Program, Step
 from .aten.forms import makes_memory
 from .backends import Backend
@@ -57,6 +58,7 @@ class Executor:
         self._needs = lru_cache(1000)(partial(needs, program)) if backend.takes_fresh_memory else None
         self._receive = backend.receive
         self._prepare = backend.prepare if backend.compiles else None
+        self._prepared: set[int] = set()
         self.prelude = Prelude(program, self.device, backend.lay)
         self.slots: dict[str, int] = {}
         lowered = backend.lower(program)
@@ -141,9 +143,9 @@ class Executor:
         earlier call where no parameter can have changed since, which saves looking at each.
         """
         batch = inputs[0].shape[0] if inputs else 1
-        if self._prepare is not None:
+        if self._prepare is not None and (usual := class_of(batch)) not in self._prepared:
             self._prepare(self.program, batch)
-            self._prepare = None
+            self._prepared.add(usual)
         if self._needs is not None:
             keeper.keep(*self._needs(batch))
         slots = self._start(parameters, look)

@@ -13,6 +13,7 @@ from ..graph.ops.random import Streams
 from ..graph.settings import settings
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
+from ..planning.targets import known_as
 from ..planning.targets import target as find_target
 from .backends import Backend
 from .checks import whole
@@ -91,20 +92,21 @@ class Planned(HeldWeights):
     def prepare(self, batch_size: int = 1, *, target: str | None = None) -> None:
         """Compile the kernels of the current mode that a call with such a batch launches, side by side.
 
-        Where the network runs on a GPU by kernels, its first call does that by itself. target: an
-        architecture such as "sm_90", which need not be here: Triton's cache (TRITON_CACHE_DIR) then holds
-        what a network on such a card launches. Without it a network on the CPU has nothing to prepare.
+        They serve every batch of its class: 1, 8, 32, 256. Where the network runs on a GPU by kernels, its
+        first call of each class does that by itself. target: a card such as "H200" or an architecture, which
+        need not be here: Triton's cache (TRITON_CACHE_DIR) then holds what a network on such a card launches.
+        Without it a network on the CPU has nothing to prepare.
         Raises CompileError, with the reasons, where kernels do not compile.
         """
         batch = whole(batch_size, "batch_size", 1)
-        found = None if target is None else find_target(target)
-        if found is None and self.options.device.type != "cuda":
+        chip = None if target is None else find_target(target).gpu
+        if chip is None and self.options.device.type != "cuda":
             return
         require_triton("compiling kernels")
         from .ahead import prepare
 
-        program = self.planned(target=found.name if found else None)
-        failed = prepare(program, batch, found.gpu if found else None)
+        program = self.planned(target=None if target is None else known_as(target))
+        failed = prepare(program, batch, chip)
         if failed:
             told = "; ".join(f"{name}: {why}" for name, why in failed.items())
             raise CompileError(f"{program.graph.name}: kernels that do not compile: {told}")

@@ -22,7 +22,7 @@ from ..graph.ir import Graph, Node
 from ..graph.ops import Input
 from ..planning.program import Program, Step
 from ..planning.regions import Region
-from ..planning.targets import DEVICES, Device, target_and_device
+from ..planning.targets import Device, card_of, known_as, target_and_device
 from .arena import Arena, StepMemory
 from .checks import whole
 from .compile import as_network
@@ -56,8 +56,8 @@ def profile(
 
     device, backend, dtype: as for `compile`; a compiled network keeps its own. On the CPU the measured times
         are always those of PyTorch's operators: Triton's interpreter checks values, its time means nothing.
-    target: a GPU such as "H200" for the roofline, or an architecture such as "sm_90"; by default the GPU at
-        hand, and H200 without one.
+    target: a GPU such as "H200", whose schedules and roofline are told, or an architecture such as "sm_90";
+        by default the GPU at hand, and H200 without one.
     repeats: how often each kernel is timed; by default as often as a second or two allows.
     resources: also compile every fused kernel for the target and read its registers and shared memory, `jobs`
         at a time: seconds a kernel.
@@ -68,16 +68,16 @@ def profile(
     repeats = None if repeats is None else whole(repeats, "repeats", 1)
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
-    arch, gpu = find_gpu(target, net.options.device)
+    wanted, gpu = find_gpu(target, net.options.device)
     net.check_closed()
     options = net.options
     if options.device.type == "cpu":  # which runs what is planned for any architecture
-        options = replace(options, backend="aten", planned_for=arch)
+        options = replace(options, backend="aten", planned_for=wanted)
     nets = [net.twin(replace(options, fuse=fused)) for fused in (True, False)]
     dtype = options.dtype
     watches = [Stopwatch(net, batch_size) for net in nets]
     done = _measure(watches, repeats)
-    found = _kernels(nets[0].planned(target=arch), batch_size)
+    found = _kernels(nets[0].planned(target=wanted), batch_size)
     owner = owners(nets[0].program, nets[1].program)
     roofline = _Roofline(gpu, dtype)
     sides = [
@@ -92,24 +92,23 @@ def profile(
     ]
     program = nets[0].program
     arena = Arena.of(program.memory, [step.region.name for step in program.forward], batch_size)
-    setup = _setup(nets[0], batch_size, done, arch, gpu)
-    static = _resources(found, arch, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], arena, _step(nets[0], arch, batch_size), static)
+    setup = _setup(nets[0], batch_size, done, wanted, gpu)
+    static = _resources(found, wanted, jobs or os.cpu_count() or 1) if resources else {}
+    return Report(setup, sides[0], sides[1], arena, _step(nets[0], wanted, batch_size), static)
 
 
 def find_gpu(target: str | None, device: torch.device | None = None) -> tuple[str, Device | None]:
-    """Architecture and card for a target: the card's name, an architecture, or None for the GPU at hand.
+    """What kernels are planned for, and the card whose rates are told: of a card's name or an architecture's,
+    or for None of the GPU at hand.
 
     device: of the network; without one, or on the CPU, the GPU at hand is the current one. The card is None
     where no rates of that architecture are known.
     """
-    if target is None:
-        here = device if device is not None and device.type == "cuda" else None
-        name = torch.cuda.get_device_name(here) if torch.cuda.is_available() else DEFAULT_GPU
-        card = next((d for d in DEVICES.values() if d.name in name), DEVICES[DEFAULT_GPU])
-        return card.target, card
-    arch, found = target_and_device(target, DEFAULT_GPU)
-    return arch.name, found
+    if target is None and torch.cuda.is_available():
+        here = device if device is not None and device.type == "cuda" else torch.device("cuda")
+        target = card_of(here)
+    wanted = known_as(target or DEFAULT_GPU)
+    return wanted, target_and_device(wanted, DEFAULT_GPU)[1]
 
 
 # -- measuring ---------------------------------------------------------------------------------------------
@@ -280,10 +279,10 @@ def owners(fused: Program, unfused: Program) -> dict[str, str]:
     return {region.name: found.get(region.anchor.name, "") for region in unfused.regions}
 
 
-def _step(net: CompiledNetwork, arch: str, batch: int) -> StepMemory | None:
+def _step(net: CompiledNetwork, target: str, batch: int) -> StepMemory | None:
     """The memory of a training step, where there is one."""
     try:
-        return StepMemory.of(net.planned(training=True, target=arch), batch)
+        return StepMemory.of(net.planned(training=True, target=target), batch)
     except ConvLoomError:
         return None
 

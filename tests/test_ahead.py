@@ -58,7 +58,7 @@ def launch_all(net: cl.CompiledNetwork, batch: int) -> list[tuple[str, bool]]:
     before = knobs.compilation.listener
     knobs.compilation.listener = lambda **said: found.append((said["src"].fn.__name__, said["cache_hit"]))
     try:
-        for kernel in emitted(program):
+        for kernel in emitted(program, batch):
             assert isinstance(kernel, Kernel)
             module = kernel.load(interpreted=False)
             asked = {name: ahead._Asked(getattr(module, name)) for name in kernel.functions}
@@ -134,7 +134,7 @@ def test_a_slice_of_a_concatenation_is_compiled_for_where_it_lies(cache: Path) -
 
 def test_what_does_not_compile_is_told_and_the_rest_goes_on(cache: Path) -> None:
     net = compiled(small(6))
-    found = [k for k in emitted(net.planned(target="sm_90")) if isinstance(k, Kernel)]
+    found = [k for k in emitted(net.planned(target="sm_90"), 1) if isinstance(k, Kernel)]
     found[0].code = found[0].code.replace("acc = tl.zeros", "acc = tl.zebras")
     with pytest.raises(cl.CompileError, match=r"small: kernels that do not compile: conv2d.*zebras"):
         net.prepare(1, target="sm_90")
@@ -145,7 +145,7 @@ def launch_all_but_first(net: cl.CompiledNetwork) -> list[bool]:
     program = net.planned(target="sm_90")
     tensors = running._Tensors(program, 1)
     held = []
-    for kernel in emitted(program)[1:]:
+    for kernel in emitted(program, 1)[1:]:
         assert isinstance(kernel, Kernel)
         given = [tensors[node.name] for node in (*kernel.inputs, *kernel.outputs)]
         wants = ahead.launch_wants(kernel.load(interpreted=False), kernel.functions, given, H200)
@@ -183,16 +183,35 @@ def test_processes_take_what_is_next_and_outlive_a_crash(monkeypatch: pytest.Mon
 
 
 # -- before the first call ----------
-def test_the_first_call_prepares_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_call_of_each_class_prepares_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     monkeypatch.setattr(Backend, "compiles", True)
     monkeypatch.setattr(Backend, "prepare", lambda self, program, batch: batches.append(batch))
     net = compiled(dtype="float32")
-    for size in (2, 1, 2):
+    for size in (2, 1, 2, 3, 2, 5):
         net(torch.randn(size, 9, 7, 3))
-    assert batches == [2]
+    assert batches == [2, 3]
     net.train()(torch.randn(1, 9, 7, 3)).sum().backward()
-    assert batches == [2, 1]
+    assert batches == [2, 3, 1]
+    net.eval()(torch.randn(1, 9, 7, 3)).sum().backward()  # which runs a program of its own
+    assert batches == [2, 3, 1, 1]
+
+
+def test_what_is_prepared_is_of_the_batch_s_class_and_the_card(cache: Path) -> None:
+    """A call with a batch of one launches nothing that was prepared for 256, nor one on another card."""
+    image = cl.Input((7, 7, 512))
+    net = compiled(cl.Model(image, L.Conv2D(64, 3, padding="same")(image)))
+    program = net.planned(target="H200")
+    (one,), (many,) = (emitted(program, batch) for batch in (1, 256))
+    assert isinstance(one, Kernel)
+    assert isinstance(many, Kernel)
+    assert one.code != many.code
+    net.prepare(1, target="h200")
+    assert one._modules
+    assert not many._modules
+    (other,) = emitted(net.planned(target="sm_90"), 1)
+    assert isinstance(other, Kernel)
+    assert not other._modules
 
 
 def test_a_call_does_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:

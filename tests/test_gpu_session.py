@@ -141,8 +141,8 @@ def test_a_cache_is_found_where_it_was_carried(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("TRITON_STORE_BINARY_ONLY", "1")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(here))
     some = [gpu_telling.TWELVE[11].tiny]
-    gpu_carry.kernels("sm_90", some)
-    gpu_carry.networks("sm_90", [("lenet5", 2)], [])
+    gpu_carry.kernels("H200", some, [])
+    gpu_carry.networks("H200", [("lenet5", 2)], [])
     made = sorted(path.name for path in here.rglob("*.cubin"))
     assert len(made) >= 6
     shutil.move(here, there)
@@ -151,8 +151,8 @@ def test_a_cache_is_found_where_it_was_carried(tmp_path: Path, monkeypatch: pyte
     loaded._FUNCTIONS.clear()
     loaded._MODULES.clear()
     before = {path: path.stat().st_mtime_ns for path in there.rglob("*.cubin")}
-    gpu_carry.kernels("sm_90", some)
-    gpu_carry.networks("sm_90", [("lenet5", 2)], [])
+    gpu_carry.kernels("H200", some, [])
+    gpu_carry.networks("H200", [("lenet5", 2)], [])
     assert {path: path.stat().st_mtime_ns for path in there.rglob("*.cubin")} == before
 
 

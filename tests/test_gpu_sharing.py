@@ -166,6 +166,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: entered[-1])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"NVIDIA {NAMES[device]}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: CAPABILITIES[NAMES[device]])
 
     class Entered:
         def __init__(self, device: torch.device | int) -> None:
@@ -181,7 +182,8 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return entered
 
 
-NAMES: dict[torch.device | None, str] = {None: "A100", torch.device("cuda", 1): "H200"}
+NAMES: dict[torch.device | None, str] = {torch.device("cuda"): "A100", torch.device("cuda", 1): "H200"}
+CAPABILITIES = {"A100": SimpleNamespace(major=8, minor=0), "H200": SimpleNamespace(major=9, minor=0)}
 
 
 def test_a_network_runs_on_its_own_device_whichever_is_current(two_gpus: list[int]) -> None:
@@ -205,12 +207,9 @@ def _noting(run: Any, entered: list[int], seen: list[int]) -> Any:
 
 
 def test_the_profiler_names_and_enters_the_networks_own_device(two_gpus: list[int]) -> None:
-    found = find_gpu(None, torch.device("cuda", 1))[1]
-    assert found is not None
-    assert found.name == "H200"
-    found = find_gpu(None, torch.device("cpu"))[1]
-    assert found is not None
-    assert found.name == "A100"
+    for device, name in (("cuda:1", "H200"), ("cpu", "A100")):
+        planned_for, found = find_gpu(None, torch.device(device))
+        assert (planned_for, found and found.name) == (name, name)
     with current(torch.device("cuda", 1)):
         assert two_gpus == [0, 1]
     with current(torch.device("cpu")):

@@ -106,17 +106,17 @@ def test_resources_are_of_the_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "arch", "card"),
+    ("target", "planned_for", "card"),
     [
-        ("h100", "sm_90", "H100"),
+        ("h100", "H100", "H100"),
         ("sm_90", "sm_90", "H200"),
         ("gfx942", "gfx942", "MI300X"),
         ("sm_89", "sm_89", None),
     ],
 )
-def test_targets(target: str, arch: str, card: str | None) -> None:
+def test_targets(target: str, planned_for: str, card: str | None) -> None:
     found, gpu = find_gpu(target)
-    assert (found, gpu.name if gpu else None) == (arch, card)
+    assert (found, gpu.name if gpu else None) == (planned_for, card)
 
 
 @pytest.mark.parametrize(
