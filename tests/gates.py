@@ -287,7 +287,7 @@ def _fewest_programs(program: Program) -> Row | None:
 
 # -- the table -----------------------------------------------------------------------------------------------
 def read() -> dict[str, Any]:
-    return json.loads(TABLE.read_text()) if TABLE.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(TABLE.read_text()) if TABLE.exists() else {}
 
 
 def write(part: str, name: str, value: Any) -> None:

@@ -117,8 +117,9 @@ def transposed(case: Case, spatial: int) -> str:
         raise LeftOut("rows beyond what the kernel reaches")
     around = tuple((p, p - extra) for p, extra in zip(padding, more, strict=True))
     op = ops.Conv2DTranspose(
-        stride, around, dilation, case.option("groups", 5, 1), input_size=tuple(case.result.shape[1:3])
-    )  # type: ignore[arg-type]
+        stride, around, dilation,  # type: ignore[arg-type]
+        case.option("groups", 5, 1), input_size=tuple(case.result.shape[1:3]),
+    )  # fmt: skip
     y = case.add(op, case.node, case.weight(weight.permute(2, 3, 1, 0), "w"))
     return y if bias is None else case.add(ops.Add(), y, case.weight(bias, "bias"))
 
