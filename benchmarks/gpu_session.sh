@@ -39,12 +39,13 @@ part() { # name, seconds: begins nothing in the last tenth of them, and is stopp
 }
 
 tests() { # seconds
-    local start=$SECONDS side_by_side=() chosen=(-m "gpu and not slow") processes=12
+    local start=$SECONDS side_by_side=() chosen=(-m "gpu and not slow") processes=12 files
     [ -n "$tiny" ] && chosen=(-m "not gpu" -k "any_batch_size") processes=2
     "$python" -c "import xdist" 2>/dev/null && side_by_side=(-n "$processes")
     # -P: the checkout's own folder "convloom" lacks the rooms.
-    "$python" benchmarks/gpu_tests.py | xargs timeout -k 5 "$1" "$python" -P -m pytest "${chosen[@]}" \
-        "${side_by_side[@]}" -v -p no:cacheprovider >"$folder/tests.txt" 2>&1
+    mapfile -t files < <("$python" benchmarks/gpu_tests.py)
+    timeout -k 5 "$1" "$python" -P -m pytest "${chosen[@]}" "${side_by_side[@]}" -v -p no:cacheprovider \
+        "${files[@]:-no_test_files}" >"$folder/tests.txt" 2>&1
     ran tests $? "$start"
     tail -n 15 "$folder/tests.txt"
 }

@@ -24,8 +24,9 @@ From level 1 on, the command line shows the whole traceback of an error instead 
 `CONVLOOM_CACHE=folder` is where measurements are kept; by default `~/.cache/convloom`.
 `CONVLOOM_KEEP_MEMORY=0` gives memory back to the system after each operator of a network on a CPU; by default
 the process keeps what the next call needs, until `convloom.release_memory()`.
-`CONVLOOM_JOBS=n` is how many processes compile kernels before the first call of a network on a GPU; by
-default one a core, at most 16. With 1 no other is started: each kernel is compiled at its first launch.
+`CONVLOOM_JOBS=n` is how many processes compile kernels before a network's first call on a GPU of each class
+of batches; by default one a core, at most 16. With 1 no other is started: each kernel is compiled at its
+first launch.
 `CONVLOOM_PROGRESS=0` hides the bar that they show where stderr is a terminal.
 """
 

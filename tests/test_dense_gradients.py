@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,13 @@ def test_a_network_trains_with_one_launch_a_layer(dtype: str) -> None:
         assert both[2] == 0
     for one, other in zip(*found, strict=True):
         assert difference(one, other) <= 8 * EPS[dtype] + 1e-5
+
+
+def test_a_header_has_no_line_that_is_too_long(tmp_path: Path) -> None:
+    """What many members compute takes several lines of it."""
+    x = cl.Input((64,))
+    h = L.Dense(32, activation="relu")(x)
+    files = cl.emit(cl.Model(x, L.Dense(10)(h)), tmp_path, training=True, dtype="bfloat16")
+    headers = [file.read_text().split('"""')[1] for file in files if file.suffix == ".py"]
+    assert any("\n" in header.split("\n\n")[0] for header in headers)
+    assert [line for header in headers for line in header.splitlines() if len(line) > 100] == []

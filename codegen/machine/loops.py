@@ -54,9 +54,8 @@ def amdgcn_loop(assembly: str) -> Counter[str]:
 def _main(names: list[str], spans: list[tuple[int, int]], matrix: re.Pattern[str]) -> Counter[str]:
     bodies = [names[begin:end] for begin, end in spans]
     multiplying = [body for body in bodies if any(matrix.match(name) for name in body)]
-    longest: list[str] = max(bodies, key=len, default=[])
-    loop: list[str] = min(multiplying, key=len, default=longest)
-    return Counter(loop)
+    chosen: list[str] = min(multiplying, key=len) if multiplying else max(bodies, key=len, default=[])
+    return Counter(chosen)
 
 
 def issue_ratio(instructions: int, schedule: Schedule, products_per_cycle: int) -> float:

@@ -136,7 +136,7 @@ class KernelFile:
 
     # -- parts ------------------------------------------------------------------------------------------
     def _header(self) -> str:
-        lines = [f'"""{self.summary}', ""]
+        lines = [*fill(f'"""{self.summary}', WIDTH), ""]
         lines += [f"    {line}" for formula in self.formula for line in hanging(formula)]
         if self.region.layers:
             lines += ["", ANY_LAYERS]
