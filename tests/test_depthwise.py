@@ -156,6 +156,21 @@ def test_every_schedule_of_a_weight_gradient(shape: tuple[Any, ...]) -> None:
         check(region, schedule, batch=2, terms=3 * prod(shape[0]), form=WEIGHTS)
 
 
+def test_what_no_tap_reads_may_be_no_number() -> None:
+    """Pieces reach beyond the map of dy, and with them taps over the last row and column of x."""
+    region = weight_gradient((6, 6), 4, 4, (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), 4)
+    schedule = Schedule(1, 4, 2, warps=1, strip=3, walk=3, chunk=2, programs=1)
+    kernel = emit(region, form=WEIGHTS, schedule=schedule)
+    module = kernel.load(interpreted=True)
+    x, dy = module.example(2)
+    x[:, 5], x[:, :, 5] = float("inf"), float("nan")
+    results = module.results(2)
+    module.launch(x, dy, *results)
+    for found, wanted in zip(results, module.reference(x, dy), strict=True):
+        assert wanted.isfinite().all()
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_parts_are_added_in_one_order() -> None:
     region = weight_gradient(*SHAPES[0])
     kernel = emit(region, schedule=Schedule(1, 4, 2, warps=1, chunk=2, programs=50, strip=2, walk=2))

@@ -170,7 +170,8 @@ class _DirectWeightGrad(WeightGrad):
                 w.line("total += loaded")
 
     def _inside(self, c: Uses) -> str:
-        """Text of the lanes whose x at row f and column j of the piece lies on the map."""
+        """Text of the lanes whose x at row f and column j of the piece is on the map and under a tap of some
+        dy: the rest may be no numbers, which the zeros for dy behind its map would not undo."""
         work, s, tests = self.slid, self.schedule, ["piece_ok"]
         (down, _), (across, _) = self._names
         for name, at, d, count, parts, size in (
@@ -180,7 +181,9 @@ class _DirectWeightGrad(WeightGrad):
             low, high = d.sources(0, (parts // d.classes - 1) * count, d.span(count))
             place = f"{name} + {at}{times(d.source_spacing)}"
             tests += [f"({place} >= 0)"] if low < 0 else []
-            tests += [f"({place} < {c[size]})"] if high >= d.source else []
+            read = (d.outputs - 1) * d.stride - d.padding + (d.taps - 1) * d.dilation + 1
+            end = c[size] if read >= d.source else str(read)
+            tests += [f"({place} < {end})"] if high >= min(read, d.source) else []
         return " & ".join(tests)
 
     def _add_rows(self, w: Writer) -> None:
