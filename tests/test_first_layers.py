@@ -142,8 +142,8 @@ def test_two_maps_may_stand_before_it() -> None:
     maps = [graph.add(Input(("N", 7, 6, 2)), name=name) for name in ("image", "other")]
     added = graph.add(Add(), maps, name="sum")
     weight = graph.add(Parameter((3, 3, 2, 5)), name="kernel")
-    graph.outputs["y"] = graph.add(Conv2D((1, 1), SAME3), [added, weight], name="conv")
-    (region,) = fuse(graph).kernels
+    y = graph.outputs["y"] = graph.add(Conv2D((1, 1), SAME3), [added, weight], name="conv")
+    region = Region(graph, graph[y], [graph[added], graph[y]])
     assert [form.name for form in FORMS if form.concerns(region.anchor.op) and not form.accepts(region)] == [
         FORM
     ]

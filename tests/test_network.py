@@ -232,7 +232,7 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
         return count
 
     monkeypatch.setattr("convloom.codegen.programs.write", counted(write))
-    monkeypatch.setattr("convloom.codegen.machine.interpreter.load_module", counted(load_module))
+    monkeypatch.setattr("convloom.codegen.machine.loaded.load_module", counted(load_module))
     model = small_lenet()
     net = compile(model, backend="triton", device="cpu")
     exact = compile(model, backend="aten")

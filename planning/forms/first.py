@@ -82,7 +82,7 @@ def _pair(node: Node, first: int) -> tuple[int, int]:
 
 def first_product(region: Region) -> Product:
     """The product over the laid map: its sum, or the rows of a weight gradient, are rows of taps."""
-    work, form = replace(product(region), computed=0), laid(region)  # what stands before is laid out
+    work, form = replace(product(region), computed=False), laid(region)  # what stands before is laid out
     padded = form.rows * form.run
     if work.sums_over_batch:
         return replace(work, rows=padded, row_taps=1, row_channels=padded)

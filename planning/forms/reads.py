@@ -13,6 +13,7 @@ from ...graph.ir import Node
 from ...graph.ops import BroadcastTo
 from ..cost import CostModel
 from ..geometry import broadcast_kind
+from ..product_time import LAUNCH_SECONDS
 from ..regions import Region
 
 LINE = 128
@@ -33,7 +34,7 @@ def seconds(region: Region, lines: float, model: CostModel) -> float:
     """What a pointwise kernel takes each of whose elements costs so many lines."""
     moving = model.moving(region.cost(model.batch).bytes)
     looking = model.issuing(LINE * lines * region.nodes[-1].type.elements(model.batch))
-    return max(moving, looking) + SHOWS * min(moving, looking)
+    return LAUNCH_SECONDS + max(moving, looking) + SHOWS * min(moving, looking)
 
 
 def lines(run: int, spread: int, itemsize: int) -> float:
