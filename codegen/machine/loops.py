@@ -55,7 +55,8 @@ def _main(names: list[str], spans: list[tuple[int, int]], matrix: re.Pattern[str
     bodies = [names[begin:end] for begin, end in spans]
     multiplying = [body for body in bodies if any(matrix.match(name) for name in body)]
     longest: list[str] = max(bodies, key=len, default=[])
-    return Counter(min(multiplying, key=len) if multiplying else longest)
+    shortest: list[str] = min(multiplying, key=len, default=longest)
+    return Counter(shortest)
 
 
 def issue_ratio(instructions: int, schedule: Schedule, products_per_cycle: int) -> float:
