@@ -29,7 +29,6 @@ from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
 from convloom.planning.forms import FORMS, choose
 from convloom.planning.forms.first import LANES, MOST_RUN, laid
-from convloom.planning.fusion import fuse
 from convloom.planning.modes import Mode
 from convloom.planning.program import plan
 from convloom.planning.regions import Region

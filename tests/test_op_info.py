@@ -115,18 +115,10 @@ def transposed(case: Case, spatial: int) -> str:
     dilation = case.pair(case.option("dilation", 6, 1), spatial, 1)
     if any(extra > least for extra, least in zip(more, padding, strict=True)):
         raise LeftOut("rows beyond what the kernel reaches")
-<<<<<<< HEAD
     (top, left), (bottom, right) = padding, more
     around = ((top, top - bottom), (left, left - right))
     size = (int(case.result.shape[1]), int(case.result.shape[2]))
     op = ops.Conv2DTranspose(stride, around, dilation, case.option("groups", 5, 1), input_size=size)
-=======
-    around = tuple((p, p - extra) for p, extra in zip(padding, more, strict=True))
-    op = ops.Conv2DTranspose(
-        stride, around, dilation,  # type: ignore[arg-type]
-        case.option("groups", 5, 1), input_size=tuple(case.result.shape[1:3]),
-    )  # fmt: skip
->>>>>>> rev2
     y = case.add(op, case.node, case.weight(weight.permute(2, 3, 1, 0), "w"))
     return y if bias is None else case.add(ops.Add(), y, case.weight(bias, "bias"))
 
