@@ -72,7 +72,7 @@ def test_the_parts_of_a_launch_are_those_that_planning_counts(
     """Emitted files hold the formulas of `Split` as text."""
     region = weight_gradient((7, 5), 3, 17, (3, 3), (1, 1), SAME3, bias=False)
     schedule = Schedule(16, 16, 16, chunk=32, programs=8)
-    module = emit(region, schedule=schedule).load(interpreted=True)
+    module = emit(region, schedule=schedule, form="weight gradient").load(interpreted=True)
     taken = []
     empty = torch.empty
 
