@@ -240,7 +240,8 @@ def test_any_batch_size_without_compiling_anew(monkeypatch: pytest.MonkeyPatch) 
         net.train(training)
         exact.train(training)
         gradients(net, batch(model, 4))
-        assert {"write", "load_module"} <= set(made)
+        assert "write" in made
+        assert training or "load_module" in made  # what a step shares with the backward pass of eval is there
         made.clear()
         for size in (3, 8, 5):
             expected, wanted = gradients(exact, batch(model, size))
