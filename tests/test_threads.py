@@ -101,26 +101,3 @@ def test_a_call_in_the_middle_of_another_finds_every_slot() -> None:
     executor.prelude = lambda *given: known  # type: ignore[assignment]
     outer = executor._start(weights, None)
     assert [value is None for value in found[1]] == [value is None for value in outer]
-
-
-def test_a_late_call_does_not_keep_what_it_computed_of_earlier_weights() -> None:
-    net = cl.compile(network(), backend="aten", device="cpu").eval()
-    prelude, weights = net.executor.prelude, dict(net.weights())
-    lay, later = prelude.lay, object()
-
-    def interrupted(value: torch.Tensor) -> torch.Tensor:
-        prelude.lay = lay
-        with torch.no_grad():
-            for weight in weights.values():
-                weight.add_(1.0)
-        prelude(weights, later)
-        return value.clone()
-
-    fresh = {name: value.clone() for name, value in prelude(weights).items()}
-    prelude.forget(weights)
-    prelude.lay = interrupted
-    prelude(weights, object())
-    found = prelude(weights, later)
-    for name, weight in weights.items():
-        assert torch.equal(found[name], weight)
-        assert not torch.equal(found[name], fresh[name])
