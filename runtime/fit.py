@@ -81,7 +81,7 @@ def fit(
     training = Training(
         net,
         _step(net, found),
-        make_optimizer(optimizer, net.parameters(), learning_rate),
+        make_optimizer(optimizer, net.named_parameters(), learning_rate),
         find_metrics(metrics),
         stop_on_nan,
     )
