@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
+from .batch import Batch
+
+MOST_SKIPPED = 40
+"""Steps that may overflow in a row: from 2^15 the loss scale is then below 2^-24, float16's least number."""
 
 
 @dataclass
@@ -23,7 +26,7 @@ class _Outcome:
     total: torch.Tensor
     ready: torch.cuda.Event | None
     loss: torch.Tensor
-    batch: Sequence[torch.Tensor]
+    batch: Batch
 
 
 class Guard:
@@ -58,7 +61,7 @@ class Guard:
                 self.versions[slot][place] = statistic._version
 
     @torch.no_grad()
-    def after(self, loss: torch.Tensor, batch: Sequence[torch.Tensor]) -> None:
+    def after(self, loss: torch.Tensor, batch: Batch) -> None:
         """Take in a step that is done; raises ConvLoomError for it or, on a GPU, for the one before."""
         loss = loss.detach()
         # The root of a sum of squares: one fast pass, NaN or infinite where a weight is or is beyond 1e19.
@@ -77,6 +80,25 @@ class Guard:
         last, self.pending = self.pending, outcome
         if last is not None:
             self._judge(last)
+
+    @torch.no_grad()
+    def skip(self, times: int) -> None:
+        """Take in a step whose gradients overflowed, so that the weights stayed as they are.
+
+        Statistics that became NaN or infinite with it are put back. times: how many such steps there were in
+        a row; raises ConvLoomError where halving the loss scale has not helped.
+        """
+        kept = self.copies[self.number % len(self.copies)][len(self.trained) :]
+        for statistic, before in zip(self.statistics, kept, strict=True):
+            if statistic.is_floating_point() and not bool(torch.isfinite(statistic).all()):
+                statistic.copy_(before)
+        if times >= MOST_SKIPPED:
+            raise ConvLoomError(
+                f"training stopped: the gradients of {times} steps in a row were NaN or infinite, however "
+                f"small the loss scale; the network's own values leave the range of float16. Use bfloat16, a "
+                f"lower {words('learning_rate', '--learning-rate')}, or inputs scaled to about 1"
+                + words("; fit(..., stop_on_nan=False) would go on")
+            )
 
     def finish(self) -> None:
         """Read what is still to be read; raises ConvLoomError as `after`."""
@@ -112,7 +134,8 @@ class Guard:
         )
 
 
-def _sides(batch: Sequence[torch.Tensor]) -> tuple[bool, bool]:
-    """Whether the inputs and the target, which comes last, are finite."""
-    *inputs, target = (bool(torch.isfinite(t).all()) for t in batch)
-    return all(inputs), target
+def _sides(batch: Batch) -> tuple[bool, bool]:
+    """Whether the inputs are finite, and the targets with the weights of the examples."""
+    given = [t for t in (*batch.targets, *(batch.weights or ())) if t is not None]
+    inputs, targets = ([bool(torch.isfinite(t).all()) for t in side] for side in (batch.inputs, given))
+    return all(inputs), all(targets)

@@ -1,7 +1,8 @@
 """Keras's learning rate schedules: functions of the steps done, given as an optimizer's `learning_rate`.
 
 `cl.optimizers.SGD(cl.schedules.CosineDecay(0.1, 1000))`. Accumulated gradients count one step a batch, as in
-Keras. A schedule of your own derives from `LearningRateSchedule`, or is any function of the step.
+Keras. A schedule of your own derives from `LearningRateSchedule`, or is any function of the step. torch's
+schedulers are another thing: `fit(scheduler=)` takes them, in `EachStep` where they count batches.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..graph.errors import ConvLoomError
 from .checks import number
+
+
+@dataclass(frozen=True)
+class EachStep:
+    """A scheduler of torch's, or what makes one, that is to step after each batch rather than each epoch."""
+
+    scheduler: Any
 
 
 @dataclass(frozen=True)

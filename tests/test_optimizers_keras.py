@@ -278,7 +278,7 @@ def test_new_weights_join() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: optimizers.Adam(gradient_accumulation_steps=1), "accumulation_steps is 1; it must be at least 2"),
+        (lambda: optimizers.Adam(gradient_accumulation_steps=1), "steps is 1; it must be at least 2"),
         (lambda: optimizers.Adam(use_ema=True, ema_momentum=1.5), "momentum is 1.5; it must be at most 1"),
         (lambda: optimizers.Adam(ema_overwrite_frequency=0), "frequency is 0; it must be at least 1"),
         (lambda: optimizers.Ftrl(learning_rate_power=0.5), "rate_power is 0.5; it must be at most 0"),

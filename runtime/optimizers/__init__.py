@@ -9,6 +9,7 @@ bias is corrected, RMSprop's stands inside the root, SGD's momentum is a sum of 
 from .base import KerasOptimizer
 from .find import OPTIMIZERS, make_optimizer
 from .gradients import SGD, Adadelta, Adagrad, Ftrl, RMSprop
+from .loss_scale import LossScaleOptimizer
 from .matrices import Adafactor, Muon
 from .moments import Adam, Adamax, AdamW, Lamb, Lion, Nadam
 from .recipe import Recipe
@@ -26,6 +27,7 @@ __all__ = [
     "KerasOptimizer",
     "Lamb",
     "Lion",
+    "LossScaleOptimizer",
     "Muon",
     "Nadam",
     "RMSprop",

@@ -1,8 +1,8 @@
 """What every optimizer of Keras does around its formula, as a torch.optim.Optimizer.
 
 A step is, in Keras's order: the rate that a schedule gives, accumulation, clipping, weight decay, the
-formula, and the average of the weights. What is needed to go on stands in the groups and the state, as torch has it,
-so that copies, pickles and state dictionaries carry it: numbers, and tensors beside the weights.
+formula, and the average of the weights. What is needed to go on stands in the groups and the state, as torch
+has it, so that copies, pickles and state dictionaries carry it: numbers, and tensors beside the weights.
 """
 
 from __future__ import annotations
