@@ -26,12 +26,15 @@ from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
-from .runtime.fit import fit
+from .runtime.fit import evaluate, fit, predict
 from .runtime.history import History
 from .runtime.memory import release_memory
+from .runtime.model_trainer import ModelTrainer
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
+
+Model.trainer_type = ModelTrainer  # models train, and their room knows nothing of running
 
 __all__ = [
     "Callback",
@@ -53,6 +56,7 @@ __all__ = [
     "compile",
     "constraints",
     "emit",
+    "evaluate",
     "fit",
     "initializers",
     "layers",
@@ -61,6 +65,7 @@ __all__ = [
     "losses",
     "ops",
     "optimizers",
+    "predict",
     "profile",
     "regularizers",
     "release_memory",
