@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +9,8 @@ import keras
 import numpy as np
 import pytest
 import torch
-import torchmetrics
 
 import convloom as cl
-from convloom.graph.errors import ConvLoomError, ShapeError
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Array, Array]

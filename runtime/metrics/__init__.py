@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .collected import Metrics
+from .collected import Metrics, on_the_host
 from .directory import CLASSES, direction_of
 from .found import find_metrics
 
@@ -112,6 +112,7 @@ __all__ = [
     "TruePositives",
     "direction_of",
     "find_metrics",
+    "on_the_host",
 ]
 
 

@@ -91,7 +91,11 @@ class Metrics:
             entry.measure.update(predictions[entry.output].detach(), target, weight)
 
     def read(self, reduced: bool = False) -> dict[str, Value]:
-        """The values so far, by their names in the logs.
+        """The values so far, by their names in the logs. reduced: as for `values`."""
+        return on_the_host(self.values(reduced))
+
+    def values(self, reduced: bool = False) -> dict[str, Any]:
+        """The values so far, still on their device.
 
         reduced: of all of torch.distributed's processes together, each of which must call it; what is kept
         stays each process's own.
@@ -100,7 +104,7 @@ class Metrics:
         for entry in self.entries:
             values = entry.measure.read(reduced)
             found |= {entry.names.get(name, name): value for name, value in values.items()}
-        return _on_the_host(found)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on in the middle of an epoch; tensors by metric and name."""
@@ -116,7 +120,7 @@ class Metrics:
             entry.measure.load_state_dict(state[str(place)])
 
 
-def _on_the_host(values: Mapping[str, Any]) -> dict[str, Value]:
+def on_the_host(values: Mapping[str, Any]) -> dict[str, Value]:
     """Numbers of several tensors with one copy for each device, so that it is waited for once."""
     tensors = {name: value.detach() for name, value in values.items() if isinstance(value, torch.Tensor)}
     found: dict[str, Value] = {}

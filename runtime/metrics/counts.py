@@ -44,7 +44,7 @@ class Thresholds:
     def below(self, prediction: torch.Tensor) -> torch.Tensor:
         """How many of the thresholds, from the smallest, each prediction is above."""
         if not self.even:
-            return torch.bucketize(prediction, self.sorted.to(prediction.dtype), right=False)
+            return torch.bucketize(prediction.contiguous(), self.sorted.to(prediction.dtype), right=False)
         count = len(self)
         above = (prediction.clamp(0.0, 1.0) * (count - 1)).ceil()
         return above.nan_to_num(0.0).clamp(1 if self.from_below else 0, count).long()

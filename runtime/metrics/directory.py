@@ -62,7 +62,7 @@ NAMES = {
 }
 """What a metric may be called -> its class: Keras's names, and those its metrics have in the logs."""
 
-_SHRINKING = re.compile("Error$|crossentropy$|Hinge$|KLDivergence|Poisson|FalsePositives|FalseNegatives")
+_SHRINKING = re.compile("Error$|entropy$|Hinge$|KLDivergence|Poisson|FalsePositives|FalseNegatives")
 """Classes of which a smaller value is better; of the others a larger one is."""
 
 

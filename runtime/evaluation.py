@@ -1,0 +1,88 @@
+"""A pass over data that changes no weights, and what a pass reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..graph.errors import ConvLoomError
+from .batch import Batch
+from .batches import Batches
+from .callback_list import CallbackList
+from .metrics import Metrics, on_the_host
+from .running_mean import RunningMean
+from .step_result import StepResult
+
+BatchStep = Callable[[Batch], StepResult]
+"""The network and its losses over a batch."""
+
+
+class Sums:
+    """The losses and the metrics of a pass so far, by Keras's names.
+
+    losses: the names of the outputs that have a loss, which are reported where there are several.
+    """
+
+    def __init__(self, losses: Sequence[str], metrics: Metrics) -> None:
+        self.metrics = metrics
+        parts = [f"{name}_loss" for name in losses] if len(losses) > 1 else []
+        self.means = {name: RunningMean(name) for name in ("loss", *parts)}
+        metrics.reset()
+
+    def add(self, result: StepResult, batch: Batch) -> None:
+        values = (result.loss, *(result.losses if len(self.means) > 1 else ()))
+        for mean, value in zip(self.means.values(), values, strict=True):
+            mean.add(value, batch.size)
+        self.metrics.update(result.predictions, batch.targets, batch.weights)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.means["loss"].count
+
+    def read(self) -> dict[str, Any]:
+        """Numbers by name, an array for a metric of several; one wait for the device."""
+        return on_the_host({name: mean.value for name, mean in self.means.items()} | self.metrics.values())
+
+    @property
+    def directions(self) -> dict[str, str | None]:
+        """What is reported -> whether more of it is better, "max", or less, "min"."""
+        return dict.fromkeys(self.means, "min") | self.metrics.directions
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "means": {name: mean.state_dict() for name, mean in self.means.items()},
+            "metrics": self.metrics.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, mean in self.means.items():
+            mean.load_state_dict(state["means"][name])
+        self.metrics.load_state_dict(state["metrics"])
+
+
+@dataclass
+class Evaluation:
+    """The loss and the metrics of data, in eval() mode."""
+
+    net: torch.nn.Module
+    step: BatchStep
+    losses: Sequence[str]
+    metrics: Metrics
+
+    @torch.no_grad()
+    def run(self, data: Batches, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
+        self.net.eval()
+        callbacks.on_test_begin()
+        sums = Sums(self.losses, self.metrics)
+        for place, batch in enumerate(data.epoch()):
+            callbacks.on_batch_begin("test", place)
+            sums.add(self.step(batch), batch)
+            callbacks.on_batch_end("test", place, sums.read)
+        if sums.is_empty:
+            raise ConvLoomError(f"{name} gave no batch; give arrays, a list or a DataLoader")
+        logs = sums.read()
+        callbacks.on_test_end(logs)
+        return logs
