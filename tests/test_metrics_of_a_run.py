@@ -121,7 +121,7 @@ def test_a_description_and_a_class_are_taken() -> None:
 # -- kinds ---------------------------------------------------------------------------------------------------
 def test_where_keras_and_torchmetrics_mean_the_same() -> None:
     """Unweighted, without ties or thresholds: two sources for one value."""
-    classes = {"num_classes": 4}
+    classes: dict[str, Any] = {"num_classes": 4}
     pairs: list[tuple[Any, Any]] = [
         (
             cl.metrics.SparseCategoricalAccuracy(),
@@ -322,7 +322,7 @@ def test_processes_are_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_worker, (2, port, str(tmp_path)), 2)  # type: ignore[no-untyped-call]
+    mp.spawn(_worker, (2, port, str(tmp_path)), 2)  # type: ignore[attr-defined]
     one = all_kinds()
     for part in (slice(0, 20), slice(20, 40)):
         one.update([GUESS[part]], [whole_rows()[part]])
@@ -345,22 +345,20 @@ def test_nothing_waits_for_the_device_before_a_reading() -> None:
         assert metric.update_count == 1
 
 
-_ALL_OURS: list[tuple[str, dict[str, Any]]] = [
-    (name, {
-        "IoU": {"num_classes": 4, "target_class_ids": [0], "sparse_y_true": False, "sparse_y_pred": False},
-        "MeanIoU": {"num_classes": 4, "sparse_y_true": False, "sparse_y_pred": False},
-        "OneHotIoU": {"num_classes": 4, "target_class_ids": [0]},
-        "OneHotMeanIoU": {"num_classes": 4},
-        "SensitivityAtSpecificity": {"specificity": 0.5},
-        "SpecificityAtSensitivity": {"sensitivity": 0.5},
-        "PrecisionAtRecall": {"recall": 0.5},
-        "RecallAtPrecision": {"precision": 0.5},
-        "TopKCategoricalAccuracy": {"k": 2},
-        "SparseTopKCategoricalAccuracy": {"k": 2},
-    }.get(name, {}))
-    for name in CLASSES
-    if name not in ("Metric", "Mean", "Sum", "MeanMetricWrapper", "BinaryIoU")
-]  # fmt: skip
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "IoU": {"num_classes": 4, "target_class_ids": [0], "sparse_y_true": False, "sparse_y_pred": False},
+    "MeanIoU": {"num_classes": 4, "sparse_y_true": False, "sparse_y_pred": False},
+    "OneHotIoU": {"num_classes": 4, "target_class_ids": [0]},
+    "OneHotMeanIoU": {"num_classes": 4},
+    "SensitivityAtSpecificity": {"specificity": 0.5},
+    "SpecificityAtSensitivity": {"sensitivity": 0.5},
+    "PrecisionAtRecall": {"recall": 0.5},
+    "RecallAtPrecision": {"precision": 0.5},
+    "TopKCategoricalAccuracy": {"k": 2},
+    "SparseTopKCategoricalAccuracy": {"k": 2},
+}
+_NO_MEASURES = ("Metric", "Mean", "Sum", "MeanMetricWrapper", "BinaryIoU")
+_ALL_OURS = [(name, _OPTIONS.get(name, {})) for name in CLASSES if name not in _NO_MEASURES]
 
 
 def test_torchmetrics_is_imported_for_a_metric_and_not_before() -> None:

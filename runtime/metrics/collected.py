@@ -18,8 +18,10 @@ Value = float | np.ndarray[Any, Any]
 class Measure(Protocol):
     """A metric of whatever kind, over an epoch."""
 
-    directions: Mapping[str, str | None]
-    """The names of its values -> "max" or "min", None where nothing says which is better."""
+    @property
+    def directions(self) -> Mapping[str, str | None]:
+        """The names of its values -> "max" or "min", None where nothing says which is better."""
+        ...
 
     def reset(self) -> None: ...
 

@@ -68,6 +68,11 @@ class Counting(Metric):
     counted: of "true_positives", "false_positives", "true_negatives" and "false_negatives", those needed.
     """
 
+    true_positives: torch.Tensor
+    false_positives: torch.Tensor
+    true_negatives: torch.Tensor
+    false_negatives: torch.Tensor
+
     counted: ClassVar[tuple[str, ...]] = (
         "true_positives", "false_positives", "true_negatives", "false_negatives"
     )  # fmt: skip

@@ -18,7 +18,7 @@ class OfTorchmetrics:
     def __init__(self, metric: Any, name: str, direction: str | None) -> None:
         self.metric, self.name = metric, name
         self.weight_argument = _weight_argument(metric.update)
-        self.directions: dict[str, str | None] = {name: direction}
+        self.directions: Mapping[str, str | None] = {name: direction}
         if hasattr(metric, "items") and hasattr(metric, "keys"):  # a MetricCollection
             self.directions = {
                 str(key): {True: "max", False: "min"}.get(getattr(part, "higher_is_better", None))  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ class OfKeras:
 
     def __init__(self, metric: Any, name: str, direction: str | None) -> None:
         self.metric, self.name = metric, name
-        self.directions = {name: direction}
+        self.directions: Mapping[str, str | None] = {name: direction}
 
     def reset(self) -> None:
         self.metric.reset_state()
@@ -139,7 +139,8 @@ class OfFunction:
     """
 
     def __init__(self, function: Callable[..., Any], name: str, direction: str | None) -> None:
-        self.name, self.directions = name, {name: direction}
+        self.name = name
+        self.directions: Mapping[str, str | None] = {name: direction}
         self.by_example = takes_the_truth_first(function) and inspect.isroutine(function)
         self.function = function if self.by_example else in_order(function)
         self.reset()

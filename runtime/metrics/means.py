@@ -17,6 +17,9 @@ Values = Callable[..., torch.Tensor]
 class Averaging(Metric):
     """A weighted mean over examples; `add` takes them in."""
 
+    total: torch.Tensor
+    weights: torch.Tensor
+
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(name, dtype)
         self.sums(total=(), weights=())
@@ -65,6 +68,8 @@ class Mean(_OfValues, Averaging):
 
 class Sum(_OfValues):
     """The sum of values."""
+
+    total: torch.Tensor
 
     def __init__(self, name: str | None = "sum", dtype: Any = None) -> None:
         super().__init__(name, dtype)

@@ -22,6 +22,8 @@ class IoU(Metric):
     numbers unless a floating point dtype is asked for.
     """
 
+    confusion: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,

@@ -20,6 +20,10 @@ class FBetaScore(Metric):
     Targets are one-hot rows, (examples, classes).
     """
 
+    true_positives: torch.Tensor
+    false_positives: torch.Tensor
+    false_negatives: torch.Tensor
+
     def __init__(
         self,
         average: str | None = None,
@@ -93,6 +97,12 @@ class R2Score(Metric):
     num_regressors: how many inputs explain it, for the adjusted score; 0 leaves it as it is.
     Targets and outputs have shape (examples, outputs).
     """
+
+    squares: torch.Tensor
+    totals: torch.Tensor
+    residuals: torch.Tensor
+    weights: torch.Tensor
+    elements: torch.Tensor
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class Settled:
 
     def __init__(self, what: str, name: str) -> None:
         self.what, self.name = what, name
-        self.directions = {name: _direction(what)}
+        self.directions: Mapping[str, str | None] = {name: _direction(what)}
         self.kind: dict[str, Any] | None = None
         self.found: OfTorchmetrics | None = None
 
