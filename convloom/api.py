@@ -22,7 +22,7 @@ from .graph.errors import (
     UnsupportedLayerError,
 )
 from .loading import load
-from .runtime import losses, optimizers
+from .runtime import losses, metrics, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
@@ -63,6 +63,7 @@ __all__ = [
     "load",
     "loads",
     "losses",
+    "metrics",
     "ops",
     "optimizers",
     "predict",

@@ -12,7 +12,7 @@ from ..graph.errors import ConvLoomError
 from .batch import Batch
 from .callback_list import CallbackList
 from .feed import Feed
-from .metrics import Metrics
+from .metrics import Metrics, on_the_host
 from .running_mean import RunningMean
 from .step_result import StepResult
 
@@ -42,13 +42,14 @@ class Sums:
     def is_empty(self) -> bool:
         return not self.means["loss"].count
 
-    def read(self) -> dict[str, float]:
-        return {name: mean.read() for name, mean in self.means.items()} | self.metrics.read()
+    def read(self) -> dict[str, Any]:
+        """Numbers by name, an array for a metric of several; one wait for the device."""
+        return on_the_host({name: mean.value for name, mean in self.means.items()} | self.metrics.values())
 
     @property
     def directions(self) -> dict[str, str | None]:
         """What is reported -> whether more of it is better, "max", or less, "min"."""
-        return {**dict.fromkeys(self.means, "min"), **self.metrics.directions}
+        return dict.fromkeys(self.means, "min") | self.metrics.directions
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -72,7 +73,7 @@ class Evaluation:
     metrics: Metrics
 
     @torch.no_grad()
-    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, float]:
+    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
         self.net.eval()
         data.restart()
         callbacks.on_test_begin()

@@ -78,7 +78,7 @@ class Training:
         self._ended = False
 
     def run(self) -> History:
-        logs: dict[str, float] | None = {}
+        logs: dict[str, Any] | None = {}
         try:
             self.callbacks.on_train_begin()
             self.hooks.start(self)
@@ -106,7 +106,7 @@ class Training:
         self._ended = True
 
     # -- an epoch ----------
-    def _train(self) -> dict[str, float] | None:
+    def _train(self) -> dict[str, Any] | None:
         """The values of the epoch; None where it was not gone through, since the run is to end."""
         for batch in self._begin_epoch():
             self.callbacks.on_batch_begin("train", self.batch)
@@ -152,7 +152,7 @@ class Training:
         freq = self.validation_freq
         return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, Any]:
         assert self.validation is not None
         logs = self.evaluation.run(self.validation, self.callbacks, "validation_data")
         if self.stop_on_nan and not math.isfinite(logs["loss"]):
