@@ -22,7 +22,7 @@ from .graph.errors import (
     UnsupportedLayerError,
 )
 from .loading import load
-from .runtime import losses, metrics, optimizers
+from .runtime import losses, metrics, optimizers, schedules
 from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
@@ -70,5 +70,6 @@ __all__ = [
     "profile",
     "regularizers",
     "release_memory",
+    "schedules",
     "update_statistics",
 ]

@@ -26,9 +26,9 @@ from .losses import Loss
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .open_data import Opening, split_off
-from .optimizers import make_optimizer
+from .optimizers.recipe import LearningRate
 from .progress import ProgressBar
-from .stepping import Stepper
+from .stepping import Stepper, make_stepper
 from .training import Hooks, Training
 
 Logs = dict[str, float]
@@ -81,7 +81,8 @@ class Trainer:
         metrics: Any = None,
         weighted_metrics: Any = None,
         optimizer: Any = None,
-        learning_rate: float | None = None,
+        learning_rate: LearningRate | None = None,
+        scheduler: Any = None,
     ) -> None:
         self.net = net
         self.model = net if model is None else model
@@ -96,7 +97,7 @@ class Trainer:
         )
         self.stepper: Stepper | None = None
         if optimizer is not None:
-            self.stepper = Stepper(net, make_optimizer(optimizer, net.parameters(), learning_rate))
+            self.stepper = make_stepper(net, optimizer, learning_rate, scheduler)
         self.form = self._form()
 
     def _form(self) -> Form:

@@ -90,11 +90,14 @@ class Training:
                 if self.validation is not None and self._validates(self.epoch):
                     logs |= {f"val_{name}": value for name, value in self._validate().items()}
                 self.callbacks.on_epoch_end(self.epoch, logs)
+                self.stepper.end_epoch(logs)
                 self.history.add(self.epoch, logs, time.perf_counter() - start)
                 self.epoch, self.batch = self.epoch + 1, 0
                 self.hooks.after_epoch(self)
                 if self.callbacks.stopping:
                     break
+            if self.epochs and not self._ended:
+                self.stepper.finish()
             self.callbacks.on_train_end(logs or {})
         finally:
             self.callbacks.close()
@@ -135,7 +138,9 @@ class Training:
         if self.guard is not None:
             self.guard.before()
         result = self.stepper.step(lambda: self._loss(batch))
-        if self.guard is not None:
+        if self.guard is not None and self.stepper.skipped:
+            self.guard.skip(self.stepper.skipped)
+        elif self.guard is not None:
             self.guard.after(result.loss, batch)
         self.sums.add(result, batch)
         self.batch += 1
