@@ -34,6 +34,11 @@ class Planned(HeldWeights):
     def check_closed(self) -> None:
         """Raise CompileError where a program is wanted, and axes without a size do not allow one."""
 
+    @property
+    def random_streams(self) -> Streams:
+        """The generators of the layers that have a seed."""
+        return self._streams
+
     def _mode(
         self,
         training: bool | None = None,
