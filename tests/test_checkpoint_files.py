@@ -261,7 +261,7 @@ def test_what_an_interrupted_writer_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".writing-1").mkdir()
     (tmp_path / ".writing-1" / "weights.safetensors").write_bytes(b"half")
     assert storage.find(tmp_path) is None
-    storage.prepare(tmp_path)
+    storage.clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

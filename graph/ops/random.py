@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,18 +73,6 @@ class Streams:
 
     def __init__(self) -> None:
         self._generators: dict[str, torch.Generator] = {}
-
-    def state_dict(self) -> dict[str, tuple[str, torch.Tensor]]:
-        """Of each layer that has drawn: the device it draws on, and its generator's state."""
-        return {place: (str(g.device), g.get_state()) for place, g in self._generators.items()}
-
-    def load_state_dict(self, states: Mapping[str, tuple[str, torch.Tensor]]) -> None:
-        """Put back what `state_dict` gave; layers that had not drawn begin anew."""
-        self._generators = {}
-        for place, (device, state) in states.items():
-            generator = torch.Generator(device)
-            generator.set_state(state)
-            self._generators[place] = generator
 
     def draw(self, node: Node, batch: int, device: torch.device) -> torch.Tensor:
         """Values for a batch of a node that is a `Drawn`, which has its layer's name."""

@@ -54,14 +54,19 @@ class Content:
 
 # -- writing -------------------------------------------------------------------------------------------------
 def prepare(folder: Path) -> None:
-    """Make the folder, clear what an interrupted writer left, and see that it can be written to."""
+    """Make the folder, and see that it can be written to."""
     with _told(folder, "write a checkpoint to"):
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{WRITING}*"):
-            shutil.rmtree(left)
         trial = folder / f"{WRITING}{os.getpid()}"
         trial.mkdir()
         trial.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """Remove what a writer left that was interrupted; to be called by the only writer."""
+    with _told(folder, "write a checkpoint to"):
+        for left in folder.glob(f"{WRITING}*"):
+            shutil.rmtree(left)
 
 
 def write(folder: Path, content: Content, keep: int) -> Path:
