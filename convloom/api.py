@@ -24,6 +24,8 @@ from .graph.errors import (
 from .loading import load
 from .runtime import losses, optimizers
 from .runtime.callbacks import Callback, EarlyStopping
+from .runtime.checkpoints.settings import Checkpoints
+from .runtime.checkpoints.weights import load_checkpoint
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import fit
@@ -36,6 +38,7 @@ from .runtime.statistics import update_statistics
 __all__ = [
     "Callback",
     "CheckReport",
+    "Checkpoints",
     "CompileError",
     "CompiledNetwork",
     "ConvLoomError",
@@ -57,6 +60,7 @@ __all__ = [
     "initializers",
     "layers",
     "load",
+    "load_checkpoint",
     "loads",
     "losses",
     "ops",

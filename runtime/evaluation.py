@@ -11,6 +11,7 @@ import torch
 from ..graph.errors import ConvLoomError
 from .batch import Batch
 from .batches import Batches
+from .broken_data import read_safely
 from .callback_list import CallbackList
 from .metrics import OutputMetric
 from .running_mean import RunningMean
@@ -85,7 +86,7 @@ class Evaluation:
         self.net.eval()
         callbacks.on_test_begin()
         sums = Sums(self.losses, self.metrics)
-        for place, batch in enumerate(data.epoch()):
+        for place, batch in enumerate(read_safely(data.epoch(), name)):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
             callbacks.on_batch_end("test", place, sums.read)

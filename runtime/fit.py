@@ -15,6 +15,8 @@ from .batch_step import find_losses, make_step, output_shapes, outputs_of
 from .batches import Form, open_data, split_off
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
+from .checkpoints.keeper import Keeper
+from .checkpoints.settings import find_checkpoints
 from .compile import compile
 from .evaluation import Sums
 from .history import History
@@ -45,6 +47,8 @@ def fit(
     shuffle: bool = True,
     seed: int | None = None,
     stop_on_nan: bool = True,
+    debug_nan: bool = False,
+    checkpoint: Any = None,
     verbose: bool = True,
 ) -> History:
     """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
@@ -72,6 +76,11 @@ def fit(
     seed: of the shuffling and of dropout; the global generator of torch is left as it was.
     stop_on_nan: stop with an error at the first step whose loss or new weights are not finite, with the
         weights from before it; False trains on.
+    debug_nan: let that error name the layer and the op that made the first value which is not finite.
+    checkpoint: a folder that keeps the run, or `cl.Checkpoints`, which says how often too: the same call,
+        made again after the process ended in whatever way, goes on where it stood, with the same bits.
+    Ctrl-C and SIGTERM end the training after the step under way; the History says so (`interrupted`), and a
+    second one ends it at once.
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
     data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
@@ -112,6 +121,12 @@ def fit(
             stepper=stepper,
             reported=reported,
         )
+        said = {
+            "loss": dict(losses),
+            "batch size": batch_size,
+            "shuffle": shuffle,
+            "seed": seed,
+        }
         training = Training(
             net=net,
             step=step,
@@ -123,6 +138,8 @@ def fit(
             validation=held_out,
             epochs=epochs,
             stop_on_nan=stop_on_nan,
+            debug_nan=debug_nan,
+            hooks=Keeper(find_checkpoints(checkpoint), said),
         )
         try:
             return training.run()

@@ -2,12 +2,12 @@
 
 The failing step is computed once more, op by op through the ops' definitions, from the weights, the batch and
 the random draws of the step. From what came out NaN or infinite the values are followed back to one that is
-not finite though all it was computed from is: so a mask that is infinite on purpose is not blamed.
+not finite though all it was computed from is: a mask that is infinite on purpose is not blamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,7 @@ import torch
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
 from ..graph.ops import KNOWN
-from ..planning.program import Program
-from .inputs import bind_inputs
-from .network import CompiledNetwork
+from .autograd import Call, recorded
 
 Tensors = dict[str, torch.Tensor]
 
@@ -42,41 +40,68 @@ class Maker:
         return f"the first value that is not finite comes from {layer}, {what}: {_range(self.value)}{of}"
 
 
-@torch.no_grad()
-def first_not_finite(
-    network: CompiledNetwork, inputs: Sequence[torch.Tensor], drawn: Tensors
-) -> Maker | None:
-    """What made the first value that is not finite in a training step of a network with its loss behind it.
+def explain(net: torch.nn.Module, step: Callable[[], torch.Tensor]) -> str:
+    """Which layer and op made the first value of a step that is not finite, as a sentence.
 
-    inputs: of the network, targets and sample weights among them. drawn: what the step drew at random.
-    None where, computed in this way, all is finite.
+    step: computes the loss, from the weights and the draws of the failing step. It moves statistics and fills
+    gradients, as a step does; who calls this puts them back.
     """
-    program = network.planned(training=True)
-    bound = bind_inputs(network.input_nodes, list(inputs), network.options.device)
-    named = zip((node.name for node in program.inputs), bound, strict=True)
-    values = _step(program, {**network.weights(), **dict(named), **drawn})
+    with recorded() as calls, torch.enable_grad():
+        before = {name: value.detach().clone() for name, value in net.state_dict().items()}
+        net.zero_grad(set_to_none=True)
+        loss = step()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    net.load_state_dict(before)
+    for backward in (False, True):
+        for call in reversed(calls) if backward else calls:
+            if (maker := first_not_finite(call, backward)) is not None:
+                return str(maker)
+        if not backward and not _finite(loss):
+            return f"the network's outputs are finite, and the loss function makes {_range(loss)} of them"
+    broken = [name for name, gradient in gradients.items() if not _finite(gradient)]
+    if broken:
+        return (
+            f"op by op all values are finite, and the kernel that gives the gradient of {broken[0]} "
+            f"gives others"
+        )
+    sizes = {name: float(gradient.abs().max()) for name, gradient in gradients.items()}
+    name = max(sizes, key=lambda each: sizes[each])
+    return (
+        f"loss and gradients are finite, and the optimizer's step made the weights so; the largest gradient, "
+        f"{sizes[name]:.4g}, is that of {name}"
+    )
+
+
+@torch.no_grad()
+def first_not_finite(call: Call, backward: bool) -> Maker | None:
+    """What made the first value that is not finite in a call's forward pass, or in its backward pass too.
+
+    None where, computed op by op, all is finite.
+    """
+    program = call.executor.program
+    named = zip((node.name for node in program.inputs), call.inputs, strict=True)
+    given = {**call.parameters, **dict(named), **call.drawn}
+    if backward and call.seeds is not None:
+        given.update((node, call.seeds[output]) for output, node in program.derivatives.seeds.items())
+    values = _values(program.graph, given)
     ends = [*program.outputs.values(), *(write.value for write in program.writes)]
-    ends += program.derivatives.gradients.values()
-    for end in ends:
-        if not _finite(values[end]):
-            return _made(program.graph, values, end)
-    return None
+    ends += program.derivatives.gradients.values() if backward else ()
+    end = next((end for end in ends if end in values and not _finite(values[end])), None)
+    return None if end is None else _made(program.graph, values, end)
 
 
-def _step(program: Program, given: Tensors) -> Tensors:
-    """Every value of a forward and a backward pass that starts from the loss itself."""
-    values, graph = dict(given), program.graph
+def _values(graph: Graph, given: Tensors) -> Tensors:
+    """Every value that follows from what is given."""
+    values = dict(given)
     device = next(iter(given.values())).device
-    for output, seed in program.derivatives.seeds.items():
-        like = values.get(program.outputs[output])
-        batch = next(iter(given.values())).shape[0] if like is None else len(like) if like.ndim else 1
-        values[seed] = torch.ones(graph[seed].type.size(batch), device=device)
     for node in graph.nodes():
         if node.name in values:
             continue
         if isinstance(node.op, KNOWN):
             values[node.name] = node.op.reference().to(device)
-        else:
+        elif node.inputs and all(name in values for name in node.inputs):
             values[node.name] = node.evaluate(*(values[name] for name in node.inputs))
     return values
 
@@ -112,5 +137,5 @@ def _range(value: torch.Tensor) -> str:
     if len(finite):
         low, high = float(finite.min()), float(finite.max())
         span = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        parts.append(span if not parts else f"the rest {span}")
-    return " and ".join(parts[:-1] + parts[-1:]) if len(parts) < 3 else ", ".join(parts)
+        parts.append(f"the rest {span}" if parts else span)
+    return ", ".join(parts)

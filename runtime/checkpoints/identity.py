@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def identity(training: Training, said: Mapping[str, Any]) -> dict[str, Any]:
     """
     optimizer = training.stepper.optimizer
     return {
-        "network": {network.name: _graph(network.source) for network in training.stepper.networks},
+        "layers": [_graph(network.source) for network in training.stepper.networks],
         "weights": {name: _kind(value) for name, value in training.net.state_dict().items()},
         "optimizer": type(optimizer).__name__,
         "optimizer's group": {
@@ -54,6 +55,8 @@ def _kind(value: torch.Tensor) -> str:
 
 def _plain(value: Any) -> Any:
     """A value as JSON would give it back."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return repr(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
@@ -87,8 +90,8 @@ def _differences(name: str, now: Any, then: Any) -> Iterator[str]:
             else:
                 yield from _differences(within, now[key], then[key])
     elif now != then:
-        if name.startswith("network "):
-            yield f"the layers of {name} are others"
+        if name == "layers":
+            yield "the network has other layers"
         else:
             yield f"{name} is {_shown(now)} here and {_shown(then)} there"
 

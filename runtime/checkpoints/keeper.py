@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...graph.errors import ModelFormatError
-from ..hooks import Hooks
 from ..interrupts import Interrupts
+from ..training import Hooks, Training
 from . import storage
 from .identity import check_same, identity
 from .lock import locked
 from .settings import Checkpoints
 from .weights import put_weights, weights_of
-
-if TYPE_CHECKING:
-    from ..training import Training
 
 
 class Keeper(Hooks):
@@ -104,6 +101,13 @@ class Keeper(Hooks):
             self.settings.path, storage.Content(weights_of(training.net), state), self.settings.keep
         )
         self._written_at, self._time = self._place(training), time.monotonic()
+
+    def broken(self, training: Training) -> str:
+        """Keep what there is: once the data is mended, the run goes on there."""
+        if self.settings is None:
+            return ""
+        self.save(training)
+        return f"; the run up to there is kept in {self.settings.path}, and the same call goes on from it"
 
     def _place(self, training: Training) -> tuple[int, int, int]:
         return training.steps, training.epoch, training.batch
