@@ -28,12 +28,15 @@ from .runtime.checkpoints.settings import Checkpoints
 from .runtime.checkpoints.weights import load_checkpoint
 from .runtime.compile import compile
 from .runtime.emit import emit
-from .runtime.fit import fit
+from .runtime.fit import evaluate, fit, predict
 from .runtime.history import History
 from .runtime.memory import release_memory
+from .runtime.model_trainer import ModelTrainer
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
+
+Model.trainer_type = ModelTrainer  # models train, and their room knows nothing of running
 
 __all__ = [
     "Callback",
@@ -56,6 +59,7 @@ __all__ = [
     "compile",
     "constraints",
     "emit",
+    "evaluate",
     "fit",
     "initializers",
     "layers",
@@ -65,6 +69,7 @@ __all__ = [
     "losses",
     "ops",
     "optimizers",
+    "predict",
     "profile",
     "regularizers",
     "release_memory",

@@ -115,6 +115,8 @@ class CallbackList:
 
 
 def checked(callbacks: Any) -> list[Callback]:
+    if callbacks is None:
+        return []
     found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in found:
         if not isinstance(callback, Callback):

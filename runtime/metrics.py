@@ -12,10 +12,8 @@ import torch
 
 from ..graph.errors import ConvLoomError, unknown
 from ..graph.words import words
-from .batch import Batch
 from .measures import Measure, in_order, refuse_class
 from .running_mean import RunningMean
-from .step_result import StepResult
 
 GROWING = frozenset([
     "accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy",
@@ -145,46 +143,75 @@ class Stateful(Metric):
             ) from None
 
 
-@dataclass
-class OutputMetric:
-    """A metric of one output, all for -1, and its name in the logs. weighted: by the sample weights."""
+@dataclass(frozen=True)
+class _Place:
+    """Which output a metric looks at, its name in the logs, and whether sample weights count."""
 
     name: str
     output: int
     metric: Metric
-    weighted: bool = False
+    weighted: bool
+
+
+class Metrics:
+    """All metrics of a network's outputs, by their names in the logs."""
+
+    def __init__(self, places: Sequence[_Place]) -> None:
+        self.places = places
 
     @property
     def directions(self) -> dict[str, str | None]:
-        """What it reports -> which is better."""
-        return {self.name: self.metric.direction}
+        """What is reported -> whether more of it is better, "max", or less, "min"."""
+        return {place.name: place.metric.direction for place in self.places}
 
     def reset(self) -> None:
-        self.metric.reset()
+        for place in self.places:
+            place.metric.reset()
 
-    def update(self, result: StepResult, batch: Batch) -> None:
-        if self.output < 0:
-            self.metric.update(result.predictions, batch.targets[0])
-            return
-        weights = batch.weights[self.output] if self.weighted and batch.weights else None
-        self.metric.update(result.predictions[self.output], batch.targets[self.output], weights)
+    def update(
+        self,
+        predictions: Sequence[torch.Tensor],
+        targets: Sequence[torch.Tensor | None],
+        weights: Sequence[torch.Tensor | None] | None = None,
+    ) -> None:
+        for place in self.places:
+            weight = weights[place.output] if place.weighted and weights else None
+            place.metric.update(predictions[place.output], targets[place.output], weight)
 
     def read(self) -> dict[str, float]:
-        return {self.name: self.metric.read()}
+        return {place.name: place.metric.read() for place in self.places}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {place.name: place.metric.state_dict() for place in self.places}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for place in self.places:
+            place.metric.load_state_dict(state[place.name])
 
 
-def find_metrics(metrics: Any, outputs: Sequence[str] = ("output",)) -> list[OutputMetric]:
+def find_metrics(metrics: Any, weighted_metrics: Any = None, outputs: Sequence[str] = ("output",)) -> Metrics:
     """The metrics that are meant: names, functions and objects, alone, in a list, or by a name of your own;
-    of several outputs, a dictionary or a list of those.
+    of several outputs, a dictionary by output or a list of those.
 
     Functions are called the way their kind is called. Raises ConvLoomError for what is none of these.
     """
+    found = [*_places(metrics, outputs, False), *_places(weighted_metrics, outputs, True)]
+    return Metrics(found)
+
+
+def _places(metrics: Any, outputs: Sequence[str], weighted: bool) -> list[_Place]:
+    if not metrics:
+        return []
     if len(outputs) == 1:
-        return [OutputMetric(metric.name, 0, metric) for metric in _of_one(metrics)]
+        return [_Place(metric.name, 0, metric, weighted) for metric in _of_one(metrics)]
     if not isinstance(metrics, Mapping):
-        metrics = dict(zip(outputs, metrics if metrics else [()] * len(outputs), strict=True))
-    found = {outputs.index(name): _of_one(entry or ()) for name, entry in metrics.items()}
-    return [OutputMetric(f"{outputs[i]}_{m.name}", i, m) for i, ms in found.items() for m in ms]
+        metrics = dict(zip(outputs, metrics, strict=True))
+    by_output = {name: _of_one(entry) for name, entry in metrics.items() if entry}
+    return [
+        _Place(f"{name}_{metric.name}", list(outputs).index(name), metric, weighted)
+        for name, found in by_output.items()
+        for metric in found
+    ]
 
 
 def _of_one(metrics: Any) -> list[Metric]:
