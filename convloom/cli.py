@@ -287,10 +287,9 @@ def _training(command: argparse.ArgumentParser) -> None:
 def _dtype(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     command.add_argument(
         "--dtype",
-        default="float32",
         type=choice("--dtype", names),
         metavar="D",
-        help=f"{', '.join(names)} (default: float32)",
+        help=f"{', '.join(names)} (default: float32, or what the file's mixed policies say)",
     )
 
 

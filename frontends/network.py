@@ -14,6 +14,7 @@ from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError, nearest
 from ..graph.ir import Graph
 from ..graph.op import snake_case
+from ..graph.passes.precision import Policies
 from ..graph.types import BATCH, TensorType
 from .budget import BUDGET
 from .cutting import begun_at, put_in
@@ -28,6 +29,7 @@ from .operations import Operation
 from .ordering import keras_layer_order
 from .parameters import Parameters, Slot
 from .pickling import flattened, restored
+from .policies import policies
 from .symbolic import Call, SymbolicTensor, reachable_calls
 
 
@@ -284,6 +286,11 @@ class Network(Block):
     def described_at(self) -> list[tuple[int, ...]]:
         """The shape of one sample of each input at which the network is described; see `open_axes`."""
         return [tensor.type.size()[1:] for tensor in self._inputs]
+
+    @property
+    def policies(self) -> Policies | None:
+        """What to compute in where `compile` is not told, as the file says; None for float32."""
+        return policies(self)
 
     def to_graph(self, input_shape: Wanted = None) -> Graph:
         """The network as IR: inputs, parameters and outputs under the names of their layers.

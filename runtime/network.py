@@ -80,7 +80,7 @@ class CompiledNetwork(OpenAxes):
         graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
-        return graph if dtype == "float32" else with_dtype(graph, dtype)
+        return graph if dtype == "float32" else with_dtype(graph, dtype, self.options.policies)
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
