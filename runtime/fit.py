@@ -11,7 +11,7 @@ import torch
 
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
-from .batch_step import find_losses, make_step, output_shapes, outputs_of
+from .batch_step import make_step, output_shapes, outputs_of
 from .batches import Form, open_data, split_off
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
@@ -19,7 +19,7 @@ from .compile import compile
 from .evaluation import Sums
 from .history import History
 from .inputs import holds_arrays, is_array
-from .losses import Loss
+from .losses import Loss, find_losses
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .optimizers import make_optimizer
