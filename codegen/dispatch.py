@@ -18,7 +18,7 @@ from .forms.first_convolution import emit_first
 from .forms.first_weight_gradient import emit_first_weight_grad
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
-from .forms.losses import emit_loss, emit_loss_grad
+from .forms.losses import emit_loss, emit_loss_grad, emit_total
 from .forms.matmul import emit_matmul
 from .forms.movement import emit_movement
 from .forms.pointwise import emit_pointwise
@@ -51,6 +51,7 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "channel sums": emit_channel_sums,
     "sums": emit_sums,
     "rows": emit_softmax,
+    "total": emit_total,
     "loss": emit_loss,
     "loss gradient": emit_loss_grad,
     "look up": emit_look_up,

@@ -26,8 +26,9 @@ from ..graph.ops import (
     MaxPool2D,
     MaxPoolIndex2D,
     Reduce,
+    RowLoss,
+    RowLossGrad,
     Softmax,
-    SoftmaxCrossEntropy,
     Variance,
     Warp,
 )
@@ -230,6 +231,16 @@ def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
     )
 
 
+def _totals_side_by_side(node: Node, mine: Group, group: Group) -> bool:
+    needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
+    both = isinstance(group.anchor.op, Reduce) and group.anchor.type == node.type
+    return both and node.type.shape == () and not needs_the_other
+
+
+def _has_loss(group: Group) -> bool:
+    return any(isinstance(member.op, RowLoss) for member in group.nodes)
+
+
 def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
     needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
     same = _is_channel_sum(node) and _is_channel_sum(group.anchor) and group.anchor.type == node.type
@@ -312,6 +323,19 @@ RULES: tuple[FusionRule, ...] = (
         into_producer=False,
     ),
     FusionRule(
+        "pointwise(loss(x)) -> one kernel",
+        lambda node, group: node.op.kind is Kind.POINTWISE and _has_loss(group),
+    ),
+    FusionRule(
+        "total(loss(x)) -> one kernel",
+        lambda node, group: isinstance(node.op, Reduce) and node.type.shape == () and _has_loss(group),
+    ),
+    FusionRule(
+        "loss_gradient(pointwise(dy)) -> one kernel",
+        lambda node, group: isinstance(node.op, RowLossGrad) and group.kind is Kind.POINTWISE,
+        into_producer=False,
+    ),
+    FusionRule(
         "pool(pointwise(x)) -> one kernel",
         lambda node, group: isinstance(node.op, MaxPool2D | AveragePool2D) and group.kind is Kind.POINTWISE,
         _once_a_window,
@@ -329,9 +353,10 @@ SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", MaxPoolIndex2D, _index_beside_pool),
     SiblingRule(
         "cross_entropy(softmax(x), target) beside softmax(x) -> one kernel",
-        SoftmaxCrossEntropy,
+        RowLoss,
         _loss_beside_softmax,
     ),
+    SiblingRule("total(f(x)) beside total(g(x)) -> one kernel", Reduce, _totals_side_by_side),
     SiblingRule(
         "dense_weight_grad(x, dy) beside dense_data_grad(dy, w) -> one kernel",
         DenseWeightGrad,

@@ -15,7 +15,7 @@ import torch
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
 from .batch import Batch, Form
-from .batch_step import find_losses, find_weights, make_step, output_shapes
+from .batch_step import find_weights, make_step, output_shapes
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
 from .checkpoints.keeper import Keeper
@@ -24,7 +24,7 @@ from .class_weights import by_class
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
-from .losses import Loss
+from .losses import Loss, find_losses
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .open_data import Opening, split_off

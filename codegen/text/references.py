@@ -11,16 +11,14 @@ from itertools import zip_longest
 from typing import Any
 
 from ...graph.errors import CompileError
-from ...graph.formula import Name, formula
+from ...graph.formula import Name, evaluate, formula
 from ...graph.ir import Node
-from ...graph.op import Op
+from ...graph.op import REGISTRY, Op
 from ...graph.ops import (
     ActivationGrad,
     AveragePool2D,
     AverageUnpool2D,
-    BinaryCrossEntropy,
     BroadcastTo,
-    CategoricalCrossEntropy,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -33,20 +31,19 @@ from ...graph.ops import (
     LogSoftmax,
     LookUp,
     LookUpGrad,
-    LossGrad,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
-    MeanSquaredError,
     Pad,
     Pointwise,
     Reduce,
     Resize,
     ResizeGrad,
+    RowLoss,
+    RowLossGrad,
     Slice,
     Softmax,
-    SoftmaxCrossEntropy,
     SoftmaxGrad,
     Sparsemax,
     SparsemaxGrad,
@@ -240,40 +237,17 @@ def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
     return f"({product}).transpose(-3, -2)" if op.split_y else product
 
 
-def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
-    return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
+def _row_loss(op: RowLoss, result: str, x: str, t: str) -> str:
+    tree = evaluate(op.of_operands(), {"x": Name(x), "t": Name(t)})
+    return in_torch(tree)
 
 
-def _probability_cross_entropy(
-    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
-) -> Lines:
-    return [
-        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
-        f"{result} = -({target} * p.log()).sum(-1).mean()",
-    ]
-
-
-def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
-    if op.from_logits:
-        return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
-    return [
-        f"p = {prediction}.clamp(1e-7, 1 - 1e-7)",
-        f"{result} = -({target} * p.log() + (1 - {target}) * (1 - p).log()).mean()",
-    ]
-
-
-def _mean_squared_error(op: MeanSquaredError, result: str, prediction: str, target: str) -> str:
-    return f"F.mse_loss({prediction}, {target})"
-
-
-def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: str) -> Lines:
+def _row_loss_grad(op: RowLossGrad, result: str, x: str, t: str, dy: str) -> Lines:
     """By torch's own differentiation of the loss, which is another way than the kernel's."""
-    row = _TABLE[type(op.loss)](op.loss, "loss_value", "at", target)
-    lines = [f"loss_value = {row}"] if isinstance(row, str) else row
     return [
-        f"at = {prediction}.detach().requires_grad_()",
-        *lines,
-        f"({result},) = torch.autograd.grad(loss_value, at, {d_loss})",
+        "with torch.enable_grad():",
+        f"    at = {x}.detach().requires_grad_()",
+        f"    ({result},) = torch.autograd.grad({_row_loss(op.loss, '', 'at', t)}, at, {dy})",
     ]
 
 
@@ -373,11 +347,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
     Sparsemax: _sparsemax,
     SparsemaxGrad: _sparsemax_grad,
-    SoftmaxCrossEntropy: _cross_entropy,
-    CategoricalCrossEntropy: _probability_cross_entropy,
-    BinaryCrossEntropy: _binary_cross_entropy,
-    MeanSquaredError: _mean_squared_error,
-    LossGrad: _loss_grad,
+    **{op: _row_loss for op in REGISTRY.values() if issubclass(op, RowLoss)},
+    RowLossGrad: _row_loss_grad,
     Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
     Pad: _pad,
     Flip: lambda op, result, x: f"{x}.flip({op.axes})",

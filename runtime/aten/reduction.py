@@ -1,4 +1,4 @@
-"""Sums, softmax and losses."""
+"""Sums, softmax and losses of rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from ...graph.ops import (
     LogSoftmax,
-    LossGrad,
     Reduce,
+    RowLossGrad,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -60,23 +60,26 @@ def _sparsemax(op: Sparsemax) -> Form:
 @form(SoftmaxCrossEntropy)
 def _cross_entropy(op: SoftmaxCrossEntropy) -> Form:
     def run(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if op.numbers or op.kept != 1 or op.spread:
+            return op.reference(logits, target)
         kept, classes = wide(logits.dtype), logits.shape[-1]
-        return F.cross_entropy(logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept))
+        rows = logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept)
+        return F.cross_entropy(*rows, reduction="none").reshape(*logits.shape[:-1], 1)
 
     return run
 
 
-@form(LossGrad)
-def _loss_grad(op: LossGrad) -> Form:
-    if not isinstance(op.loss, SoftmaxCrossEntropy):
+@form(RowLossGrad)
+def _row_loss_grad(op: RowLossGrad) -> Form:
+    loss = op.loss
+    if not isinstance(loss, SoftmaxCrossEntropy) or loss.numbers or loss.kept != 1 or loss.spread:
         return op.reference
 
-    def run(logits: torch.Tensor, target: torch.Tensor, d_loss: torch.Tensor) -> torch.Tensor:
+    def run(logits: torch.Tensor, target: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         kept = wide(logits.dtype)
         target = target.to(kept)
         p = torch.softmax(logits, -1, dtype=kept)
-        rows = logits.numel() // logits.shape[-1]
-        p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(d_loss.to(kept) / rows)
+        p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(dy.to(kept))
         return like(logits, p)
 
     return run
