@@ -11,6 +11,7 @@ from ..graph.errors import CompileError
 from ..graph.ir import Graph
 from ..graph.ops.random import Streams
 from ..graph.settings import settings
+from ..graph.weights import Weight
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
 from ..planning.targets import known_as
@@ -18,7 +19,7 @@ from ..planning.targets import target as find_target
 from .backends import Backend
 from .checks import whole
 from .executor import Executor
-from .held import HeldWeights, Weight
+from .held import HeldWeights
 from .spared import Spared
 
 

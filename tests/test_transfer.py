@@ -20,8 +20,8 @@ X = RNG.normal(size=(12, 8, 7, 3)).astype("float32")
 Y = RNG.integers(0, 3, size=(12, 1))
 CLASSES = "sparse_categorical_crossentropy"
 STILL = ("conv", "norm", "norm_2")
-"""What stays frozen when the base is freed. Norms among them: in `fit` Keras 3 forgets a base's `training=False`
-and moves the statistics of those that are free, against its own guide (docs/keras.md)."""
+"""What stays frozen when the base is freed. Norms among them: `fit` of Keras 3 forgets a base's
+`training=False` and moves the statistics of norms that are free, against its own guide (docs/keras.md)."""
 
 
 def pretrained(path: Path) -> Path:
