@@ -27,11 +27,11 @@ from .runtime.callbacks import Callback, EarlyStopping
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import fit
+from .runtime.history import History
 from .runtime.memory import release_memory
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
-from .runtime.training import History
 
 __all__ = [
     "Callback",

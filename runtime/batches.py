@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any
 
@@ -12,11 +13,9 @@ import torch
 
 from ..graph.errors import ConvLoomError, ShapeError
 from ..graph.words import words
+from .batch import Batch
 from .checks import number, whole
 from .inputs import as_tensor, by_name, holds_arrays, is_array
-
-Batch = tuple[Sequence[torch.Tensor], torch.Tensor]
-"""The inputs of the network, and the target."""
 
 RESIDENT_BYTES = 2**30
 """Data up to this size is moved to the GPU once, rather than batch by batch."""
@@ -24,65 +23,93 @@ RESIDENT_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Form:
-    """What the data must be. names: of the network's inputs, in order, where known.
+    """What the data must be. names: of the network's inputs, in order, where known. outputs: of its outputs.
 
-    check: raises ConvLoomError for targets that do not fit; called before they are moved to the device, once
-    for whole arrays.
+    checks: by output, each raises ConvLoomError for targets that do not fit; called before they are moved to
+    the device, once for whole arrays.
     """
 
     names: Sequence[str] = ()
-    check: Callable[[torch.Tensor], None] = lambda target: None
+    outputs: Sequence[str] = ("output",)
+    checks: Mapping[str, Callable[[torch.Tensor], None]] = field(default_factory=dict)
+
+    def check(self, targets: Sequence[torch.Tensor | None]) -> None:
+        for name, target in zip(self.outputs, targets, strict=False):
+            if target is not None and name in self.checks:
+                self.checks[name](target)
 
 
-@dataclass
-class Batches:
-    """Where batches come from. size: batches an epoch, None where it is not known before they have come."""
+class Batches(abc.ABC):
+    """Where batches come from."""
 
-    size: int | None
+    size: int | None = None
+    """Batches an epoch, None where it is not known before they have come."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        raise NotImplementedError
+    generators: Sequence[torch.Generator] = ()
+    """What the order of the data is drawn from, beside the global generators."""
+
+    @abc.abstractmethod
+    def epoch(self, skip: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from this one on. Everything random about their order is drawn at once."""
 
 
-@dataclass
 class ArrayBatches(Batches):
     """Slices of whole arrays, in a new order every epoch where there is a generator to shuffle with."""
 
-    inputs: Sequence[torch.Tensor]
-    target: torch.Tensor
-    batch_size: int
-    device: torch.device
-    generator: torch.Generator | None
+    def __init__(
+        self, data: Batch, batch_size: int, device: torch.device, generator: torch.Generator | None
+    ) -> None:
+        self.data, self.batch_size, self.device = data, batch_size, device
+        self.generators = [generator] if generator is not None else []
+        self.size = -(-data.size // batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        count = len(self.target)
-        order = torch.randperm(count, generator=self.generator) if self.generator else None
-        if order is not None:
-            order = order.to(self.target.device)
-        for start in range(0, count, self.batch_size):
-            stop = min(start + self.batch_size, count)
-            chosen = order[start:stop] if order is not None else slice(start, stop)
-            inputs = [values[chosen].to(self.device) for values in self.inputs]
-            yield inputs, self.target[chosen].to(self.device)
+    def epoch(self, skip: int = 0) -> Iterator[Batch]:
+        order = None
+        if self.generators:
+            order = torch.randperm(self.data.size, generator=self.generators[0])
+            order = order.to(self.data.inputs[0].device)
+        return (self._slice(number * self.batch_size, order) for number in range(skip, self.size or 0))
+
+    def _slice(self, start: int, order: torch.Tensor | None) -> Batch:
+        stop = min(start + self.batch_size, self.data.size)
+        chosen = order[start:stop] if order is not None else slice(start, stop)
+        return each(self.data, lambda values: values[chosen].to(self.device))
 
 
-@dataclass
 class ReadyBatches(Batches):
     """Batches of somebody else's making, such as a DataLoader's, moved to the network's device."""
 
-    source: Iterable[Any]
-    device: torch.device
-    form: Form
+    def __init__(self, source: Iterable[Any], device: torch.device, form: Form) -> None:
+        self.source, self.device, self.form = source, device, form
+        self.size = _length(source)
+        owners = [source, getattr(source, "sampler", None)]
+        found = [getattr(owner, "generator", None) for owner in owners]
+        self.generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
-    def __iter__(self) -> Iterator[Batch]:
-        for place, batch in enumerate(self.source):
+    def epoch(self, skip: int = 0) -> Iterator[Batch]:
+        source = iter(self.source)
+        for _ in range(skip):
+            next(source, None)
+        return self._read(source, skip)
+
+    def _read(self, source: Iterator[Any], first: int) -> Iterator[Batch]:
+        for place, given in enumerate(source, first):
             where = f"batch {place} of the data"
-            pair = _read(batch, self.form, where)
-            if pair is None:
-                raise ConvLoomError(f"{where} is {_kind(batch)}; give pairs (x, y){_more(batch)}")
-            inputs, target = pair
-            self.form.check(target)
-            yield [values.to(self.device) for values in inputs], target.to(self.device)
+            batch = _read(given, self.form, where)
+            if batch is None:
+                raise ConvLoomError(f"{where} is {_kind(given)}; give pairs (x, y)")
+            self.form.check(batch.targets)
+            yield each(batch, lambda values: values.to(self.device))
+
+
+def each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """A batch with all its tensors changed."""
+
+    def changed(values: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        return [None if value is None else change(value) for value in values]
+
+    weights = None if batch.weights is None else changed(batch.weights)
+    return Batch([change(values) for values in batch.inputs], changed(batch.targets), weights)
 
 
 def open_data(
@@ -102,14 +129,14 @@ def open_data(
     """
     form = form or Form()
     batch_size = whole(batch_size, "batch_size", 1)
-    pair = _read(data, form, name)
-    if pair is not None:
-        inputs, target = pair
-        form.check(target)
-        if device.type != "cpu" and sum(t.nbytes for t in (*inputs, target)) <= RESIDENT_BYTES:
-            inputs, target = [t.to(device) for t in inputs], target.to(device)
-        count = -(-len(target) // batch_size)
-        return ArrayBatches(count, inputs, target, batch_size, device, generator)
+    whole_data = _read(data, form, name)
+    if whole_data is not None:
+        form.check(whole_data.targets)
+        sizes: list[int] = []
+        each(whole_data, lambda values: sizes.append(values.nbytes) or values)  # type: ignore[func-returns-value]
+        if device.type != "cpu" and sum(sizes) <= RESIDENT_BYTES:
+            whole_data = each(whole_data, lambda values: values.to(device))
+        return ArrayBatches(whole_data, batch_size, device, generator)
     if is_array(data):
         raise ConvLoomError(f"{name} is {_kind(data)} without targets; give the pair (x, y)")
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
@@ -117,8 +144,8 @@ def open_data(
             f"{name} is {_kind(data)}; give a pair (x, y) of arrays, or a DataLoader of such pairs"
         )
     if isinstance(data, tuple) and not all(isinstance(part, list | tuple) for part in data):
-        raise ConvLoomError(f"{name} is {_kind(data)}; give the pair (x, y){_more(data)}")
-    return ReadyBatches(_length(data), data, device, form)
+        raise ConvLoomError(f"{name} is {_kind(data)}; give the pair (x, y)")
+    return ReadyBatches(data, device, form)
 
 
 def _length(data: Any) -> int | None:
@@ -131,36 +158,37 @@ def _length(data: Any) -> int | None:
 def split_off(data: Any, fraction: float, form: Form | None = None) -> tuple[Any, Any]:
     """The pair (x, y) without its last part, and that part, as Keras's validation_split takes it."""
     fraction = number(fraction, "validation_split")
-    pair = _read(data, form or Form(), "data")
+    found = _read(data, form or Form(), "data")
     if not 0.0 < fraction < 1.0:
         raise ConvLoomError(f"validation_split is {fraction}; it is a fraction between 0 and 1")
-    if pair is None:
+    if found is None:
         raise ConvLoomError(
             "validation_split needs data as a pair (x, y) of arrays; else give validation_data"
         )
-    inputs, target = pair
-    cut = int(len(target) * (1.0 - fraction))
-    if cut in (0, len(target)):
+    cut = int(found.size * (1.0 - fraction))
+    if cut in (0, found.size):
         raise ConvLoomError(
-            f"{words('validation_split=', '--validation-split ')}{fraction} of {len(target)} examples "
+            f"{words('validation_split=', '--validation-split ')}{fraction} of {found.size} examples "
             f"leaves one of the parts empty"
         )
-    return ([x[:cut] for x in inputs], target[:cut]), ([x[cut:] for x in inputs], target[cut:])
+    return each(found, lambda values: values[:cut]), each(found, lambda values: values[cut:])
 
 
 # -- reading a pair ------------------------------------------------------------------------------------------
 def _read(data: Any, form: Form, where: str) -> Batch | None:
-    """A pair (x, y) of arrays as tensors, checked; None where `data` is something else."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    """(x, y) or (x, y, weights) of arrays as tensors, checked; None where `data` is something else."""
+    if isinstance(data, Batch):
+        return data
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         return None
-    x, y = data
+    x, y, *more = data
     if not (is_array(x) or holds_arrays(x) or isinstance(x, Mapping) or _holds_numbers(x)):
         if isinstance(data, tuple) and not isinstance(x, list | tuple):
             as_tensor(x, f"x of {where}")  # raises: it is none
         return None
-    if isinstance(y, Mapping) or (is_array(x) and holds_arrays(y)):
-        raise ConvLoomError(f"y of {where} is {_kind(y)}; fit takes the targets of one output, as one array")
-    if not (is_array(y) or _holds_numbers(y)):
+    if isinstance(data, list) and holds_arrays(x) and holds_arrays(y) and not where.startswith("batch"):
+        return None  # a list of batches
+    if not (is_array(y) or _holds_numbers(y) or isinstance(y, Mapping) or holds_arrays(y)):
         if isinstance(y, list | tuple):
             return None
         as_tensor(y, f"y of {where}", "y")  # raises: it is none
@@ -169,9 +197,28 @@ def _read(data: Any, form: Form, where: str) -> Batch | None:
             raise ConvLoomError(f"x of {where} goes by name, and this network has no names; give a list")
         x = by_name(form.names, x)
     parts = x if isinstance(x, list | tuple) and not _holds_numbers(x) else [x]
-    inputs, target = [_tensor(part, "x", where) for part in parts], _tensor(y, "y", where)
-    _check_lengths(inputs, target)
-    return inputs, target
+    inputs = [_tensor(part, "x", where) for part in parts]
+    targets = [_tensor(part, "y", where) for part in _by_output(y, form, "y", where)]
+    weights = None
+    if more and more[0] is not None:
+        weights = [_tensor(part, "weights", where) for part in _by_output(more[0], form, "weights", where)]
+        if len(weights) < len(targets):
+            weights = weights * len(targets)
+    _check_lengths(inputs, targets)
+    return Batch(inputs, targets, weights)
+
+
+def _by_output(given: Any, form: Form, name: str, where: str) -> list[Any]:
+    """One value an output, from a dictionary or a list of them, or a single one."""
+    if isinstance(given, Mapping):
+        return [given[output] for output in form.outputs if output in given]
+    if holds_arrays(given):
+        if len(given) != len(form.outputs):
+            raise ConvLoomError(
+                f"{name} of {where} is {_kind(given)}; fit takes the targets of one output, as one array"
+            )
+        return list(given)
+    return [given]
 
 
 def _tensor(value: Any, name: str, where: str) -> torch.Tensor:
@@ -193,21 +240,18 @@ def _holds_numbers(value: Any) -> bool:
     return isinstance(value, Number)
 
 
-def _check_lengths(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> None:
+def _check_lengths(inputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
     lengths = [len(values) for values in inputs]
-    if any(length != len(target) for length in lengths):
-        shown = ", ".join(map(str, lengths))
-        raise ShapeError(f"x has {shown} examples but y has {len(target)}; give one target for each example")
-    if len(target) == 0:
+    for target in targets:
+        if any(length != len(target) for length in lengths):
+            shown = ", ".join(map(str, lengths))
+            raise ShapeError(
+                f"x has {shown} examples but y has {len(target)}; give one target for each example"
+            )
+    if lengths[0] == 0:
         raise ShapeError("the data holds no example")
 
 
 def _kind(value: Any) -> str:
     sized = isinstance(value, list | tuple | Mapping)
     return f"a {type(value).__name__}" + (f" of {len(value)}" if sized else "")
-
-
-def _more(value: Any) -> str:
-    """What a third part is, in Keras's habit."""
-    three = isinstance(value, list | tuple) and len(value) == 3
-    return "; a third part, weights of the examples, is not supported" if three else ""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
+from .batch_step import find_losses, make_step, output_shapes, outputs_of
 from .batches import Form, open_data, split_off
+from .callback_list import CallbackList, checked
 from .callbacks import Callback
 from .compile import compile
+from .evaluation import Sums
+from .history import History
 from .inputs import holds_arrays, is_array
-from .losses import Loss, find_loss
+from .losses import Loss
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .optimizers import make_optimizer
-from .steps import weight_penalty
-from .training import BatchLoss, History, Training, networks_in
+from .progress import ProgressBar
+from .stepping import Stepper
+from .training import Training
 
 
 def fit(
@@ -69,27 +75,24 @@ def fit(
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
     data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
-    net = _network(net)
+    model, net = net, _network(net)
     _refuse_masks(net)
     epochs = checks.whole(epochs, "epochs", 0)
     batch_size = checks.whole(batch_size, "batch_size", 1)
     seed = checks.seed(seed)
-    callbacks = _checked(callbacks)
-    found = find_loss(loss)
+    callbacks = checked(callbacks)
+    losses = find_losses(loss, outputs_of(net))
     if metrics is None:
-        metrics = ("accuracy",) if isinstance(found, Loss) and found.classifies else ()
-    training = Training(
-        net,
-        _step(net, found),
-        make_optimizer(optimizer, net.parameters(), learning_rate),
-        find_metrics(metrics),
-        stop_on_nan,
-    )
-    form = _form(net, found)
+        only = next(iter(losses.values()))
+        metrics = ("accuracy",) if len(losses) == 1 and isinstance(only, Loss) and only.classifies else ()
+    form = _form(net, losses)
     if validation_split:
         if validation_data is not None:
             raise ConvLoomError("give validation_data or validation_split, not both")
         data, validation_data = split_off(data, validation_split, form)
+    step = make_step(net, losses)
+    stepper = Stepper(net, make_optimizer(optimizer, net.parameters(), learning_rate))
+    found = find_metrics(metrics, list(losses))
     device = next(net.parameters()).device
     with _seeded(seed, device):
         order = torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if shuffle else None
@@ -97,8 +100,32 @@ def fit(
         held_out = None
         if validation_data is not None:
             held_out = open_data(validation_data, batch_size, device, None, "validation_data", form)
+        with_loss = [name for name, loss in losses.items() if loss is not None]
+        reported = Sums(with_loss, found).directions
+        if held_out is not None:
+            reported |= {f"val_{name}": direction for name, direction in reported.items()}
+        watching = CallbackList(
+            [*callbacks, *([ProgressBar()] if verbose else [])],
+            model=model,
+            net=net,
+            params={"verbose": int(verbose), "epochs": epochs, "steps": batches.size},
+            stepper=stepper,
+            reported=reported,
+        )
+        training = Training(
+            net=net,
+            step=step,
+            stepper=stepper,
+            losses=with_loss,
+            metrics=found,
+            callbacks=watching,
+            data=batches,
+            validation=held_out,
+            epochs=epochs,
+            stop_on_nan=stop_on_nan,
+        )
         try:
-            return training.run(batches, held_out, epochs, callbacks, verbose)
+            return training.run()
         finally:
             net.eval()
 
@@ -156,25 +183,18 @@ def _refuse_masks(net: torch.nn.Module) -> None:
         )
 
 
-def _form(net: torch.nn.Module, loss: Any) -> Form:
+def _form(net: torch.nn.Module, losses: Mapping[str, Any]) -> Form:
     compiled = _compiled(net)
     names = [node.name for node in compiled.input_nodes] if compiled else ()
-    if not isinstance(loss, Loss):
-        return Form(names)
-    if compiled is not None and compiled.is_open:  # what fits hangs on the sizes of each batch
-        return Form(names)
-    output = _output_shape(net)
-    return Form(names, lambda target: loss.check(target, output))
-
-
-def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
-    found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    for callback in found:
-        if not isinstance(callback, Callback):
-            raise ConvLoomError(
-                f"callback {callback!r:.60} is no cl.Callback; derive its class from cl.Callback"
-            )
-    return found
+    if compiled is None or compiled.is_open:  # what fits hangs on the sizes of each batch
+        return Form(names, list(losses))
+    shapes = output_shapes(compiled)
+    checks = {
+        name: partial(loss.check, output=shapes[name])
+        for name, loss in losses.items()
+        if isinstance(loss, Loss)
+    }
+    return Form(names, list(losses), checks)
 
 
 @contextlib.contextmanager
@@ -186,49 +206,3 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _step(net: torch.nn.Module, loss: Any) -> BatchLoss:
-    """The computation of one batch's loss: one function, for training and for validation."""
-    if not isinstance(loss, Loss):
-        predict = _predictor(net)
-
-        def by_function(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            prediction, penalty = predict(*inputs)
-            value = loss(prediction, target)
-            return value if penalty is None else value + penalty, prediction
-
-        return by_function  # type: ignore[return-value]
-    if not isinstance(net, CompiledNetwork):
-        raise ConvLoomError(
-            f"{loss.keras_name} is compiled with the network, and {type(net).__name__} is no compiled one; "
-            f"give a function (prediction, target)"
-        )
-    fused = net.with_loss(loss.graph_name, loss.from_logits)
-
-    def by_name(inputs: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = _output_shape(net.of_size(inputs))
-        if net.is_open:
-            loss.check(target, output)
-        return fused(inputs, loss.encode(target, output))
-
-    return by_name
-
-
-def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:
-    """The network as a function that also gives what its regularizers add to the loss, None for nothing."""
-    regularized = [network for network in networks_in(net) if network.is_regularized]
-    if not regularized:
-        return lambda *inputs: (net(*inputs), None)
-    if regularized[0] is net:
-        return regularized[0].with_penalty()
-    for network in regularized:
-        weight_penalty(network)  # which raises for what cannot be counted so
-    return lambda *inputs: (net(*inputs), torch.stack([*map(weight_penalty, regularized)]).sum())
-
-
-def _output_shape(net: Any) -> tuple[int, ...]:
-    """Shape of the only output for one example."""
-    graph = net.source
-    (output,) = graph.outputs.values()
-    return tuple(int(size) for size in graph[output].type.shape[1:])

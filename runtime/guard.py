@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
+from .batch import Batch
 
 
 @dataclass
@@ -23,7 +23,7 @@ class _Outcome:
     total: torch.Tensor
     ready: torch.cuda.Event | None
     loss: torch.Tensor
-    batch: Sequence[torch.Tensor]
+    batch: Batch
 
 
 class Guard:
@@ -58,7 +58,7 @@ class Guard:
                 self.versions[slot][place] = statistic._version
 
     @torch.no_grad()
-    def after(self, loss: torch.Tensor, batch: Sequence[torch.Tensor]) -> None:
+    def after(self, loss: torch.Tensor, batch: Batch) -> None:
         """Take in a step that is done; raises ConvLoomError for it or, on a GPU, for the one before."""
         loss = loss.detach()
         # The root of a sum of squares: one fast pass, NaN or infinite where a weight is or is beyond 1e19.
@@ -112,7 +112,8 @@ class Guard:
         )
 
 
-def _sides(batch: Sequence[torch.Tensor]) -> tuple[bool, bool]:
-    """Whether the inputs and the target, which comes last, are finite."""
-    *inputs, target = (bool(torch.isfinite(t).all()) for t in batch)
-    return all(inputs), target
+def _sides(batch: Batch) -> tuple[bool, bool]:
+    """Whether the inputs are finite, and the targets with the weights of the examples."""
+    given = [t for t in (*batch.targets, *(batch.weights or ())) if t is not None]
+    inputs, targets = ([bool(torch.isfinite(t).all()) for t in side] for side in (batch.inputs, given))
+    return all(inputs), all(targets)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 
 from ..graph.errors import ConvLoomError, unknown
 from ..graph.words import words
+from .batch import Batch
 from .measures import Measure, in_order, refuse_class
+from .running_mean import RunningMean
+from .step_result import StepResult
 
 GROWING = frozenset([
     "accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy",
@@ -63,27 +67,76 @@ def accuracy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 # -- any metric ----------------------------------------------------------------------------------------------
-@dataclass
-class Metric:
-    """A name for the logs, and where the value comes from.
+class Metric(abc.ABC):
+    """A value over an epoch. direction: "max" or "min", or None where nothing says which is better."""
 
-    measure: a function (prediction, target) -> number for the batch, whose mean over the examples is
-    reported.
-    update, result, reset: of an object that keeps its own state over an epoch, instead.
-    direction: "max" or "min", or None where nothing says which is better.
-    """
+    def __init__(self, name: str, direction: str | None) -> None:
+        self.name, self.direction = name, direction
 
-    name: str
-    direction: str | None
-    measure: Measure | None = None
-    update: Callable[[torch.Tensor, torch.Tensor], Any] | None = None
-    result: Callable[[], Any] | None = None
-    reset: Callable[[], Any] | None = None
+    @abc.abstractmethod
+    def reset(self) -> None: ...
+
+    @abc.abstractmethod
+    def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None: ...
+
+    @abc.abstractmethod
+    def read(self) -> float: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        del state
+
+
+class MeanOf(Metric):
+    """The mean over the examples of what a function (prediction, target) gives as the mean of a batch."""
+
+    def __init__(self, name: str, direction: str | None, measure: Measure) -> None:
+        super().__init__(name, direction)
+        self.measure = measure
+        self.reset()
+
+    def reset(self) -> None:
+        self.mean = RunningMean(f"metric {self.name}")
+
+    def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None:
+        self.mean.add(torch.as_tensor(self.measure(prediction, target)), len(target))
 
     def read(self) -> float:
-        """The state's value; raises ConvLoomError where it is not one number."""
-        assert self.result is not None
-        value = self.result()
+        return self.mean.read()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.mean.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mean.load_state_dict(state)
+
+
+class Stateful(Metric):
+    """An object that keeps its own state over an epoch."""
+
+    def __init__(
+        self,
+        name: str,
+        direction: str | None,
+        update: Callable[[Any, Any], Any],
+        result: Callable[[], Any],
+        reset: Callable[[], Any],
+    ) -> None:
+        super().__init__(name, direction)
+        self._update, self._result, self._reset = update, result, reset
+
+    def reset(self) -> None:
+        self._reset()
+
+    def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None:
+        self._update(prediction, target)
+
+    def read(self) -> float:
+        """Raises ConvLoomError where it is not one number."""
+        value = self._result()
         try:
             return float(value)
         except (TypeError, ValueError, RuntimeError):
@@ -92,11 +145,49 @@ class Metric:
             ) from None
 
 
-def find_metrics(metrics: Any) -> list[Metric]:
-    """The metrics that are meant: names, functions and objects, alone, in a list, or by a name of your own.
+@dataclass
+class OutputMetric:
+    """A metric of one output, all for -1, and its name in the logs. weighted: by the sample weights."""
+
+    name: str
+    output: int
+    metric: Metric
+    weighted: bool = False
+
+    @property
+    def directions(self) -> dict[str, str | None]:
+        """What it reports -> which is better."""
+        return {self.name: self.metric.direction}
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def update(self, result: StepResult, batch: Batch) -> None:
+        if self.output < 0:
+            self.metric.update(result.predictions, batch.targets[0])
+            return
+        weights = batch.weights[self.output] if self.weighted and batch.weights else None
+        self.metric.update(result.predictions[self.output], batch.targets[self.output], weights)
+
+    def read(self) -> dict[str, float]:
+        return {self.name: self.metric.read()}
+
+
+def find_metrics(metrics: Any, outputs: Sequence[str] = ("output",)) -> list[OutputMetric]:
+    """The metrics that are meant: names, functions and objects, alone, in a list, or by a name of your own;
+    of several outputs, a dictionary or a list of those.
 
     Functions are called the way their kind is called. Raises ConvLoomError for what is none of these.
     """
+    if len(outputs) == 1:
+        return [OutputMetric(metric.name, 0, metric) for metric in _of_one(metrics)]
+    if not isinstance(metrics, Mapping):
+        metrics = dict(zip(outputs, metrics if metrics else [()] * len(outputs), strict=True))
+    found = {outputs.index(name): _of_one(entry or ()) for name, entry in metrics.items()}
+    return [OutputMetric(f"{outputs[i]}_{m.name}", i, m) for i, ms in found.items() for m in ms]
+
+
+def _of_one(metrics: Any) -> list[Metric]:
     if isinstance(metrics, Mapping):
         return [_metric(metric, str(name)) for name, metric in metrics.items()]
     if isinstance(metrics, str) or callable(metrics):
@@ -119,7 +210,7 @@ def _metric(metric: Any, name: str = "") -> Metric:
         if metric.lower() not in ("accuracy", "acc"):
             more = ", or a function (prediction, target), or a metric of Keras's or torchmetrics'"
             raise ConvLoomError(unknown("metric", metric, ("accuracy",), more))
-        return Metric(name or "accuracy", "max", accuracy)
+        return MeanOf(name or "accuracy", "max", accuracy)
     refuse_class("metric", metric)
     if not callable(metric) and not hasattr(metric, "update_state"):
         raise ConvLoomError(f"metric {metric!r:.60} is neither a name nor a function (prediction, target)")
@@ -132,10 +223,10 @@ def _metric(metric: Any, name: str = "") -> Metric:
         def update(prediction: torch.Tensor, target: torch.Tensor) -> Any:
             return metric.update_state(target, prediction)
 
-        return Metric(name, direction, None, update, metric.result, metric.reset_state)
+        return Stateful(name, direction, update, metric.result, metric.reset_state)
     if all(hasattr(metric, part) for part in ("update", "compute", "reset")):  # torchmetrics'
-        return Metric(name, direction, None, metric.update, metric.compute, metric.reset)
-    return Metric(name, direction, in_order(metric))
+        return Stateful(name, direction, metric.update, metric.compute, metric.reset)
+    return MeanOf(name, direction, in_order(metric))
 
 
 def _says(metric: Any) -> str | None:

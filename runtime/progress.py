@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from .callbacks import Callback, Logs
+
 SHOWN_EVERY = 0.2
 """Seconds between updates of the progress bar; each reads a number back from the device."""
+
+
+class ProgressBar(Callback):
+    """Shows a training run in a terminal."""
+
+    reads_seldom = True
+    bar: EpochBar | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.bar = EpochBar(epoch, self.params["epochs"], self.params["steps"], True)
+        self.bar.__enter__()
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        if self.bar is not None:
+            self.bar.advance(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if self.bar is not None:
+            self.bar.finish(logs)
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__()
+            self.bar = None
 
 
 class EpochBar:

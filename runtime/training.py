@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,145 +12,160 @@ import torch
 
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
+from .batch import Batch
 from .batches import Batches
-from .callbacks import Callback
+from .callback_list import CallbackList
+from .evaluation import BatchStep, Evaluation, Sums
 from .guard import Guard
-from .metrics import Metric
-from .network import CompiledNetwork
-from .progress import EpochBar
+from .history import History
+from .metrics import OutputMetric
+from .random_state import random_state, set_random_state
+from .step_result import StepResult
+from .stepping import Stepper
 
-BatchLoss = Callable[[Sequence[torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(inputs, target) -> loss and prediction."""
 
+class Hooks:
+    """What may look into a run between its steps: checkpoints, signals, other processes.
 
-@dataclass
-class History:
-    """What training reported. epoch: the epochs that ran, from 0. history: name -> one value an epoch.
+    Override what you need. `training.end()` in one of them ends the run after the step that is done.
 
-    The names are Keras's: loss, accuracy, val_loss, val_accuracy. seconds: of each epoch with its validation.
-    net: the network that was trained, in eval() mode: `history.net(x)` predicts.
+    `start` may load a state: the run then goes on where that was taken.
     """
 
-    epoch: list[int] = field(default_factory=list)
-    history: dict[str, list[float]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    net: torch.nn.Module | None = field(default=None, repr=False, compare=False)
+    def start(self, training: Training) -> None:
+        """Before the first step, and after the callbacks' `on_train_begin`."""
 
-    def add(self, logs: Mapping[str, float], seconds: float) -> None:
-        self.epoch.append(len(self.epoch))
-        self.seconds.append(seconds)
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
+    def after_step(self, training: Training) -> None:
+        """After each step of training; `training.batch` counts those of the epoch."""
 
+    def after_epoch(self, training: Training) -> None:
+        """After each epoch with its validation and callbacks; `training.epoch` is the next one."""
 
-class _Epoch:
-    """The loss and the metrics of an epoch; means stay on the device, so that no step waits for one."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self.metrics = metrics
-        self.totals: dict[str, torch.Tensor] = {}
-        self.count = 0
-        for metric in metrics:
-            if metric.reset is not None:
-                metric.reset()
-
-    def add(self, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor) -> None:
-        self.count += len(target)
-        self._add("loss", loss, len(target))
-        for metric in self.metrics:
-            if metric.measure is not None:
-                self._add(metric.name, torch.as_tensor(metric.measure(prediction, target)), len(target))
-            elif metric.update is not None:
-                metric.update(prediction, target)
-
-    def _add(self, name: str, value: torch.Tensor, examples: int) -> None:
-        if value.numel() != 1:
-            raise ConvLoomError(
-                f"metric {name} gave a tensor of shape {tuple(value.shape)}; it must give one number, "
-                f"such as the mean over the batch"
-            )
-        part = value.detach().reshape(()).to(torch.float64) * examples
-        self.totals[name] = self.totals[name] + part if name in self.totals else part
-
-    def read(self) -> dict[str, float]:
-        means = {name: float(total) / max(1, self.count) for name, total in self.totals.items()}
-        return {"loss": means["loss"]} | {
-            m.name: means[m.name] if m.name in means else m.read() for m in self.metrics
-        }
+    def finish(self, training: Training) -> None:
+        """At the end, however it came."""
 
 
 @dataclass
 class Training:
-    """One call of `fit`, with everything in it settled."""
+    """One call of `fit`, with everything in it settled, and the place it has come to.
+
+    epoch: the one that runs, or the next. batch: how many of its batches are done. steps: of the whole run.
+    losses: the outputs that have a loss.
+    """
 
     net: torch.nn.Module
-    step: BatchLoss
-    optimizer: torch.optim.Optimizer
-    metrics: list[Metric]
-    stop_on_nan: bool
+    step: BatchStep
+    stepper: Stepper
+    losses: list[str]
+    metrics: list[OutputMetric]
+    callbacks: CallbackList
+    data: Batches
+    validation: Batches | None = None
+    epochs: int = 1
+    epoch: int = 0
+    validation_freq: int | list[int] = 1
+    stop_on_nan: bool = True
+    hooks: Hooks = field(default_factory=Hooks)
+    history: History = field(default_factory=History)
+    batch: int = 0
+    steps: int = 0
 
-    def run(
-        self, data: Batches, validation: Batches | None, epochs: int, callbacks: list[Callback], verbose: bool
-    ) -> History:
-        history = History(net=self.net)
-        reported = {"loss": "min"} | {metric.name: metric.direction for metric in self.metrics}
-        if validation is not None:
-            reported |= {f"val_{name}": direction for name, direction in reported.items()}
-        for callback in callbacks:
-            callback.reported = reported
-            callback.on_train_begin(self.net)
-        guard = Guard(self.net, next(self.net.parameters()).device) if self.stop_on_nan and epochs else None
-        for epoch in range(epochs):
-            start = time.perf_counter()
-            with EpochBar(epoch, epochs, data.size, verbose) as bar:
-                logs = self._train(data, bar, guard)
-                if validation is not None:
-                    logs |= {f"val_{name}": value for name, value in self._validate(validation).items()}
-                bar.finish(logs)
-            history.add(logs, time.perf_counter() - start)
-            for callback in callbacks:
-                callback.on_epoch_end(epoch, logs)
-            if any(callback.stop for callback in callbacks):
+    def __post_init__(self) -> None:
+        self.history.net = self.net
+        self.device = next(self.net.parameters()).device
+        self.guard = Guard(self.net, self.device) if self.stop_on_nan and self.epoch < self.epochs else None
+        self.sums = Sums(self.losses, self.metrics)
+        self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics)
+        self._ended = False
+        self._order: dict[str, Any] | None = None
+        """The random states with which the running epoch began, from which the order of its data follows."""
+
+    def run(self) -> History:
+        logs: dict[str, float] | None = {}
+        try:
+            self.callbacks.on_train_begin()
+            self.hooks.start(self)
+            while self.epoch < self.epochs and not self._ended:
+                start = time.perf_counter()
+                logs = self._train()
+                if logs is None:
+                    break
+                if self.validation is not None and self._validates(self.epoch):
+                    logs |= {f"val_{name}": value for name, value in self._validate().items()}
+                self.callbacks.on_epoch_end(self.epoch, logs)
+                self.history.add(self.epoch, logs, time.perf_counter() - start)
+                self.epoch, self.batch, self._order = self.epoch + 1, 0, None
+                self.hooks.after_epoch(self)
+                if self.callbacks.stopping:
+                    break
+            self.callbacks.on_train_end(logs or {})
+        finally:
+            self.callbacks.close()
+            self.hooks.finish(self)
+        return self.history
+
+    def end(self) -> None:
+        """End the run after the step, or the epoch, that is done: what it has come to can be kept."""
+        self._ended = True
+
+    # -- an epoch ----------
+    def _train(self) -> dict[str, float] | None:
+        """The values of the epoch; None where it was not gone through, since the run is to end."""
+        for batch in self._begin_epoch():
+            self.callbacks.on_batch_begin("train", self.batch)
+            self._step(batch)
+            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read)
+            self.hooks.after_step(self)
+            if self._ended or self.callbacks.stopping:
                 break
-        for callback in callbacks:
-            callback.on_train_end()
-        return history
-
-    def _train(self, data: Batches, bar: EpochBar, guard: Guard | None) -> dict[str, float]:
-        self.net.train()
-        means, networks = _Epoch(self.metrics), networks_in(self.net)
-        for inputs, target in data:
-            if guard is not None:
-                guard.before()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss, prediction = self.step(inputs, target)
-            _check_scalar(loss)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            for network in networks:
-                network.apply_constraints()
-            if guard is not None:
-                guard.after(loss, (*inputs, target))
-            means.add(loss, _detached(prediction), target)
-            bar.advance(means.read)
-        if guard is not None:
-            guard.finish()
-        if not means.count:
+        if self.guard is not None:
+            self.guard.finish()
+        if self.sums.is_empty:
             raise ConvLoomError(
                 "the data gave no batch; an iterator can be read once only, so give a list or a DataLoader"
             )
-        return means.read()
+        return None if self._ended else self.sums.read()
 
-    @torch.no_grad()
-    def _validate(self, data: Batches) -> dict[str, float]:
-        self.net.eval()
-        means = _Epoch(self.metrics)
-        for inputs, target in data:
-            loss, prediction = self.step(inputs, target)
-            means.add(loss, prediction, target)
-        if not means.count:
-            raise ConvLoomError("validation_data gave no batch; give arrays, a list or a DataLoader")
-        logs = means.read()
+    def _begin_epoch(self) -> Any:
+        """The epoch's batches from `batch` on; of one that was begun in another process, the same ones."""
+        self.net.train()
+        generators = self.data.generators
+        if self._order is None:
+            self.sums = Sums(self.losses, self.metrics)
+            self.callbacks.on_epoch_begin(self.epoch)
+            self.net.train()
+            self._order = random_state(self.device, generators)
+            return self.data.epoch()
+        now = random_state(self.device, generators)
+        set_random_state(self._order, self.device, generators)
+        batches = self.data.epoch(self.batch)
+        set_random_state(now, self.device, generators)
+        return batches
+
+    def _step(self, batch: Batch) -> None:
+        if self.guard is not None:
+            self.guard.before()
+        result = self.stepper.step(lambda: self._loss(batch))
+        if self.guard is not None:
+            self.guard.after(result.loss, batch)
+        self.sums.add(result, batch)
+        self.batch += 1
+        self.steps += 1
+
+    def _loss(self, batch: Batch) -> StepResult:
+        result = self.step(batch)
+        _check_scalar(result.loss)
+        return result
+
+    # -- validation ----------
+    def _validates(self, epoch: int) -> bool:
+        """As Keras has it: every so many epochs, or after those listed, counted from 1."""
+        freq = self.validation_freq
+        return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
+
+    def _validate(self) -> dict[str, float]:
+        assert self.validation is not None
+        logs = self.evaluation.run(self.validation, self.callbacks, "validation_data")
         if self.stop_on_nan and not math.isfinite(logs["loss"]):
             raise ConvLoomError(
                 f"training stopped: val_loss is {logs['loss']} while the training loss is finite; look for "
@@ -159,12 +174,40 @@ class Training:
             )
         return logs
 
+    # -- stopping and going on ----------
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the weights: nested dictionaries and lists of tensors and of plain values.
 
-def _detached(prediction: Any) -> Any:
-    """The prediction without its graph; a tuple of them where the network has several outputs."""
-    if isinstance(prediction, tuple):
-        return tuple(part.detach() for part in prediction)
-    return prediction.detach()
+        To be taken between two steps, in a hook.
+        """
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "steps": self.steps,
+            "sums": self.sums.state_dict() if self.batch else None,
+            "history": self.history.state_dict(),
+            "order": self._order,
+            "random": random_state(self.device, self.data.generators),
+            "streams": [network._streams.state_dict() for network in self.stepper.networks],
+            "stepper": self.stepper.state_dict(),
+            "callbacks": self.callbacks.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse, for a run of the same arguments over the same data: in `Hooks.start`, with the
+        network's weights loaded too. The run goes on with the step that would have come next."""
+        self.epoch, self.batch, self.steps = state["epoch"], state["batch"], state["steps"]
+        self.history.load_state_dict(state["history"])
+        if self.batch:
+            self.sums = Sums(self.losses, self.metrics)
+            self.sums.load_state_dict(state["sums"])
+            self.callbacks.on_epoch_begin(self.epoch)
+        self._order = state["order"]
+        self.stepper.load_state_dict(state["stepper"])
+        self.callbacks.load_state_dict(state["callbacks"])
+        for network, streams in zip(self.stepper.networks, state["streams"], strict=True):
+            network._streams.load_state_dict(streams, self.device)
+        set_random_state(state["random"], self.device, self.data.generators)
 
 
 def _check_scalar(loss: Any) -> None:
@@ -186,8 +229,3 @@ def _check_scalar(loss: Any) -> None:
     raise ConvLoomError(
         f"the loss function returned {what}; it must return one number that torch can differentiate{hint}"
     )
-
-
-def networks_in(net: torch.nn.Module) -> list[CompiledNetwork]:
-    """The compiled networks in a module: itself, or what data parallelism and other modules wrap."""
-    return [part for part in net.modules() if isinstance(part, CompiledNetwork)]

@@ -13,9 +13,9 @@ from convloom.graph.errors import ConvLoomError
 from convloom.runtime.callbacks import Callback, EarlyStopping
 from convloom.runtime.compile import compile
 from convloom.runtime.fit import fit
+from convloom.runtime.history import History
 from convloom.runtime.metrics import accuracy
 from convloom.runtime.network import CompiledNetwork
-from convloom.runtime.training import History
 
 
 def classifier(dropout: float = 0.0, dtype: str = "float32") -> CompiledNetwork:
@@ -212,7 +212,7 @@ def test_a_ready_optimizer_and_a_factory() -> None:
 # -- callbacks and output ------------------------------------------------------------------------------------
 def epochs_until_stop(values: list[float], **options: Any) -> tuple[int, EarlyStopping]:
     stopper = EarlyStopping(**options)
-    stopper.on_train_begin(torch.nn.Linear(1, 1))
+    stopper.on_train_begin()
     for epoch, value in enumerate(values):
         stopper.on_epoch_end(epoch, {stopper.monitor: value})
         if stopper.stop:
@@ -284,7 +284,7 @@ CLASSES = "sparse_categorical_crossentropy"
         ((X, Y[:7]), CLASSES, {}, r"x has 8 examples but y has 7"),
         ((X[:0], Y[:0]), CLASSES, {}, r"the data holds no example"),
         ("digits.npz", CLASSES, {}, r"data is a str; give a pair \(x, y\) of arrays, or a DataLoader"),
-        (([X, Y, Y],), CLASSES, {}, r"batch 0 of the data is a list of 3; give pairs \(x, y\)"),
+        (([X, Y, Y, Y],), CLASSES, {}, r"batch 0 of the data is a list of 4; give pairs \(x, y\)"),
         ((X.astype(str), Y), CLASSES, {}, r"x has dtype <U\d+; give numbers"),
         ((X.astype(np.uint8), Y), CLASSES, {}, r"has dtype uint8, the network computes in float32"),
         ((X[:, :6], Y), CLASSES, {}, r"axis 1 must be 7"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from convloom.graph.errors import ConvLoomError
+from convloom.runtime.batch import Batch
 from convloom.runtime.guard import Guard
 from small_training import CLASSES, ROWS, X, Y, network
 
@@ -22,15 +23,14 @@ class Each(cl.Callback):
     def __init__(self) -> None:
         self.weights: list[dict[str, torch.Tensor]] = []
 
-    def on_train_begin(self, net: torch.nn.Module) -> None:
-        self.net = net
+    def on_train_begin(self, logs: Any = None) -> None:
         self._keep()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         self._keep()
 
     def _keep(self) -> None:
-        self.weights.append({k: v.detach().clone() for k, v in self.net.state_dict().items()})
+        self.weights.append({k: v.detach().clone() for k, v in self.model.state_dict().items()})
 
 
 def batches(bad: Any, at: int = 2) -> list[list[Any]]:
@@ -110,9 +110,9 @@ def test_a_step_may_be_judged_one_step_late() -> None:
             for parameter in net.parameters():
                 parameter.add_(1.0)
         if step < 2:
-            guard.after(torch.tensor(loss), (torch.ones(1), torch.ones(1)))
+            guard.after(torch.tensor(loss), Batch([torch.ones(1)], [torch.ones(1)]))
             continue
         with pytest.raises(ConvLoomError, match="stopped at step 2: the loss is nan"):
-            guard.after(torch.tensor(loss), (torch.ones(1), torch.ones(1)))
+            guard.after(torch.tensor(loss), Batch([torch.ones(1)], [torch.ones(1)]))
     assert all(torch.equal(p, kept) for p, kept in zip(net.parameters(), history[1], strict=True))
     assert float(net.steps) == 1  # type: ignore[arg-type]

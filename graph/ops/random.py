@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,6 +85,16 @@ class Streams:
             self._generators[place] = torch.Generator(device).manual_seed(source.seed)
         with _taking_from(self._generators[place]):
             return source.draw(batch, device)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Where each generator that has been drawn from stands, by its layer's name."""
+        return {place: generator.get_state() for place, generator in self._generators.items()}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+        """The inverse of `state_dict`."""
+        self._generators = {place: torch.Generator(device) for place in state}
+        for place, kept in state.items():
+            self._generators[place].set_state(kept)
 
 
 @contextlib.contextmanager

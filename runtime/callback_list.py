@@ -1,0 +1,120 @@
+"""All callbacks of a run as one, which the loop calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from ..graph.errors import ConvLoomError
+from .callbacks import Callback, Logs
+from .stepping import Stepper
+
+Read = Callable[[], Logs]
+"""Gives the values so far, which waits for the device."""
+
+
+class CallbackList:
+    """Callbacks in their order. Raises ConvLoomError for what is none."""
+
+    def __init__(
+        self,
+        callbacks: Iterable[Callback] = (),
+        *,
+        model: Any,
+        net: torch.nn.Module,
+        params: Mapping[str, Any],
+        stepper: Stepper | None = None,
+        reported: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.model = model
+        self.callbacks = checked(callbacks)
+        for callback in self.callbacks:
+            callback.net, callback.stepper, callback.reported = net, stepper, reported
+            callback.set_params(params)
+            callback.set_model(model)
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self.callbacks)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether one of them, or somebody through the model, wants the training to end."""
+        asked = bool(getattr(self.model, "stop_training", False))
+        return asked or any(callback.stop for callback in self.callbacks)
+
+    # -- training ----------
+    def on_train_begin(self) -> None:
+        self.model.stop_training = False
+        for callback in self.callbacks:
+            callback.stop = False
+        for callback in self.callbacks:
+            callback.on_train_begin()
+
+    def on_train_end(self, logs: Logs) -> None:
+        for callback in self.callbacks:
+            callback.on_train_end(logs)
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_begin(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_end(epoch, logs)
+
+    # -- batches: kind is "train", "test" or "predict" ----------
+    def on_batch_begin(self, kind: str, batch: int) -> None:
+        for callback in self._listening(f"on_{kind}_batch_begin"):
+            getattr(callback, f"on_{kind}_batch_begin")(batch)
+
+    def on_batch_end(self, kind: str, batch: int, read: Read) -> None:
+        """read: is called where somebody listens, and once."""
+        listening = self._listening(f"on_{kind}_batch_end")
+        logs = read() if any(not callback.reads_seldom for callback in listening) else None
+        for callback in listening:
+            given = read if callback.reads_seldom else logs
+            getattr(callback, f"on_{kind}_batch_end")(batch, given)
+
+    def _listening(self, hook: str) -> list[Callback]:
+        return [c for c in self.callbacks if getattr(type(c), hook) is not getattr(Callback, hook)]
+
+    # -- evaluation and prediction ----------
+    def on_test_begin(self) -> None:
+        for callback in self.callbacks:
+            callback.on_test_begin()
+
+    def on_test_end(self, logs: Logs) -> None:
+        for callback in self.callbacks:
+            callback.on_test_end(logs)
+
+    def on_predict_begin(self) -> None:
+        for callback in self.callbacks:
+            callback.on_predict_begin()
+
+    def on_predict_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_predict_end()
+
+    def close(self) -> None:
+        for callback in self.callbacks:
+            callback.close()
+
+    # -- resuming ----------
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [callback.state_dict() for callback in self.callbacks]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for callback, state in zip(self.callbacks, states, strict=True):
+            callback.load_state_dict(state)
+
+
+def checked(callbacks: Any) -> list[Callback]:
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in found:
+        if not isinstance(callback, Callback):
+            raise ConvLoomError(
+                f"callback {callback!r:.60} is no cl.Callback; derive its class from cl.Callback"
+            )
+    return found
