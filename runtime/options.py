@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -64,3 +64,11 @@ class ModelLike(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, torch.Tensor]: ...
+
+
+@runtime_checkable
+class Thawing(Protocol):
+    """A model of layers, which can be frozen. Its `to_graph` takes `thawed`: as if none were."""
+
+    @property
+    def trainable(self) -> bool: ...
