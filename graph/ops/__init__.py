@@ -81,6 +81,7 @@ from .reduction import (
     Variance,
 )
 from .resize import Resize, ResizeGrad, Taps
+from .row_norm import RowNorm, RowNormGrad
 from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
 from .warp import Warp, WarpGrad
@@ -167,6 +168,8 @@ __all__ = [
     "Reshape",
     "Resize",
     "ResizeGrad",
+    "RowNorm",
+    "RowNormGrad",
     "RowOp",
     "RsqrtPlus",
     "Scale",
