@@ -341,6 +341,12 @@ CASES: list[Case] = [
     Case(ops.LogSoftmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 17),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 3, 5),), scale=0.1),
+    Case(ops.RowNorm(0.01), ((N, 17), (17,), (17,))),
+    Case(ops.RowNorm(0.01), ((N, 3, 5), (5,))),
+    Case(ops.RowNorm(0.01, centred=False), ((N, 4, 3, 5), (5,), (5,))),
+    Case(ops.RowNorm(0.01, wide=True), ((N, 3, 5),)),
+    Case(ops.RowNormGrad(0.01), ((N, 3, 5), (N, 3, 5), (5,))),
+    Case(ops.RowNormGrad(0.01, centred=False), ((N, 17), (N, 17))),
     Case(ops.SparsemaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     *(

@@ -94,6 +94,7 @@ from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, 
 from .random import Drawn, InTraining, Random, RandomBlur, RandomBox, RandomTransform
 from .reduction import Reduce, Variance
 from .resize import Resize, ResizeGrad, Taps
+from .row_norm import RowNorm, RowNormGrad
 from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
 from .warp import Warp, WarpGrad
@@ -193,6 +194,8 @@ __all__ = [
     "ResizeGrad",
     "RowLoss",
     "RowLossGrad",
+    "RowNorm",
+    "RowNormGrad",
     "RowOp",
     "RsqrtPlus",
     "Scale",
