@@ -77,8 +77,8 @@ def test_a_channel_that_does_not_vary() -> None:
 
 
 def huge_values(batch: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each channel about a power of ten from 1e18 to 1e38, by a thousandth and by a third of it in turn, or not
-    at all; and which are not numbers: NaN in one of them, an infinity in another."""
+    """Each channel about a power of ten from 1e18 to 1e38, by a thousandth and by a third of it in turn, or
+    not at all; and which are not numbers: NaN in one of them, an infinity in another."""
     generator = torch.Generator().manual_seed(batch)
     size = torch.logspace(18, 38, shape[-1], dtype=torch.float64)
     apart = torch.tensor([0.0, 1e-3, 0.3], dtype=torch.float64).repeat(shape[-1])[: shape[-1]]
@@ -93,7 +93,7 @@ def huge_values(batch: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("shape", [(19, 23, 17), (1, 1, 5), (37,)], ids=str)
 def test_means_whose_squares_are_beyond_all_numbers(shape: tuple[int, ...], schedule: str) -> None:
-    """A variance may be a number where no square of a value is one; and a channel that is lost stays alone."""
+    """A variance may be a number where no square of a value is; and a channel that is lost stays alone."""
     module = moments(shape, "float32", SCHEDULES[schedule]).load(interpreted=True)
     for batch in (1, 3, 7):
         x, lost = huge_values(batch, *shape)
