@@ -196,6 +196,9 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument(
         "--resources", action="store_true", help="compile for the target: registers, shared memory"
     )
+    profile.add_argument("--training", action="store_true", help="a training step rather than inference")
+    profile.add_argument("--loss", help="of the training step, such as categorical_crossentropy")
+    profile.add_argument("--optimizer", default="adam", help="of the training step (default: adam)")
     profile.add_argument("--html", metavar="FILE", type=report, help="also write the report as a page")
     _compile_options(profile)
     _json(profile)

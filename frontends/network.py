@@ -270,7 +270,7 @@ class Network(Block):
             parameters[name] = np.asarray(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return flattened({**self.__dict__, "first_call": None})
+        return flattened({**self.__dict__, "first_call": None, "_training": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(restored(state))
@@ -292,11 +292,12 @@ class Network(Block):
         """What to compute in where `compile` is not told, as the file says; None for float32."""
         return policies(self)
 
-    def to_graph(self, input_shape: Wanted = None) -> Graph:
+    def to_graph(self, input_shape: Wanted = None, *, thawed: bool = False) -> Graph:
         """The network as IR: inputs, parameters and outputs under the names of their layers.
 
         input_shape: of one sample, where inputs leave axes open: one shape, a list of them in the order of
-        the inputs, or a dictionary by name. Raises ShapeError where an axis has no size, or does not fit.
+        the inputs, or a dictionary by name. thawed: as if no layer were frozen.
+        Raises ShapeError where an axis has no size, or does not fit.
         """
         graph = Graph(self.name)
         shapes = closed(self._inputs, input_shape, self.label)
@@ -305,7 +306,7 @@ class Network(Block):
         for tensor, shape in zip(self._inputs, shapes, strict=True):
             layer = self.name_of(tensor.node.block)
             sources.append(graph.add(ops.Input((BATCH, *shape), tensor.dtype), name=layer, layer=layer))
-        results = self._lower_calls(Lowering(graph, names, blocks=self._called), sources)
+        results = self._lower_calls(Lowering(graph, names, thawed=thawed, blocks=self._called), sources)
         for tensor, result in zip(self._outputs, results, strict=True):
             graph.outputs[_unused(self.name_of(tensor.node.block), graph.outputs)] = result
         return graph

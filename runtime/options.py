@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -16,13 +16,15 @@ from ..planning.targets import card_of
 @dataclass(frozen=True)
 class Options:
     """How a network is compiled; see `compile`. planned_for: a card or an architecture other than the
-    device's. policies: of the model's layers, where they say the dtype."""
+    device's. sync_batch_norm: in training batch norms take the statistics of all processes. policies: of the
+    model's layers, where they say the dtype."""
 
     device: torch.device
     backend: str
     dtype: str
     fuse: bool
     planned_for: str = ""
+    sync_batch_norm: bool = False
     policies: Policies | None = None
 
     @property
@@ -62,3 +64,11 @@ class ModelLike(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, torch.Tensor]: ...
+
+
+@runtime_checkable
+class Thawing(Protocol):
+    """A model of layers, which can be frozen. Its `to_graph` takes `thawed`: as if none were."""
+
+    @property
+    def trainable(self) -> bool: ...

@@ -22,7 +22,7 @@ class ProgressBar(Callback):
     bar: EpochBar | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.bar = EpochBar(epoch, self.params["epochs"], self.params["steps"], True)
+        self.bar = EpochBar(epoch, self.params["epochs"], self.params["steps"], self.params["verbose"])
         self.bar.__enter__()
 
     def on_train_batch_end(self, batch: int, logs: Any) -> None:
@@ -43,7 +43,7 @@ class ProgressBar(Callback):
 class EpochBar:
     """A bar while an epoch runs, and one line when it ends; nothing at all where not verbose."""
 
-    def __init__(self, epoch: int, epochs: int, batches: int | None, verbose: bool) -> None:
+    def __init__(self, epoch: int, epochs: int, batches: int | None, verbose: int) -> None:
         self.label = f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}"
         self.console = Console()
         self.progress = Progress(
@@ -53,7 +53,7 @@ class EpochBar:
             TextColumn("{task.fields[logs]}", markup=False),
             console=self.console,
             transient=True,
-            disable=not (verbose and self.console.is_terminal),
+            disable=not (verbose == 1 and self.console.is_terminal),
         )
         self.task = self.progress.add_task("", total=batches, logs="")
         self.verbose = verbose
