@@ -59,3 +59,16 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "kernels").is_dir()
     assert (tmp_path / "profile.html").read_text(encoding="utf-8").startswith("<!")
     assert tuple(scope["probabilities"].shape) == (32, 10)  # type: ignore[attr-defined]
+
+
+def test_the_page_on_optimizers_runs() -> None:
+    text = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 8
+    scope: dict[str, object] = {}
+    for block in blocks:
+        exec(block, scope)  # our own page
+    assert np.isfinite(scope["history"].history["loss"]).all()  # type: ignore[attr-defined]
+    from convloom.runtime.optimizers import OPTIMIZERS
+
+    assert [name for name in OPTIMIZERS if f'`"{name}"`' not in text] == []
