@@ -24,6 +24,8 @@ from .graph.errors import (
 from .loading import load
 from .runtime import losses, metrics, optimizers, schedules
 from .runtime.callbacks import Callback, EarlyStopping
+from .runtime.checkpoints.settings import Checkpoints
+from .runtime.checkpoints.weights import load_checkpoint
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import evaluate, fit, predict
@@ -39,6 +41,7 @@ Model.trainer_type = ModelTrainer  # models train, and their room knows nothing 
 __all__ = [
     "Callback",
     "CheckReport",
+    "Checkpoints",
     "CompileError",
     "CompiledNetwork",
     "ConvLoomError",
@@ -61,6 +64,7 @@ __all__ = [
     "initializers",
     "layers",
     "load",
+    "load_checkpoint",
     "loads",
     "losses",
     "metrics",

@@ -102,11 +102,15 @@ class CallbackList:
             callback.close()
 
     # -- resuming ----------
+    def _kept(self) -> list[Callback]:
+        """Those that are part of a run, and not of how it is shown."""
+        return [callback for callback in self.callbacks if not callback.reads_seldom]
+
     def state_dict(self) -> list[dict[str, Any]]:
-        return [callback.state_dict() for callback in self.callbacks]
+        return [callback.state_dict() for callback in self._kept()]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for callback, state in zip(self.callbacks, states, strict=True):
+        for callback, state in zip(self._kept(), states, strict=True):
             callback.load_state_dict(state)
 
 

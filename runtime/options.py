@@ -15,13 +15,14 @@ from ..planning.targets import card_of
 @dataclass(frozen=True)
 class Options:
     """How a network is compiled; see `compile`. planned_for: a card or an architecture other than the
-    device's."""
+    device's. sync_batch_norm: in training batch norms take the statistics of all processes."""
 
     device: torch.device
     backend: str
     dtype: str
     fuse: bool
     planned_for: str = ""
+    sync_batch_norm: bool = False
 
     @property
     def target(self) -> str:

@@ -9,6 +9,7 @@ from ..codegen import Kernel, kernels
 from ..codegen.machine.installed import require_triton
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
+from ..graph.op import Kind
 from ..graph.ops.random import Streams
 from ..graph.settings import settings
 from ..planning.modes import Mode
@@ -44,7 +45,9 @@ class Planned(HeldWeights):
         """A mode of this network; training None: that of the current one."""
         now = self.training if training is None else training
         fuse = self.options.fuse
-        return Mode(now, backward, wrt_inputs, trained, fuse, backward and fuse and self.options.recompute)
+        recompute = backward and fuse and self.options.recompute
+        joined = now and self.options.sync_batch_norm
+        return Mode(now, backward, wrt_inputs, trained, fuse, recompute, joined)
 
     def _program(self, mode: Mode, target: str) -> Program:
         """The program of a mode, planned the first time it is needed."""
@@ -127,7 +130,9 @@ class Planned(HeldWeights):
 
         Raises CompileError where a region has none.
         """
-        found = kernels(self.program)
+        regions = self.program.regions
+        own = [region.anchor.op.kind is not Kind.COLLECTIVE for region in regions]
+        found = [kernel for kernel, is_own in zip(kernels(self.program), own, strict=True) if is_own]
         for kernel in found:
             if isinstance(kernel, CompileError):
                 raise kernel

@@ -356,6 +356,10 @@ CASES: list[Case] = [
     ),
     Case(ops.CategoricalCrossEntropy(), ((N, 7), (N, 7)), positive=(0, 1)),  # rows that do not sum to 1
     Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
+    # statistics of all processes, of which there is one here
+    Case(ops.MeanAcross(6), ((5,), (N, 2, 3, 1))),
+    Case(ops.VarianceAcross(6), ((5,), (5,), (N, 2, 3, 1)), positive=(0,)),
+    Case(ops.SumAcross(6), ((5,), (N, 2, 3, 1))),
 ]
 
 DRAWN = (ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform)

@@ -1,5 +1,6 @@
 """The ops of the IR, each one class."""
 
+from .across import MeanAcross, SumAcross, VarianceAcross
 from .activation import (
     Abs,
     Activation,
@@ -142,6 +143,7 @@ __all__ = [
     "MaxPoolIndex2D",
     "MaxUnpool2D",
     "Maximum",
+    "MeanAcross",
     "MeanSquaredError",
     "Minimum",
     "Mish",
@@ -188,6 +190,7 @@ __all__ = [
     "Step",
     "StopGradient",
     "Subtract",
+    "SumAcross",
     "Swish",
     "Tanh",
     "TanhShrink",
@@ -195,6 +198,7 @@ __all__ = [
     "Threshold",
     "Transpose",
     "Variance",
+    "VarianceAcross",
     "Warp",
     "WarpGrad",
     "Where",

@@ -10,6 +10,7 @@ from ..ir import Graph
 from ..rewrite import Rule, apply_rules
 from ..settings import PASSES, settings
 from ..verify import verify
+from .across_processes import join_gradients, join_statistics
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
     IDENTITIES,
@@ -91,6 +92,12 @@ BACKWARD: tuple[Pass, ...] = (
     DEAD_CODE,
 )
 
+
+JOINED: tuple[Pass, ...] = (Pass("statistics of all processes", join_statistics),)
+"""After TRAINING, where batch norms are over the batches of all processes."""
+
+JOINED_BACKWARD: tuple[Pass, ...] = (Pass("gradients of all processes", join_gradients),)
+"""Before BACKWARD, behind JOINED."""
 
 RECOMPUTE: tuple[Pass, ...] = (Pass("recompute what is cheap", recompute),)
 """After BACKWARD, where less memory is worth more than a few passes over it."""
