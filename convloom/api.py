@@ -23,7 +23,18 @@ from .graph.errors import (
 )
 from .loading import load
 from .runtime import losses, metrics, optimizers
-from .runtime.callbacks import Callback, EarlyStopping
+from .runtime.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    SwapEMAWeights,
+    TensorBoard,
+    TerminateOnNaN,
+)
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import fit
@@ -34,6 +45,7 @@ from .runtime.profile import profile
 from .runtime.statistics import update_statistics
 
 __all__ = [
+    "CSVLogger",
     "Callback",
     "CheckReport",
     "CompileError",
@@ -42,11 +54,18 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Input",
+    "LambdaCallback",
+    "LearningRateScheduler",
     "Limits",
     "Model",
+    "ModelCheckpoint",
     "ModelFormatError",
+    "ReduceLROnPlateau",
     "Sequential",
     "ShapeError",
+    "SwapEMAWeights",
+    "TensorBoard",
+    "TerminateOnNaN",
     "UnsafeModelError",
     "UnsupportedLayerError",
     "check",

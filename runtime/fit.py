@@ -122,7 +122,7 @@ def fit(
             data=batches,
             validation=held_out,
             epochs=epochs,
-            stop_on_nan=stop_on_nan,
+            stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in callbacks),
         )
         try:
             return training.run()

@@ -114,7 +114,7 @@ class Training:
         for batch in self._begin_epoch():
             self.callbacks.on_batch_begin("train", self.batch)
             self._step(batch)
-            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read)
+            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read, self.sums.examples)
             self.hooks.after_step(self)
             if self._ended or self.callbacks.stopping:
                 break
