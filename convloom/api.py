@@ -22,7 +22,7 @@ from .graph.errors import (
     UnsupportedLayerError,
 )
 from .loading import load
-from .runtime import losses, metrics, optimizers
+from .runtime import losses, metrics, optimizers, schedules
 from .runtime.callbacks import (
     Callback,
     CSVLogger,
@@ -37,12 +37,15 @@ from .runtime.callbacks import (
 )
 from .runtime.compile import compile
 from .runtime.emit import emit
-from .runtime.fit import fit
+from .runtime.fit import evaluate, fit, predict
 from .runtime.history import History
 from .runtime.memory import release_memory
+from .runtime.model_trainer import ModelTrainer
 from .runtime.network import CompiledNetwork
 from .runtime.profile import profile
 from .runtime.statistics import update_statistics
+
+Model.trainer_type = ModelTrainer  # models train, and their room knows nothing of running
 
 __all__ = [
     "CSVLogger",
@@ -72,6 +75,7 @@ __all__ = [
     "compile",
     "constraints",
     "emit",
+    "evaluate",
     "fit",
     "initializers",
     "layers",
@@ -81,8 +85,10 @@ __all__ = [
     "metrics",
     "ops",
     "optimizers",
+    "predict",
     "profile",
     "regularizers",
     "release_memory",
+    "schedules",
     "update_statistics",
 ]

@@ -268,7 +268,7 @@ class Network(Block):
             parameters[name] = np.asarray(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return flattened({**self.__dict__, "first_call": None})
+        return flattened({**self.__dict__, "first_call": None, "_training": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(restored(state))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..graph.errors import ConvLoomError
+from ..graph.errors import ConvLoomError, nearest
 from .batch import Batch
+from .checks import number
 from .evaluation import BatchStep
 from .losses import Loss, find_loss
 from .measures import Measure
@@ -22,22 +23,49 @@ Losses = Mapping[str, Loss | Measure | None]
 
 
 def find_losses(loss: Any, outputs: Sequence[str]) -> dict[str, Loss | Measure | None]:
-    """One for all outputs, a list of them, or a dictionary by output."""
-    if len(outputs) == 1 and not isinstance(loss, Mapping | list | tuple):
-        return {outputs[0]: find_loss(loss)}
-    if isinstance(loss, Mapping):
-        given = [loss.get(name) for name in outputs]
-    else:
-        given = list(loss) if isinstance(loss, list | tuple) else [loss] * len(outputs)
+    """One for all outputs, a list of them, or a dictionary by output, with None for outputs without one."""
+    given = by_output(loss, outputs, "loss")
+    found = {name: None if entry is None else find_loss(entry) for name, entry in given.items()}
+    if not any(entry is not None for entry in found.values()):
+        raise ConvLoomError("loss holds no loss; give one for an output at least")
+    return found
+
+
+def find_weights(weights: Any, losses: Losses) -> dict[str, float]:
+    """The factors of the losses: a number for one, a list in their order, or a dictionary by output."""
+    if weights is None:
+        return {}
+    trained = [name for name, loss in losses.items() if loss is not None]
+    names = list(losses) if not isinstance(weights, list | tuple) or len(weights) == len(losses) else trained
+    if not isinstance(weights, list | tuple | Mapping):
+        if len(trained) > 1:
+            raise ConvLoomError("loss_weights is one number for several losses; give a list or a dictionary")
+        names = trained
+    given = by_output(weights, names, "loss_weights")
     return {
-        name: None if entry is None else find_loss(entry) for name, entry in zip(outputs, given, strict=True)
+        name: number(value, f"loss_weights of {name!r}")
+        for name, value in given.items()
+        if value is not None and name in trained
     }
 
 
-def outputs_of(net: torch.nn.Module) -> list[str]:
-    """The names of a network's outputs; of a module of torch's, one."""
-    inner = getattr(net, "module", net)
-    return list(inner.source.outputs) if isinstance(inner, CompiledNetwork) else ["output"]
+def by_output(given: Any, outputs: Sequence[str], argument: str) -> dict[str, Any]:
+    """A value for each output, from one for all, a list in their order, or a dictionary by their names."""
+    names = ", ".join(outputs)
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in outputs:
+                near = nearest(str(name), outputs)
+                raise ConvLoomError(f"{argument}: the network has no output {name!r}{near}; it has {names}")
+        return {name: given.get(name) for name in outputs}
+    if not isinstance(given, list | tuple):
+        return dict.fromkeys(outputs, given)
+    if len(given) != len(outputs):
+        raise ConvLoomError(
+            f"{argument} has {len(given)} entries, and the network {len(outputs)} "
+            f"output{'s' if len(outputs) > 1 else ''} ({names}); give one for each"
+        )
+    return dict(zip(outputs, given, strict=True))
 
 
 def output_shapes(net: CompiledNetwork) -> dict[str, tuple[int, ...]]:

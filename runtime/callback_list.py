@@ -128,6 +128,8 @@ def _overrides(callback: Callback, hook: str) -> bool:
 
 
 def checked(callbacks: Any) -> list[Callback]:
+    if callbacks is None:
+        return []
     found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in found:
         if not isinstance(callback, Callback):

@@ -10,8 +10,8 @@ import torch
 
 from ..graph.errors import ConvLoomError
 from .batch import Batch
-from .batches import Batches
 from .callback_list import CallbackList
+from .feed import Feed
 from .metrics import Metrics, on_the_host
 from .running_mean import RunningMean
 from .step_result import StepResult
@@ -78,14 +78,17 @@ class Evaluation:
     metrics: Metrics
 
     @torch.no_grad()
-    def run(self, data: Batches, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
+    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
         self.net.eval()
+        data.restart()
         callbacks.on_test_begin()
         sums = Sums(self.losses, self.metrics)
         for place, batch in enumerate(data.epoch()):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
             callbacks.on_batch_end("test", place, sums.read, sums.examples)
+            if getattr(callbacks.model, "stop_evaluating", False):
+                break
         if sums.is_empty:
             raise ConvLoomError(f"{name} gave no batch; give arrays, a list or a DataLoader")
         logs = sums.read()

@@ -133,7 +133,7 @@ def test_early_stopping(monitor: str, options: dict[str, Any]) -> None:
             two = cl.EarlyStopping(monitor, restore_best_weights=restore, **options)
             (a, seen), (b, found) = theirs(one, epochs), ours(two, epochs)
             assert len(found) == len(seen)
-            assert float(b.weight) == a.weight
+            assert b.weight.item() == a.weight
             for name in ("stopped_epoch", "best_epoch", "best", "wait"):
                 np.testing.assert_equal(getattr(two, name), getattr(one, name), name)
 

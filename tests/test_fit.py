@@ -301,7 +301,7 @@ CLASSES = "sparse_categorical_crossentropy"
         ((X, Y.astype(np.float32)), CLASSES, {}, r"must be integers \(class numbers\), found float32"),
         ((X, Y + 1), CLASSES, {}, r"found class 3, but the network has 3 outputs: classes 0 to 2"),
         ((X, Y - 1), CLASSES, {}, r"found class -1"),
-        ((X, Y), CLASSES, {"optimizer": "adamax"}, r"'adamax'; did you mean 'adam'\? Known: sgd, adam"),
+        ((X, Y), CLASSES, {"optimizer": "adamz"}, r"'adamz'; did you mean 'adam'\? Known: sgd, adam"),
         ((X, Y), CLASSES, {"optimizer": 3}, r"optimizer 3 is neither a name"),
         ((X, Y), CLASSES, {"metrics": ["f1"]}, r"unknown metric 'f1'; known: accuracy"),
         ((X, Y), CLASSES, {"callbacks": [print]}, r"is no cl.Callback"),

@@ -183,7 +183,7 @@ def test_torch_stays_torch() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "rate", "text"),
     [
-        ("adamax", None, "unknown optimizer 'adamax'; did you mean 'adam'"),
+        ("adamin", None, "unknown optimizer 'adamin'; did you mean 'adam'"),
         ("Adam W", None, "did you mean 'adamw'"),
         (keras.optimizers.Adam(), None, r"Adam is Keras's own, .*; give cl.optimizers.Adam\(...\)"),
         (optimizers.Adam(0.1), 0.1, "learning_rate goes with an optimizer given by name"),

@@ -415,7 +415,7 @@ class Sparse:
         ({"data": (Frame(), Y)}, "x of data is a Frame; give x.to_numpy()"),
         ({"data": (X, Frame())}, "y of data is a Frame; give y.to_numpy()"),
         ({"data": [(Sparse(), Y)]}, "x of batch 0 of the data is a Sparse; give x.toarray()"),
-        ({"data": torch.utils.data.TensorDataset(torch.zeros(3))}, "is a TensorDataset; give a pair (x, y)"),
+        ({"data": torch.utils.data.TensorDataset(torch.zeros(3))}, "batch 0 of the data is a list of 1"),
         ({"data": (X, None)}, "y of data is a NoneType; give"),
         ({"data": (X, [ROWS, ROWS])}, "y of data is a list of 2; fit takes the targets of one output"),
         ({"data": (X, [[1, 2], [1]])}, "y of data is a list whose rows have unequal lengths"),
