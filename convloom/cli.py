@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _scale(train)
     train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")
-    train.add_argument("--optimizer", default="adam", help="sgd, adam, adamw or rmsprop (default: adam)")
+    train.add_argument("--optimizer", default="adam", help="adam (default), sgd, or another of Keras's names")
     train.add_argument(
         "--learning-rate",
         type=real("--learning-rate", above=0),

@@ -42,7 +42,7 @@ def test_a_file_says_what_to_compute_in(half: str, tmp_path: Path) -> None:
     theirs.save(tmp_path / "net.keras")
     model = cl.load(tmp_path / "net.keras")
     assert model.policies is not None
-    assert (model.policies.dtype, model.policies.wide) == (half, {"last"})
+    assert (model.policies.dtype, model.policies.wide) == (half, frozenset({"last"}))
     net = cl.compile(model, device="cpu")
     assert net.options.dtype == half
     kinds = {node.name: node.type.dtype for node in net.source.nodes()}
@@ -74,7 +74,7 @@ def test_policies_of_keras_2_and_of_models_inside() -> None:
     config = json.loads(keras.Model(image, keras.layers.Dense(2, name="b")(inner(image))).to_json())
     found = cl.loads(config).policies
     assert found is not None
-    assert (found.dtype, found.wide) == ("bfloat16", {"b"})
+    assert (found.dtype, found.wide) == ("bfloat16", frozenset({"b"}))
     net = cl.compile(cl.loads(config), device="cpu")
     assert {n.name: n.type.dtype for n in net.source.nodes()}["base/a"] == "bfloat16"
     old = {

@@ -130,7 +130,7 @@ def test_what_is_no_scheduler() -> None:
 def test_learning_rates_are_read_and_set() -> None:
     _, net = small()
     weights = list(net.parameters())
-    groups = [{"params": weights[:2], "lr": 0.4}, {"params": weights[2:]}]
+    groups: list[dict[str, Any]] = [{"params": weights[:2], "lr": 0.4}, {"params": weights[2:]}]
     stepper = Stepper(net, cl.optimizers.SGD(0.1)(groups))
     assert stepper.learning_rate == 0.4
     stepper.learning_rate = 0.2
