@@ -25,11 +25,11 @@ from .arena import Arena, StepMemory
 from .checks import whole
 from .compile import as_network
 from .findings import Row, Setup, Side
-from .losses import Loss, find_loss
+from .losses import Loss, find_losses
 from .network import CompiledNetwork
 from .options import ModelLike
 from .report import Report
-from .steps import LossStep
+from .steps import LossesStep
 from .stopwatch import OPTIMIZER, Stopwatch, TrainingStopwatch, measure
 
 DEFAULT_GPU = "H200"
@@ -55,7 +55,8 @@ def profile(
 
     training: measure a training step, forward, loss, backward and optimizer, rather than inference. It is
         made with copies of the weights: the model's own stay.
-    loss, optimizer: of the training step, by name or as an object of `cl.losses` and `cl.optimizers`.
+    loss, optimizer: of the training step, by name or as an object of `cl.losses` and `cl.optimizers`; of
+        several outputs a list of losses, or a dictionary by output.
     device, backend, dtype: as for `compile`; a compiled network keeps its own. On the CPU the measured times
         are always those of PyTorch's operators: Triton's interpreter checks values, its time means nothing.
     target: a GPU such as "H200", whose schedules and roofline are told, or an architecture such as "sm_90";
@@ -66,11 +67,11 @@ def profile(
     input_shape: of one sample, where the model leaves axes open, as for `compile`.
     Raises ConvLoomError for options that do not exist, and for a training step without a loss.
     """
-    how = _how(training, loss, optimizer)
     batch_size = whole(batch_size, "batch_size", 1)
     repeats = None if repeats is None else whole(repeats, "repeats", 1)
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
+    how = _how(training, loss, optimizer, list(net.source.outputs))
     wanted, gpu = find_gpu(target, net.options.device)
     net.check_closed()
     options = net.options
@@ -95,23 +96,23 @@ def profile(
     ]
     memory = programs[0].memory
     arena = Arena.of(memory, [step.region.name for step in programs[0].forward], batch_size)
-    steps = [_step(net, wanted, batch_size) for net in nets]
+    step, unfused = (_step(net, wanted, batch_size) for net in nets)
     setup = _setup(nets[0], batch_size, done, wanted, gpu, how.told)
     static = _resources(found, wanted, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], None if training else arena, *steps, static)
+    return Report(setup, sides[0], sides[1], None if training else arena, step, unfused, static)
 
 
 @dataclass(frozen=True)
 class _Training:
     """A training step, as it was asked for."""
 
-    loss: Loss
+    losses: Mapping[str, Loss]
     optimizer: Any
 
     @property
     def told(self) -> str:
         name = self.optimizer if isinstance(self.optimizer, str) else type(self.optimizer).__name__
-        return f"{self.loss.keras_name}, {name}"
+        return ", ".join([*(loss.name for loss in self.losses.values()), name])
 
     def watch(self, net: CompiledNetwork, batch_size: int) -> Stopwatch:
         return TrainingStopwatch(net, batch_size, self._step, self.optimizer)
@@ -119,8 +120,8 @@ class _Training:
     def planned(self, net: CompiledNetwork, target: str) -> Program:
         return self._step(net).compiled.planned(target=target)
 
-    def _step(self, net: CompiledNetwork) -> LossStep:
-        return net.with_loss(self.loss.graph_name, self.loss.from_logits)
+    def _step(self, net: CompiledNetwork) -> LossesStep:
+        return net.with_losses(self.losses)
 
 
 class _Inference:
@@ -133,19 +134,20 @@ class _Inference:
         return net.planned(target=target)
 
 
-def _how(training: bool, loss: Any, optimizer: Any) -> _Training | _Inference:
+def _how(training: bool, loss: Any, optimizer: Any, outputs: Sequence[str]) -> _Training | _Inference:
     if not training:
         if loss is not None:
             raise ConvLoomError("a loss belongs to a training step; give training=True with it")
         return _Inference()
     if loss is None:
         raise ConvLoomError("a training step needs a loss, such as loss='categorical_crossentropy'")
-    found = find_loss(loss)
-    if not isinstance(found, Loss):
+    found = {name: loss for name, loss in find_losses(loss, outputs).items() if loss is not None}
+    of_ours = {name: loss for name, loss in found.items() if isinstance(loss, Loss)}
+    if len(of_ours) < len(found):
         raise ConvLoomError(
             "what is profiled has its loss compiled with it: give a loss's name or an object of cl.losses"
         )
-    return _Training(found, optimizer)
+    return _Training(of_ours, optimizer)
 
 
 def find_gpu(target: str | None, device: torch.device | None = None) -> tuple[str, Device | None]:

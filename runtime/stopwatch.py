@@ -16,7 +16,7 @@ from ..planning.regions import Region
 from .gpu import current
 from .network import CompiledNetwork
 from .optimizers import make_optimizer
-from .steps import LossStep
+from .steps import LossesStep
 
 MEASURING_SECONDS = 1.5
 """What the measuring takes where the caller does not say how often."""
@@ -130,7 +130,7 @@ class TrainingStopwatch(Stopwatch):
         self,
         net: CompiledNetwork,
         batch_size: int,
-        loss: Callable[[CompiledNetwork], LossStep],
+        loss: Callable[[CompiledNetwork], LossesStep],
         optimizer: Any,
     ) -> None:
         self.step = loss(net.train())
@@ -163,7 +163,7 @@ class TrainingStopwatch(Stopwatch):
 
     def _call(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        result, _ = self.network(*self.inputs)
+        result, *_ = self.network(*self.inputs)
         result.backward()
         self.optimizer.step()
         self.net.apply_constraints()

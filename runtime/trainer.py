@@ -177,7 +177,7 @@ class Trainer:
                 epochs=epochs,
                 epoch=checks.whole(initial_epoch, "initial_epoch", 0),
                 validation_freq=_frequency(validation_freq),
-                stop_on_nan=stop_on_nan,
+                stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
                 debug_nan=debug_nan,
                 hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
             )
@@ -243,13 +243,15 @@ class Trainer:
         watching = self._watching(checked(callbacks), _verbose(verbose), 1, feed)
         self.net.eval()
         parts: list[list[npt.NDArray[Any]]] = []
+        seen = 0
         with contextlib.closing(watching):
             watching.on_predict_begin()
             for place, batch in enumerate(feed.epoch()):
                 watching.on_batch_begin("predict", place)
                 found = self._predicted(batch)
                 parts.append(found)
-                watching.on_batch_end("predict", place, partial(self._shown, found))
+                seen += batch.size
+                watching.on_batch_end("predict", place, partial(self._shown, found), seen)
                 if getattr(self.model, "stop_predicting", False):
                     break
             watching.on_predict_end()

@@ -13,6 +13,7 @@ from test_cli import LENET, call
 from test_profile import network
 
 import convloom as cl
+from convloom import layers as L
 
 CLASSES = "categorical_crossentropy"
 
@@ -108,6 +109,17 @@ def test_inference_has_one_phase() -> None:
     found = cl.profile(network(), batch_size=1, device="cpu", repeats=1)
     assert {row.phase for row in (*found.fused.rows, *found.unfused.rows)} == {"forward"}
     assert "<h2>Phases</h2>" not in found.to_html()
+
+
+def test_two_outputs_with_a_loss_each() -> None:
+    image = cl.Input((6, 5, 3), name="image")
+    mean = L.GlobalAveragePooling2D(name="mean")(L.Conv2D(4, 3, name="conv")(image))
+    kind = L.Dense(3, activation="softmax", name="kind")(mean)
+    model = cl.Model(image, [kind, L.Dense(1, name="size")(mean)])
+    losses = {"kind": CLASSES, "size": "mse"}
+    found = cl.profile(model, training=True, loss=losses, batch_size=2, repeats=1, device="cpu")
+    assert found.setup.training == "categorical_crossentropy, mean_squared_error, adam"
+    assert {row.phase for row in found.fused.rows} == set(PHASES)
 
 
 def test_what_cannot_be_is_said_at_once() -> None:

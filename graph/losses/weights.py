@@ -36,7 +36,7 @@ def position_weights(
         given = given * counted.reshape(size)
     if loss.reduction == "mean_with_sample_weight":
         given = given * _share(prod(size), given.sum())
-    elif counted is not None:
+    elif counted is not None and loss.reduction in ("mean", "sum_over_batch_size"):
         given = given * _share(prod(size), counted.sum())
     return given.to(torch.float32).expand(size).contiguous()
 
