@@ -136,10 +136,12 @@ class Stepper:
     # -- the learning rate ----------
     @property
     def learning_rate(self) -> float:
-        """That of the next step; of several groups, the first one's."""
+        """That of the next step; of several groups, the first one's, without its own factor."""
         group = self.optimizer.param_groups[0]
         schedule = getattr(self.optimizer, "schedule", None)
-        return float(group["lr"] if schedule is None else schedule(group["steps"]))
+        if schedule is not None:
+            return float(schedule(group["steps"]))
+        return float(group["lr"]) / float(group.get("rate_factor", 1.0))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -149,7 +151,7 @@ class Stepper:
                 "the learning rate follows a schedule, and cannot be set; give the optimizer a number"
             )
         groups = self.optimizer.param_groups
-        first = float(groups[0]["lr"])
+        first = self.learning_rate
         for group in groups:
             own = float(group["lr"])
             group["lr"] = value if own == first or not first else value * (own / first)
