@@ -43,6 +43,11 @@ class Sums:
     def is_empty(self) -> bool:
         return not self.means["loss"].count
 
+    @property
+    def examples(self) -> int:
+        """How many have been seen."""
+        return self.means["loss"].count
+
     def read(self) -> dict[str, Any]:
         """Numbers by name, an array for a metric of several; one wait for the device."""
         return on_the_host({name: mean.value for name, mean in self.means.items()} | self.metrics.values())
@@ -82,7 +87,7 @@ class Evaluation:
         for place, batch in enumerate(read_safely(data.epoch(), name)):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
-            callbacks.on_batch_end("test", place, sums.read)
+            callbacks.on_batch_end("test", place, sums.read, sums.examples)
             if getattr(callbacks.model, "stop_evaluating", False):
                 break
         if sums.is_empty:

@@ -58,6 +58,8 @@ class Stepper:
         self.net, self.optimizer, self.scheduler, self.scaler = net, optimizer, scheduler, scaler
         self.networks = networks_in(net)
         self.skipped = 0
+        self.swapped = False
+        """Whether the averages stand in the place of the weights, and these in theirs."""
         self._by_closure = _asks_for_closure(optimizer)
 
     def step(self, compute: Callable[[], StepResult]) -> StepResult:
@@ -115,6 +117,8 @@ class Stepper:
     # -- averages of the weights ----------
     def finish(self) -> None:
         """The weights to end with: where the optimizer averages them, the averages."""
+        if self.swapped:
+            self.swap_averages()
         if isinstance(self.optimizer, KerasOptimizer):
             self.optimizer.finalize_variable_values()
 
@@ -127,6 +131,7 @@ class Stepper:
         """Exchange the weights and their averages."""
         if isinstance(self.optimizer, KerasOptimizer):
             self.optimizer.swap_averages()
+            self.swapped = not self.swapped
 
     # -- the learning rate ----------
     @property
@@ -157,6 +162,7 @@ class Stepper:
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "skipped": self.skipped,
+            "swapped": self.swapped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -176,6 +182,7 @@ class Stepper:
                 f"the saved state is of another optimizer than {type(self.optimizer).__name__}: {error}"
             ) from None
         self.skipped = state.get("skipped", 0)
+        self.swapped = state.get("swapped", False)
 
 
 def _asks_for_closure(optimizer: torch.optim.Optimizer) -> bool:

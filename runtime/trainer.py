@@ -14,7 +14,7 @@ import torch
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
 from .batch import Batch, Form
-from .batch_step import find_losses, find_weights, make_step, output_shapes
+from .batch_step import find_weights, make_step, output_shapes
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
 from .checkpoints.keeper import Keeper
@@ -23,7 +23,7 @@ from .class_weights import by_class
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
-from .losses import Loss
+from .losses import Loss, find_losses
 from .metrics import find_metrics
 from .names import Names, compiled_in
 from .open_data import Opening, split_off
@@ -153,7 +153,7 @@ class Trainer:
                 epochs=epochs,
                 epoch=checks.whole(initial_epoch, "initial_epoch", 0),
                 validation_freq=_frequency(validation_freq),
-                stop_on_nan=stop_on_nan,
+                stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
                 debug_nan=debug_nan,
                 hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
             )
@@ -219,13 +219,15 @@ class Trainer:
         watching = self._watching(checked(callbacks), _verbose(verbose), 1, feed)
         self.net.eval()
         parts: list[list[npt.NDArray[Any]]] = []
+        seen = 0
         with contextlib.closing(watching):
             watching.on_predict_begin()
             for place, batch in enumerate(feed.epoch()):
                 watching.on_batch_begin("predict", place)
                 found = self._predicted(batch)
                 parts.append(found)
-                watching.on_batch_end("predict", place, partial(self._shown, found))
+                seen += batch.size
+                watching.on_batch_end("predict", place, partial(self._shown, found), seen)
                 if getattr(self.model, "stop_predicting", False):
                     break
             watching.on_predict_end()

@@ -123,7 +123,7 @@ class Training:
         for batch in read_safely(self._begin_epoch(), "the data", lambda: self.hooks.broken(self), done):
             self.callbacks.on_batch_begin("train", self.batch)
             self._step(batch)
-            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read)
+            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read, self.sums.examples)
             self.hooks.after_step(self)
             if self._ended or self.callbacks.stopping:
                 break

@@ -193,7 +193,7 @@ def grows(metric: Any, monitor: str) -> bool:
         network(), (X, ROWS), loss="categorical_crossentropy", metrics=[metric], callbacks=[stopper],
         validation_data=(X, ROWS), verbose=False,
     )  # fmt: skip
-    return stopper.sign < 0
+    return stopper.direction == "max"
 
 
 def named(name: str, **says: Any) -> Any:
