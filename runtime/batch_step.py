@@ -66,7 +66,9 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
             f"{only.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
             f"one; give a function (prediction, target)"
         )
-    compiled = net.with_losses(of_ours, factors)
+    layers = dict(zip(losses, net.source.outputs, strict=True))  # a dictionary of outputs has other names
+    factors = {layers[name]: factor for name, factor in (factors or {}).items()}
+    compiled = net.with_losses({layers[name]: loss for name, loss in of_ours.items()}, factors)
 
     def step(batch: Batch) -> StepResult:
         missing = [None] * (len(losses) - len(batch.targets))

@@ -200,7 +200,7 @@ def test_penalties_and_moving_statistics_are_in_the_numbers() -> None:
         ({"loss": "mze"}, "unknown loss 'mze'"),
         ({"loss": {"hed": "mse"}}, "loss: the network has no output 'hed'; did you mean 'head'?"),
         ({"loss": ["mse", "mse"]}, "loss has 2 entries, and the network 1 output (head); give one for each"),
-        ({"loss": {"head": None}}, "loss holds no loss; give one for an output at least"),
+        ({"loss": {"head": None}}, "no output has a loss; give one, for example loss='mse'"),
         ({"loss": "mse", "loss_weights": {"hed": 1.0}}, "loss_weights: the network has no output 'hed'"),
         ({"loss": "mse", "loss_weights": ["one"]}, "loss_weights of 'head' is 'one', a str"),
         ({"loss": "mse", "metrics": ["acuracy"]}, "unknown metric 'acuracy'"),
