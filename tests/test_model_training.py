@@ -204,6 +204,7 @@ def test_penalties_and_moving_statistics_are_in_the_numbers() -> None:
         ({"loss": "mse", "loss_weights": {"hed": 1.0}}, "loss_weights: the network has no output 'hed'"),
         ({"loss": "mse", "loss_weights": ["one"]}, "loss_weights of 'head' is 'one', a str"),
         ({"loss": "mse", "metrics": ["acuracy"]}, "unknown metric 'acuracy'"),
+        ({"loss": "mse", "auto_scale_loss": False}, "auto_scale_loss=False: in float16 gradients vanish"),
         ({"loss": "mse", "device": "tpu"}, "unknown device 'tpu'"),
         ({"loss": "mse", "dtype": "int8"}, "unknown dtype 'int8'"),
     ],
