@@ -122,7 +122,7 @@ def test_rates_and_stops_of_a_training_are_kerass(tmp_path: Path) -> None:
         history = net.fit(
             X, Y, batch_size=8, epochs=12, shuffle=False, verbose=0, validation_data=(X, Y),
             callbacks=[
-                base.ReduceLROnPlateau("loss", factor=0.5, patience=2, min_delta=0.2),
+                base.ReduceLROnPlateau("loss", factor=0.5, patience=2, min_delta=0.3),
                 base.EarlyStopping("val_accuracy", 0.15, 3, restore_best_weights=True),
             ],
         )  # fmt: skip
