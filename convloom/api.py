@@ -35,6 +35,8 @@ from .runtime.callbacks import (
     TensorBoard,
     TerminateOnNaN,
 )
+from .runtime.checkpoints.settings import Checkpoints
+from .runtime.checkpoints.weights import load_checkpoint
 from .runtime.compile import compile
 from .runtime.emit import emit
 from .runtime.fit import evaluate, fit, predict
@@ -51,6 +53,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CheckReport",
+    "Checkpoints",
     "CompileError",
     "CompiledNetwork",
     "ConvLoomError",
@@ -80,6 +83,7 @@ __all__ = [
     "initializers",
     "layers",
     "load",
+    "load_checkpoint",
     "loads",
     "losses",
     "metrics",

@@ -109,6 +109,9 @@ class Trainable:
         *,
         seed: int | None = None,
         stop_on_nan: bool = True,
+        checkpoint: Any = None,
+        debug_nan: bool = False,
+        sync_batch_norm: bool = False,
     ) -> Any:
         """Train the model; another call goes on with the optimizer's state. Returns a `cl.History`.
 
@@ -134,6 +137,9 @@ class Trainable:
             validation_freq=validation_freq,
             seed=seed,
             stop_on_nan=stop_on_nan,
+            checkpoint=checkpoint,
+            debug_nan=debug_nan,
+            sync_batch_norm=sync_batch_norm,
         )
 
     def evaluate(

@@ -10,6 +10,7 @@ import torch
 
 from ..graph.errors import ConvLoomError
 from .batch import Batch
+from .broken_data import read_safely
 from .callback_list import CallbackList
 from .feed import Feed
 from .metrics import Metrics, on_the_host
@@ -83,7 +84,7 @@ class Evaluation:
         data.restart()
         callbacks.on_test_begin()
         sums = Sums(self.losses, self.metrics)
-        for place, batch in enumerate(data.epoch()):
+        for place, batch in enumerate(read_safely(data.epoch(), name)):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
             callbacks.on_batch_end("test", place, sums.read, sums.examples)

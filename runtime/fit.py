@@ -45,6 +45,9 @@ def fit(
     validation_steps: int | None = None,
     validation_batch_size: int | None = None,
     validation_freq: int | Collection[int] = 1,
+    checkpoint: Any = None,
+    debug_nan: bool = False,
+    sync_batch_norm: bool = False,
 ) -> History:
     """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
 
@@ -83,6 +86,12 @@ def fit(
     verbose: 0 for nothing, 1 or "auto" for a bar, 2 for a line an epoch.
     steps_per_epoch: steps of an epoch, which then goes on in the data where the last one ended.
     validation_freq: validate every so many epochs, or after those listed, counted from 1.
+    checkpoint: a folder that keeps the run, or `cl.Checkpoints`, which says how often too: the same call,
+        made again after the process ended in whatever way, goes on where it stood, with the same bits.
+    debug_nan: let the error of stop_on_nan name the layer and the op that made the first such value.
+    sync_batch_norm: under torchrun, let batch norms take the statistics of all processes' batches.
+    Ctrl-C and SIGTERM end the training after the step under way; the History says so (`interrupted`), and a
+    second one ends it at once. Under torchrun all processes train one network, as docs/training.md says.
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
     data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
@@ -113,6 +122,9 @@ def fit(
         seed=seed,
         stop_on_nan=stop_on_nan,
         verbose=verbose,
+        checkpoint=checkpoint,
+        debug_nan=debug_nan,
+        sync_batch_norm=sync_batch_norm,
     )
 
 

@@ -15,14 +15,16 @@ import torch
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
 from .batch import Batch, Form
-from .batch_step import find_losses, find_weights, make_step, output_shapes
+from .batch_step import find_weights, make_step, output_shapes
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
+from .checkpoints.keeper import Keeper
+from .checkpoints.settings import find_checkpoints
 from .class_weights import by_class
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
-from .losses import Loss
+from .losses import Loss, find_losses
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .open_data import Opening, split_off
@@ -133,11 +135,22 @@ class Trainer:
         seed: int | None = None,
         stop_on_nan: bool = True,
         verbose: int | str = "auto",
+        checkpoint: Any = None,
+        debug_nan: bool = False,
+        sync_batch_norm: bool = False,
         hooks: Hooks | None = None,
     ) -> History:
         """As `cl.fit`; the network is left in eval() mode."""
         self._refuse_masks()
         stepper, step = self._ready()
+        said = {
+            "loss": self.losses,
+            "batch size": batch_size,
+            "steps an epoch": steps_per_epoch,
+            "shuffle": shuffle,
+            "class weights": class_weight,
+            "seed": seed,
+        }
         watching, shown = checked(callbacks), _verbose(verbose)
         epochs = checks.whole(epochs, "epochs", 0)
         seed = checks.seed(seed)
@@ -165,7 +178,8 @@ class Trainer:
                 epoch=checks.whole(initial_epoch, "initial_epoch", 0),
                 validation_freq=_frequency(validation_freq),
                 stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
-                hooks=hooks or Hooks(),
+                debug_nan=debug_nan,
+                hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
             )
             try:
                 return training.run()

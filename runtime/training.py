@@ -13,6 +13,7 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
 from .batch import Batch
+from .broken_data import read_safely
 from .callback_list import CallbackList
 from .evaluation import BatchStep, Evaluation, Sums
 from .feed import Feed
@@ -40,6 +41,10 @@ class Hooks:
     def after_epoch(self, training: Training) -> None:
         """After each epoch with its validation and callbacks; `training.epoch` is the next one."""
 
+    def broken(self, training: Training) -> str:
+        """Where the next batch cannot be read. Returns how the error is to go on: what has been kept."""
+        return ""
+
     def finish(self, training: Training) -> None:
         """At the end, however it came."""
 
@@ -64,6 +69,7 @@ class Training:
     epoch: int = 0
     validation_freq: int | Collection[int] = 1
     stop_on_nan: bool = True
+    debug_nan: bool = False
     hooks: Hooks = field(default_factory=Hooks)
     history: History = field(default_factory=History)
     batch: int = 0
@@ -72,7 +78,9 @@ class Training:
     def __post_init__(self) -> None:
         self.history.net = self.net
         self.device = next(self.net.parameters()).device
-        self.guard = Guard(self.net, self.device) if self.stop_on_nan and self.epoch < self.epochs else None
+        loss = (lambda batch: self.step(batch).loss) if self.debug_nan else None
+        guarded = (self.stop_on_nan or self.debug_nan) and self.epoch < self.epochs
+        self.guard = Guard(self.net, self.device, loss=loss) if guarded else None
         self.sums = Sums(self.losses, self.metrics)
         self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics)
         self._ended = False
@@ -111,7 +119,8 @@ class Training:
     # -- an epoch ----------
     def _train(self) -> dict[str, Any] | None:
         """The values of the epoch; None where it was not gone through, since the run is to end."""
-        for batch in self._begin_epoch():
+        done = self.batch
+        for batch in read_safely(self._begin_epoch(), "the data", lambda: self.hooks.broken(self), done):
             self.callbacks.on_batch_begin("train", self.batch)
             self._step(batch)
             self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read, self.sums.examples)

@@ -341,6 +341,12 @@ CASES: list[Case] = [
     Case(ops.LogSoftmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 17),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 3, 5),), scale=0.1),
+    Case(ops.RowNorm(0.01), ((N, 17), (17,), (17,))),
+    Case(ops.RowNorm(0.01), ((N, 3, 5), (5,))),
+    Case(ops.RowNorm(0.01, centred=False), ((N, 4, 3, 5), (5,), (5,))),
+    Case(ops.RowNorm(0.01, wide=True), ((N, 3, 5),)),
+    Case(ops.RowNormGrad(0.01), ((N, 3, 5), (N, 3, 5), (5,))),
+    Case(ops.RowNormGrad(0.01, centred=False), ((N, 17), (N, 17))),
     Case(ops.SparsemaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     *(
@@ -348,14 +354,41 @@ CASES: list[Case] = [
         for shape in ((N, 7), (N, 2, 3, 5))
         for op, rows in (
             (ops.SoftmaxCrossEntropy(), (1,)),
+            (ops.SoftmaxCrossEntropy(kept=0.9, spread=0.02), (1,)),
             (ops.CategoricalCrossEntropy(), (0, 1)),
+            (ops.CategoricalFocal(gamma=1.5), (0, 1)),
+            (ops.CategoricalFocal(from_logits=True), (1,)),
+            (ops.CategoricalHinge(), (1,)),
+            (ops.CosineDistance(), ()),
             (ops.BinaryCrossEntropy(), (0, 1)),
             (ops.BinaryCrossEntropy(True), (1,)),
-            (ops.MeanSquaredError(), ()),
+            (ops.BinaryFocal(alpha=0.25), (0, 1)),
+            (ops.BinaryFocal(True, gamma=0.5), (1,)),
+            (ops.Divergence(), (0, 1)),
+            (ops.PoissonError(), (0, 1)),
+            (ops.LogarithmicError(), (0, 1)),
+            (ops.PercentageError(), (0, 1)),
+            (ops.HuberError(0.5), ()),
+            (ops.LogCosh(), ()),
+            (ops.HingeError(), ()),
+            (ops.HingeError(squared=True), ()),
+            (ops.AbsoluteError(), ()),
+            (ops.SquaredError(), ()),
         )
     ),
+    Case(ops.SoftmaxCrossEntropy(numbers=True), ((N, 3, 5), (N, 3, 1)), indices=((1, 5),)),
+    Case(
+        ops.GeneralizedCrossEntropy(0.7, numbers=True),
+        ((N, 5), (N, 1)),
+        indices=((1, 5),),
+        probabilities=(0,),
+    ),
     Case(ops.CategoricalCrossEntropy(), ((N, 7), (N, 7)), positive=(0, 1)),  # rows that do not sum to 1
-    Case(ops.LossGrad(ops.MeanSquaredError()), ((N, 5), (N, 5), ())),
+    Case(ops.RowLossGrad(ops.SoftmaxCrossEntropy()), ((N, 5), (N, 5), (N, 1))),
+    # statistics of all processes, of which there is one here
+    Case(ops.MeanAcross(6), ((5,), (N, 2, 3, 1))),
+    Case(ops.VarianceAcross(6), ((5,), (5,), (N, 2, 3, 1)), positive=(0,)),
+    Case(ops.SumAcross(6), ((5,), (N, 2, 3, 1))),
 ]
 
 DRAWN = (ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform)

@@ -293,7 +293,7 @@ CLASSES = "sparse_categorical_crossentropy"
         ((X.astype(str), Y), CLASSES, {}, r"x has dtype <U\d+; give numbers"),
         ((X.astype(np.uint8), Y), CLASSES, {}, r"has dtype uint8, the network computes in float32"),
         ((X[:, :6], Y), CLASSES, {}, r"axis 1 must be 7"),
-        ((X, Y), "hinge", {}, r"unknown loss 'hinge'; known: categorical_crossentropy, sparse_categorical"),
+        ((X, Y), "hing", {}, r"unknown loss 'hing'; did you mean"),
         ((X, Y), 3, {}, r"loss 3 is neither a name nor a function"),
         ((X, Y), "categorical_crossentropy", {}, r"shape \(8,\).*\(8, 3\); for class numbers use .*sparse_"),
         ((X, one_hot(Y, 4)), "categorical_crossentropy", {}, r"have shape \(8, 4\).* output is \(8, 3\)"),

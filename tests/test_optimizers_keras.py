@@ -194,10 +194,15 @@ def test_names_are_asked_for_where_they_are_needed() -> None:
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "state_dict"])
 def test_going_on(name: str, way: str) -> None:
     """Interrupted between two accumulated moves, averaged and scheduled: the same bits as without."""
-    options = {"gradient_accumulation_steps": 2, "use_ema": True, "clipnorm": 1.0, "weight_decay": 0.01}
-    recipe = OPTIMIZERS[name](lambda step: 0.1 / (step + 1), **options)  # type: ignore[misc]
+    options: dict[str, Any] = {
+        "gradient_accumulation_steps": 2,
+        "use_ema": True,
+        "clipnorm": 1.0,
+        "weight_decay": 0.01,
+    }
+    recipe = OPTIMIZERS[name](lambda step: 0.1 / (step + 1), **options)
     if way == "pickle":
-        recipe = OPTIMIZERS[name](falling, **options)  # type: ignore[misc]
+        recipe = OPTIMIZERS[name](falling, **options)
     results = []
     for split in (False, True):
         weights, slopes = drawn()

@@ -130,7 +130,7 @@ def test_what_is_no_scheduler() -> None:
 def test_learning_rates_are_read_and_set() -> None:
     _, net = small()
     weights = list(net.parameters())
-    groups = [{"params": weights[:2], "lr": 0.4}, {"params": weights[2:]}]
+    groups: list[dict[str, Any]] = [{"params": weights[:2], "lr": 0.4}, {"params": weights[2:]}]
     stepper = Stepper(net, cl.optimizers.SGD(0.1)(groups))
     assert stepper.learning_rate == 0.4
     stepper.learning_rate = 0.2
@@ -160,7 +160,7 @@ def test_state_goes_on(name: str) -> None:
                 stepper = make_stepper(net, name, 0.01, halving)
                 stepper.load_state_dict(state)
 
-            def compute() -> StepResult:
+            def compute(step: Any = step) -> StepResult:
                 loss, prediction = step(X, Y)
                 return StepResult(loss, (loss,), (prediction,))
 
@@ -194,5 +194,5 @@ def test_lbfgs_solves_a_regression() -> None:
     assert history.history["loss"][0] > 1e-2
     assert history.history["loss"][-1] < 1e-9
     half = cl.compile(model, device="cpu", dtype="float16")
-    with pytest.raises(ConvLoomError, match="LBFGS computes the loss several times.*float32 or bfloat16"):
+    with pytest.raises(ConvLoomError, match=r"LBFGS computes the loss several times.*float32 or bfloat16"):
         cl.fit(half, (X, y), "mse", torch.optim.LBFGS(half.parameters()), verbose=False)

@@ -1,5 +1,6 @@
 """The ops of the IR, each one class."""
 
+from .across import MeanAcross, SumAcross, VarianceAcross
 from .activation import (
     Abs,
     Activation,
@@ -35,6 +36,27 @@ from .contraction import (
 )
 from .logic import CONNECTIVES, RELATIONS, Compare, Logical, Not, Where
 from .look_up import LookUp, LookUpGrad
+from .loss_terms import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    CategoricalCrossEntropy,
+    CategoricalFocal,
+    CategoricalHinge,
+    CosineDistance,
+    Divergence,
+    GeneralizedCrossEntropy,
+    HingeError,
+    HuberError,
+    LogarithmicError,
+    LogCosh,
+    PercentageError,
+    PoissonError,
+    RowLoss,
+    RowLossGrad,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
 from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
@@ -70,17 +92,9 @@ from .pointwise import (
 )
 from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, MaxUnpool2D
 from .random import Drawn, InTraining, Random, RandomBlur, RandomBox, RandomTransform
-from .reduction import (
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
-    Loss,
-    LossGrad,
-    MeanSquaredError,
-    Reduce,
-    SoftmaxCrossEntropy,
-    Variance,
-)
+from .reduction import Reduce, Variance
 from .resize import Resize, ResizeGrad, Taps
+from .row_norm import RowNorm, RowNormGrad
 from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
 from .warp import Warp, WarpGrad
@@ -90,6 +104,7 @@ __all__ = [
     "KNOWN",
     "RELATIONS",
     "Abs",
+    "AbsoluteError",
     "Activation",
     "ActivationGrad",
     "Add",
@@ -99,9 +114,12 @@ __all__ = [
     "BatchNorm",
     "BatchNormGrad",
     "BinaryCrossEntropy",
+    "BinaryFocal",
     "BroadcastTo",
     "Cast",
     "CategoricalCrossEntropy",
+    "CategoricalFocal",
+    "CategoricalHinge",
     "Clip",
     "Compare",
     "Concat",
@@ -110,9 +128,11 @@ __all__ = [
     "Conv2DDataGrad",
     "Conv2DTranspose",
     "Conv2DWeightGrad",
+    "CosineDistance",
     "Dense",
     "DenseDataGrad",
     "DenseWeightGrad",
+    "Divergence",
     "Divide",
     "Drawn",
     "Elu",
@@ -122,27 +142,30 @@ __all__ = [
     "Floor",
     "Gelu",
     "GeneralRelu",
+    "GeneralizedCrossEntropy",
     "HardShrink",
     "HardSigmoid",
     "HardSwish",
+    "HingeError",
+    "HuberError",
     "InTraining",
     "Input",
     "InterpolationMatrix",
     "LeakyRelu",
     "Log",
+    "LogCosh",
     "LogSigmoid",
     "LogSoftmax",
+    "LogarithmicError",
     "Logical",
     "LookUp",
     "LookUpGrad",
-    "Loss",
-    "LossGrad",
     "MatMul",
     "MaxPool2D",
     "MaxPoolIndex2D",
     "MaxUnpool2D",
     "Maximum",
-    "MeanSquaredError",
+    "MeanAcross",
     "Minimum",
     "Mish",
     "Multiply",
@@ -153,8 +176,10 @@ __all__ = [
     "OrthogonalSlope",
     "Pad",
     "Parameter",
+    "PercentageError",
     "Pointwise",
     "PointwiseGrad",
+    "PoissonError",
     "Prelu",
     "PreluGrad",
     "Random",
@@ -167,6 +192,10 @@ __all__ = [
     "Reshape",
     "Resize",
     "ResizeGrad",
+    "RowLoss",
+    "RowLossGrad",
+    "RowNorm",
+    "RowNormGrad",
     "RowOp",
     "RsqrtPlus",
     "Scale",
@@ -184,10 +213,12 @@ __all__ = [
     "SparsemaxGrad",
     "Sqrt",
     "Square",
+    "SquaredError",
     "Squareplus",
     "Step",
     "StopGradient",
     "Subtract",
+    "SumAcross",
     "Swish",
     "Tanh",
     "TanhShrink",
@@ -195,6 +226,7 @@ __all__ = [
     "Threshold",
     "Transpose",
     "Variance",
+    "VarianceAcross",
     "Warp",
     "WarpGrad",
     "Where",

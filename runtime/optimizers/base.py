@@ -136,7 +136,7 @@ class KerasOptimizer(torch.optim.Optimizer, abc.ABC):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()
         return {**state, "schedule": self.schedule}
 
 

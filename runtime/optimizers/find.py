@@ -35,7 +35,7 @@ def make_optimizer(
     optimizer of torch's that is ready: torch's own stay torch's.
     learning_rate: instead of the default. Raises ConvLoomError where the two do not go together.
     """
-    given = list(parameters)
+    given: list[Any] = list(parameters)
     everything: list[torch.nn.Parameter] = [p[1] if isinstance(p, tuple) else p for p in given]
     trained = [p for p in everything if p.requires_grad]
     if not trained:
@@ -72,7 +72,7 @@ def make_optimizer(
 
 
 def _ready(
-    optimizer: torch.optim.Optimizer, trained: list[torch.nn.Parameter], learning_rate: float | None
+    optimizer: torch.optim.Optimizer, trained: list[torch.nn.Parameter], learning_rate: LearningRate | None
 ) -> torch.optim.Optimizer:
     _no_second_rate(learning_rate)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -83,6 +83,6 @@ def _ready(
     return optimizer
 
 
-def _no_second_rate(learning_rate: float | None) -> None:
+def _no_second_rate(learning_rate: LearningRate | None) -> None:
     if learning_rate is not None:
         raise ConvLoomError("learning_rate goes with an optimizer given by name; this one has its own")

@@ -79,7 +79,7 @@ class Muon(Recipe):
         momenta = now.beside("mean")
         torch._foreach_mul_(momenta, now["momentum"])
         torch._foreach_add_(momenta, now.slopes)
-        ahead = momenta
+        ahead: Sequence[torch.Tensor] = momenta
         if now["nesterov"]:
             ahead = torch._foreach_mul(momenta, now["momentum"])
             torch._foreach_add_(ahead, now.slopes)
@@ -91,7 +91,7 @@ class Muon(Recipe):
 def _orthogonal(matrix: torch.Tensor, now: Move) -> torch.Tensor:
     """About the orthogonal matrix next to this one, by the iteration of Newton and Schulz."""
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
+    x: torch.Tensor = matrix.mT if tall else matrix
     x = x / (torch.linalg.vector_norm(x) + 1e-7)
     for _ in range(now["ns_steps"]):
         square = x @ x.mT
@@ -136,7 +136,7 @@ class Adafactor(Recipe):
 
 def _factored(now: Move, weight: torch.Tensor, square: torch.Tensor, decay: float) -> torch.Tensor:
     """The moving mean of the squares: of a matrix, what its rows' and its columns' means make of it."""
-    state = now.optimizer.state[weight]
+    state: dict[str, torch.Tensor] = now.optimizer.state[weight]
     parts = {"square": square}
     if weight.dim() >= 2:
         parts = {"rows": square.mean(-1), "columns": square.mean(-2)}
