@@ -24,6 +24,7 @@ from .graph.errors import (
 from .loading import load
 from .runtime import losses, metrics, optimizers, schedules
 from .runtime.callbacks import (
+    BackupAndRestore,
     Callback,
     CSVLogger,
     EarlyStopping,
@@ -50,6 +51,7 @@ from .runtime.statistics import update_statistics
 Model.trainer_type = ModelTrainer  # models train, and their room knows nothing of running
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CheckReport",

@@ -9,6 +9,7 @@ import torch
 
 from ..graph.errors import ConvLoomError
 from .callbacks import Callback, Logs
+from .callbacks.of_keras import OfKeras, looks_like_kerass
 from .stepping import Stepper
 
 Read = Callable[[], Logs]
@@ -131,9 +132,10 @@ def checked(callbacks: Any) -> list[Callback]:
     if callbacks is None:
         return []
     found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    for callback in found:
-        if not isinstance(callback, Callback):
-            raise ConvLoomError(
-                f"callback {callback!r:.60} is no cl.Callback; derive its class from cl.Callback"
-            )
-    return found
+    return [callback if isinstance(callback, Callback) else _of_keras(callback) for callback in found]
+
+
+def _of_keras(callback: Any) -> Callback:
+    if looks_like_kerass(callback) and not isinstance(callback, type):
+        return OfKeras(callback)
+    raise ConvLoomError(f"callback {callback!r:.60} is no cl.Callback; derive its class from cl.Callback")

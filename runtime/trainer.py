@@ -16,7 +16,7 @@ from . import checks
 from .batch import Batch, Form
 from .batch_step import find_weights, make_step, output_shapes
 from .callback_list import CallbackList, checked
-from .callbacks import Callback
+from .callbacks import BackupAndRestore, Callback
 from .checkpoints.keeper import Keeper
 from .checkpoints.settings import find_checkpoints
 from .class_weights import by_class
@@ -121,6 +121,7 @@ class Trainer:
             "seed": seed,
         }
         watching, shown = checked(callbacks), _verbose(verbose)
+        checkpoint = _one_checkpoint(checkpoint, watching)
         epochs = checks.whole(epochs, "epochs", 0)
         seed = checks.seed(seed)
         called = "batch_size", "steps_per_epoch"
@@ -338,6 +339,14 @@ def _verbose(verbose: Any) -> int:
         return checks.whole(verbose, "verbose", 0, 2)
     except ConvLoomError:
         raise ConvLoomError(f"verbose is {verbose!r:.60}; it takes 0, 1, 2 or 'auto'") from None
+
+
+def _one_checkpoint(checkpoint: Any, callbacks: list[Callback]) -> Any:
+    """What the argument says, or a BackupAndRestore among the callbacks."""
+    given = [c.checkpoints for c in callbacks if isinstance(c, BackupAndRestore)]
+    if len(given) + (checkpoint is not None) > 1:
+        raise ConvLoomError("a run is kept in one place; give checkpoint= or one BackupAndRestore")
+    return given[0] if given else checkpoint
 
 
 def _frequency(freq: Any) -> int | Collection[int]:

@@ -5,11 +5,12 @@ from .callback import Callback, Logs
 from .early_stopping import EarlyStopping
 from .functions import LambdaCallback, TerminateOnNaN
 from .rates import LearningRateScheduler, ReduceLROnPlateau
-from .saving import ModelCheckpoint
+from .saving import BackupAndRestore, ModelCheckpoint
 from .tables import CSVLogger
 from .tensorboard import TensorBoard
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "EarlyStopping",

@@ -1,4 +1,4 @@
-"""A callback that saves the model as training goes."""
+"""Callbacks that save the model as training goes, or all that a run needs to go on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...graph.errors import ConvLoomError
+from ..checkpoints.settings import Checkpoints
 from ..checks import whole
-from .callback import Logs, is_first_process, say
+from .callback import Callback, Logs, is_first_process, say
 from .monitor import Monitor
 
 
@@ -130,3 +131,32 @@ class ModelCheckpoint(Monitor):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+class BackupAndRestore(Callback):
+    """Keep the run in a folder, and go on from there after it was cut off; Keras's arguments.
+
+    The same call of `fit` goes on with the step that would have come next, in the middle of an epoch too, and
+    gives the same weights: it is `fit(checkpoint=cl.Checkpoints(...))` under Keras's name.
+    save_freq: "epoch", or a number of batches. double_checkpoint: keep the one before the last, too.
+    delete_checkpoint: remove the folder once the run has come to its end.
+    """
+
+    only_shows = True
+
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike[str],
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+    ) -> None:
+        steps = None if save_freq == "epoch" else whole(save_freq, "BackupAndRestore: save_freq", 1)
+        self.checkpoints = Checkpoints(
+            backup_dir,
+            epochs=None if steps else 1,
+            steps=steps,
+            minutes=None,
+            keep=2 if double_checkpoint else 1,
+            stay=not delete_checkpoint,
+        )

@@ -62,7 +62,7 @@ class TensorBoard(Callback):
                     "TensorBoard needs the package tensorboard: pip install 'convloom[tensorboard]'"
                 ) from None
             try:
-                self.writers[part] = SummaryWriter(str(self.log_dir / part))  # type: ignore[no-untyped-call]
+                self.writers[part] = SummaryWriter(str(self.log_dir / part))
             except OSError as error:
                 raise ConvLoomError(
                     f"TensorBoard: {self.log_dir / part} cannot be written: {error.strerror}"

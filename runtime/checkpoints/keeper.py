@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class Keeper(Hooks):
         self._written_at = (-1, -1, -1)
         """Steps, epoch and batch of the last checkpoint, which is not written twice."""
         self._time = time.monotonic()
+        self._done = False
 
     def start(self, training: Training) -> None:
         if self.settings is not None:
@@ -73,6 +75,7 @@ class Keeper(Hooks):
             last = training.epoch >= training.epochs or training.callbacks.stopping
             if last or (every is not None and training.epoch % every == 0):
                 self.save(training)
+            self._done = last
 
     def _end(self, training: Training) -> None:
         self.save(training)
@@ -113,4 +116,6 @@ class Keeper(Hooks):
         return training.steps, training.epoch, training.batch
 
     def finish(self, training: Training) -> None:
+        if self._done and self.settings is not None and not self.settings.stay:
+            shutil.rmtree(self.settings.path, ignore_errors=True)
         self._open.close()

@@ -17,7 +17,8 @@ class Checkpoints:
 
     One is written every `epochs` epochs, every `steps` steps and every `minutes` minutes, whichever comes
     first (None: not by that), and always when the run ends or is told to end. keep: how many stay, of which
-    the newest is gone on from; at least 2 outlive a disk that lost one.
+    the newest is gone on from; at least 2 outlive a disk that lost one. stay: False removes the folder once
+    the run has come to its end.
     Raises ConvLoomError for what is no folder's name and for numbers out of range.
     """
 
@@ -26,6 +27,7 @@ class Checkpoints:
     steps: int | None = None
     minutes: float | None = 10.0
     keep: int = 2
+    stay: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, str | os.PathLike) or not os.fspath(self.folder):
