@@ -34,6 +34,8 @@ class Sums:
         metrics.reset()
 
     def add(self, result: StepResult, batch: Batch) -> None:
+        if not batch.weight:
+            return
         values = (result.loss, *(result.losses if len(self.means) > 1 else ()))
         for mean, value in zip(self.means.values(), values, strict=True):
             mean.add(value, batch.size)
@@ -43,8 +45,10 @@ class Sums:
     def is_empty(self) -> bool:
         return not self.means["loss"].count
 
-    def read(self) -> dict[str, float]:
-        return {name: mean.read() for name, mean in self.means.items()} | self.metrics.read()
+    def read(self, reduced: bool = False) -> dict[str, float]:
+        """reduced: of all processes that train together, each of which must call it."""
+        means = {name: mean.read(reduced) for name, mean in self.means.items()}
+        return means | self.metrics.read(reduced)
 
     @property
     def directions(self) -> dict[str, str | None]:
@@ -71,6 +75,7 @@ class Evaluation:
     step: BatchStep
     losses: Sequence[str]
     metrics: Metrics
+    reduced: bool = False
 
     @torch.no_grad()
     def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, float]:
@@ -86,6 +91,6 @@ class Evaluation:
                 break
         if sums.is_empty:
             raise ConvLoomError(f"{name} gave no batch; give arrays, a list or a DataLoader")
-        logs = sums.read()
+        logs = sums.read(self.reduced)
         callbacks.on_test_end(logs)
         return logs

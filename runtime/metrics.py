@@ -78,7 +78,7 @@ class Metric(abc.ABC):
     def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None: ...
 
     @abc.abstractmethod
-    def read(self) -> float: ...
+    def read(self, reduced: bool = False) -> float: ...
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -102,8 +102,8 @@ class MeanOf(Metric):
     def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None:
         self.mean.add(torch.as_tensor(self.measure(prediction, target)), len(target))
 
-    def read(self) -> float:
-        return self.mean.read()
+    def read(self, reduced: bool = False) -> float:
+        return self.mean.read(reduced)
 
     def state_dict(self) -> dict[str, Any]:
         return self.mean.state_dict()
@@ -132,7 +132,7 @@ class Stateful(Metric):
     def update(self, prediction: Any, target: Any, weight: torch.Tensor | None = None) -> None:
         self._update(prediction, target)
 
-    def read(self) -> float:
+    def read(self, reduced: bool = False) -> float:
         """Raises ConvLoomError where it is not one number."""
         value = self._result()
         try:
@@ -178,8 +178,9 @@ class Metrics:
             weight = weights[place.output] if place.weighted and weights else None
             place.metric.update(predictions[place.output], targets[place.output], weight)
 
-    def read(self) -> dict[str, float]:
-        return {place.name: place.metric.read() for place in self.places}
+    def read(self, reduced: bool = False) -> dict[str, float]:
+        """reduced: of all processes that train together."""
+        return {place.name: place.metric.read(reduced) for place in self.places}
 
     def state_dict(self) -> dict[str, Any]:
         return {place.name: place.metric.state_dict() for place in self.places}

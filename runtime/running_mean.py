@@ -28,8 +28,17 @@ class RunningMean:
         self.total = part if self.total is None else self.total + part
         self.count += examples
 
-    def read(self) -> float:
-        return 0.0 if self.total is None else float(self.total) / max(1, self.count)
+    def read(self, reduced: bool = False) -> float:
+        """reduced: over the examples of all processes of torch.distributed, each of which must call it."""
+        total, count = self.total, self.count
+        if reduced:
+            both = torch.tensor([0.0, count], dtype=torch.float64)
+            if total is not None:
+                both = both.to(total.device)
+                both[0] = total
+            torch.distributed.all_reduce(both)
+            total, count = both[0], int(both[1])
+        return 0.0 if total is None else float(total) / max(1, count)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "count": self.count}
