@@ -112,6 +112,13 @@ def processes(device: torch.device) -> Processes:
     return _joined[0]
 
 
+def take_gpu() -> None:
+    """Under torchrun, let "cuda" mean the GPU of this process."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+    if several and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+
+
 def _check_device(device: torch.device) -> None:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda" and device.index != local:

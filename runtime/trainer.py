@@ -171,7 +171,7 @@ class Trainer:
             validation = (
                 None if validation_data is None else held_out.open(validation_data, "validation data")
             )
-            if together.count > 1:
+            if together.count > 1 and seed is not None:
                 feeds = [feed] if validation is None else [feed, validation]
                 divide(together, feeds, self.net, seed)
             training = Training(

@@ -39,9 +39,7 @@ def alike(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     """Within what float32 loses over 10 steps of sums in another order."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=2e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(found[name], value, rtol=2e-5, atol=2e-6)
 
 
 def close_logs(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
