@@ -57,7 +57,7 @@ def networks(target: str, inference: Iterable[tuple[str, int]], training: Iterab
             start = time.monotonic()
             net = cl.compile(BY_NAME[name].model(), device="cpu", backend="triton", dtype="bfloat16")
             if train:
-                net = net.train().around("categorical_crossentropy", False).train()
+                net = net.train().with_loss("categorical_crossentropy").compiled
             try:
                 net.prepare(batch, target=target)
             except cl.CompileError as error:

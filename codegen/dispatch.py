@@ -18,13 +18,14 @@ from .forms.first_convolution import emit_first
 from .forms.first_weight_gradient import emit_first_weight_grad
 from .forms.general_reduction import emit_sums
 from .forms.look_up import emit_look_up, emit_look_up_grad
-from .forms.losses import emit_loss, emit_loss_grad
+from .forms.losses import emit_loss, emit_loss_grad, emit_total
 from .forms.matmul import emit_matmul
 from .forms.movement import emit_movement
 from .forms.pointwise import emit_pointwise
 from .forms.pooling import emit_pooling, emit_unpooling
 from .forms.reduction import emit_channel_sums
 from .forms.resize import emit_resize
+from .forms.row_norms import emit_row_norm, emit_row_norm_gradient
 from .forms.softmax import emit_softmax
 from .forms.warp import emit_warp, emit_warp_grad
 from .forms.weight_gradient import emit_weight_grad
@@ -51,6 +52,9 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "channel sums": emit_channel_sums,
     "sums": emit_sums,
     "rows": emit_softmax,
+    "total": emit_total,
+    "row norm": emit_row_norm,
+    "row norm gradient": emit_row_norm_gradient,
     "loss": emit_loss,
     "loss gradient": emit_loss_grad,
     "look up": emit_look_up,

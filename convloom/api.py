@@ -22,8 +22,19 @@ from .graph.errors import (
     UnsupportedLayerError,
 )
 from .loading import load
-from .runtime import losses, optimizers
-from .runtime.callbacks import Callback, EarlyStopping
+from .runtime import losses, metrics, optimizers, schedules
+from .runtime.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    SwapEMAWeights,
+    TensorBoard,
+    TerminateOnNaN,
+)
 from .runtime.checkpoints.settings import Checkpoints
 from .runtime.checkpoints.weights import load_checkpoint
 from .runtime.compile import compile
@@ -39,6 +50,7 @@ from .runtime.statistics import update_statistics
 Model.trainer_type = ModelTrainer  # models train, and their room knows nothing of running
 
 __all__ = [
+    "CSVLogger",
     "Callback",
     "CheckReport",
     "Checkpoints",
@@ -48,11 +60,18 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Input",
+    "LambdaCallback",
+    "LearningRateScheduler",
     "Limits",
     "Model",
+    "ModelCheckpoint",
     "ModelFormatError",
+    "ReduceLROnPlateau",
     "Sequential",
     "ShapeError",
+    "SwapEMAWeights",
+    "TensorBoard",
+    "TerminateOnNaN",
     "UnsafeModelError",
     "UnsupportedLayerError",
     "check",
@@ -67,11 +86,13 @@ __all__ = [
     "load_checkpoint",
     "loads",
     "losses",
+    "metrics",
     "ops",
     "optimizers",
     "predict",
     "profile",
     "regularizers",
     "release_memory",
+    "schedules",
     "update_statistics",
 ]

@@ -84,10 +84,13 @@ class Formula:
 
 @dataclass(frozen=True, eq=False)
 class Name(Formula):
-    """An operand, by the text it is called. loose: the text is a phrase, which needs brackets in a sum."""
+    """An operand, by the text it is called. loose: the text is a phrase, which needs brackets in a sum.
+    narrow: it has one number for each row of the others.
+    """
 
     text: str
     loose: bool = False
+    narrow: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,7 @@ class Function:
     torch: str = ""
     definition: Callable[..., Any] | None = None
     slope: Callable[..., Any] | None = None
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, *arguments: Any) -> Any:
         if any(isinstance(argument, Formula) for argument in arguments):
@@ -205,9 +208,16 @@ def converted(x: Any, dtype: str) -> Any:
 
 
 def evaluate(tree: Formula, values: Mapping[str, Any]) -> Any:
-    """The tree with each name's value, tensors or other formulas, in its place."""
+    """The tree with each name's value, tensors or other formulas, in its place; what stands in it at several
+    places is computed once."""
+    known: dict[int, Any] = {}
 
     def at(node: Formula) -> Any:
+        if id(node) not in known:
+            known[id(node)] = once(node)
+        return known[id(node)]
+
+    def once(node: Formula) -> Any:
         match node:
             case Name(text):
                 return values[text]
@@ -226,3 +236,17 @@ def evaluate(tree: Formula, values: Mapping[str, Any]) -> Any:
         raise TypeError(f"{node!r} is no formula")
 
     return at(tree)
+
+
+def parts_of(tree: Formula) -> tuple[Formula, ...]:
+    """What a node of the tree is made of."""
+    match tree:
+        case Negative(of) | Conversion(of):
+            return (of,)
+        case Binary(_, left, right):
+            return left, right
+        case Choice(condition, x1, x2):
+            return condition, x1, x2
+        case Call(_, arguments):
+            return arguments
+    return ()

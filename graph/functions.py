@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .formula import Function, where
 
 # -- of the languages themselves ----------
@@ -104,6 +106,27 @@ softsign_slope = Function(
 softsign = Function("softsign", "F.softsign", lambda x: x / (1.0 + absolute(x)), slope=softsign_slope)
 tanh_shrink_slope = Function("tanh_shrink_slope", definition=lambda x: tanh(x) * tanh(x))
 tanh_shrink = Function("tanh_shrink", "F.tanhshrink", slope=tanh_shrink_slope)
+
+
+# -- of whole rows, along the last axis; the first two leave one number a row ----------
+row_sum = Function("row_sum", "torch.sum", options=(("dim", -1), ("keepdim", True)))
+row_max = Function("row_max", "torch.amax", options=(("dim", -1), ("keepdim", True)))
+softmax = Function("softmax", "torch.softmax", options=(("dim", -1),))
+log_softmax = Function("log_softmax", "torch.log_softmax", options=(("dim", -1),))
+one_hot = Function(  # 1 at the place in the row that a whole number names, else 0; x: a row as long
+    "one_hot",
+    definition=lambda number, x: (torch.arange(x.shape[-1], device=x.device) == number).to(x.dtype),
+)
+NARROW = ("row_sum", "row_max")
+
+
+def power(x: Any, exponent: float) -> Any:
+    """x ** exponent for x >= 0 and a number known beforehand: products and roots where they do."""
+    if exponent in (0, 1, 2, 3):
+        return {0: 1.0, 1: x, 2: x * x, 3: x * x * x}[int(exponent)]
+    if exponent == 0.5:
+        return sqrt(x)
+    return where(x <= 0, 0.0 if exponent > 0 else float("inf"), exp(exponent * log(where(x <= 0, 1.0, x))))
 
 
 def _squareplus(x: Any, b: float) -> Any:

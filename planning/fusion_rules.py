@@ -26,8 +26,11 @@ from ..graph.ops import (
     MaxPool2D,
     MaxPoolIndex2D,
     Reduce,
+    RowLoss,
+    RowLossGrad,
+    RowNorm,
+    RowNormGrad,
     Softmax,
-    SoftmaxCrossEntropy,
     Variance,
     Warp,
 )
@@ -225,9 +228,26 @@ def _weight_beside_data_gradient(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
-    return any(
-        isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes
-    )
+    return any(isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes)
+
+
+def _gradient_beside_row_norm(node: Node, mine: Group, group: Group) -> bool:
+    anchor = group.anchor
+    return isinstance(anchor.op, RowNorm) and anchor.inputs[0] == node.inputs[1]
+
+
+def _sum_beside_row_norm(node: Node, mine: Group, group: Group) -> bool:
+    return _is_channel_sum(node) and isinstance(group.anchor.op, RowNorm)
+
+
+def _totals_side_by_side(node: Node, mine: Group, group: Group) -> bool:
+    needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
+    both = isinstance(group.anchor.op, Reduce) and group.anchor.type == node.type
+    return both and node.type.shape == () and not needs_the_other
+
+
+def _has_loss(group: Group) -> bool:
+    return any(isinstance(member.op, RowLoss) for member in group.nodes)
 
 
 def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
@@ -271,6 +291,16 @@ RULES: tuple[FusionRule, ...] = (
         ),
     ),
     FusionRule(
+        "pointwise(row_norm(x)) -> one kernel",
+        lambda node, group: (
+            node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, RowNorm | RowNormGrad)
+        ),
+    ),
+    FusionRule(
+        "channel_sum(f(row_norm(x))) -> one kernel",
+        lambda node, group: _is_channel_sum(node) and isinstance(group.anchor.op, RowNorm),
+    ),
+    FusionRule(
         "pointwise(window(x)) -> one kernel",
         lambda node, group: (
             node.op.kind is Kind.POINTWISE
@@ -312,14 +342,35 @@ RULES: tuple[FusionRule, ...] = (
         into_producer=False,
     ),
     FusionRule(
+        "pointwise(loss(x)) -> one kernel",
+        lambda node, group: node.op.kind is Kind.POINTWISE and _has_loss(group),
+    ),
+    FusionRule(
+        "total(loss(x)) -> one kernel",
+        lambda node, group: isinstance(node.op, Reduce) and node.type.shape == () and _has_loss(group),
+    ),
+    FusionRule(
+        "loss_gradient(pointwise(dy)) -> one kernel",
+        lambda node, group: isinstance(node.op, RowLossGrad) and group.kind is Kind.POINTWISE,
+        into_producer=False,
+    ),
+    FusionRule(
+        "row_norm(pointwise(x)) -> one kernel",
+        lambda node, group: isinstance(node.op, RowNorm | RowNormGrad) and group.kind is Kind.POINTWISE,
+        into_producer=False,
+    ),
+    FusionRule(
         "pool(pointwise(x)) -> one kernel",
         lambda node, group: isinstance(node.op, MaxPool2D | AveragePool2D) and group.kind is Kind.POINTWISE,
         _once_a_window,
         into_producer=False,
     ),
     FusionRule(
-        "pointwise(window(x), pointwise(y)) -> one kernel",
-        lambda node, mine: node.op.kind is Kind.POINTWISE and mine.kind is Kind.WINDOW,
+        "pointwise(f(x), pointwise(y)) -> one kernel, f a window or a row_norm",
+        lambda node, mine: (
+            node.op.kind is Kind.POINTWISE
+            and (mine.kind is Kind.WINDOW or isinstance(mine.anchor.op, RowNorm | RowNormGrad))
+        ),
         into_producer=False,
         beside=True,
     ),
@@ -329,9 +380,10 @@ SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule("max_pool_index(x) beside max_pool(x) -> one kernel", MaxPoolIndex2D, _index_beside_pool),
     SiblingRule(
         "cross_entropy(softmax(x), target) beside softmax(x) -> one kernel",
-        SoftmaxCrossEntropy,
+        RowLoss,
         _loss_beside_softmax,
     ),
+    SiblingRule("total(f(x)) beside total(g(x)) -> one kernel", Reduce, _totals_side_by_side),
     SiblingRule(
         "dense_weight_grad(x, dy) beside dense_data_grad(dy, w) -> one kernel",
         DenseWeightGrad,
@@ -340,6 +392,12 @@ SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule(
         "channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", Reduce, _bias_beside_weight_gradient
     ),
+    SiblingRule(
+        "row_norm_grad(dy, x) beside sum(dy * row_norm(x)) -> one kernel",
+        RowNormGrad,
+        _gradient_beside_row_norm,
+    ),
+    SiblingRule("channel_sum(dy) beside sum(dy * row_norm(x)) -> one kernel", Reduce, _sum_beside_row_norm),
     SiblingRule(
         "channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", (Reduce, Variance), _sums_side_by_side
     ),

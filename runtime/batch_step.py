@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from ..graph.errors import ConvLoomError, nearest
+from ..graph.errors import ConvLoomError
 from .batch import Batch
 from .checks import number
 from .evaluation import BatchStep
-from .losses import Loss, find_loss
+from .losses import Loss, Losses, by_output
 from .measures import Measure
 from .network import CompiledNetwork
 from .step_result import StepResult
 from .stepping import networks_in
 from .steps import weight_penalty
-
-Losses = Mapping[str, Loss | Measure | None]
-
-
-def find_losses(loss: Any, outputs: Sequence[str]) -> dict[str, Loss | Measure | None]:
-    """One for all outputs, a list of them, or a dictionary by output, with None for outputs without one."""
-    given = by_output(loss, outputs, "loss")
-    found = {name: None if entry is None else find_loss(entry) for name, entry in given.items()}
-    if not any(entry is not None for entry in found.values()):
-        raise ConvLoomError("loss holds no loss; give one for an output at least")
-    return found
 
 
 def find_weights(weights: Any, losses: Losses) -> dict[str, float]:
@@ -49,25 +37,6 @@ def find_weights(weights: Any, losses: Losses) -> dict[str, float]:
     }
 
 
-def by_output(given: Any, outputs: Sequence[str], argument: str) -> dict[str, Any]:
-    """A value for each output, from one for all, a list in their order, or a dictionary by their names."""
-    names = ", ".join(outputs)
-    if isinstance(given, Mapping):
-        for name in given:
-            if name not in outputs:
-                near = nearest(str(name), outputs)
-                raise ConvLoomError(f"{argument}: the network has no output {name!r}{near}; it has {names}")
-        return {name: given.get(name) for name in outputs}
-    if not isinstance(given, list | tuple):
-        return dict.fromkeys(outputs, given)
-    if len(given) != len(outputs):
-        raise ConvLoomError(
-            f"{argument} has {len(given)} entries, and the network {len(outputs)} "
-            f"output{'s' if len(outputs) > 1 else ''} ({names}); give one for each"
-        )
-    return dict(zip(outputs, given, strict=True))
-
-
 def output_shapes(net: CompiledNetwork) -> dict[str, tuple[int, ...]]:
     """Of one example."""
     graph = net.source
@@ -78,32 +47,32 @@ def output_shapes(net: CompiledNetwork) -> dict[str, tuple[int, ...]]:
 
 
 def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float] | None = None) -> BatchStep:
-    """factors: of the losses in the sum, by output."""
-    only = next(iter(losses.values()))
-    compiled = isinstance(net, CompiledNetwork)
-    for loss in losses.values():
-        if isinstance(loss, Loss) and not compiled:
+    """factors: of the losses in the sum, by output.
+
+    Losses of ours are compiled with the network; where one is a function, all are taken of what it gives.
+    """
+    of_ours = {name: loss for name, loss in losses.items() if isinstance(loss, Loss)}
+    for loss in of_ours.values():
+        if loss.reduction in (None, "none"):
             raise ConvLoomError(
-                f"{loss.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
-                f"one; give a function (prediction, target)"
+                f"{loss.name}: with reduction {loss.reduction!r} a loss is one number an example, and "
+                f"training takes one for all; leave it out, or give 'sum'"
             )
-    plain = _plain(net, losses, factors or {})
-    if len(losses) > 1 or factors or not isinstance(only, Loss) or not isinstance(net, CompiledNetwork):
-        return plain
-    fused = net.with_loss(only.graph_name, only.from_logits)
+    if len(of_ours) < sum(loss is not None for loss in losses.values()):
+        return _plain(net, losses, factors or {})
+    if not isinstance(net, CompiledNetwork):
+        only = next(iter(of_ours.values()))
+        raise ConvLoomError(
+            f"{only.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
+            f"one; give a function (prediction, target)"
+        )
+    compiled = net.with_losses(of_ours, factors)
 
-    def by_name(batch: Batch) -> StepResult:
-        if batch.weights is not None:
-            return plain(batch)
-        (output,) = output_shapes(net.of_size(batch.inputs)).values()
-        (target,) = batch.targets
-        assert target is not None
-        if net.is_open:
-            only.check(target, output)
-        loss, prediction = fused(batch.inputs, only.encode(target, output))
-        return StepResult(loss, (loss,), (prediction,))
+    def step(batch: Batch) -> StepResult:
+        missing = [None] * (len(losses) - len(batch.targets))
+        return compiled(batch.inputs, [*batch.targets, *missing], batch.weights, checked=not net.is_open)
 
-    return by_name
+    return step
 
 
 def _plain(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]) -> BatchStep:
@@ -130,33 +99,14 @@ def _plain(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]) -
 def _value(
     loss: Loss | Measure, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
 ) -> torch.Tensor:
-    if not isinstance(loss, Loss):
-        if weight is not None:
-            raise ConvLoomError("a loss that is a function cannot be given sample weights")
-        return loss(prediction, target)
-    shape = tuple(prediction.shape[1:])
-    loss.check(target, shape)
-    values = _PLAIN[loss.graph_name](prediction, loss.encode(target, shape).to(prediction), loss.from_logits)
-    return (values if weight is None else values * weight.to(values)).mean()
-
-
-def _categorical(x: torch.Tensor, y: torch.Tensor, logits: bool) -> torch.Tensor:
-    logs = x.log_softmax(-1) if logits else (x / x.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7).log()
-    return -(y * logs).sum(-1)
-
-
-def _binary(x: torch.Tensor, y: torch.Tensor, logits: bool) -> torch.Tensor:
-    if logits:
-        return F.binary_cross_entropy_with_logits(x, y, reduction="none").mean(-1)
-    x = x.clamp(1e-7, 1 - 1e-7)
-    return -(y * x.log() + (1 - y) * (1 - x).log()).mean(-1)
-
-
-_PLAIN: dict[str, Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]] = {
-    "categorical_crossentropy": _categorical,
-    "binary_crossentropy": _binary,
-    "mean_squared_error": lambda x, y, logits: (x - y).square().mean(-1),
-}
+    if isinstance(loss, Loss):
+        return loss(target, prediction, weight)
+    if weight is not None:
+        raise ConvLoomError(
+            "a loss that is a function (prediction, target) has no sample weights; weigh inside it, or give "
+            "one of cl.losses"
+        )
+    return loss(prediction, target)
 
 
 def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:

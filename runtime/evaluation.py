@@ -13,7 +13,7 @@ from .batch import Batch
 from .broken_data import read_safely
 from .callback_list import CallbackList
 from .feed import Feed
-from .metrics import Metrics
+from .metrics import Metrics, on_the_host
 from .running_mean import RunningMean
 from .step_result import StepResult
 
@@ -45,15 +45,38 @@ class Sums:
     def is_empty(self) -> bool:
         return not self.means["loss"].count
 
-    def read(self, reduced: bool = False) -> dict[str, float]:
-        """reduced: of all processes that train together, each of which must call it."""
-        means = {name: mean.read(reduced) for name, mean in self.means.items()}
-        return means | self.metrics.read(reduced)
+    @property
+    def examples(self) -> int:
+        """How many have been seen."""
+        return self.means["loss"].count
+
+    def read(self, reduced: torch.device | None = None) -> dict[str, Any]:
+        """Numbers by name, an array for a metric of several; one wait for the device.
+
+        reduced: the device of this process, where the values are to be those of all that train together,
+        each of which must call it.
+        """
+        if reduced is None:
+            values: dict[str, Any] = {name: mean.value for name, mean in self.means.items()}
+        else:
+            self._check_all(reduced)
+            values = {name: mean.of_all(reduced) for name, mean in self.means.items()}
+        return on_the_host(values | self.metrics.values(reduced is not None))
+
+    def _check_all(self, device: torch.device) -> None:
+        """Raise ConvLoomError, in all processes, where one has had no example."""
+        least = torch.tensor([self.examples], device=device)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        if not int(least):
+            raise ConvLoomError(
+                "the data has fewer examples a batch than there are processes, and one of them had none; give "
+                "larger batches, or start fewer processes"
+            )
 
     @property
     def directions(self) -> dict[str, str | None]:
         """What is reported -> whether more of it is better, "max", or less, "min"."""
-        return {**dict.fromkeys(self.means, "min"), **self.metrics.directions}
+        return dict.fromkeys(self.means, "min") | self.metrics.directions
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -75,10 +98,10 @@ class Evaluation:
     step: BatchStep
     losses: Sequence[str]
     metrics: Metrics
-    reduced: bool = False
+    reduced: torch.device | None = None
 
     @torch.no_grad()
-    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, float]:
+    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
         self.net.eval()
         data.restart()
         callbacks.on_test_begin()
@@ -86,7 +109,7 @@ class Evaluation:
         for place, batch in enumerate(read_safely(data.epoch(), name)):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
-            callbacks.on_batch_end("test", place, sums.read)
+            callbacks.on_batch_end("test", place, sums.read, sums.examples)
             if getattr(callbacks.model, "stop_evaluating", False):
                 break
         if sums.is_empty:

@@ -14,6 +14,7 @@ from .distributed import take_gpu
 from .history import History
 from .inputs import holds_arrays, is_array
 from .losses import Loss, find_loss
+from .optimizers.recipe import LearningRate
 from .trainer import Trainer
 
 
@@ -26,7 +27,8 @@ def fit(
     optimizer: Any = None,
     epochs: int = 1,
     batch_size: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: LearningRate | None = None,
+    scheduler: Any = None,
     validation_data: Any = None,
     validation_split: float = 0.0,
     callbacks: Iterable[Callback] | Callback | None = (),
@@ -66,9 +68,12 @@ def fit(
         first argument is called y_true (or target, labels), is called as (y_true, y_pred); any other, torch's
         and torchmetrics' among them, as (prediction, target). For several outputs one for all, a list, or a
         dictionary by their names; loss_weights: their factors in the sum, the same way.
-    optimizer: "sgd", "adam" (the default), "adamw" or "rmsprop", which are Keras's, with Keras's defaults;
-        one of `cl.optimizers`, which take its other arguments; a torch.optim.Optimizer; or what makes one
-        from parameters. learning_rate: instead of the default of an optimizer given by name.
+    optimizer: "adam" (the default), "sgd" or another of Keras's names, with Keras's defaults; one of
+        `cl.optimizers`, which take its other arguments; a torch.optim.Optimizer; or what makes one from
+        parameters. learning_rate: instead of the default of an optimizer given by name.
+    scheduler: one of torch.optim.lr_scheduler, made for the optimizer that is given, or a function that makes
+        one of an optimizer. It steps after each epoch (OneCycleLR and CyclicLR after each batch, as any in
+        `cl.schedules.EachStep`). Keras's schedules go into the optimizer, as its learning_rate.
     batch_size: of arrays and datasets; 32, or what makes steps_per_epoch batches of an array.
     validation_split: the last fraction of the data is kept for validation, as in Keras.
     metrics: "accuracy"; functions that give the mean over a batch, called as losses are; or metric objects of
@@ -99,6 +104,7 @@ def fit(
         weighted_metrics=weighted_metrics,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        scheduler=scheduler,
     )
     return trainer.fit(
         with_weights(data, sample_weight),

@@ -16,6 +16,9 @@ from .not_finite import explain
 from .random_state import random_state, set_random_state
 from .stepping import networks_in
 
+MOST_SKIPPED = 40
+"""Steps that may overflow in a row: from 2^15 the loss scale is then below 2^-24, float16's least number."""
+
 
 @dataclass
 class _Outcome:
@@ -93,6 +96,25 @@ class Guard:
         last, self.pending = self.pending, outcome
         if last is not None:
             self._judge(last)
+
+    @torch.no_grad()
+    def skip(self, times: int) -> None:
+        """Take in a step whose gradients overflowed, so that the weights stayed as they are.
+
+        Statistics that became NaN or infinite with it are put back. times: how many such steps there were in
+        a row; raises ConvLoomError where halving the loss scale has not helped.
+        """
+        kept = self.copies[self.number % len(self.copies)][len(self.trained) :]
+        for statistic, before in zip(self.statistics, kept, strict=True):
+            if statistic.is_floating_point() and not bool(torch.isfinite(statistic).all()):
+                statistic.copy_(before)
+        if times >= MOST_SKIPPED:
+            raise ConvLoomError(
+                f"training stopped: the gradients of {times} steps in a row were NaN or infinite, however "
+                f"small the loss scale; the network's own values leave the range of float16. Use bfloat16, a "
+                f"lower {words('learning_rate', '--learning-rate')}, or inputs scaled to about 1"
+                + words("; fit(..., stop_on_nan=False) would go on")
+            )
 
     def finish(self) -> None:
         """Read what is still to be read; raises ConvLoomError as `after`."""

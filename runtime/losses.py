@@ -1,124 +1,65 @@
-"""Losses by Keras's names, and what else may be a loss."""
+"""Losses by Keras's names, and what else may be a loss. The classes are those of `graph.losses`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-
-from ..graph.errors import ConvLoomError, ShapeError, unknown
-from ..graph.words import words
+from ..graph.errors import CompileError, ConvLoomError, nearest
+from ..graph.losses import (
+    LOSSES,
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    CategoricalGeneralizedCrossEntropy,
+    CategoricalHinge,
+    CosineSimilarity,
+    Dice,
+    Hinge,
+    Huber,
+    KLDivergence,
+    LogCosh,
+    Loss,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    SparseCategoricalCrossentropy,
+    SquaredHinge,
+    Tversky,
+    loss_named,
+)
 from .measures import Measure, in_order, refuse_class
 
+__all__ = [
+    "LOSSES",
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "CategoricalHinge",
+    "CosineSimilarity",
+    "Dice",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "LogCosh",
+    "Loss",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
+    "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
+    "SparseCategoricalCrossentropy",
+    "SquaredHinge",
+    "Tversky",
+]
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss that is compiled with the network: the mean over the batch, as Keras's. Base of those below.
-
-    from_logits: of the cross-entropies: the network ends without a softmax or sigmoid, in logits.
-    """
-
-    from_logits: bool = False
-
-    keras_name: ClassVar[str] = ""
-    graph_name: ClassVar[str] = ""
-    """Its key in `graph.losses.LOSSES`."""
-    classifies: ClassVar[bool] = True
-    takes_rows: ClassVar[bool] = False
-    """Whether a target is a row of probabilities, one a class."""
-
-    def check(self, target: torch.Tensor, output: tuple[int, ...]) -> None:
-        """Raises ShapeError where targets (examples, ...) do not fit outputs of this shape."""
-        wanted = (len(target), *output)
-        if target.shape == wanted or (wanted[-1] == 1 and target.shape == wanted[:-1]):
-            return
-        numbers = target.shape in (wanted[:-1], (*wanted[:-1], 1))
-        hint = "; for class numbers use the loss 'sparse_categorical_crossentropy'" if numbers else ""
-        raise ShapeError(
-            f"{self.keras_name}: targets have shape {tuple(target.shape)}, "
-            f"but the network's output is {wanted}{hint if self.takes_rows else ''}"
-        )
-
-    def encode(self, target: torch.Tensor, output: tuple[int, ...]) -> torch.Tensor:
-        """Targets that have been checked, as floating point in the output's shape."""
-        target = target.reshape(len(target), *output)
-        return target if target.dtype.is_floating_point else target.to(torch.float32)
-
-
-@dataclass(frozen=True)
-class CategoricalCrossentropy(Loss):
-    """-sum over the classes of target * log(prediction). Targets are rows of probabilities, often one-hot."""
-
-    keras_name: ClassVar[str] = "categorical_crossentropy"
-    graph_name: ClassVar[str] = "categorical_crossentropy"
-    takes_rows: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class SparseCategoricalCrossentropy(Loss):
-    """-log(prediction) of the right class. Targets are class numbers, (batch, ...) or (batch, ..., 1)."""
-
-    keras_name: ClassVar[str] = "sparse_categorical_crossentropy"
-    graph_name: ClassVar[str] = "categorical_crossentropy"
-
-    def check(self, target: torch.Tensor, output: tuple[int, ...]) -> None:
-        rows, classes = (len(target), *output[:-1]), output[-1]
-        if classes > 1 and target.shape == (*rows, classes):
-            raise ShapeError(
-                f"{self.keras_name}: targets have shape {tuple(target.shape)}, expected {rows}; "
-                f"for one-hot rows use 'categorical_crossentropy'"
-            )
-        if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
-            kind = str(target.dtype).removeprefix("torch.")
-            raise ShapeError(f"{self.keras_name}: targets must be integers (class numbers), found {kind}")
-        if target.shape not in (rows, (*rows, 1)):
-            raise ShapeError(f"{self.keras_name}: targets have shape {tuple(target.shape)}, expected {rows}")
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= classes:
-            raise ShapeError(
-                f"{self.keras_name}: found class {low if low < 0 else high}, "
-                f"but the network has {classes} outputs: classes 0 to {classes - 1}"
-            )
-
-    def encode(self, target: torch.Tensor, output: tuple[int, ...]) -> torch.Tensor:
-        numbers = target.reshape(len(target), *output[:-1]).long()
-        return F.one_hot(numbers, output[-1]).to(torch.float32)
-
-
-@dataclass(frozen=True)
-class BinaryCrossentropy(Loss):
-    """-(target * log(prediction) + (1 - target) * log(1 - prediction)), the mean over all outputs."""
-
-    keras_name: ClassVar[str] = "binary_crossentropy"
-    graph_name: ClassVar[str] = "binary_crossentropy"
-
-
-@dataclass(frozen=True)
-class MeanSquaredError(Loss):
-    """(prediction - target)^2, the mean over all outputs."""
-
-    keras_name: ClassVar[str] = "mean_squared_error"
-    graph_name: ClassVar[str] = "mean_squared_error"
-    classifies: ClassVar[bool] = False
-
-
-LOSSES: dict[str, type[Loss]] = {
-    **{
-        loss.keras_name: loss
-        for loss in (
-            CategoricalCrossentropy,
-            SparseCategoricalCrossentropy,
-            BinaryCrossentropy,
-            MeanSquaredError,
-        )
-    },
-    "mse": MeanSquaredError,
-}
-
-_OTHERS = ", or a function (prediction, target) -> scalar"
+Losses = Mapping[str, Loss | Measure | None]
+"""The loss of each output, None where it has none."""
 
 
 def find_loss(loss: Any) -> Loss | Measure:
@@ -128,9 +69,10 @@ def find_loss(loss: Any) -> Loss | Measure:
     (prediction, target). Raises ConvLoomError for an unknown name, listing the known ones.
     """
     if isinstance(loss, str):
-        if loss.lower() not in LOSSES:
-            raise ConvLoomError(unknown("loss", loss, LOSSES, words(_OTHERS)))
-        return LOSSES[loss.lower()]()
+        try:
+            return loss_named(loss)
+        except CompileError as error:
+            raise ConvLoomError(str(error)) from None
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, type) and issubclass(loss, Loss):
@@ -142,3 +84,34 @@ def find_loss(loss: Any) -> Loss | Measure:
         )
     found: Callable[..., Any] = loss
     return in_order(found)
+
+
+def find_losses(loss: Any, outputs: Sequence[str]) -> dict[str, Loss | Measure | None]:
+    """Of each output in order: one for all of them, a list of as many, or a dictionary by their names.
+
+    Raises ConvLoomError for other names, another number, or no loss at all.
+    """
+    given = by_output(loss, outputs, "loss")
+    if all(entry is None for entry in given.values()):
+        raise ConvLoomError("no output has a loss; give one, for example loss='mse'")
+    return {name: None if entry is None else find_loss(entry) for name, entry in given.items()}
+
+
+def by_output(given: Any, outputs: Sequence[str], argument: str) -> dict[str, Any]:
+    """A value for each output, from one for all, a list in their order, or a dictionary by their names."""
+    names = ", ".join(outputs)
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in outputs:
+                near = nearest(str(name), outputs)
+                raise ConvLoomError(f"{argument}: the network has no output {name!r}{near}; it has {names}")
+        return {name: given.get(name) for name in outputs}
+    if not isinstance(given, list | tuple):
+        return dict.fromkeys(outputs, given)
+    if len(given) != len(outputs):
+        raise ConvLoomError(
+            f"{argument} has {len(given)} entries, and the network {len(outputs)} "
+            f"output{'s' if len(outputs) > 1 else ''} ({names}); give one for each"
+        )
+    return dict(zip(outputs, given, strict=True))
+

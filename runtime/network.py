@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..graph.errors import CompileError
+from ..graph.errors import CompileError, nearest
 from ..graph.ir import Graph, Node
-from ..graph.losses import add_loss
+from ..graph.losses import Loss, Objective, add_losses, loss_named
 from ..graph.ops import Add, BatchNorm, Constant, Input, Parameter
 from ..graph.ops.random import Streams
 from ..graph.passes.precision import with_dtype
@@ -24,13 +24,13 @@ from .autograd import Binding, CompiledFunction, without_autocast
 from .executor import Executor
 from .inputs import bind_inputs, with_open_axes
 from .open_axes import OpenAxes, Sizes
-from .options import ModelLike, Options
+from .options import ModelLike, Options, Thawing
 from .stand_in import StandIn
-from .steps import LossStep, PenaltyStep
+from .steps import LossesStep, LossStep, PenaltyStep
 from .summary import summary_text
 
-TwinKey = tuple[str, bool, frozenset[str]]
-"""The loss ("" for none), whether it is of logits, and the regularized weights that are not trained."""
+TwinKey = tuple[Objective | None, frozenset[str]]
+"""The losses, and the regularized weights that are not trained."""
 
 
 class CompiledNetwork(OpenAxes):
@@ -72,15 +72,15 @@ class CompiledNetwork(OpenAxes):
             self.add_module("batch norms", StandIn(self.name))
         self.eval()
 
-    def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
+    def _lowered(self, model: ModelLike, sizes: Sizes | None = None, **how: bool) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
-        which it was described, which tell its weights."""
+        which it was described, which tell its weights. how: what else its `to_graph` takes."""
         sized: Any = sizes or getattr(model, "described_at", ())
         wanted = list(sized) if self._open else self._input_shape
-        graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
+        graph = model.to_graph(wanted, **how) if wanted else model.to_graph(**how)  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
-        return graph if dtype == "float32" else with_dtype(graph, dtype)
+        return graph if dtype == "float32" else with_dtype(graph, dtype, self.options.policies)
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
@@ -241,15 +241,33 @@ class CompiledNetwork(OpenAxes):
         return list(self._inputs)
 
     # -- losses ----------
-    def with_loss(self, loss: str, from_logits: bool = False) -> LossStep:
+    def with_loss(self, loss: str | Loss, from_logits: bool = False) -> LossStep:
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
-        loss: a key of `graph.losses.LOSSES`. from_logits: the network's output is logits, without a softmax
-        or sigmoid of its own. A cross-entropy takes the logits too where the network ends in the activation
-        that belongs to it. What the network's regularizers count is added. Raises CompileError for an unknown
-        loss or a network of several outputs.
+        loss: Keras's name, or an object of `cl.losses`. from_logits: with a name: the network's output is
+        logits, without a softmax or sigmoid of its own. A cross-entropy takes the logits too where the
+        network ends in the activation that belongs to it. What the network's regularizers count is added.
+        Raises CompileError for an unknown loss or a network of several outputs, which `with_losses` takes.
         """
-        return LossStep(self, loss, from_logits)
+        found = loss_named(loss, from_logits) if isinstance(loss, str) else loss
+        return LossStep(self, Objective.of(found))
+
+    def with_losses(
+        self, losses: Mapping[str, Loss | None], weights: Mapping[str, float] | None = None
+    ) -> LossesStep:
+        """The network with a loss behind each of its outputs: `step(inputs, targets, sample_weights)`.
+
+        losses: by the names of the outputs, None or nothing for one without. weights: what each counts in the
+        sum, 1 by default. Raises CompileError for names of no output.
+        """
+        outputs = list(self.source.outputs)
+        for name in (*losses, *(weights or {})):
+            if name not in outputs:
+                raise CompileError(f"{self.name} has no output {name!r}{nearest(name, outputs)}")
+        counts = tuple(float((weights or {}).get(name, 1.0)) for name in outputs)
+        found = tuple(losses.get(name) for name in outputs)
+        weighted = tuple(loss is not None and loss.weighs for loss in found)
+        return LossesStep(self, Objective(found, counts, weighted))
 
     def with_penalty(self) -> PenaltyStep:
         """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.
@@ -259,22 +277,24 @@ class CompiledNetwork(OpenAxes):
         """
         return PenaltyStep(self)
 
-    def around(self, loss: str, from_logits: bool) -> CompiledNetwork:
-        """The network with a loss and its penalties behind it, or with its penalties alone."""
-        key = loss, from_logits, self._untrained_penalties()
+    def around(self, objective: Objective | None) -> CompiledNetwork:
+        """The network with losses and its penalties behind it, or with its penalties alone."""
+        key = objective, self._untrained_penalties()
         if key not in self._twins:
             graph = self.source.copy()
             results = {f"output {name}": value for name, value in graph.outputs.items()}
-            if loss:
-                value = add_loss(graph, loss, from_logits)
-                penalty = add_penalties(graph, key[2])
+            if objective is not None:
+                value, parts = add_losses(graph, objective)
+                penalty = add_penalties(graph, key[1])
                 if penalty is not None:
                     value = graph.add(Add(), (value, penalty), "loss with penalties")
+                if list(parts.values()) != [value]:
+                    results = {f"loss of {name}": part for name, part in parts.items()} | results
                 graph.outputs = {"loss": value, **results}
             else:
-                penalty = add_penalties(graph, key[2]) or graph.add(Constant(()), (), "penalty")
+                penalty = add_penalties(graph, key[1]) or graph.add(Constant(()), (), "penalty")
                 graph.outputs = {"penalty": penalty, **results}
-            self._twins[key] = _Twin(self, graph, ["loss"] if loss else None)
+            self._twins[key] = _Twin(self, graph, ["loss"] if objective else None)
         return self._twins[key]
 
     @property
@@ -305,10 +325,20 @@ class CompiledNetwork(OpenAxes):
 
     # -- looking inside ----------
     def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
-        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text."""
+        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text.
+
+        Where weights are frozen, it ends with what that spares a training step.
+        """
         options = self.options
         title = f"{self.name}, compiled for {options.backend} on {options.device} in {options.dtype}"
-        (print_fn or print)(summary_text(self.source, title, width))
+        trained = frozenset(name for name, weight in self.weights().items() if weight.requires_grad)
+        spared = self.spared()
+        text = summary_text(self.source, trained, title, width)
+        (print_fn or print)(f"{text}\n{spared}" if spared else text)
+
+    def _thawed(self) -> Graph:
+        model = self._model
+        return self._lowered(model, thawed=True) if isinstance(model, Thawing) else self.source
 
     def extra_repr(self) -> str:
         o = self.options

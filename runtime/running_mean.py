@@ -28,17 +28,18 @@ class RunningMean:
         self.total = part if self.total is None else self.total + part
         self.count += examples
 
-    def read(self, reduced: bool = False) -> float:
-        """reduced: over the examples of all processes of torch.distributed, each of which must call it."""
-        total, count = self.total, self.count
-        if reduced:
-            both = torch.tensor([0.0, count], dtype=torch.float64)
-            if total is not None:
-                both = both.to(total.device)
-                both[0] = total
-            torch.distributed.all_reduce(both)
-            total, count = both[0], int(both[1])
-        return 0.0 if total is None else float(total) / max(1, count)
+    @property
+    def value(self) -> torch.Tensor | float:
+        """Still on its device."""
+        return 0.0 if self.total is None else self.total / max(1, self.count)
+
+    def of_all(self, device: torch.device) -> torch.Tensor:
+        """That over the examples of all processes of torch.distributed, each of which must call it."""
+        both = torch.tensor([0.0, self.count], dtype=torch.float64, device=device)
+        if self.total is not None:
+            both[0] = self.total
+        torch.distributed.all_reduce(both)
+        return both[0] / both[1].clamp(min=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "count": self.count}

@@ -15,7 +15,7 @@ import torch
 from ..graph.errors import ConvLoomError, UnsupportedLayerError
 from . import checks
 from .batch import Batch, Form
-from .batch_step import find_losses, find_weights, make_step, output_shapes
+from .batch_step import find_weights, make_step, output_shapes
 from .callback_list import CallbackList, checked
 from .callbacks import Callback
 from .checkpoints.keeper import Keeper
@@ -25,13 +25,13 @@ from .distributed import check_together, divide, processes, synchronize
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
-from .losses import Loss
+from .losses import Loss, find_losses
 from .metrics import find_metrics
 from .network import CompiledNetwork
 from .open_data import Opening, split_off
-from .optimizers import make_optimizer
+from .optimizers.recipe import LearningRate
 from .progress import ProgressBar
-from .stepping import Stepper
+from .stepping import Stepper, make_stepper
 from .training import Hooks, Training
 
 Logs = dict[str, float]
@@ -84,7 +84,8 @@ class Trainer:
         metrics: Any = None,
         weighted_metrics: Any = None,
         optimizer: Any = None,
-        learning_rate: float | None = None,
+        learning_rate: LearningRate | None = None,
+        scheduler: Any = None,
     ) -> None:
         self.net = net
         self.model = net if model is None else model
@@ -99,7 +100,7 @@ class Trainer:
         )
         self.stepper: Stepper | None = None
         if optimizer is not None:
-            self.stepper = Stepper(net, make_optimizer(optimizer, net.parameters(), learning_rate))
+            self.stepper = make_stepper(net, optimizer, learning_rate, scheduler)
         self.form = self._form()
 
     def _form(self) -> Form:
@@ -188,7 +189,7 @@ class Trainer:
                 epochs=epochs,
                 epoch=checks.whole(initial_epoch, "initial_epoch", 0),
                 validation_freq=_frequency(validation_freq),
-                stop_on_nan=stop_on_nan,
+                stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
                 debug_nan=debug_nan,
                 together=together,
                 hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
@@ -256,13 +257,15 @@ class Trainer:
         watching = self._watching(checked(callbacks), _verbose(verbose), 1, feed)
         self.net.eval()
         parts: list[list[npt.NDArray[Any]]] = []
+        seen = 0
         with contextlib.closing(watching):
             watching.on_predict_begin()
             for place, batch in enumerate(feed.epoch()):
                 watching.on_batch_begin("predict", place)
                 found = self._predicted(batch)
                 parts.append(found)
-                watching.on_batch_end("predict", place, partial(self._shown, found))
+                seen += batch.size
+                watching.on_batch_end("predict", place, partial(self._shown, found), seen)
                 if getattr(self.model, "stop_predicting", False):
                     break
             watching.on_predict_end()

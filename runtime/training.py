@@ -85,12 +85,13 @@ class Training:
         self.guard = Guard(self.net, self.device, loss=loss) if guarded else None
         self.sums = Sums(self.losses, self.metrics)
         several = self.together.count > 1
-        self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics, several)
+        self.reduced = self.device if several else None
+        self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics, self.reduced)
         self._trained = ParallelStep(self.net, self.step) if several else self.step
         self._ended = False
 
     def run(self) -> History:
-        logs: dict[str, float] | None = {}
+        logs: dict[str, Any] | None = {}
         try:
             self.callbacks.on_train_begin()
             self.hooks.start(self)
@@ -102,11 +103,14 @@ class Training:
                 if self.validation is not None and self._validates(self.epoch):
                     logs |= {f"val_{name}": value for name, value in self._validate().items()}
                 self.callbacks.on_epoch_end(self.epoch, logs)
+                self.stepper.end_epoch(logs)
                 self.history.add(self.epoch, logs, time.perf_counter() - start)
                 self.epoch, self.batch = self.epoch + 1, 0
                 self.hooks.after_epoch(self)
                 if self.callbacks.stopping:
                     break
+            if self.epochs and not self._ended:
+                self.stepper.finish()
             self.callbacks.on_train_end(logs or {})
         finally:
             self.callbacks.close()
@@ -118,13 +122,13 @@ class Training:
         self._ended = True
 
     # -- an epoch ----------
-    def _train(self) -> dict[str, float] | None:
+    def _train(self) -> dict[str, Any] | None:
         """The values of the epoch; None where it was not gone through, since the run is to end."""
         done = self.batch
         for batch in read_safely(self._begin_epoch(), "the data", lambda: self.hooks.broken(self), done):
             self.callbacks.on_batch_begin("train", self.batch)
             self._step(batch)
-            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read)
+            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read, self.sums.examples)
             self.hooks.after_step(self)
             if self._ended or self.callbacks.stopping:
                 break
@@ -134,7 +138,7 @@ class Training:
             raise ConvLoomError(
                 "the data gave no batch; an iterator can be read once only, so give a list or a DataLoader"
             )
-        return None if self._ended else self.sums.read(self.together.count > 1)
+        return None if self._ended else self.sums.read(self.reduced)
 
     def _begin_epoch(self) -> Iterator[Batch]:
         """The epoch's batches from `batch` on."""
@@ -148,7 +152,9 @@ class Training:
         if self.guard is not None:
             self.guard.before()
         result = self.stepper.step(lambda: self._loss(batch))
-        if self.guard is not None:
+        if self.guard is not None and self.stepper.skipped:
+            self.guard.skip(self.stepper.skipped)
+        elif self.guard is not None:
             self.guard.after(result.loss, batch)
         self.sums.add(result, batch)
         self.batch += 1
@@ -165,7 +171,7 @@ class Training:
         freq = self.validation_freq
         return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, Any]:
         assert self.validation is not None
         self.together.share(self.net)
         logs = self.evaluation.run(self.validation, self.callbacks, "validation_data")

@@ -286,26 +286,81 @@ def test_rows_too_wide_for_a_program_are_refused() -> None:
 
 
 # -- losses --------------------------------------------------------------------------------------------------
-LOSSES = [
+BY_ROWS = [
     ops.SoftmaxCrossEntropy(),
+    ops.SoftmaxCrossEntropy(kept=0.9, spread=0.01),
+    ops.SoftmaxCrossEntropy(numbers=True),
     ops.CategoricalCrossEntropy(),
+    ops.CategoricalFocal(),
+    ops.CategoricalFocal(True, gamma=1.5),
+    ops.GeneralizedCrossEntropy(0.7, numbers=True),
+    ops.CategoricalHinge(),
+    ops.CosineDistance(),
+]
+
+BY_ELEMENTS = [
     ops.BinaryCrossEntropy(),
     ops.BinaryCrossEntropy(from_logits=True),
-    ops.MeanSquaredError(),
+    ops.BinaryFocal(),
+    ops.BinaryFocal(True, 1.5, 0.25),
+    ops.Divergence(),
+    ops.HingeError(),
+    ops.HingeError(squared=True),
+    ops.HuberError(0.5),
+    ops.LogarithmicError(),
+    ops.LogCosh(),
+    ops.PercentageError(),
+    ops.PoissonError(),
+    ops.AbsoluteError(),
+    ops.SquaredError(),
 ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("shape", [(10,), (1,), (7, 5, 17), (1030,)], ids=str)
-@pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_loss_and_its_gradient(loss: Op, shape: tuple[int, ...], dtype: str) -> None:
-    if shape == (1,) and loss == ops.CategoricalCrossEntropy():
+@pytest.mark.parametrize("loss", BY_ROWS, ids=str)
+def test_a_loss_of_rows_and_its_gradient(loss: ops.RowLoss, shape: tuple[int, ...], dtype: str) -> None:
+    """With the weight of each row and the mean behind it in one kernel, which is cut into parts."""
+    if shape == (1,) and isinstance(loss, ops.CategoricalCrossEntropy | ops.CategoricalFocal):
         pytest.skip("one class has p = 1, clipped to 1 - 1e-7, whose logarithm float32 does not resolve")
-    p, t, d = image("p", *shape, dtype=dtype), image("t", *shape, dtype=dtype), vector("d")
-    kernel = check(region([p, t, ("loss", loss, ["p", "t"])]), length=1030, batches=(1, 37))
+    if shape == (1,) and isinstance(loss, ops.CosineDistance):
+        pytest.skip("on a line there are two directions, and no slope between them")
+    row, total = (*shape[:-1], 1), ops.Reduce(tuple(range(len(shape) + 1)), mean=True)
+    t = image("t", *row, dtype="int64") if loss.numbers else image("t", *shape, dtype=dtype)
+    p, w, d = image("p", *shape, dtype=dtype), image("w", *row), vector("d")
+    forward = [p, t, w, ("rows", loss, ["p", "t"]), ("all", ops.Multiply(), ["rows", "w"])]
+    kernel = check(region([*forward, ("y", total, ["all"])], anchor="rows"), length=1030, batches=(1, 37))
     assert kernel.launches == 2
-    gradient = ("g", ops.LossGrad(loss), ["p", "t", "d"])  # type: ignore[arg-type]
-    check(region([p, t, d, gradient], phase="backward"), length=shape[-1])
+    spread = ("s", ops.BroadcastTo(("N", *row), True), ["d", "w"])
+    backward = [p, t, w, d, spread, ("dy", ops.Multiply(), ["s", "w"])]
+    gradient = ("g", ops.RowLossGrad(loss), ["p", "t", "dy"])
+    check(region([*backward, gradient], phase="backward"), length=shape[-1], batches=(1, 37))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shape", [(10,), (1,), (7, 5, 17), (1030,)], ids=str)
+@pytest.mark.parametrize("loss", BY_ELEMENTS, ids=str)
+def test_a_loss_of_elements_and_its_gradient(loss: ops.Pointwise, shape: tuple[int, ...], dtype: str) -> None:
+    if shape == (1,) and loss == ops.BinaryFocal():
+        pytest.skip("of one element, 1 - p may have lost its digits")
+    total = ops.Reduce(tuple(range(len(shape) + 1)), mean=True)
+    p, t, d = image("p", *shape, dtype=dtype), image("t", *shape), vector("d")
+    nodes = [p, t, ("terms", loss, ["p", "t"]), ("y", total, ["terms"])]
+    kernel = check(region(nodes, anchor="y"), length=1030, batches=(1, 37))
+    assert kernel.launches == 2
+    spread = ("s", ops.BroadcastTo(("N", *shape), True), ["d", "t"])
+    gradient = ("g", ops.PointwiseGrad(loss, 0), ["s", "p", "t"])
+    check(region([p, t, d, spread, gradient], phase="backward"), length=1, batches=(1, 37))
+
+
+def test_sums_of_one_batch_share_a_kernel() -> None:
+    x = image("x", 5, 3)
+    nodes = [x, ("square", ops.Square(), ["x"]), *(
+        (name, ops.Reduce((0, 1, 2), mean), [of])
+        for name, of, mean in (("all", "x", False), ("squares", "square", False), ("mean", "square", True))
+    )]  # fmt: skip
+    given = region(nodes, outputs=["all", "squares", "mean"], anchor="all")
+    assert check(given, length=1030, batches=(1, 37, 200)).launches == 2
 
 
 # -- networks whose regions are not met above ----------------------------------------------------------------

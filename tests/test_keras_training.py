@@ -92,7 +92,7 @@ ONE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", ONE)
 @pytest.mark.filterwarnings("ignore")
 def test_fit(case: str) -> None:
-    ours, theirs = compiled(one, loss=SPARSE, metrics=["accuracy"])
+    ours, theirs = compiled(one, loss=SPARSE, metrics=["accuracy"], weighted_metrics=["accuracy"])
     options = {"batch_size": 4, "epochs": 4, "shuffle": False, "verbose": 0} | ONE[case]
     found, wanted = (model.fit(X, Y, **options) for model in (ours, theirs))
     assert found.epoch == wanted.epoch

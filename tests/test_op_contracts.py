@@ -103,7 +103,7 @@ LARGE = {
     if not case.probabilities
     and not case.positive
     and any("N" in shape for shape in case.shapes)
-    and not isinstance(case.op, ops.LossGrad)  # its result is a product with a gradient from outside
+    and not isinstance(case.op, ops.RowLossGrad)  # its result is a product with a gradient from outside
 }
 
 

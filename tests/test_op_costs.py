@@ -124,9 +124,9 @@ def test_cost_grows_with_the_batch(case: Case) -> None:
         (ops.Transpose((1, 0, 2, 3)), (IMAGE,), "needs a permutation of its axes that keeps the batch first"),
         (ops.Reduce((4,)), (IMAGE,), "reduce over axes (4,) of float32[N,7,5,3], which has 4 axes"),
         (
-            ops.MeanSquaredError(),
+            ops.SoftmaxCrossEntropy(),
             ((N, 5), (N, 6)),
-            "mean_squared_error takes prediction and target of one shape",
+            "softmax_cross_entropy takes a prediction and a target of its shape, found float32[N,5] and",
         ),
         (ops.Parameter((-1,)), (), "shape (-1,) has the axis -1"),
         (ops.Input((N, 3), "complex64"), (), "unknown dtype 'complex64'; known: float64, float32"),

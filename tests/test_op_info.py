@@ -20,7 +20,7 @@ from convloom.codegen.machine.interpreter import interpreting
 from convloom.graph import ops
 from convloom.graph.errors import ShapeError
 from convloom.graph.ir import Graph
-from convloom.graph.op import Kind
+from convloom.graph.op import Kind, Op
 from convloom.planning.fusion import fuse
 
 KERNELS = 5
@@ -219,7 +219,7 @@ def instance_norm(case: Case) -> str:
     return affine(case, y, case.option("weight", 2, None), case.option("bias", 3, None))
 
 
-def loss(case: Case, op: ops.Loss) -> str:
+def loss(case: Case, op: Op) -> str:
     target = case.option("target", 0, None)
     plain = {"input", "target", "reduction"}
     if case.option("reduction", 9, "mean") != "mean" or set(case.kwargs) - plain or case.x.dim() < 1:
@@ -233,7 +233,8 @@ def loss(case: Case, op: ops.Loss) -> str:
         case.x = x
     if target.shape != case.x.shape:
         raise LeftOut("a target that is spread")
-    return case.add(op, case.input(case.x), case.input(target, "target"))
+    node = case.add(op, case.input(case.x), case.input(target, "target"))
+    return case.add(ops.Reduce(tuple(range(case.x.dim())), mean=True), node)
 
 
 METHODS = {"nearest-exact": "nearest", "nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear"}
@@ -272,7 +273,7 @@ MATCHING: dict[str, Any] = {
     "layer_norm": layer_norm,
     "group_norm": group_norm,
     "instance_norm": instance_norm,
-    "mse_loss": lambda case: loss(case, ops.MeanSquaredError()),
+    "mse_loss": lambda case: loss(case, ops.SquaredError()),
     "binary_cross_entropy": lambda case: loss(case, ops.BinaryCrossEntropy()),
     "binary_cross_entropy_with_logits": lambda case: loss(case, ops.BinaryCrossEntropy(from_logits=True)),
     "cross_entropy": lambda case: loss(case, ops.SoftmaxCrossEntropy()),

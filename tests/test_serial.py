@@ -76,7 +76,7 @@ def test_json_is_one_node_a_line() -> None:
 
 
 def test_every_op_s_attributes_survive_json() -> None:
-    op: Op = ops.LossGrad(ops.BinaryCrossEntropy(True))
+    op: Op = ops.RowLossGrad(ops.SoftmaxCrossEntropy(numbers=True))
     assert op_from_json(json.loads(json.dumps(op_to_json(op)))) == op
     op = ops.ActivationGrad(ops.LeakyRelu(0.125))
     assert op_from_json(json.loads(json.dumps(op_to_json(op)))) == op

@@ -6,6 +6,8 @@ Brackets stand where they change the meaning, and nowhere else.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 
 from ...graph.errors import CompileError
 from ...graph.formula import (
@@ -19,10 +21,13 @@ from ...graph.formula import (
     Negative,
     Number,
     formula,
+    parts_of,
 )
+from ...graph.functions import exp, log, one_hot, row_max, row_sum
+from ...graph.slopes import is_narrow
 from ...graph.types import DTYPES
 from .helpers import HELPERS
-from .writer import Uses, number
+from .writer import Uses, Writer, number
 
 _TIGHT = 9
 """How tightly a name or a call holds together; below it, Python's own order of operators."""
@@ -113,6 +118,74 @@ class _Triton(_Python):
         return self.defined(tree)
 
 
+class _TritonRows(_Triton):
+    """On a tile of whole rows: what a row shares, and what is read more than once, gets a line of its own.
+
+    writer: for those lines. names: of new values. column_ok: mask of the columns that exist, "" for all.
+    """
+
+    def __init__(self, writer: Writer, fresh: Callable[[str], str], column_ok: str) -> None:
+        super().__init__(writer.uses)
+        self.writer, self.fresh, self.column_ok = writer, fresh, column_ok
+        self.lines: dict[str, str] = {}
+        self.known: dict[int, tuple[Formula, str]] = {}
+        self.readers: Counter[int] = Counter()
+
+    def count(self, tree: Formula) -> None:
+        """Note how many read each part of the tree."""
+        for part in parts_of(tree):
+            self.readers[id(part)] += 1
+            if self.readers[id(part)] == 1:
+                self.count(part)
+
+    def _parts(self, tree: Formula) -> tuple[str, int]:
+        if self.readers[id(tree)] < 2 or isinstance(tree, Name | Number):
+            return super()._parts(tree)
+        if id(tree) not in self.known:  # the tree is kept, and with it its id
+            self.known[id(tree)] = tree, self.term(tree, super()._parts(tree)[0])
+        return self.known[id(tree)][1], _TIGHT
+
+    def term(self, tree: Formula, text: str) -> str:
+        """The name of the value of a part of the tree."""
+        return text if text.isidentifier() else self.line(text, "term", is_narrow(tree))
+
+    def line(self, text: str, stem: str, narrow: bool) -> str:
+        """The name of a value; one text is written once."""
+        if text not in self.lines:
+            self.lines[text] = self.fresh(stem)
+            self.writer.line(f"{self.lines[text]} = {text}", "[BLOCK_R, 1]" if narrow else TILE_OF_ROWS)
+        return self.lines[text]
+
+    def call(self, tree: Call) -> tuple[str, int]:
+        name, (x, *_) = tree.function.name, tree.arguments
+        if name == "row_sum":
+            return self.line(f"tl.sum({self.masked(x, '0.0')}, axis=1)[:, None]", "total", True), _TIGHT
+        if name == "row_max":
+            least = 'float("-inf")'
+            return self.line(f"tl.max({self.masked(x, least)}, axis=1)[:, None]", "largest", True), _TIGHT
+        if name in ("softmax", "log_softmax"):
+            shifted = Name(self.line(self.text(x - row_max(x)), "shifted", False))
+            powers = Name(self.line(self.text(exp(shifted)), "powers", False))
+            total = row_sum(powers)
+            return self._parts(powers / total if name == "softmax" else shifted - log(total))
+        if name == "one_hot":
+            return f"tl.where(column == {self.text(x, 3)}, 1.0, 0.0)", _TIGHT
+        if name in HELPERS or name in _IN_TRITON:
+            return super().call(tree)
+        given = [x if isinstance(x, Number) else self.term(x, self.text(x)) for x in tree.arguments]
+        names = [
+            Name(of, narrow=is_narrow(x)) if isinstance(of, str) else of
+            for of, x in zip(given, tree.arguments, strict=True)
+        ]
+        return self.defined(Call(tree.function, tuple(names)))
+
+    def masked(self, x: Formula, other: str) -> str:
+        return f"tl.where({self.column_ok}, {self.text(x)}, {other})" if self.column_ok else self.text(x)
+
+
+TILE_OF_ROWS = "[BLOCK_R, BLOCK_C]"
+
+
 class _Torch(_Python):
     def choice(self, tree: Choice) -> str:
         text = f"torch.where({', '.join(map(self.text, (tree.condition, tree.x1, tree.x2)))})"
@@ -124,9 +197,15 @@ class _Torch(_Python):
         return f"{self.text(of, _TIGHT)}.{to}", _TIGHT
 
     def call(self, tree: Call) -> tuple[str, int]:
+        if tree.function is one_hot:
+            number, x = (self.text(argument, _TIGHT) for argument in tree.arguments)
+            return f"(torch.arange({x}.shape[-1], device={x}.device) == {number})", _TIGHT
         if not tree.function.torch:
             return self.defined(tree)
-        options = "".join(f", {name}={json.dumps(value)}" for name, value in tree.function.options)
+        options = "".join(
+            f", {name}={json.dumps(value) if isinstance(value, str) else value}"
+            for name, value in tree.function.options
+        )
         return f"{tree.function.torch}({self.arguments(tree)}{options})", _TIGHT
 
 
@@ -178,6 +257,13 @@ class _Mathematics(_Python):
 def triton(tree: Formula, uses: Uses) -> str:
     """For a kernel, in float32. Raises CompileError for a function that no kernel computes."""
     return _Triton(uses).text(tree)
+
+
+def triton_rows(tree: Formula, writer: Writer, fresh: Callable[[str], str], column_ok: str) -> str:
+    """For a tile of whole rows: writes the lines that stand before, and returns the text of the value."""
+    printer = _TritonRows(writer, fresh, column_ok)
+    printer.count(tree)
+    return printer.text(tree)
 
 
 def in_torch(tree: Formula) -> str:

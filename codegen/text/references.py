@@ -11,16 +11,14 @@ from itertools import zip_longest
 from typing import Any
 
 from ...graph.errors import CompileError
-from ...graph.formula import Name, formula
+from ...graph.formula import Name, evaluate, formula
 from ...graph.ir import Node
-from ...graph.op import Op
+from ...graph.op import REGISTRY, Op
 from ...graph.ops import (
     ActivationGrad,
     AveragePool2D,
     AverageUnpool2D,
-    BinaryCrossEntropy,
     BroadcastTo,
-    CategoricalCrossEntropy,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -30,30 +28,25 @@ from ...graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     Flip,
-    LogSoftmax,
     LookUp,
     LookUpGrad,
-    LossGrad,
     MatMul,
     MaxPool2D,
     MaxPoolIndex2D,
     MaxUnpool2D,
-    MeanSquaredError,
     Pad,
     Pointwise,
     Reduce,
     Resize,
     ResizeGrad,
+    RowLoss,
+    RowLossGrad,
     Slice,
-    Softmax,
-    SoftmaxCrossEntropy,
-    SoftmaxGrad,
-    Sparsemax,
-    SparsemaxGrad,
     Transpose,
     Variance,
 )
 from .printers import in_torch
+from .row_references import ROWS
 from .warp_references import WARPS
 from .writer import number, tuple_text
 
@@ -211,25 +204,6 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
     ]
 
 
-# -- sparsemax -----------------------------------------------------------------------------------------------
-def _sparsemax(op: Sparsemax, result: str, x: str) -> Lines:
-    return [
-        f"ordered = {x}.sort(-1, descending=True).values",
-        "sums = ordered.cumsum(-1)",
-        "place = torch.arange(1, sums.shape[-1] + 1, device=sums.device)",
-        "k = (1 + place * ordered > sums).sum(-1, keepdim=True)",
-        f"{result} = ({x} - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)",
-    ]
-
-
-def _sparsemax_grad(op: SparsemaxGrad, result: str, dy: str, y: str) -> Lines:
-    return [
-        f"kept = {y} > 0",
-        f"mean = ({dy} * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)",
-        f"{result} = torch.where(kept, {dy} - mean, 0.0)",
-    ]
-
-
 # -- losses --------------------------------------------------------------------------------------------------
 def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
     def plain(x: str, transposed: bool, split: bool) -> str:
@@ -240,40 +214,17 @@ def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
     return f"({product}).transpose(-3, -2)" if op.split_y else product
 
 
-def _cross_entropy(op: SoftmaxCrossEntropy, result: str, prediction: str, target: str) -> str:
-    return f"-({target} * torch.log_softmax({prediction}, -1)).sum(-1).mean()"
+def _row_loss(op: RowLoss, result: str, x: str, t: str) -> str:
+    tree = evaluate(op.of_operands(), {"x": Name(x), "t": Name(t)})
+    return in_torch(tree)
 
 
-def _probability_cross_entropy(
-    op: CategoricalCrossEntropy, result: str, prediction: str, target: str
-) -> Lines:
-    return [
-        f"p = ({prediction} / {prediction}.sum(-1, keepdim=True)).clamp(1e-7, 1 - 1e-7)",
-        f"{result} = -({target} * p.log()).sum(-1).mean()",
-    ]
-
-
-def _binary_cross_entropy(op: BinaryCrossEntropy, result: str, prediction: str, target: str) -> Lines:
-    if op.from_logits:
-        return [f"{result} = F.binary_cross_entropy_with_logits({prediction}, {target})"]
-    return [
-        f"p = {prediction}.clamp(1e-7, 1 - 1e-7)",
-        f"{result} = -({target} * p.log() + (1 - {target}) * (1 - p).log()).mean()",
-    ]
-
-
-def _mean_squared_error(op: MeanSquaredError, result: str, prediction: str, target: str) -> str:
-    return f"F.mse_loss({prediction}, {target})"
-
-
-def _loss_grad(op: LossGrad, result: str, prediction: str, target: str, d_loss: str) -> Lines:
+def _row_loss_grad(op: RowLossGrad, result: str, x: str, t: str, dy: str) -> Lines:
     """By torch's own differentiation of the loss, which is another way than the kernel's."""
-    row = _TABLE[type(op.loss)](op.loss, "loss_value", "at", target)
-    lines = [f"loss_value = {row}"] if isinstance(row, str) else row
     return [
-        f"at = {prediction}.detach().requires_grad_()",
-        *lines,
-        f"({result},) = torch.autograd.grad(loss_value, at, {d_loss})",
+        "with torch.enable_grad():",
+        f"    at = {x}.detach().requires_grad_()",
+        f"    ({result},) = torch.autograd.grad({_row_loss(op.loss, '', 'at', t)}, at, {dy})",
     ]
 
 
@@ -368,16 +319,9 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     AverageUnpool2D: _average_unpool,
     Reduce: _reduce,
     Variance: lambda op, result, x: f"{x}.flatten(0, -2).var(0, correction=0)",
-    Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
-    LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
-    SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
-    Sparsemax: _sparsemax,
-    SparsemaxGrad: _sparsemax_grad,
-    SoftmaxCrossEntropy: _cross_entropy,
-    CategoricalCrossEntropy: _probability_cross_entropy,
-    BinaryCrossEntropy: _binary_cross_entropy,
-    MeanSquaredError: _mean_squared_error,
-    LossGrad: _loss_grad,
+    **ROWS,
+    **{op: _row_loss for op in REGISTRY.values() if issubclass(op, RowLoss)},
+    RowLossGrad: _row_loss_grad,
     Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
     Pad: _pad,
     Flip: lambda op, result, x: f"{x}.flip({op.axes})",

@@ -347,7 +347,7 @@ class BroadcastTo(Pointwise):
     """x repeated along new axes and along those of size 1: the gradient of a sum.
 
     shape: of the result. mean: divided by the number of repeats too: the gradient of a mean. `like`, a value
-    of that shape, tells the batch size where x does not have it.
+    with a batch, tells its size where x does not have it.
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "like?")
@@ -366,8 +366,8 @@ class BroadcastTo(Pointwise):
         result = x.with_shape(self.shape)
         if broadcast(result, x, "broadcast_to").shape != self.shape:
             raise ShapeError(f"{x} does not broadcast to {result}")
-        if result.batched and not x.batched and [t.shape for t in like] != [self.shape]:
-            raise ShapeError(f"broadcast_to {result} needs a second operand of that shape, for its batch")
+        if result.batched and not x.batched and [t.batched for t in like] != [True]:
+            raise ShapeError(f"broadcast_to {result} needs a second operand with a batch, for its size")
         return result
 
     def repeats(self, x: TensorType) -> tuple[int, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..op import Kind
-from ..ops import ActivationGrad, BroadcastTo, MaxPool2D, MaxUnpool2D, Reshape
+from ..ops import ActivationGrad, BroadcastTo, MaxPool2D, MaxUnpool2D, Reshape, RowLoss
 from ..rewrite import Match, Rule, pattern
 
 
@@ -51,11 +51,13 @@ def _broadcast_at_once(m: Match) -> str:
 
 
 def _kept_instead(m: Match) -> list[str]:
-    """A value of the same shape, behind the one that only tells a batch size, which is kept anyway."""
+    """A value of the same batch, behind the one that only tells its size, which is kept anyway."""
     graph, like = m.graph, m["y"]
     if any(r.phase == "backward" and r.name != m.root.name for r in graph.readers(like.name)):
         return []
-    while like.op.kind is Kind.POINTWISE and graph[like.inputs[0]].type.shape == like.type.shape:
+    while isinstance(like.op, RowLoss) or (
+        like.op.kind is Kind.POINTWISE and graph[like.inputs[0]].type.shape == like.type.shape
+    ):
         like = graph[like.inputs[0]]
         if like.op.kind is Kind.SOURCE or any(r.phase == "backward" for r in graph.readers(like.name)):
             return [like.name]

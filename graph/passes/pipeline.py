@@ -20,6 +20,7 @@ from .cleanup import (
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
+from .long_rows import LONG_ROWS
 from .precision import widen_terms
 from .recompute import recompute, recompute_from_inputs
 from .views import BEFORE_SLICES, BEFORE_VIEWS
@@ -56,12 +57,15 @@ DEAD_CODE = Pass("remove dead code", remove_dead_code)
 
 WIDE_TERMS = Pass("float32 for what is summed", widen_terms)
 
+IN_STEPS = _rules("long rows in steps", LONG_ROWS)
+
 INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -74,6 +78,7 @@ TRAINING: tuple[Pass, ...] = (
     _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -81,6 +86,7 @@ TRAINING: tuple[Pass, ...] = (
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )

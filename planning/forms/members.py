@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ...graph.ir import Node
 from ...graph.op import Kind
+from ...graph.ops import BroadcastTo
 from ...graph.types import Dim
 from ..geometry import broadcast_kind
 from ..regions import Region
@@ -45,11 +46,16 @@ def pointwise(
     return None
 
 
+def read(node: Node) -> tuple[str, ...]:
+    """The operands whose elements a node reads: of what a value is spread like, only the batch counts."""
+    return node.inputs[:1] if isinstance(node.op, BroadcastTo) else node.inputs
+
+
 def on_shape(
     region: Region, node: Node, shape: tuple[Dim, ...], lying: tuple[str | None, ...] = ON_TILES
 ) -> Refusal:
     """`pointwise` for one node that is known to be it."""
-    operands = [region.graph[name] for name in node.inputs]
+    operands = [region.graph[name] for name in read(node)]
     for operand in operands:
         if operand.name in region.members and operand.type.shape != node.type.shape:
             return f"{node.name} broadcasts {operand.name} from {operand.type} to {node.type}"

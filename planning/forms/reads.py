@@ -10,11 +10,11 @@ from __future__ import annotations
 from math import gcd
 
 from ...graph.ir import Node
-from ...graph.ops import BroadcastTo
 from ..cost import CostModel
 from ..geometry import broadcast_kind
 from ..product_time import LAUNCH_SECONDS
 from ..regions import Region
+from .members import read
 
 LINE = 128
 """Bytes of a line of the first-level cache, which looks at one a cycle. NVIDIA's profiler counts so; taken to
@@ -46,11 +46,7 @@ def lines(run: int, spread: int, itemsize: int) -> float:
 
 def loaded(region: Region) -> list[Node]:
     """The operands whose elements are read: of what a value is spread like, only the shape counts."""
-    names = {
-        name
-        for node in region.nodes
-        for name in (node.inputs[:1] if isinstance(node.op, BroadcastTo) else node.inputs)
-    }
+    names = {name for node in region.nodes for name in read(node)}
     return [node for node in region.inputs if node.name in names]
 
 

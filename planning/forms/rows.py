@@ -1,15 +1,14 @@
-"""Forms whose programs hold whole rows: softmax and its like, and losses; some losses go by elements."""
+"""Forms whose programs hold whole rows: softmax and its like, and losses of rows with what follows them."""
 
 from __future__ import annotations
 
 from ...graph.ir import Node
+from ...graph.op import Kind
 from ...graph.ops import (
-    BinaryCrossEntropy,
-    CategoricalCrossEntropy,
     LogSoftmax,
-    Loss,
-    LossGrad,
-    MeanSquaredError,
+    Reduce,
+    RowLoss,
+    RowLossGrad,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -20,8 +19,9 @@ from ..cost import CostModel
 from ..geometry import power_of_two
 from ..regions import Region
 from ..schedules import Schedule
-from .flat import flat
 from .form import Form, Refusal
+from .members import cannot_share, on_shape
+from .sums import is_total
 
 WIDEST = 16384
 """Columns of the widest row that one program holds in its registers."""
@@ -29,30 +29,26 @@ WIDEST = 16384
 ELEMENTS = 2048
 """Elements of a tile of short rows."""
 
-BY_ROWS = (SoftmaxCrossEntropy, CategoricalCrossEntropy)
-"""Losses that look at whole rows."""
+WITH_A_ROW = ("full", "scalar")
+"""How operands may lie against the numbers of which there is one a row."""
 
 
 def loss_of(region: Region) -> Node | None:
-    """The loss among the members."""
-    return next((node for node in region.nodes if isinstance(node.op, Loss)), None)
+    """The loss of rows, or its gradient, among the members."""
+    return next((node for node in region.nodes if isinstance(node.op, RowLoss | RowLossGrad)), None)
 
 
-def _row(region: Region) -> Node | None:
-    """The value whose rows are held; None for a loss that goes by elements."""
-    anchor = region.anchor
-    op = anchor.op.loss if isinstance(anchor.op, LossGrad) else anchor.op
-    if isinstance(op, BY_ROWS):
-        return region.graph[anchor.inputs[0]]
-    return None if isinstance(op, MeanSquaredError | BinaryCrossEntropy) else anchor
+def _row(region: Region) -> Node:
+    """The value whose rows are held."""
+    loss = loss_of(region)
+    return region.anchor if loss is None else region.graph[loss.inputs[0]]
 
 
 def _accepts(region: Region) -> Refusal:
     anchor = region.anchor
     if len(region.nodes) > 1 or not region.graph[anchor.inputs[0]].type.batched:
         return f"{anchor.name}: {anchor.op.op_name()} shares no kernel and needs a batch axis"
-    row = _row(region)
-    return None if row is None else _too_wide(row)
+    return _too_wide(anchor)
 
 
 def _too_wide(row: Node) -> Refusal:
@@ -62,34 +58,44 @@ def _too_wide(row: Node) -> Refusal:
 
 
 def _accepts_loss(region: Region) -> Refusal:
-    """Beside a cross-entropy the softmax of the same logits."""
+    """A loss of rows; beside it the softmax of the same logits, behind it what is made of a number a row, and
+    the sum or mean of those. Before a gradient, what is made of a number a row."""
     loss = loss_of(region)
     if loss is None:
         return f"{region.anchor.name} is no loss"
-    if len(region.nodes) == 1:
-        return _accepts(region)
+    wide = region.graph[loss.inputs[0]]
+    if not wide.type.batched:
+        return f"{loss.name}: {loss.op.op_name()} needs a batch axis"
+    narrow = (*wide.type.shape[:-1], 1)
     for node in region.nodes:
-        if node is not loss and (not isinstance(node.op, Softmax) or node.inputs[0] != loss.inputs[0]):
-            return f"{node.name}: {node.op.op_name()} shares no kernel with {loss.name}"
-    logits = region.graph[loss.inputs[0]]
+        if node is not loss and (reason := _beside_loss(region, node, loss, narrow)):
+            return reason
+    return _too_wide(wide)
+
+
+def _beside_loss(region: Region, node: Node, loss: Node, narrow: tuple[int | str, ...]) -> Refusal:
+    of_loss = region.graph[node.inputs[0]].type.shape == narrow
+    if node.op.kind is Kind.POINTWISE:
+        return on_shape(region, node, narrow, WITH_A_ROW)
+    if isinstance(node.op, Reduce) and is_total(region, node) and of_loss:
+        return None
+    if not isinstance(node.op, Softmax) or node.inputs[0] != loss.inputs[0]:
+        return cannot_share(region, node)
     if not isinstance(loss.op, SoftmaxCrossEntropy):
-        return f"{loss.name}: {loss.op.op_name()} is no function of the logits {logits.name}"
-    return _too_wide(logits)
+        return f"{loss.name}: {loss.op.op_name()} is no function of the logits {loss.inputs[0]}"
+    return None
 
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
     """As many rows as make a tile, and warps by their width."""
-    row = _row(region)
-    if row is None:
-        return flat(region, model)
-    columns = power_of_two(row.type.channels)
+    columns = power_of_two(_row(region).type.channels)
     warps = 4 if columns <= 2048 else 8 if columns <= 8192 else 16
     return [Schedule(max(1, ELEMENTS // columns), columns, warps=warps)]
 
 
 def _takes(region: Region, schedule: Schedule) -> Refusal:
     row = _row(region)
-    if row is not None and schedule.block_n < row.type.channels:
+    if schedule.block_n < row.type.channels:
         return (
             f"{region.name}: rows of {row.type.channels} need block_n of at least that, the schedule has "
             f"{schedule.block_n}"
@@ -98,13 +104,7 @@ def _takes(region: Region, schedule: Schedule) -> Refusal:
 
 
 ROWS = (
-    Form(
-        "loss",
-        (*BY_ROWS, BinaryCrossEntropy, MeanSquaredError, Softmax),
-        _accepts_loss,
-        _schedules,
-        _takes,
-    ),
+    Form("loss", (RowLoss, Softmax), _accepts_loss, _schedules, _takes),
     Form(
         "rows",
         (Softmax, LogSoftmax, SoftmaxGrad, Sparsemax, SparsemaxGrad),
@@ -114,5 +114,5 @@ ROWS = (
         row_by_row=True,
         reads_rows=range(2),
     ),
-    Form("loss gradient", (LossGrad,), _accepts, _schedules, _takes),
+    Form("loss gradient", (RowLossGrad,), _accepts_loss, _schedules, _takes),
 )

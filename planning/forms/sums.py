@@ -1,4 +1,6 @@
-"""Forms of sums, means and variances: over all pixels of a map in two steps, over any other axes in one."""
+"""Forms of sums, means and variances: over all pixels of a map, or a whole batch, in two steps; over any
+other axes in one.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from ..geometry import ceil_div, power_of_two
 from ..regions import Region
 from ..schedules import Schedule
 from ..splits import Split
+from .flat import flat
 from .form import Form, Refusal
 from .members import ANYHOW, ON_TILES, pointwise
 
@@ -41,6 +44,12 @@ def over_pixels(node: Node, source: Node) -> bool:
     shape = source.type.shape
     kept = isinstance(node.op, Reduce) and node.op.keepdims
     return axes(node, source) == tuple(range(len(shape) - 1)) and shape[0] == "N" and not kept
+
+
+def is_total(region: Region, node: Node) -> bool:
+    """Whether a sum, or mean, is over a whole batch and leaves one number."""
+    source = region.graph[node.inputs[0]].type
+    return isinstance(node.op, Reduce) and source.batched and node.type.shape == ()
 
 
 def axes(node: Node, source: Node) -> tuple[int, ...]:
@@ -82,8 +91,16 @@ def _accepts_channels(region: Region) -> Refusal:
 def _accepts_any(region: Region) -> Refusal:
     if found := [node for node in sums(region) if isinstance(node.op, Variance)]:
         return f"{found[0].name}: a variance is summed over pixels"
+    if is_total(region, region.anchor):
+        return f"{region.anchor.name}: one program would walk a whole batch"
     # Over pixels one program a channel would walk the whole batch by itself.
     return _accepts(region, ON_TILES if _of_pixels(region) else ANYHOW)
+
+
+def _accepts_total(region: Region) -> Refusal:
+    if found := [node for node in sums(region) if not is_total(region, node)]:
+        return f"{found[0].name} is no sum over a whole batch"
+    return _accepts(region, ANYHOW)
 
 
 def _channel_tiles(region: Region, model: CostModel) -> list[Schedule]:
@@ -135,5 +152,6 @@ SUMS = (
         reads_rows=range(1),
         split=channel_split,
     ),
+    Form("total", (Reduce,), _accepts_total, flat),
     Form("sums", (Reduce, Variance), _accepts_any, _result_tiles, reads_rows=range(1)),
 )

@@ -1,4 +1,4 @@
-"""Sums, softmax and losses."""
+"""Sums, softmax and losses of rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import torch.nn.functional as F
 
 from ...graph.ops import (
     LogSoftmax,
-    LossGrad,
     Reduce,
+    RowLossGrad,
+    RowNorm,
+    RowNormGrad,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -52,6 +54,41 @@ def _softmax_grad(op: SoftmaxGrad) -> Form:
     return run
 
 
+@form(RowNorm)
+def _row_norm(op: RowNorm) -> Form:
+    if not op.centred:
+        return op.reference
+
+    def run(
+        x: torch.Tensor, gamma: torch.Tensor | None = None, beta: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        kept = wide(x.dtype)
+        gamma, beta = (None if vector is None else vector.to(kept) for vector in (gamma, beta))
+        y = F.layer_norm(x.to(kept), list(x.shape[-1:]), gamma, beta, op.epsilon)
+        return y if op.wide else op.round(like(x, y))
+
+    return run
+
+
+@form(RowNormGrad)
+def _row_norm_grad(op: RowNormGrad) -> Form:
+    if not op.centred:
+        return op.reference
+
+    def run(dy: torch.Tensor, x: torch.Tensor, *gamma: torch.Tensor) -> torch.Tensor:
+        kept, row = wide(dy.dtype), x.shape[-1:]
+        slope, given = dy.to(kept).contiguous(), x.to(kept).contiguous()
+        scale = gamma[0].to(kept) if gamma else None
+        _, mean, rstd = torch.native_layer_norm(given, row, None, None, op.epsilon)
+        asked = [True, False, False]
+        dx, *_ = torch.ops.aten.native_layer_norm_backward.default(
+            slope, given, row, mean, rstd, scale, None, asked
+        )
+        return op.round(like(dy, dx))
+
+    return run
+
+
 @form(Sparsemax)
 def _sparsemax(op: Sparsemax) -> Form:
     return op.reference
@@ -60,23 +97,26 @@ def _sparsemax(op: Sparsemax) -> Form:
 @form(SoftmaxCrossEntropy)
 def _cross_entropy(op: SoftmaxCrossEntropy) -> Form:
     def run(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if op.numbers or op.kept != 1 or op.spread:
+            return op.reference(logits, target)
         kept, classes = wide(logits.dtype), logits.shape[-1]
-        return F.cross_entropy(logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept))
+        rows = logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept)
+        return F.cross_entropy(*rows, reduction="none").reshape(*logits.shape[:-1], 1)
 
     return run
 
 
-@form(LossGrad)
-def _loss_grad(op: LossGrad) -> Form:
-    if not isinstance(op.loss, SoftmaxCrossEntropy):
+@form(RowLossGrad)
+def _row_loss_grad(op: RowLossGrad) -> Form:
+    loss = op.loss
+    if not isinstance(loss, SoftmaxCrossEntropy) or loss.numbers or loss.kept != 1 or loss.spread:
         return op.reference
 
-    def run(logits: torch.Tensor, target: torch.Tensor, d_loss: torch.Tensor) -> torch.Tensor:
+    def run(logits: torch.Tensor, target: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         kept = wide(logits.dtype)
         target = target.to(kept)
         p = torch.softmax(logits, -1, dtype=kept)
-        rows = logits.numel() // logits.shape[-1]
-        p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(d_loss.to(kept) / rows)
+        p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(dy.to(kept))
         return like(logits, p)
 
     return run

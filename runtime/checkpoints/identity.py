@@ -102,4 +102,4 @@ def _shown(value: Any) -> str:
 
 def _is_kept(callback: Any) -> bool:
     """Whether a callback is part of a run, and not of how it is looked at."""
-    return not callback.reads_seldom
+    return not callback.only_shows

@@ -63,7 +63,7 @@ class Keeper(Hooks):
             ) from error
         self._written_at = self._place(training)
         if content.state["ended"]:
-            training.end()
+            training.epochs = training.epoch
 
     def after_step(self, training: Training) -> None:
         told, stop, due = self._agreed(training, self._is_due(training))
