@@ -20,6 +20,7 @@ from .callbacks import BackupAndRestore, Callback
 from .checkpoints.keeper import Keeper
 from .checkpoints.settings import find_checkpoints
 from .class_weights import by_class
+from .distributed import check_together, divide, processes, synchronize
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
@@ -133,6 +134,12 @@ class Trainer:
             validation_steps,
             ("validation_batch_size", "validation_steps"),
         )
+        together = processes(self.device)
+        if together.count > 1:
+            check_together(self.net, self.losses, debug_nan)
+            seed = together.of_first(int(torch.randint(2**62, ())) if seed is None else seed)
+        synchronize(self.net, sync_batch_norm and together.count > 1)
+        said["processes"] = together.count
         if validation_split:
             if validation_data is not None:
                 raise ConvLoomError("give validation_data or validation_split, not both")
@@ -142,13 +149,18 @@ class Trainer:
             validation = (
                 None if validation_data is None else held_out.open(validation_data, "validation_data")
             )
+            if together.count > 1 and seed is not None:
+                feeds = [feed] if validation is None else [feed, validation]
+                divide(together, feeds, self.net, seed)
             training = Training(
                 net=self.net,
                 step=step,
                 stepper=stepper,
                 losses=self.trained,
                 metrics=self.metrics,
-                callbacks=self._watching(watching, shown, epochs, feed, validation is not None),
+                callbacks=self._watching(
+                    watching, shown if together.is_first else 0, epochs, feed, validation is not None
+                ),
                 data=feed,
                 validation=validation,
                 epochs=epochs,
@@ -156,12 +168,14 @@ class Trainer:
                 validation_freq=_frequency(validation_freq),
                 stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
                 debug_nan=debug_nan,
+                together=together,
                 hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
             )
             try:
                 return training.run()
             finally:
                 self.net.eval()
+                synchronize(self.net, False)
 
     def train_on_batch(self, data: Any, class_weight: Mapping[int, float] | None = None) -> Logs:
         """One step on one batch: the loss and the metrics of it, from before the step."""
