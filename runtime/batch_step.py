@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ..graph.errors import ConvLoomError
+from ..graph.losses import RULE, misfits
 from .batch import Batch
 from .evaluation import BatchStep
 from .losses import Loss, Losses
@@ -53,6 +55,8 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
             f"{only.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
             f"one; give a function (prediction, target)"
         )
+    if found := misfits(net.source, of_ours):
+        warnings.warn(f"{net.name}: {'; '.join(found)}. {RULE}", stacklevel=3)
     compiled = net.with_losses(of_ours, factors)
 
     def step(batch: Batch) -> StepResult:

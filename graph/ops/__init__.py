@@ -49,6 +49,7 @@ from .loss_terms import (
     HuberError,
     LogarithmicError,
     LogCosh,
+    OverlapShare,
     PercentageError,
     PoissonError,
     RowLoss,
@@ -57,6 +58,7 @@ from .loss_terms import (
     SquaredError,
 )
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
+from .pairs import CircleLoss, CircleLossGrad
 from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
     Clip,
@@ -118,6 +120,8 @@ __all__ = [
     "CategoricalCrossEntropy",
     "CategoricalFocal",
     "CategoricalHinge",
+    "CircleLoss",
+    "CircleLossGrad",
     "Clip",
     "Compare",
     "Concat",
@@ -171,6 +175,7 @@ __all__ = [
     "Not",
     "OrthogonalPenalty",
     "OrthogonalSlope",
+    "OverlapShare",
     "Pad",
     "Parameter",
     "PercentageError",

@@ -21,13 +21,14 @@ from .depthwise import DIRECT
 from .first import FIRST
 from .flat import FLAT
 from .form import Form, NotEmittable, Refusal
+from .pairs import PAIRS
 from .pooling import POOLING
 from .products import PRODUCTS
 from .rows import ROWS
 from .sums import SUMS
 
 FORMS: tuple[Form, ...] = (
-    *DENSE_GRADIENTS, *FIRST, *DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *FLAT, *CHANNEL_TILES
+    *DENSE_GRADIENTS, *FIRST, *DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *PAIRS, *FLAT, *CHANNEL_TILES
 )  # fmt: skip
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
