@@ -21,6 +21,7 @@ from .forms.look_up import emit_look_up, emit_look_up_grad
 from .forms.losses import emit_loss, emit_loss_grad, emit_total
 from .forms.matmul import emit_matmul
 from .forms.movement import emit_movement
+from .forms.pairs import emit_pairs
 from .forms.pointwise import emit_pointwise
 from .forms.pooling import emit_pooling, emit_unpooling
 from .forms.reduction import emit_channel_sums
@@ -63,6 +64,7 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "warp gradient": emit_warp_grad,
     "resize": emit_resize,
     "movement": emit_movement,
+    "pairs": emit_pairs,
     "pointwise": emit_pointwise,
     "channel tiles": emit_channel_tiles,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ..graph.errors import ConvLoomError
+from ..graph.losses import RULE, misfits
 from .batch import Batch
 from .checks import number
 from .evaluation import BatchStep
@@ -68,7 +70,10 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
         )
     layers = dict(zip(losses, net.source.outputs, strict=True))  # a dictionary of outputs has other names
     factors = {layers[name]: factor for name, factor in (factors or {}).items()}
-    compiled = net.with_losses({layers[name]: loss for name, loss in of_ours.items()}, factors)
+    of_ours = {layers[name]: loss for name, loss in of_ours.items()}
+    if found := misfits(net.source, of_ours):
+        warnings.warn(f"{net.name}: {'; '.join(found)}. {RULE}", stacklevel=3)
+    compiled = net.with_losses(of_ours, factors)
 
     def step(batch: Batch) -> StepResult:
         missing = [None] * (len(losses) - len(batch.targets))

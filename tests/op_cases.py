@@ -384,6 +384,9 @@ CASES: list[Case] = [
         probabilities=(0,),
     ),
     Case(ops.CategoricalCrossEntropy(), ((N, 7), (N, 7)), positive=(0, 1)),  # rows that do not sum to 1
+    Case(ops.OverlapShare(0.3, 0.7), ((N, 7), (N, 7), (N, 7)), positive=(0, 1, 2)),
+    Case(ops.CircleLoss(2.0), ((N, 5), (N, 1)), indices=((1, 3),), scale=0.3),
+    Case(ops.CircleLossGrad(ops.CircleLoss(2.0)), ((N, 5), (N, 1), (N, 1)), indices=((1, 3),), scale=0.3),
     Case(ops.RowLossGrad(ops.SoftmaxCrossEntropy()), ((N, 5), (N, 5), (N, 1))),
     # statistics of all processes, of which there is one here
     Case(ops.MeanAcross(6), ((5,), (N, 2, 3, 1))),

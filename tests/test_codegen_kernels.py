@@ -353,6 +353,21 @@ def test_a_loss_of_elements_and_its_gradient(loss: ops.Pointwise, shape: tuple[i
     check(region([p, t, d, spread, gradient], phase="backward"), length=1, batches=(1, 37))
 
 
+@pytest.mark.parametrize("loss", [ops.CircleLoss(2.0), ops.CircleLoss(3.0, 0.25, alone=False)], ids=str)
+@pytest.mark.parametrize("features", [5, 16, 33])
+def test_a_loss_of_pairs_and_its_gradient(loss: ops.CircleLoss, features: int) -> None:
+    x, labels, dy = image("x", features), image("labels", 1, dtype="int64"), image("dy", 1)
+    check(region([x, labels, ("y", loss, ["x", "labels"])]), length=64 * features, batches=(1, 7, 37))
+    gradient = ("dx", ops.CircleLossGrad(loss), ["x", "labels", "dy"])
+    check(region([x, labels, dy, gradient], phase="backward"), length=64 * features, batches=(1, 7, 37))
+
+
+def test_embeddings_too_wide_for_a_program_are_refused() -> None:
+    nodes = [image("x", 600), image("t", 1, dtype="int64"), ("y", ops.CircleLoss(), ["x", "t"])]
+    with pytest.raises(NotEmittable, match="an embedding of 600 is wider than the 512 a program holds"):
+        emit(region(nodes))
+
+
 def test_sums_of_one_batch_share_a_kernel() -> None:
     x = image("x", 5, 3)
     nodes = [x, ("square", ops.Square(), ["x"]), *(

@@ -250,3 +250,34 @@ def test_networks_of_half_precision_have_losses_in_float32(case: Any, backend: s
     assert result.loss.dtype == torch.float32
     right = getattr(keras.losses, name)(**options)(target, rounded)
     torch.testing.assert_close(result.loss, right, rtol=2e-5, atol=1e-6)
+
+
+# -- pairs ---------------------------------------------------------------------------------------------------
+def embeddings(seed: int, examples: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(made(seed, examples, 5), dim=-1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "options", [{}, {"gamma": 20.0, "margin": 0.25}, {"gamma": 5.0, "remove_diagonal": False}], ids=str
+)
+def test_circle(options: dict[str, Any], reduction: str, way: str) -> None:
+    x, labels = embeddings(1, 40), torch.arange(40) % 6
+    mine = cl.losses.Circle(reduction=reduction, **options)
+    right = keras.losses.Circle(reduction=reduction, **options)
+    weight = weights_like(x[:, 0])
+    for given in (None, weight):
+        found, wanted = ours(way, mine, x, labels, given), theirs(right, x, labels, given)
+        torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[1], wanted[1], rtol=1e-3, atol=1e-4 * float(wanted[1].abs().max()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_circle_where_some_examples_have_no_like(way: str) -> None:
+    """Values as Keras's; the gradient is finite, where Keras's is NaN."""
+    x, loss = embeddings(2, 7), cl.losses.Circle(gamma=10.0)
+    for labels in (torch.tensor([0, 0, 1, 2, 2, 3, 0]), torch.arange(7), torch.zeros(7).long()):
+        value, gradient = ours(way, loss, x, labels)
+        torch.testing.assert_close(value, keras.losses.Circle(gamma=10.0)(labels, x), rtol=1e-4, atol=1e-6)
+        assert torch.isfinite(gradient).all()

@@ -1,7 +1,8 @@
-"""Losses as a user meets them: by name, of several outputs, with weights, in so many kernels; and refusals."""
+"""Losses as a user meets them: by name, of several outputs, weighted, in so many kernels; and refusals."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -41,13 +42,13 @@ def test_every_loss_of_keras_is_known_by_keras_s_names() -> None:
     [
         (lambda: find_loss("ctc"), r"the loss 'ctc' is not among those compiled here: it aligns sequences"),
         (lambda: find_loss("hubr"), r"unknown loss 'hubr'; did you mean 'huber'"),
-        (lambda: cl.losses.Huber(reduction="average"), r"huber: reduction 'average'; known: 'sum_over_batch_s"),
+        (lambda: cl.losses.Huber(reduction="average"), r"huber: reduction 'average'; known: 'sum_over_"),
         (
             lambda: cl.losses.CategoricalGeneralizedCrossEntropy(q=1.0),
             r"q must lie between 0 and 1, found 1.0",
         ),
-        (lambda: find_losses({"head": "mse"}, ["heads"]), r"'head', which is no output; did you mean 'heads'"),
-        (lambda: find_losses(["mse"], ["a", "b"]), r"1 losses are given for 2 outputs \(a, b\); give one for"),
+        (lambda: find_losses({"head": "mse"}, ["heads"]), r"'head', which is no output; did you mean 'h"),
+        (lambda: find_losses(["mse"], ["a", "b"]), r"1 losses are given for 2 outputs \(a, b\); give"),
         (lambda: find_losses([None, None], ["a", "b"]), r"no output has a loss"),
     ],
 )
@@ -114,9 +115,9 @@ def test_an_output_without_a_loss_or_a_target() -> None:
     ("targets", "weights", "text"),
     [
         ([torch.arange(9), made(2, 9, 2)], None, "found class 8, but the network has 4 outputs"),
-        ([torch.zeros(9).long(), made(2, 9, 3)], None, r"huber: targets have shape \(9, 3\), but the network"),
-        ([torch.zeros(9).long(), made(2, 9, 2)], [made(1, 8), None], r"sample weights have shape \(8,\), and"),
-        ([torch.zeros(9).long(), made(2, 9, 2)], [made(1, 9, 2), None], r"one weight for each example, \(9,\)"),
+        ([torch.zeros(9).long(), made(2, 9, 3)], None, r"huber: targets have shape \(9, 3\), but the"),
+        ([torch.zeros(9).long(), made(2, 9, 2)], [made(1, 8), None], r"sample weights have shape \(8,\)"),
+        ([torch.zeros(9).long(), made(2, 9, 2)], [made(1, 9, 2), None], r"one weight for each example, \(9"),
         ([torch.zeros(9).long(), made(2, 9, 2).requires_grad_()], None, "the target asks for a gradient"),
     ],
 )
@@ -138,7 +139,9 @@ def test_weights_of_pixels(way: str) -> None:
         numbers[0, 0, :2] = 255
         keras_loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
         for weight in (None, made(3, 2).abs(), made(4, 2, height, width).abs()):
-            spread = weight if weight is None or weight.dim() > 1 else weight[:, None, None]
+            spread = weight if weight is None else weight.clone()
+            if weight is not None and weight.dim() == 1:  # which Keras does not spread
+                spread = weight[:, None, None].expand(2, height, width).clone()
             result = step([given], [numbers], [weight])
             wanted = keras_loss(numbers, net(given), sample_weight=spread)
             torch.testing.assert_close(result.loss, wanted, rtol=1e-5, atol=1e-6)
@@ -159,11 +162,12 @@ def regions(loss: cl.losses.Loss, weighted: bool, activation: str) -> list[str]:
     return [name for name in names if not name.startswith(("dense", "reshape"))]
 
 
+SEVERAL = (cl.losses.Circle, cl.losses.Dice, cl.losses.Tversky)
 NUMBERS = (cl.losses.SparseCategoricalCrossentropy, cl.losses.CategoricalGeneralizedCrossEntropy)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("loss", [loss for loss in CLASSES if loss.keras_name not in ("circle", "dice", "tversky")])
+@pytest.mark.parametrize("loss", [loss for loss in CLASSES if loss not in SEVERAL])
 def test_a_loss_is_one_kernel_and_its_gradient_another(loss: type[cl.losses.Loss], weighted: bool) -> None:
     """Whatever it is, and with weights: as the mean of squares."""
     assert len(regions(loss(), weighted, "linear")) <= 2
@@ -172,4 +176,58 @@ def test_a_loss_is_one_kernel_and_its_gradient_another(loss: type[cl.losses.Loss
 def test_overlaps_take_the_sums_side_by_side() -> None:
     found = regions(cl.losses.Dice(), False, "linear")
     assert len([name for name in found if "reduce" in name]) == 1
-    assert len(found) <= 4
+    assert len(found) == 5
+
+
+# -- a last layer that does not fit --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("units", "activation", "loss", "text"),
+    [
+        (4, "softmax", "binary_crossentropy", "a softmax of 4 classes wants categorical_crossentropy"),
+        (1, "softmax", "binary_crossentropy", "a softmax of one unit is always 1"),
+        (1, "sigmoid", "categorical_crossentropy", "of one class the loss is always 0; two classes want one"),
+        (4, "sigmoid", "categorical_crossentropy", "many classes want softmax"),
+        (4, "linear", "categorical_crossentropy", "no activation gives any numbers; end in softmax, or say"),
+        (4, "relu", "categorical_crossentropy", "relu gives any numbers"),
+        (2, "linear", "binary_crossentropy", "end in sigmoid, or say from_logits=True"),
+        (3, "softmax", "mse", "numbers that a softmax gives sum to 1; regression wants no activation"),
+        (1, "linear", "poisson", "end in softplus or exponential"),
+        (1, "sigmoid", "hinge", "its targets are -1 and 1"),
+    ],
+)
+def test_a_last_layer_that_does_not_fit_its_loss_is_told_once(
+    units: int, activation: str, loss: str, text: str
+) -> None:
+    x = cl.Input((7,))
+    net = cl.compile(cl.Model(x, L.Dense(units, activation=activation, name="out")(x), seed=3))
+    with pytest.warns(UserWarning, match=text) as caught:
+        cl.fit(net, (made(1, 8, 7), torch.ones(8, units)), loss, epochs=2, verbose=False, stop_on_nan=False)
+    (told,) = [str(warning.message) for warning in caught]
+    assert told.count("As a rule: for regression no activation and mean_squared_error; for two classes") == 1
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "loss"),
+    [
+        (4, "softmax", "categorical_crossentropy"),
+        (4, "softmax", cl.losses.KLDivergence()),
+        (4, "sigmoid", "binary_crossentropy"),
+        (1, "sigmoid", "bce"),
+        (4, "linear", cl.losses.CategoricalCrossentropy(from_logits=True)),
+        (4, "linear", cl.losses.BinaryCrossentropy(from_logits=True)),
+        (4, "linear", "mse"),
+        (4, "relu", "mse"),
+        (4, "sigmoid", "mae"),
+        (4, "tanh", "huber"),
+        (4, "tanh", "hinge"),
+        (4, "softplus", "poisson"),
+        (4, "softmax", "dice"),
+        (4, "hard_sigmoid", "binary_crossentropy"),
+    ],
+)
+def test_what_fits_or_may_be_meant_is_left_alone(units: int, activation: str, loss: Any) -> None:
+    x = cl.Input((7,))
+    net = cl.compile(cl.Model(x, L.Dense(units, activation=activation)(x), seed=3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        cl.fit(net, (made(1, 8, 7), torch.ones(8, units)), loss, verbose=False)

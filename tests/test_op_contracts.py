@@ -103,7 +103,8 @@ LARGE = {
     if not case.probabilities
     and not case.positive
     and any("N" in shape for shape in case.shapes)
-    and not isinstance(case.op, ops.RowLossGrad)  # its result is a product with a gradient from outside
+    # The result is a product with a gradient from outside; and embeddings have length 1.
+    and not isinstance(case.op, ops.RowLossGrad | ops.CircleLoss | ops.CircleLossGrad)
 }
 
 

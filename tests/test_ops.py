@@ -28,9 +28,9 @@ def not_differentiated(op: Op) -> set[str]:
         return {"x0"}
     if isinstance(op, ops.ExtremumGrad):  # by which of the two it is, not by how much
         return {"x1", "x2"}
-    if isinstance(op, ops.LookUp | ops.LookUpGrad | ops.PreluGrad):
+    if isinstance(op, ops.LookUp | ops.LookUpGrad | ops.PreluGrad | ops.RowLoss | ops.CircleLoss):
         return {"x1"}
-    return {"x1"} if isinstance(op, (ops.RowLoss, ops.BroadcastTo, ops.InTraining, ops.Warp)) else set()
+    return {"x1"} if isinstance(op, (ops.BroadcastTo, ops.InTraining, ops.Warp)) else set()
 
 
 def has_gradient(op: type[Op]) -> bool:

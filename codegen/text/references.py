@@ -19,6 +19,8 @@ from ...graph.ops import (
     AveragePool2D,
     AverageUnpool2D,
     BroadcastTo,
+    CircleLoss,
+    CircleLossGrad,
     Concat,
     Conv2D,
     Conv2DDataGrad,
@@ -228,6 +230,34 @@ def _row_loss_grad(op: RowLossGrad, result: str, x: str, t: str, dy: str) -> Lin
     ]
 
 
+def _circle_loss(op: CircleLoss, result: str, x: str, labels: str) -> Lines:
+    g, m = number(op.gamma), number(op.margin)
+    alone = f" & ~torch.eye(len({x}), dtype=torch.bool, device={x}.device)" if op.alone else ""
+    return [
+        f"d = (1 - {x} @ {x}.T).clamp(min=0)",
+        f"same = {labels} == {labels}.T",
+        f"like, unlike = same{alone}, ~same",
+        f"a = -{g} * ({m} + d).clamp(min=0) * ({m} - d)",
+        f"b = {g} * (1 + {m} - d).clamp(min=0) * (1 - {m} - d)",
+        "a = torch.where(like, a, -torch.inf).logsumexp(1, keepdim=True)",
+        "b = torch.where(unlike, b, -torch.inf).logsumexp(1, keepdim=True)",
+        "both = like.any(1, keepdim=True) & unlike.any(1, keepdim=True)",
+        "total = torch.where(both, a + b, 0.0)",
+        f"{result} = torch.where(both, torch.logaddexp(total, torch.zeros_like(total)), 0.0)",
+    ]
+
+
+def _circle_loss_grad(op: CircleLossGrad, result: str, x: str, labels: str, dy: str) -> Lines:
+    """By torch's own differentiation of the loss, which is another way than the kernel's."""
+    return [
+        "with torch.enable_grad():",
+        f"    at = {x}.detach().requires_grad_()",
+        *(f"    {line}" for line in _circle_loss(op.loss, "losses", "at", labels)),
+        f"    ({result},) = torch.autograd.grad(losses, at, {dy})",
+        f"{result} = {result}.nan_to_num(0.0)",
+    ]
+
+
 # -- the rest ------------------------------------------------------------------------------------------------
 def _broadcast_to(op: BroadcastTo, result: str, x: str, *like: str) -> Lines:
     sizes = [f"{(like or (x,))[0]}.shape[0]" if d == "N" else str(d) for d in op.shape]
@@ -322,6 +352,8 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     **ROWS,
     **{op: _row_loss for op in REGISTRY.values() if issubclass(op, RowLoss)},
     RowLossGrad: _row_loss_grad,
+    CircleLoss: _circle_loss,
+    CircleLossGrad: _circle_loss_grad,
     Concat: lambda op, result, *xs: f"torch.cat({tuple_text(xs)}, {op.axis})",
     Pad: _pad,
     Flip: lambda op, result, x: f"{x}.flip({op.axes})",

@@ -32,7 +32,9 @@ from .elementwise import (
     Poisson,
     SquaredHinge,
 )
+from .fitting import RULE, misfits
 from .overlap import Dice, Tversky
+from .pairs import Circle
 from .rows import (
     CategoricalCrossentropy,
     CategoricalFocalCrossentropy,
@@ -64,6 +66,7 @@ CLASSES: tuple[type[Loss], ...] = (
     CategoricalGeneralizedCrossEntropy,
     Dice,
     Tversky,
+    Circle,
 )
 
 LOSSES: dict[str, type[Loss]] = {name: loss for loss in CLASSES for name in (loss.keras_name, *loss.aliases)}
@@ -160,12 +163,14 @@ __all__ = [
     "LOSSES",
     "Loss",
     "LossBuilder",
+    "RULE",
     "Objective",
     "Terms",
     "add_loss",
     "add_losses",
     "loss_class",
     "loss_named",
+    "misfits",
     "position_weights",
     *(loss.__name__ for loss in CLASSES),
 ]

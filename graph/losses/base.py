@@ -73,6 +73,10 @@ class Loss(abc.ABC):
             )
         return build.prediction
 
+    def of_counted(self, build: LossBuilder, values: str, weighted: str, weight: str | None) -> str:
+        """The weighted values, divided by the share of them that count where the values say which do."""
+        return weighted
+
     # -- by itself ----------
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> torch.Tensor:
         """The loss of predictions, as Keras's object of that name gives it, differentiable by autograd.

@@ -58,7 +58,7 @@ class LossBuilder:
 
     def operand_of(self, last: type[Op]) -> str | None:
         """The operand of the activation that the prediction ends in, seen as the prediction is."""
-        node, views = _behind_views(self.graph, self.prediction)
+        node, views = behind_views(self.graph, self.prediction)
         if not isinstance(node.op, last):
             return None
         if last is Softmax and any(view.type.shape[-1:] != node.type.shape[-1:] for view in views):
@@ -70,9 +70,9 @@ class LossBuilder:
 
     def reduce(self, loss: Loss, terms: Terms, weighted: bool) -> str:
         """The loss's number, of its terms. weighted: whether positions have weights, which are an input."""
-        node = terms.node
-        if weighted:
-            node = self.add(Multiply(), node, self._weight(loss, terms), name="weighted")
+        weight = self._weight(loss, terms) if weighted else None
+        node = terms.node if weight is None else self.add(Multiply(), terms.node, weight, name="weighted")
+        node = loss.of_counted(self, terms.node, node, weight)
         shape = self.type(node).shape
         if loss.reduction in (None, "none"):
             node = self.scaled(node, 1 / terms.count)
@@ -100,7 +100,7 @@ def moved(rank: int, axis: int) -> tuple[int, ...]:
     return (*(i for i in range(rank) if i != axis), axis)
 
 
-def _behind_views(graph: Graph, name: str) -> tuple[Node, list[Node]]:
+def behind_views(graph: Graph, name: str) -> tuple[Node, list[Node]]:
     """The node that computes a value, and what merely looks at it otherwise, the outermost first."""
     node, views = graph[name], []
     while isinstance(node.op, Reshape | Cast) or node.op == Scale(1.0, 0.0):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import ConvLoomError
-from ..ops import Add, Divide, Multiply, Reduce, Subtract
+from ..ops import Multiply, OverlapShare, Reduce
 from .base import Loss
 from .builder import LossBuilder, Terms
 
@@ -38,15 +38,16 @@ class _Overlap(Loss):
         if isinstance(self.axis, list):
             object.__setattr__(self, "axis", tuple(self.axis))
 
-    def sums(self, build: LossBuilder) -> tuple[str, str, str]:
-        """Of what prediction and target have in common, of the target and of the prediction."""
+    def share(self) -> OverlapShare:
+        """What is made of the sums."""
+        raise NotImplementedError
+
+    def terms(self, build: LossBuilder) -> Terms:
         p, t = build.wide(build.prediction), build.target(self)
         over = Reduce(self._axes(build.type(p).rank))
         common = build.add(over, build.add(Multiply(), t, p), name="common")
-        return common, build.add(over, t, name="target sum"), build.add(over, p, name="predicted sum")
-
-    def one_minus(self, build: LossBuilder, share: str) -> Terms:
-        return Terms(build.scaled(share, -1.0, 1.0))
+        truth, found = build.add(over, t, name="truth"), build.add(over, p, name="found")
+        return Terms(build.add(self.share(), common, truth, found))
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,8 @@ class Dice(_Overlap):
 
     keras_name: ClassVar[str] = "dice"
 
-    def terms(self, build: LossBuilder) -> Terms:
-        common, target, predicted = self.sums(build)
-        both = build.scaled(build.add(Add(), target, predicted), 1.0, EPSILON)
-        return self.one_minus(build, build.add(Divide(), build.scaled(common, 2.0), both))
+    def share(self) -> OverlapShare:
+        return OverlapShare(0.5, 0.5, EPSILON / 2)
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,5 @@ class Tversky(_Overlap):
     beta: float = 0.5
     keras_name: ClassVar[str] = "tversky"
 
-    def terms(self, build: LossBuilder) -> Terms:
-        common, target, predicted = self.sums(build)
-        total = common
-        for factor, area in ((self.alpha, target), (self.beta, predicted)):
-            apart = build.add(Subtract(), area, common)
-            total = build.add(Add(), total, build.scaled(apart, float(factor)))
-        return self.one_minus(build, build.add(Divide(), common, build.scaled(total, 1.0, EPSILON)))
+    def share(self) -> OverlapShare:
+        return OverlapShare(float(self.alpha), float(self.beta), EPSILON)

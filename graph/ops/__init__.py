@@ -50,6 +50,7 @@ from .loss_terms import (
     HuberError,
     LogarithmicError,
     LogCosh,
+    OverlapShare,
     PercentageError,
     PoissonError,
     RowLoss,
@@ -58,6 +59,7 @@ from .loss_terms import (
     SquaredError,
 )
 from .movement import Concat, Flip, Pad, Reshape, Slice, Transpose
+from .pairs import CircleLoss, CircleLossGrad
 from .penalty import NormWithin, OrthogonalPenalty, OrthogonalSlope, SizePenalty
 from .piecewise import (
     Clip,
@@ -120,6 +122,8 @@ __all__ = [
     "CategoricalCrossEntropy",
     "CategoricalFocal",
     "CategoricalHinge",
+    "CircleLoss",
+    "CircleLossGrad",
     "Clip",
     "Compare",
     "Concat",
@@ -174,6 +178,7 @@ __all__ = [
     "Not",
     "OrthogonalPenalty",
     "OrthogonalSlope",
+    "OverlapShare",
     "Pad",
     "Parameter",
     "PercentageError",

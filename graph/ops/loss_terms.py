@@ -186,6 +186,25 @@ class BinaryFocal(_Term):
         return terms if self.alpha is None else (t * self.alpha + (1.0 - t) * (1.0 - self.alpha)) * terms
 
 
+@dataclass(frozen=True)
+class OverlapShare(Pointwise):
+    """1 - common / (common + alpha (truth - common) + beta (found - common) + epsilon), of areas.
+
+    With alpha = beta = 1/2 that of Dice (1945), otherwise that of Tversky (1977).
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("common", "truth", "found")
+    value_name: ClassVar[str] = "apart"
+    examples: ClassVar[dict[str, Sample]] = {"common": "share", "truth": "positive", "found": "positive"}
+    alpha: float = 0.5
+    beta: float = 0.5
+    epsilon: float = EPSILON
+
+    def formula(self, common: Any, truth: Any, found: Any) -> Any:
+        missed, wrong = self.alpha * (truth - common), self.beta * (found - common)
+        return 1.0 - common / (common + missed + wrong + self.epsilon)
+
+
 # -- of each row ----------
 @dataclass(frozen=True)
 class RowLoss(Op):
