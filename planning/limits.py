@@ -61,7 +61,8 @@ def _tile_too_large(region: Region) -> str | None:
     source = region.graph[anchor.inputs[0]]
     rows = region.graph[anchor.inputs[1]] if longest == LONGEST_CHUNK else anchor
     images = 1 + -(-longest // max(1, pixels(rows)))
-    count = images * source.type.elements(1)
+    row = region.pitches.get(source.name, source.type.channels)
+    count = images * pixels(source) * row
     if count <= MOST_ELEMENTS:
         return None
     return (

@@ -239,6 +239,7 @@ PRODUCTS = (
         takes_chunks,
         product,
         split=lambda region, schedule: product_split(product(region), schedule),
+        reads_rows=range(2),
     ),
     Form(
         "matrix product",
