@@ -99,9 +99,6 @@ class Backend:
             return []
         if place is None:
             return aten.lower(region, inference, self.lay)
-        if step.form is None:
-            _warn(region, step.reason)
-            return [_into_place(region, aten.runner(region, inference))]
         run = ByBatch(self.device, program, region, place)
         reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
         return [Instruction(run, (*reads, *writes), tuple(writes))]
@@ -119,6 +116,8 @@ class ByBatch:
         self.batched = next((i for i, node in enumerate(values) if node.type.batched), None)
         self.calls: dict[int, Call] = {}
         self.of_class: dict[int, Call] = {}
+        self.told: set[str] = set()
+        """Why there is no kernel, as far as it was said."""
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         batch = self.program.batch if self.batched is None else tensors[self.batched].shape[0]
@@ -134,7 +133,9 @@ class ByBatch:
         region, inference = self.region, self.program.mode.inference
         kernel = kernels(self.program, batch)[self.place]
         if isinstance(kernel, CompileError):
-            _warn(region, str(kernel))
+            if str(kernel) not in self.told:
+                self.told.add(str(kernel))
+                _warn(region, str(kernel))
             return _into_place(region, aten.runner(region, inference)).run
         run = _launcher(kernel, self.device)
         return _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)
