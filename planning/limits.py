@@ -41,7 +41,7 @@ MOST_PROGRAMS_ACROSS = 65_535
 def too_large(region: Region) -> str | None:
     """Why the numbers in a kernel would leave 32 bits whatever the batch is, as a sentence; or None."""
     for node in (*region.inputs, *region.nodes):
-        count = node.type.elements(1)
+        count = reach(region, node) if node.name in region.pitches else node.type.elements(1)
         if count > MOST_ELEMENTS:
             whole = "an image" if node.type.batched else "a value"
             return f"{node.name} is {node.type}: {whole} of {count:,} elements, and {_COUNTED}"
@@ -63,7 +63,7 @@ def _tile_too_large(region: Region) -> str | None:
         return None
     source = region.graph[anchor.inputs[0]]
     images = images_of_a_tile(region)
-    count = images * source.type.elements(1)
+    count = images * reach(region, source)
     if count <= MOST_ELEMENTS:
         return None
     return (
@@ -82,11 +82,17 @@ def images_of_a_tile(region: Region, longest: int = 0) -> int:
     return 1 + ceil_div(longest, max(1, pixels(rows)))
 
 
+def reach(region: Region, node: Node) -> int:
+    """Elements from the first of an image of an operand to the last: more than it has where its rows lie
+    within wider ones."""
+    return pixels(node) * region.pitches.get(node.name, node.type.channels)
+
+
 def section(region: Region, step: int, elements: int) -> int:
     """Pixels that a weight gradient adds up from one 64-bit address, `step` at a time. elements: of an image
     of what it gathers from."""
-    dy = region.graph[region.anchor.inputs[1]].type
-    largest, steps = max(elements, dy.elements(1)), SECTION
+    dy = region.graph[region.anchor.inputs[1]]
+    largest, steps = max(elements, reach(region, dy)), SECTION
     while steps > 1 and images_of_a_tile(region, steps * step) * largest > MOST_ELEMENTS:
         steps //= 2
     return steps * step

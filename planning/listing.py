@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..graph.ops import Slice
 from .memory import Memory
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def _lines(steps: Sequence[Step], where: dict[str, str]) -> list[str]:
 def _line(number: int, step: Step, where: dict[str, str]) -> str:
     how = step.form or f"no kernel, {step.reason}"
     how = "view" if step.region.is_view else how
-    how = "its parts lie in their places" if step.region.joined else how
+    if step.region.joined:
+        cut = isinstance(step.region.anchor.op, Slice)
+        how = "read where it lies" if cut else "its parts lie in their places"
     schedule = f" [{step.schedule}]" if step.schedule else ""
     flow = f"({_values(step.reads, where)}) -> {_values(step.writes, where)}"
     frees = f", frees {', '.join(f'%{name}' for name in step.frees)}" if step.frees else ""

@@ -20,7 +20,7 @@ from itertools import accumulate
 
 from ..graph.ir import Graph, Node
 from ..graph.op import Kind
-from ..graph.ops import BroadcastTo
+from ..graph.ops import BroadcastTo, Slice
 from .forms import stored_row_by_row
 from .products import POOLS, UNPOOLS
 from .regions import Region
@@ -262,8 +262,15 @@ class _Planner:
         return self._finish()
 
     def _slices(self, region: Region) -> None:
-        """The operands of a concatenation whose producers write them where they belong."""
-        if region.joined:
+        """The operands of a concatenation whose producers write them where they belong, and a slice that
+        its readers find in the whole."""
+        if not region.joined:
+            return
+        if isinstance(region.anchor.op, Slice):
+            part, (whole_name,) = region.anchor, region.anchor.inputs
+            pitch = self.graph[whole_name].type.channels
+            self._join(part.name, whole_name, "slice", region.anchor.op.starts[-1], pitch)
+        else:
             whole = region.anchor
             _, start, pitch = self.how.get(whole.name, ("", 0, 0))
             for operand in whole.inputs:

@@ -29,7 +29,8 @@ class Region:
     """One future kernel. nodes: its members in topological order; anchor: the one that sets the loop nest.
 
     pitches: of an operand or an output that lies in its slice of a concatenation, the elements from one row
-    of channels to the next. joined: a concatenation whose operands are written into their slices: no kernel.
+    of channels to the next. joined: a concatenation whose operands are written into their slices, or a slice
+    that is read where it lies: no kernel.
     """
 
     graph: Graph

@@ -100,9 +100,7 @@ class Backend:
             return []
         if place is None:
             return aten.lower(region, inference, self.lay)
-        if step.form is None:
-            if region.anchor.op.kind is not Kind.COLLECTIVE:  # which is no kernel's business
-                _warn(region, step.reason)
+        if region.anchor.op.kind is Kind.COLLECTIVE:  # which is no kernel's business
             return [_into_place(region, aten.runner(region, inference))]
         run = ByBatch(self.device, program, region, place)
         reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))
@@ -121,6 +119,8 @@ class ByBatch:
         self.batched = next((i for i, node in enumerate(values) if node.type.batched), None)
         self.calls: dict[int, Call] = {}
         self.of_class: dict[int, Call] = {}
+        self.told: set[str] = set()
+        """Why there is no kernel, as far as it was said."""
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         batch = self.program.batch if self.batched is None else tensors[self.batched].shape[0]
@@ -136,7 +136,9 @@ class ByBatch:
         region, inference = self.region, self.program.mode.inference
         kernel = kernels(self.program, batch)[self.place]
         if isinstance(kernel, CompileError):
-            _warn(region, str(kernel))
+            if str(kernel) not in self.told:
+                self.told.add(str(kernel))
+                _warn(region, str(kernel))
             return _into_place(region, aten.runner(region, inference)).run
         run = _launcher(kernel, self.device)
         return _interpreted(run) if self.device.type == "cpu" else _guarded(run, region, inference)

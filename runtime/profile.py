@@ -18,6 +18,7 @@ from ..codegen.machine.installed import triton_version
 from ..codegen.machine.resources import Resources
 from ..graph.errors import CompileError, ConvLoomError
 from ..graph.ir import Node
+from ..graph.ops import Slice
 from ..planning.program import Program
 from ..planning.regions import Region
 from ..planning.targets import Device, card_of, known_as, target_and_device
@@ -220,6 +221,8 @@ def _rows(
 
 
 def _note(region: Region, kernel: Kernel | CompileError | None) -> str:
+    if region.joined and isinstance(region.anchor.op, Slice):
+        return "kernels read it where it lies; PyTorch's operators copy it"
     if region.joined:
         return "kernels write its parts where they belong; PyTorch's operators cannot, and copy them"
     return f"no Triton kernel, runs through aten: {kernel}" if isinstance(kernel, CompileError) else ""

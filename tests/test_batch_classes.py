@@ -97,3 +97,10 @@ def test_cards_are_told_apart() -> None:
     graph = with_dtype(small_maps().to_graph(), "bfloat16")
     schedules = {card: [str(s.at(256).schedule) for s in plan(graph, target=card).steps] for card in DEVICES}
     assert schedules["A100"] != schedules["H200"] != schedules["MI300X"]
+
+
+def test_a_call_asks_for_no_other_class() -> None:
+    net = cl.compile(small_maps(), backend="triton", device="cpu")
+    with torch.no_grad():
+        net(torch.zeros(1, 5, 3, 512))
+    assert {usual for step in net.program.steps for usual in step._choices} == {1}

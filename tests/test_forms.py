@@ -12,7 +12,7 @@ from convloom.codegen.forms.movement import AXES
 from convloom.codegen.text.jit_function import POINTERS
 from convloom.graph import ops
 from convloom.graph.ir import Graph
-from convloom.graph.op import REGISTRY, Kind
+from convloom.graph.op import REGISTRY, Kind, Op
 from convloom.planning.cost import CostModel
 from convloom.planning.forms import DTYPES, FORMS, candidates, choose, form_of, forms_for, refusal
 from convloom.planning.forms.flat import MOST_AXES
@@ -22,6 +22,8 @@ from convloom.planning.schedules import Schedule
 from convloom.planning.targets import DEVICES, TARGETS
 from graphs import Builder, inception, lenet, random_networks, residual_block, unet, with_loss
 from hypothesis import given, settings
+from kernel_checks import image, vector
+from kernel_checks import region as region_of
 from partitions import inference, training
 
 NO_FORM = (ops.SizePenalty, ops.OrthogonalPenalty, ops.OrthogonalSlope, ops.NormWithin)
@@ -212,3 +214,39 @@ def test_what_is_accepted_is_written(make: Callable[[], Graph]) -> None:
 @given(random_networks())
 def test_what_is_accepted_in_random_networks_is_written(graph: Graph) -> None:
     check_emission(training(graph, wrt_inputs=True))
+
+
+ANCHORS: dict[str, tuple[Op, tuple[int, ...]]] = {
+    "convolution": (ops.Conv2D(padding=((1, 1), (1, 1))), (3, 3, 20, 20)),
+    "depthwise": (ops.Conv2D(padding=((1, 1), (1, 1)), groups=20), (3, 3, 1, 20)),
+    "pooling": (ops.MaxPool2D((3, 3), (1, 1), ((1, 1), (1, 1))), ()),
+}
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_what_is_computed_as_it_is_gathered_is_read_by_nothing_after(name: str) -> None:
+    """Fusion never makes such a region, since the value has two readers; who makes one by hand is told."""
+    op, kernel = ANCHORS[name]
+    weights = [vector("w", *kernel)] if kernel else []
+    steps = [
+        ("before", ops.Tanh(), ["x"]),
+        ("anchor", op, ["before", *(["w"] if kernel else [])]),
+        ("after", ops.Add(), ["anchor", "before"]),
+    ]
+    made = region_of([image("x", 6, 5, 20), *weights, *steps], anchor="anchor")
+    with pytest.raises(NotEmittable, match="after reads before, which is computed as it is gathered"):
+        emit(made)
+
+
+def test_a_file_counts_the_parts_of_its_sums() -> None:
+    x, w = image("x", 5, 3, 512), vector("w", 3, 3, 512, 64)
+    conv = region_of([x, w, ("y", ops.Conv2D(padding=((1, 1), (1, 1))), ["x", "w"])])
+    schedule = Schedule(16, 64, 32, splits=4)
+    parts = "parts of its sums, written and read again: "
+    # 4 parts of 5 x 3 x 64 numbers of 4 bytes, twice
+    assert f"{parts}30,720 bytes an image." in emit(conv, schedule=schedule).source
+    assert parts not in emit(conv, schedule=Schedule(16, 64, 32)).source
+    sums = region_of([image("x", 5, 3, 17), ("y", ops.Reduce((0, 1, 2)), ["x"])])
+    # up to 7 parts of 17 sums
+    source = emit(sums, schedule=Schedule(64, 32, chunk=128, programs=7)).source
+    assert f"{parts}at most 952 bytes a launch." in source

@@ -259,7 +259,8 @@ def test_concatenations_and_sums_on_kernels_as_on_aten(training: bool) -> None:
 
 def test_a_region_without_a_kernel_writes_into_its_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     x = cl.Input((6, 4, 3))
-    model = cl.Model(x, L.Conv2D(2, 1)(L.Concatenate()([L.Conv2D(5, 1)(x), L.Conv2D(4, 1)(x)])))
+    h = L.Conv2D(2, 1)(L.Concatenate()([L.Conv2D(5, 1)(x), L.Conv2D(4, 1)(x)]))
+    model = cl.Model(x, L.Conv2D(2, 3)(L.Activation("tanh")(h)[..., 1:]))  # and reads one
     images = torch.randn(3, 6, 4, 3)
     expected = cl.compile(model, backend="aten", device="cpu")(images)
 

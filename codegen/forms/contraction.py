@@ -320,4 +320,8 @@ class Contraction:
             schedule=self.schedule,
             sum_length=self.work.inner,
             product_eps=self.product_eps(),
+            parts=self._parts_told() if self.schedule.splits > 1 else "",
         )
+
+    def _parts_told(self) -> str:
+        return f"{2 * 4 * self.schedule.splits * self.anchor.type.elements():,} bytes an image"

@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...graph.ir import Node
+from ...planning.splits import Split
 from ..text.writer import Writer
 from .tile import rounded
+
+
+def parts_told(split: Split, sums: int) -> str:
+    """The bytes of the parts of so many sums, side by side as they are cut, in words."""
+    return f"at most {2 * 4 * split.most * sums:,} bytes a launch"
 
 
 def emit_add_parts(w: Writer, written: Sequence[tuple[Node, str, str]]) -> None:

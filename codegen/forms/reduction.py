@@ -21,6 +21,7 @@ from ..text.source import KernelFile
 from ..text.writer import Writer
 from .general_reduction import in_brackets, times
 from .moments import COLUMNS, carried
+from .parts import parts_told
 from .tile import Tile, masked, rounded
 
 TILE, ROWS = "[BLOCK_R, BLOCK_C]", "[BLOCK_R, 1]"
@@ -62,6 +63,7 @@ class _ChannelSums:
             launch=self._launch(jitted),
             schedule=self.schedule,
             sum_length=16 * self.source.type.elements(1) // self.channels,
+            parts=parts_told(self.split, self.channels * len(self._partials())) if self.two_stages else "",
         )
 
     def _words(self) -> str:

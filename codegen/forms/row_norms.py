@@ -24,7 +24,7 @@ from ..text.source import KernelFile
 from ..text.titles import title
 from ..text.writer import Writer, number
 from .moments import Total
-from .parts import emit_add_parts
+from .parts import emit_add_parts, parts_told
 from .row_tiles import RowTile
 from .tile import Tile, masked
 
@@ -85,6 +85,7 @@ def emit_row_norm_gradient(region: Region, schedule: Schedule) -> KernelFile:
         launch=made.launch(*functions),
         schedule=schedule,
         sum_length=max(made.channels, 16 * rows.rows_per_image),
+        parts=parts_told(split, made.channels * len(made.sums)),
     )
 
 

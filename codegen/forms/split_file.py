@@ -17,7 +17,7 @@ from ..text.source import KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .contraction import Constants
-from .parts import emit_add_parts
+from .parts import emit_add_parts, parts_told
 
 
 class SplitFile:
@@ -66,7 +66,13 @@ class SplitFile:
             schedule=self.schedule,
             sum_length=2 * self.work.inner,
             product_eps=2.0**-10 if self.work.dtype == "float32" and self.precision == "tf32" else 0.0,
+            parts=self._parts(),
         )
+
+    def _parts(self) -> str:
+        if self.split.most == 1:
+            return ""
+        return parts_told(self.split, sum(node.type.elements() for node in self._written))
 
     def _pointers(
         self, body: Writer, pointers: list[tuple[str, str]], numbers: list[str], doc: str, name: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...graph.ir import Node
 from ...graph.ops import Conv2DWeightGrad
 from ...planning.geometry import Axis, ceil_div, forward_axes
-from ...planning.limits import section
+from ...planning.limits import reach, section
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
@@ -49,6 +50,17 @@ class WeightGrad(SplitFile):
         self.split = self.split_sum()
         self.constants = self.shape_constants()
         self.at_launch = Uses()
+        self.x_row = self._row_of(self.x, "C", "PITCH")
+        self.dy_row = self._row_of(self.dy, "K", "DY_PITCH")
+
+    def _row_of(self, node: Node, channels: str, pitch: str) -> str:
+        """The constant that leads from a pixel of an operand to the next: its channels, or those of the rows
+        that it is a part of."""
+        wide = self.region.pitches.get(node.name)
+        if wide is None:
+            return channels
+        self.constants[pitch] = (wide, f"channels of the rows that {self.names.role[node.name]} is a part of")
+        return pitch
 
     def product(self) -> Product:
         return product(self.region)
@@ -68,7 +80,7 @@ class WeightGrad(SplitFile):
     @property
     def gathered_elements(self) -> int:
         """Of an image of what the loop reads."""
-        return self.x.type.elements(1)
+        return reach(self.region, self.x)
 
     @property
     def plain(self) -> bool:
@@ -171,7 +183,7 @@ class WeightGrad(SplitFile):
         w.line(f"r = row // ({c.S} * {c[run]}){times(self.axes[0].step)}")
         w.line(f"s = row // {c[run]} % {c.S}{times(self.axes[1].step)}")
         w.line(f"c = row % {c[run]}")
-        w.line(f"tap_offset = (r * {c.W} + s) * {c.C} + c", "[BLOCK_M] from a pixel's first tap")
+        w.line(f"tap_offset = (r * {c.W} + s) * {c[self.x_row]} + c", "[BLOCK_M] from a pixel's first tap")
         if self.work.rows % self.schedule.block_m == 0:
             return ""
         w.line(f"row_ok = row < {c.R} * {c.S} * {c[run]}")
@@ -195,7 +207,7 @@ class WeightGrad(SplitFile):
         c = w.uses
         w.line(f"steps = tl.cdiv(tl.minimum(end - begin, {c.SECTION}), BLOCK_K)")
         self.start_x(w)
-        w.line(f"dy_tile = {self.role(self.dy)}_ptr + begin.to(tl.int64) * {c.K}")
+        w.line(f"dy_tile = {self.role(self.dy)}_ptr + begin.to(tl.int64) * {c[self.dy_row]}")
         with w.block("for step in range(steps):"):
             w.line("lane = step * BLOCK_K + tl.arange(0, BLOCK_K)", "[BLOCK_K]")
             w.line("pixel = begin + lane")
@@ -220,16 +232,17 @@ class WeightGrad(SplitFile):
         c, x = w.uses, self.role(self.x)
         group = f" + group * {c.CG}" if self.work.groups > 1 else ""
         if self.plain:
-            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c.C}{group}")
+            w.line(f"x_tile = {x}_ptr + begin.to(tl.int64) * {c[self.x_row]}{group}")
             return
         note = "the section's first image; addresses within it fit into 32 bits"
         w.line(f"first = begin // ({c.P} * {c.Q})", note)
-        w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * ({c.H} * {c.W} * {c.C}){group}")
+        size = f"({c.H} * {c.W} * {c[self.x_row]})"
+        w.line(f"x_tile = {x}_ptr + first.to(tl.int64) * {size}{group}")
 
     def _load_dy(self, w: Writer, col_ok: str) -> None:
         c = w.uses
         ok = "pixel_ok[:, None]" + (f" & {col_ok}[None, :]" if col_ok else "")
-        place = f"lane[:, None] * {c.K} + col[None, :]"
+        place = f"lane[:, None] * {c[self.dy_row]} + col[None, :]"
         w.line(f"b = tl.load(dy_tile + {place}{masked(ok)})", "[BLOCK_K, BLOCK_N]")
 
     def load_x(self, w: Writer, row_ok: str) -> None:
@@ -237,7 +250,7 @@ class WeightGrad(SplitFile):
         rows = [f"{row_ok}[None, :]"] if row_ok else []
         if self.plain:
             ok = " & ".join(["pixel_ok[:, None]", *rows])
-            place = f"lane[:, None] * {c.C} + c[None, :]"
+            place = f"lane[:, None] * {c[self.x_row]} + c[None, :]"
             w.line(f"a = tl.load(x_tile + {place}{masked(ok)})", "[BLOCK_K, BLOCK_M]")
             return
         w.line(f"top = {index(self.axes[0], f'pixel // {c.Q} % {c.P}')}", "row of x under tap 0")
@@ -251,7 +264,7 @@ class WeightGrad(SplitFile):
         """Where in the section's images the pixel in row i and column j lies."""
         c = w.uses
         image = f"pixel // ({c.P} * {c.Q}) - first"
-        w.line(f"start = ((({image}) * {c.H} + {i}) * {c.W} + {j}) * {c.C}", "[BLOCK_K]")
+        w.line(f"start = ((({image}) * {c.H} + {i}) * {c.W} + {j}) * {c[self.x_row]}", "[BLOCK_K]")
 
     def _load_tap(self, w: Writer, rows: list[str]) -> None:
         """All rows of the tile belong to one tap: its position is one for each pixel."""

@@ -83,6 +83,7 @@ class KernelFile:
     constants: name -> (value, comment), written once at the top, for kernels and launch alike.
     launch: lines of the body of `launch`, whose arguments are the operands by role.
     sum_length: terms of the longest sum, for the tolerance. product_eps: rounding of a product's factors.
+    parts: the bytes that parts of its sums take beside the operands, in words.
     """
 
     region: Region
@@ -96,6 +97,7 @@ class KernelFile:
     schedule: Schedule
     sum_length: int = 1
     product_eps: float = 0.0
+    parts: str = ""
 
     @property
     def text(self) -> str:
@@ -170,7 +172,8 @@ class KernelFile:
         if not moved:
             return f"Work: {one.flops:,} FLOPs, {one.bytes:,} bytes, {one.intensity:.2f} FLOPs a byte."
         text = f"Work for one image: {flops:,} FLOPs, {moved:,} bytes, {flops / moved:.2f} FLOPs a byte"
-        return text + (f"; beside it {fixed:,} bytes once a launch." if fixed > 0 else ".")
+        text += f"; beside it {fixed:,} bytes once a launch" if fixed > 0 else ""
+        return text + (f"; parts of its sums, written and read again: {self.parts}." if self.parts else ".")
 
     def _constants(self) -> str:
         writer = Writer()

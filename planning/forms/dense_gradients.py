@@ -71,11 +71,14 @@ def _by_warps(half: Region, model: CostModel) -> dict[int, Schedule]:
 
 
 def _seconds(region: Region, schedule: Schedule, model: CostModel) -> float:
-    """As if one came after the other, but for the second launch."""
-    data, weights = _halves(region)
+    """Their programs share the card: what the longer takes alone, or the work of both on all processors."""
     assert schedule.beside is not None
-    each = (data, schedule), (weights, schedule.beside)
-    return sum(model.seconds(half, s, product(half)) for half, s in each) - LAUNCH_SECONDS
+    alone, shared = [], 0.0
+    for half, own in zip(_halves(region), (schedule, schedule.beside), strict=True):
+        time = model.product(product(half), own, half.cost(model.batch).bytes)
+        alone.append(time.seconds - LAUNCH_SECONDS)
+        shared += alone[-1] * min(1.0, time.programs / model.device.processors)
+    return LAUNCH_SECONDS + max(*alone, shared)
 
 
 def _takes(region: Region, schedule: Schedule) -> Refusal:

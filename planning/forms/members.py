@@ -28,6 +28,16 @@ def cannot_share(region: Region, node: Node) -> str:
     return f"{node.name}: {node.op.op_name()} cannot share a kernel with {anchor.op.op_name()}"
 
 
+def late_refusal(before: Iterable[Node], after: Iterable[Node]) -> Refusal:
+    """Why members after an anchor cannot read those before it, which are computed as it gathers them; None
+    where they do not."""
+    gathered = {node.name for node in before}
+    for node in after:
+        if read := gathered.intersection(node.inputs):
+            return f"{node.name} reads {min(read)}, which is computed as it is gathered and is nowhere whole"
+    return None
+
+
 def pointwise(
     region: Region,
     nodes: Iterable[Node],

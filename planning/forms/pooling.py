@@ -12,7 +12,7 @@ from ..products import POOLS, UNPOOLS
 from ..regions import Region
 from ..schedules import Schedule
 from .form import Form, Refusal
-from .members import pointwise
+from .members import late_refusal, pointwise
 
 ELEMENTS = 1024
 """Elements of a tile of pixels and channels: four warps with eight each."""
@@ -36,6 +36,7 @@ def _accepts_pool(region: Region) -> Refusal:
     after = [node for node in region.nodes if node.name not in names]
     image = graph[first.inputs[0]]
     refusal = pointwise(region, prologue, image.type.shape) or pointwise(region, after, first.type.shape)
+    refusal = refusal or late_refusal(prologue, after)
     if refusal or not prologue:
         return refusal
     stored = [node.name for node in region.outputs if node in prologue]

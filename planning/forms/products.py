@@ -29,7 +29,7 @@ from ..regions import Region
 from ..schedules import Schedule
 from ..splits import product_split
 from .form import Form, Refusal
-from .members import ON_TILES, cannot_share, on_shape, pointwise
+from .members import ON_TILES, cannot_share, late_refusal, on_shape, pointwise
 from .pooling import pooled_rows, spread_rows
 from .tiles import tiles
 
@@ -58,7 +58,7 @@ def prologue_refusal(region: Region, plain: tuple[str, ...] | None) -> Refusal:
     if other := next((name for name in anchor.inputs[1:] if name in region.members), None):
         return f"{other} is the weight, not the data, of {anchor.name}"
     shape = graph[anchor.inputs[0]].type.shape
-    if refusal := pointwise(region, before, shape):
+    if refusal := pointwise(region, before, shape) or late_refusal(before, region.epilogue):
         return refusal
     if kept := [node.name for node in region.outputs if node in before]:
         return f"{kept[0]} is kept whole, and what is gathered is never stored"
@@ -243,6 +243,7 @@ PRODUCTS = (
         takes_chunks,
         product,
         split=lambda region, schedule: product_split(product(region), schedule),
+        reads_rows=range(2),
     ),
     Form(
         "matrix product",
