@@ -101,18 +101,26 @@ def _takes(region: Region, schedule: Schedule) -> Refusal:
 
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
-    return list(_ranked(sliding(region), _after(region), region.cost(model.batch).bytes, model))
+    return list(_ranked(sliding(region), _around(region), region.cost(model.batch).bytes, model))
 
 
-def _after(region: Region) -> int:
-    """Instructions of the members around the anchor for each result: two a FLOP of theirs, as compiled."""
-    around = sum(region.graph.cost(node.name).flops for node in region.nodes if node is not region.anchor)
-    return 1 + 2 * ceil_div(around, max(1, region.anchor.type.elements()))
+Around = tuple[int, int]
+"""Instructions of the members before the anchor for each number it reads, and after it for each result."""
+
+
+def _around(region: Region) -> Around:
+    """Two a FLOP of the members', as compiled; what is read is also tested again for being on the map."""
+    graph = region.graph
+    source = graph[region.anchor.inputs[0]].type
+    before = sum(graph.cost(node.name).flops for node in region.prologue)
+    after = sum(graph.cost(node.name).flops for node in region.epilogue)
+    read = 1 + 2 * ceil_div(before, max(1, source.elements())) if region.prologue else 0
+    return read, 1 + 2 * ceil_div(after, max(1, region.anchor.type.elements()))
 
 
 @lru_cache(maxsize=1024)
-def _ranked(work: Sliding, after: int, num_bytes: int, model: CostModel) -> tuple[Schedule, ...]:
-    found = {s: _seconds(work, s, after, num_bytes, model) for s in _all(work, model)}
+def _ranked(work: Sliding, around: Around, num_bytes: int, model: CostModel) -> tuple[Schedule, ...]:
+    found = {s: _seconds(work, s, around, num_bytes, model) for s in _all(work, model)}
     return tuple(sorted(found, key=lambda s: (found[s], s.strip, s.walk)))
 
 
@@ -144,10 +152,10 @@ def _walks(work: Sliding) -> list[int]:
 
 # -- what it costs -----------------------------------------------------------------------------------------
 def _cost(region: Region, schedule: Schedule, model: CostModel) -> float:
-    return _seconds(sliding(region), schedule, _after(region), region.cost(model.batch).bytes, model)
+    return _seconds(sliding(region), schedule, _around(region), region.cost(model.batch).bytes, model)
 
 
-def _seconds(work: Sliding, s: Schedule, after: int, num_bytes: int, model: CostModel) -> float:
+def _seconds(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: CostModel) -> float:
     """The longest of what moving, issuing and waiting take.
 
     Moving: the region's bytes, and what neighbouring walks read again, which the cache holds. Issuing: the
@@ -155,7 +163,7 @@ def _seconds(work: Sliding, s: Schedule, after: int, num_bytes: int, model: Cost
     """
     lanes, device = lanes_of(s, model), model.device
     programs = ceil_div(work.strips(s) * work.lanes * model.batch, s.block_n) * work.walks(s)
-    per_program = work.iterations(s) * _step(work, s, lanes, after) + _once(work, lanes)
+    per_program = work.iterations(s) * _step(work, s, lanes, around) + _once(work, lanes)
     threads = s.warps * model.target.warp_size
     resident = max(1, model.target.blocks_resident(_registers(work, lanes, s), 0, s.warps))
     waves = ceil_div(programs, device.processors * resident)
@@ -167,14 +175,15 @@ def _seconds(work: Sliding, s: Schedule, after: int, num_bytes: int, model: Cost
     return max(issuing, moving, waiting) + STARTING
 
 
-def _step(work: Sliding, s: Schedule, lanes: int, after: int) -> int:
+def _step(work: Sliding, s: Schedule, lanes: int, around: Around) -> int:
     """Instructions of a thread in one step of its loop, as compiled kernels have them."""
+    before, after = around
     reads = work.span(s) * work.summed * work.down.fresh
     made = s.strip * work.down.finished * lanes
     sums = ceil_div(
         made * work.taps * work.summed, work.down.unit * work.across.unit if work.down.transposed else 1
     )
-    converted = reads * lanes if work.itemsize < 4 else 0
+    converted = reads * lanes * ((1 if work.itemsize < 4 else 0) + before)
     accesses = _accesses(work, lanes)
     return sums + converted + reads * accesses * 4 + made * after + s.strip * work.down.finished * 6 + 20
 
@@ -278,6 +287,7 @@ DIRECT = (
         product,
         row_by_row=True,
         reads_rows=range(1),
+        counts_prologue=True,
         cost=_cost,
     ),
     Form(
@@ -289,6 +299,7 @@ DIRECT = (
         product,
         row_by_row=True,
         reads_rows=range(1),
+        counts_prologue=True,
         cost=_cost,
     ),
     Form(

@@ -48,6 +48,7 @@ class Form:
     product: the product that the anchor computes, for the cost model; None where there is none.
     lays_out: whether what stands before the anchor is computed once for each element, by a kernel that runs
         first, and not as often as a product gathers it.
+    counts_prologue: whether its cost holds what stands before the anchor, as often as it computes it.
     cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
         rate nor a product's tiles.
     split: how its sums are cut into parts, which a second kernel adds up; None where they are not.
@@ -69,6 +70,7 @@ class Form:
     row_by_row: bool = False
     reads_rows: range | None = None
     lays_out: bool = False
+    counts_prologue: bool = False
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
 
     def in_rows(self, region: Region, operand: Node) -> bool:
