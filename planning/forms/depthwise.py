@@ -46,6 +46,9 @@ STARTING = LAUNCH_SECONDS + FIRST_SECONDS
 WIDEST_TILE = 128
 """Channels of a program of a weight gradient at most."""
 
+ISSUING, MOVING, WAITING = "its instructions", "its bytes", "rows under way"
+"""What a kernel may wait for."""
+
 
 # -- what is accepted --------------------------------------------------------------------------------------
 def _few(region: Region) -> Refusal:
@@ -156,7 +159,12 @@ def _cost(region: Region, schedule: Schedule, model: CostModel) -> float:
 
 
 def _seconds(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: CostModel) -> float:
-    """The longest of what moving, issuing and waiting take.
+    """The longest of what moving, issuing and waiting take."""
+    return max(_parts(work, s, around, num_bytes, model).values()) + STARTING
+
+
+def _parts(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: CostModel) -> dict[str, float]:
+    """What a kernel may wait for, and how long each would take alone.
 
     Moving: the region's bytes, and what neighbouring walks read again, which the cache holds. Issuing: the
     instructions of all threads. Waiting: a program asks for a row while it computes the one before.
@@ -172,7 +180,17 @@ def _seconds(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: 
     again = num_bytes * (work.iterations(s) / s.walk - 1) / 2
     moving = model.moving(num_bytes) + again / device.cache
     waiting = waves * (work.iterations(s) + 1) * MEMORY_SECONDS
-    return max(issuing, moving, waiting) + STARTING
+    return {ISSUING: issuing, MOVING: moving, WAITING: waiting}
+
+
+def _waits_for(region: Region, schedule: Schedule, model: CostModel) -> str:
+    parts = _parts(sliding(region), schedule, _around(region), region.cost(model.batch).bytes, model)
+    return _longest(parts)
+
+
+def _longest(parts: dict[str, float]) -> str:
+    longest = max(parts, key=lambda what: parts[what])
+    return longest if parts[longest] > STARTING else f"launches and first loads take {1e6 * STARTING:.1f} us"
 
 
 def _step(work: Sliding, s: Schedule, lanes: int, around: Around) -> int:
@@ -254,6 +272,24 @@ def _weight_cost(region: Region, schedule: Schedule, model: CostModel) -> float:
 
 def _weight_seconds(work: Sliding, s: Schedule, num_bytes: int, model: CostModel) -> float:
     """As of the forward form; a program then adds up its lanes, and a second kernel the parts."""
+    parts = _weight_parts(work, s, num_bytes, model)
+    return max(parts.values()) + _finishing(work, s, model) + STARTING
+
+
+def _weights_wait_for(region: Region, schedule: Schedule, model: CostModel) -> str:
+    work = sliding(region)
+    parts = _weight_parts(work, schedule, region.cost(model.batch).bytes, model)
+    return _longest({**parts, "adding up parts": _finishing(work, schedule, model)})
+
+
+def _finishing(work: Sliding, s: Schedule, model: CostModel) -> float:
+    """Of the kernel that adds up the parts."""
+    split = weight_split(work, s)
+    parts = split.parts(model.batch)
+    return 8 * parts * split.columns / model.device.cache + STARTING if parts > 1 else 0.0
+
+
+def _weight_parts(work: Sliding, s: Schedule, num_bytes: int, model: CostModel) -> dict[str, float]:
     threads = s.warps * model.target.warp_size
     lanes = max(1, s.block_n * s.block_k // threads)
     split, device = weight_split(work, s), model.device
@@ -273,8 +309,7 @@ def _weight_seconds(work: Sliding, s: Schedule, num_bytes: int, model: CostModel
     resident = max(1, model.target.blocks_resident(_weight_registers(work, lanes, s), 0, s.warps))
     alone = MEMORY_SECONDS + model.issuing(each * threads * device.processors)  # a step reads, then adds
     waiting = ceil_div(programs, device.processors * resident) * steps * alone
-    finish = 8 * parts * split.columns / device.cache + STARTING if parts > 1 else 0.0
-    return max(issuing, moving, waiting) + finish + STARTING
+    return {ISSUING: issuing, MOVING: moving, WAITING: waiting}
 
 
 DIRECT = (
@@ -289,6 +324,7 @@ DIRECT = (
         reads_rows=range(1),
         counts_prologue=True,
         cost=_cost,
+        waits_for=_waits_for,
     ),
     Form(
         "direct data gradient",
@@ -301,6 +337,7 @@ DIRECT = (
         reads_rows=range(1),
         counts_prologue=True,
         cost=_cost,
+        waits_for=_waits_for,
     ),
     Form(
         "direct weight gradient",
@@ -311,5 +348,6 @@ DIRECT = (
         product,
         split=lambda region, schedule: weight_split(sliding(region), schedule),
         cost=_weight_cost,
+        waits_for=_weights_wait_for,
     ),
 )
