@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,17 @@ class Decision:
     reason: str = ""
     question: str = ""
 
-    def told(self) -> str:
-        """The rule, and below it what became of it, as `explain` and CONVLOOM_DEBUG show it."""
-        return f"    {self.rule}\n        {self}"
-
     def __str__(self) -> str:
         asked = {"may": ", for which there is no kernel", "worth": ", which is not worth it", "": ""}
         what = f"{'applied' if self.applied else 'refused'} at {self.node}{asked[self.question]}"
         return f"{what}: {self.reason}" if self.reason else what
+
+
+def told(decisions: Iterable[Decision]) -> list[str]:
+    """Lines as `explain` and CONVLOOM_DEBUG show them: a rule, and below it what became of it wherever it was
+    tried next."""
+    return [
+        line
+        for rule, those in groupby(decisions, key=lambda decision: decision.rule)
+        for line in (f"    {rule}", *(f"        {decision}" for decision in those))
+    ]

@@ -35,7 +35,7 @@ from ..graph.ops import (
     Warp,
 )
 from .cost import CostModel
-from .forms import NotEmittable, expected_seconds, form_of, forms_taking
+from .forms import Form, NotEmittable, expected_seconds, form_of, forms_taking
 from .geometry import ceil_div
 from .products import POOLS, UNPOOLS, product
 from .regions import Region
@@ -167,11 +167,14 @@ def _once_a_tap(merge: Merge) -> str | None:
     """What stands before a convolution is computed at each tap of its kernel, in every tile of columns.
 
     Where there is one tap the matrix units are taken to hide it: a 1x1 convolution gains by it as compiled. A
-    form that lays its map out computes it once.
+    form that lays its map out computes it once, and one along strips of the map as often as it reads it.
     """
     work = product(merge.merged)
-    if work.taps == 1 or _is_laid_out(merge.merged, merge.model):
+    form = _form(merge.merged, merge.model)
+    if work.taps == 1 or (form is not None and form.lays_out):
         return None
+    if form is not None and form.counts_prologue:
+        return _in_time(merge)
     tiles = ceil_div(work.columns, 128)
     gathered = work.rows * work.inner * work.groups * tiles
     each = merge.flops(merge.merged.prologue) + 1 + merge.model.through_registers(work)
@@ -180,8 +183,9 @@ def _once_a_tap(merge: Merge) -> str | None:
     return merge.worth(merge.model.issuing(gathered * each), what)
 
 
-def _as_laid_out(merge: Merge) -> str | None:
-    """A weight gradient computes what stands before it only where it lays its map out, which takes time."""
+def _in_time(merge: Merge) -> str | None:
+    """By what the forms are expected to take: a weight gradient computes what stands before it only where it
+    lays its map out, which takes time."""
     try:
         apart = sum(expected_seconds(part, merge.model) for part in merge.parts)
         together = expected_seconds(merge.merged, merge.model)
@@ -192,13 +196,14 @@ def _as_laid_out(merge: Merge) -> str | None:
     return f"{1e6 * together:.3g} us in one kernel, {1e6 * apart:.3g} us in {len(merge.parts)}"
 
 
-def _is_laid_out(region: Region, model: CostModel) -> bool:
-    if not any(form.lays_out for form in forms_taking(region)):
-        return False
+def _form(region: Region, model: CostModel) -> Form | None:
+    """The form that computes a region, where some form does not compute a prologue once a tap."""
+    if not any(form.lays_out or form.counts_prologue for form in forms_taking(region)):
+        return None
     try:
-        return form_of(region, model).lays_out
+        return form_of(region, model)
     except NotEmittable:
-        return False
+        return None
 
 
 # -- siblings ------------------------------------------------------------------------------------------------
@@ -333,7 +338,7 @@ RULES: tuple[FusionRule, ...] = (
             and group.kind is Kind.POINTWISE
             and node.inputs[0] in group.names
         ),
-        _as_laid_out,
+        _in_time,
         into_producer=False,
     ),
     FusionRule(

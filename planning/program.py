@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from ..graph.averages import Write, writes
-from ..graph.decisions import Decision
+from ..graph.decisions import Decision, told
 from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..graph.gradients import Derivatives
@@ -332,7 +332,7 @@ class Program:
     def fusion(self) -> str:
         """What fused, what did not, and why."""
         head = f"fusion: {len(self.regions)} kernels"
-        return "\n".join([head, *(decision.told() for decision in self.decisions)])
+        return "\n".join([head, *told(self.decisions)])
 
     def __str__(self) -> str:
         """A line a step: its region, form and schedule, what it reads and writes, and where that lies."""

@@ -91,7 +91,7 @@ def _of(region: Region, model: CostModel, device: str) -> KernelEstimate:
     except CompileError as error:
         return KernelEstimate(region.name, tuple(region.layers), "", "", least, least, str(error))
     seconds = form.seconds(region, schedule, model)
-    reason = model.reason(region, schedule, form.product(region))
+    reason = form.reason(region, schedule, model)
     return KernelEstimate(
         region.name, tuple(region.layers), form.name, str(schedule), max(seconds, least), least, reason
     )

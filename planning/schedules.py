@@ -70,12 +70,13 @@ class Schedule:
     @property
     def many_warps(self) -> str:
         """The number of warps in words."""
-        return f"{self.warps} warp{'s' if self.warps > 1 else ''}"
+        return _many(self.warps, "warp")
 
     def __str__(self) -> str:
         if self.strip:
             lanes = f"{self.block_m}x{self.block_n} lanes" if self.block_m > 1 else f"{self.block_n} lanes"
-            return f"{lanes} of {self.strip} columns, {self.walk} rows, {self.many_warps}"
+            columns, rows = _many(self.strip, "column"), _many(self.walk, "row")
+            return f"{lanes} of {columns}, {rows}, {self.many_warps}"
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         parts = f", {self.splits} parts" if self.splits > 1 else ""
         halves = " in halves" if self.pieces > 1 else ""
@@ -83,6 +84,10 @@ class Schedule:
         if (other := self.beside) is not None:
             tile += f" and {other.block_m}x{other.block_n}x{other.block_k}"
         return f"{tile}, {self.many_warps}, {self.stages} stages"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def _is_whole(value: object) -> bool:

@@ -11,10 +11,10 @@ from convloom.graph.op import Op
 from convloom.graph.passes.precision import with_dtype
 from convloom.graph.types import BATCH
 from convloom.planning.cost import CostModel
-from convloom.planning.forms import MOST_MEMBERS
+from convloom.planning.forms import MOST_MEMBERS, expected_seconds
 from convloom.planning.fusion import fuse
 from convloom.planning.geometry import broadcast_kind
-from convloom.planning.regions import order_regions
+from convloom.planning.regions import Region, order_regions
 from graphs import (
     Builder,
 )
@@ -281,6 +281,19 @@ def test_a_prologue_is_computed_at_every_tap_where_that_is_cheaper_than_to_store
     assert kernels(fuse(norm_and_convolution(64, "bfloat16", (1, 1)))) == fused
     (reason,) = refused(norm_and_convolution(64, "bfloat16"), "conv", "worth")
     assert reason.startswith("a 3x3 kernel would compute relu 9 times: ")
+
+
+def test_what_stands_before_a_depthwise_convolution_is_computed_as_often_as_it_is_read() -> None:
+    """A thread reads a place about twice, whatever the number of taps is: not 49 times."""
+    b = Builder()
+    h = b.op(ops.Tanh(), b.input(28, 28, 96, name="x"), name="tanh")
+    graph = with_dtype(b.finish(b.conv(h, 96, (7, 7), name="conv", groups=96)), "bfloat16")
+    assert kernels(fuse(graph)) == ["tanh conv2d"]
+    model = CostModel.of()
+    (together,) = fuse(graph).kernels
+    alone = Region(together.graph, together.anchor, [together.anchor], "alone")
+    taken = [expected_seconds(each, model) for each in (alone, together)]
+    assert taken[0] <= taken[1] < 2 * taken[0]
 
 
 def test_what_it_is_worth_depends_on_the_target() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from convloom.graph import ops
 from convloom.graph.averages import writes
-from convloom.graph.decisions import Decision
+from convloom.graph.decisions import Decision, told
 from convloom.graph.errors import CompileError
 from convloom.graph.ir import Graph
 from convloom.graph.leaving import Update
@@ -103,6 +103,15 @@ def test_inference_keeps_the_values_of_random_networks(graph: Graph) -> None:
     run_pipeline(twin, INFERENCE)
     given = values(graph)
     assert_same(outputs(twin, given), outputs(graph, given))
+
+
+def test_a_rule_is_named_once_for_what_became_of_it_in_one_place_after_the_other() -> None:
+    made = [("a", "x", True), ("a", "y", False), ("b", "y", True), ("a", "z", True)]
+    assert told(Decision(*given) for given in made) == [
+        "    a", "        applied at x", "        refused at y",
+        "    b", "        applied at y",
+        "    a", "        applied at z",
+    ]  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

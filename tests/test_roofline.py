@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from convloom.graph.errors import CompileError
+from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
 from convloom.planning.program import plan
 from convloom.planning.roofline import FAR, estimate, roofline_seconds
 from convloom.planning.targets import device
-from graphs import residual_block
+from graphs import Builder, residual_block
 
 
 def test_a_plan_takes_at_least_its_roofline() -> None:
@@ -28,6 +29,17 @@ def test_kernels_far_above_their_roofline_are_named_with_a_reason() -> None:
     lost = [kernel.seconds - kernel.roofline for kernel in far]
     assert lost == sorted(lost, reverse=True)
     assert all(kernel.region in str(found) for kernel in far)
+
+
+@pytest.mark.parametrize("taps", [3, 7])
+def test_what_a_direct_convolution_waits_for_is_told_of_its_own_loop(taps: int) -> None:
+    """Not of the product of mostly padding that it takes the place of."""
+    b = Builder()
+    b.conv(b.input(56, 56, 96), 96, (taps, taps), groups=96, name="conv")
+    program = plan(with_dtype(b.finish("conv"), "bfloat16"))
+    (kernel,) = estimate(program, "H200", 256).kernels
+    assert kernel.form == "direct convolution"
+    assert kernel.reason == ("its bytes" if taps == 3 else "its instructions")
 
 
 def test_the_roofline_of_a_kernel_by_hand() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..decisions import Decision
+from ..decisions import Decision, told
 from ..ir import Graph
 from ..rewrite import Rule, apply_rules
 from ..settings import PASSES, settings
@@ -45,7 +45,7 @@ class PassReport:
 
     def __str__(self) -> str:
         head = f"pass: {self.name}  ({self.nodes_before} -> {self.nodes_after} nodes)"
-        return "\n".join([head, *(decision.told() for decision in self.decisions)])
+        return "\n".join([head, *told(self.decisions)])
 
 
 def _rules(name: str, *tables: tuple[Rule, ...]) -> Pass:

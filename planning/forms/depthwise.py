@@ -46,6 +46,9 @@ STARTING = LAUNCH_SECONDS + FIRST_SECONDS
 WIDEST_TILE = 128
 """Channels of a program of a weight gradient at most."""
 
+ISSUING, MOVING, WAITING = "its instructions", "its bytes", "rows under way"
+"""What a kernel may wait for."""
+
 
 # -- what is accepted --------------------------------------------------------------------------------------
 def _few(region: Region) -> Refusal:
@@ -101,18 +104,26 @@ def _takes(region: Region, schedule: Schedule) -> Refusal:
 
 
 def _schedules(region: Region, model: CostModel) -> list[Schedule]:
-    return list(_ranked(sliding(region), _after(region), region.cost(model.batch).bytes, model))
+    return list(_ranked(sliding(region), _around(region), region.cost(model.batch).bytes, model))
 
 
-def _after(region: Region) -> int:
-    """Instructions of the members around the anchor for each result: two a FLOP of theirs, as compiled."""
-    around = sum(region.graph.cost(node.name).flops for node in region.nodes if node is not region.anchor)
-    return 1 + 2 * ceil_div(around, max(1, region.anchor.type.elements()))
+Around = tuple[int, int]
+"""Instructions of the members before the anchor for each number it reads, and after it for each result."""
+
+
+def _around(region: Region) -> Around:
+    """Two a FLOP of the members', as compiled; what is read is also tested again for being on the map."""
+    graph = region.graph
+    source = graph[region.anchor.inputs[0]].type
+    before = sum(graph.cost(node.name).flops for node in region.prologue)
+    after = sum(graph.cost(node.name).flops for node in region.epilogue)
+    read = 1 + 2 * ceil_div(before, max(1, source.elements())) if region.prologue else 0
+    return read, 1 + 2 * ceil_div(after, max(1, region.anchor.type.elements()))
 
 
 @lru_cache(maxsize=1024)
-def _ranked(work: Sliding, after: int, num_bytes: int, model: CostModel) -> tuple[Schedule, ...]:
-    found = {s: _seconds(work, s, after, num_bytes, model) for s in _all(work, model)}
+def _ranked(work: Sliding, around: Around, num_bytes: int, model: CostModel) -> tuple[Schedule, ...]:
+    found = {s: _seconds(work, s, around, num_bytes, model) for s in _all(work, model)}
     return tuple(sorted(found, key=lambda s: (found[s], s.strip, s.walk)))
 
 
@@ -144,18 +155,23 @@ def _walks(work: Sliding) -> list[int]:
 
 # -- what it costs -----------------------------------------------------------------------------------------
 def _cost(region: Region, schedule: Schedule, model: CostModel) -> float:
-    return _seconds(sliding(region), schedule, _after(region), region.cost(model.batch).bytes, model)
+    return _seconds(sliding(region), schedule, _around(region), region.cost(model.batch).bytes, model)
 
 
-def _seconds(work: Sliding, s: Schedule, after: int, num_bytes: int, model: CostModel) -> float:
-    """The longest of what moving, issuing and waiting take.
+def _seconds(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: CostModel) -> float:
+    """The longest of what moving, issuing and waiting take."""
+    return max(_parts(work, s, around, num_bytes, model).values()) + STARTING
+
+
+def _parts(work: Sliding, s: Schedule, around: Around, num_bytes: int, model: CostModel) -> dict[str, float]:
+    """What a kernel may wait for, and how long each would take alone.
 
     Moving: the region's bytes, and what neighbouring walks read again, which the cache holds. Issuing: the
     instructions of all threads. Waiting: a program asks for a row while it computes the one before.
     """
     lanes, device = lanes_of(s, model), model.device
     programs = ceil_div(work.strips(s) * work.lanes * model.batch, s.block_n) * work.walks(s)
-    per_program = work.iterations(s) * _step(work, s, lanes, after) + _once(work, lanes)
+    per_program = work.iterations(s) * _step(work, s, lanes, around) + _once(work, lanes)
     threads = s.warps * model.target.warp_size
     resident = max(1, model.target.blocks_resident(_registers(work, lanes, s), 0, s.warps))
     waves = ceil_div(programs, device.processors * resident)
@@ -164,17 +180,28 @@ def _seconds(work: Sliding, s: Schedule, after: int, num_bytes: int, model: Cost
     again = num_bytes * (work.iterations(s) / s.walk - 1) / 2
     moving = model.moving(num_bytes) + again / device.cache
     waiting = waves * (work.iterations(s) + 1) * MEMORY_SECONDS
-    return max(issuing, moving, waiting) + STARTING
+    return {ISSUING: issuing, MOVING: moving, WAITING: waiting}
 
 
-def _step(work: Sliding, s: Schedule, lanes: int, after: int) -> int:
+def _waits_for(region: Region, schedule: Schedule, model: CostModel) -> str:
+    parts = _parts(sliding(region), schedule, _around(region), region.cost(model.batch).bytes, model)
+    return _longest(parts)
+
+
+def _longest(parts: dict[str, float]) -> str:
+    longest = max(parts, key=lambda what: parts[what])
+    return longest if parts[longest] > STARTING else f"launches and first loads take {1e6 * STARTING:.1f} us"
+
+
+def _step(work: Sliding, s: Schedule, lanes: int, around: Around) -> int:
     """Instructions of a thread in one step of its loop, as compiled kernels have them."""
+    before, after = around
     reads = work.span(s) * work.summed * work.down.fresh
     made = s.strip * work.down.finished * lanes
     sums = ceil_div(
         made * work.taps * work.summed, work.down.unit * work.across.unit if work.down.transposed else 1
     )
-    converted = reads * lanes if work.itemsize < 4 else 0
+    converted = reads * lanes * ((1 if work.itemsize < 4 else 0) + before)
     accesses = _accesses(work, lanes)
     return sums + converted + reads * accesses * 4 + made * after + s.strip * work.down.finished * 6 + 20
 
@@ -245,6 +272,24 @@ def _weight_cost(region: Region, schedule: Schedule, model: CostModel) -> float:
 
 def _weight_seconds(work: Sliding, s: Schedule, num_bytes: int, model: CostModel) -> float:
     """As of the forward form; a program then adds up its lanes, and a second kernel the parts."""
+    parts = _weight_parts(work, s, num_bytes, model)
+    return max(parts.values()) + _finishing(work, s, model) + STARTING
+
+
+def _weights_wait_for(region: Region, schedule: Schedule, model: CostModel) -> str:
+    work = sliding(region)
+    parts = _weight_parts(work, schedule, region.cost(model.batch).bytes, model)
+    return _longest({**parts, "adding up parts": _finishing(work, schedule, model)})
+
+
+def _finishing(work: Sliding, s: Schedule, model: CostModel) -> float:
+    """Of the kernel that adds up the parts."""
+    split = weight_split(work, s)
+    parts = split.parts(model.batch)
+    return 8 * parts * split.columns / model.device.cache + STARTING if parts > 1 else 0.0
+
+
+def _weight_parts(work: Sliding, s: Schedule, num_bytes: int, model: CostModel) -> dict[str, float]:
     threads = s.warps * model.target.warp_size
     lanes = max(1, s.block_n * s.block_k // threads)
     split, device = weight_split(work, s), model.device
@@ -264,8 +309,7 @@ def _weight_seconds(work: Sliding, s: Schedule, num_bytes: int, model: CostModel
     resident = max(1, model.target.blocks_resident(_weight_registers(work, lanes, s), 0, s.warps))
     alone = MEMORY_SECONDS + model.issuing(each * threads * device.processors)  # a step reads, then adds
     waiting = ceil_div(programs, device.processors * resident) * steps * alone
-    finish = 8 * parts * split.columns / device.cache + STARTING if parts > 1 else 0.0
-    return max(issuing, moving, waiting) + finish + STARTING
+    return {ISSUING: issuing, MOVING: moving, WAITING: waiting}
 
 
 DIRECT = (
@@ -278,7 +322,9 @@ DIRECT = (
         product,
         row_by_row=True,
         reads_rows=range(1),
+        counts_prologue=True,
         cost=_cost,
+        waits_for=_waits_for,
     ),
     Form(
         "direct data gradient",
@@ -289,7 +335,9 @@ DIRECT = (
         product,
         row_by_row=True,
         reads_rows=range(1),
+        counts_prologue=True,
         cost=_cost,
+        waits_for=_waits_for,
     ),
     Form(
         "direct weight gradient",
@@ -300,5 +348,6 @@ DIRECT = (
         product,
         split=lambda region, schedule: weight_split(sliding(region), schedule),
         cost=_weight_cost,
+        waits_for=_weights_wait_for,
     ),
 )

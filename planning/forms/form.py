@@ -48,8 +48,10 @@ class Form:
     product: the product that the anchor computes, for the cost model; None where there is none.
     lays_out: whether what stands before the anchor is computed once for each element, by a kernel that runs
         first, and not as often as a product gathers it.
+    counts_prologue: whether its cost holds what stands before the anchor, as often as it computes it.
     cost: what the model believes a kernel takes, in seconds, where that is neither its bytes at the memory's
         rate nor a product's tiles.
+    waits_for: what most of that goes to, where it has a cost of its own and is no product.
     split: how its sums are cut into parts, which a second kernel adds up; None where they are not.
     row_by_row: whether each result is stored in rows of channels, element by element, by the program that has
         read there what epilogue members read. Then the rows may be parts of wider ones, and a result may take
@@ -69,7 +71,9 @@ class Form:
     row_by_row: bool = False
     reads_rows: range | None = None
     lays_out: bool = False
+    counts_prologue: bool = False
     cost: Callable[[Region, Schedule, CostModel], float] | None = None
+    waits_for: Callable[[Region, Schedule, CostModel], str] | None = None
 
     def in_rows(self, region: Region, operand: Node) -> bool:
         """Whether it reads an operand of a region by pixel and channel, wherever it reads it."""
@@ -100,6 +104,12 @@ class Form:
         if self.cost is not None:
             return self.cost(region, schedule, model)
         return model.seconds(region, schedule, self.product(region))
+
+    def reason(self, region: Region, schedule: Schedule, model: CostModel) -> str:
+        """What the model believes most of the time goes to."""
+        if self.waits_for is not None:
+            return self.waits_for(region, schedule, model)
+        return model.reason(region, schedule, self.product(region))
 
     def __str__(self) -> str:
         return self.name
