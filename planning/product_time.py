@@ -131,18 +131,23 @@ class ProductTime:
             return ceil(ceil_div(work.inner * self.batch, depth) / self.splits)
         return ceil(work.steps(depth) / work.phases / self.splits)
 
-    @cached_property
+    @property
     def registers(self) -> int:
         """Of a thread."""
+        return min(self.target.registers_per_thread, self.wanted_registers)
+
+    @cached_property
+    def wanted_registers(self) -> int:
+        """Those that it would take if there were as many."""
         s, work = self.schedule, self.work
         lanes = s.warps * self.target.warp_size
         sums = s.block_m * s.block_n // lanes
         if not (self.shared and self.in_groups) or work.sums_over_batch or work.spreads or work.computed:
-            return min(self.target.registers_per_thread, 56 + sums + sums // 4)
+            return 56 + sums + sums // 4
         loads = self._loads(s.block_m) * (OF_TAP_LOADS if self.gathers else OF_ROW_LOADS)
         loads += self._loads(s.block_n) * OF_COLUMN_LOADS
         beside = OF_TILES_BESIDE * work.beside * sums / s.pieces
-        return min(self.target.registers_per_thread, ceil(REGISTERS + sums + loads / lanes + beside))
+        return ceil(REGISTERS + sums + loads / lanes + beside)
 
     @property
     def gathers(self) -> bool:

@@ -23,6 +23,9 @@ COMPUTED = 32
 """Elements of a step's rows that a thread computes with at most before they are multiplied: with 64 of them a
 64 x 128 x 128 tile took all registers and spilled 72 bytes on sm_90, with 32 one of 64 took 144."""
 
+MOST_REGISTERS = 240
+"""Of a thread, as the model counts them, beyond which compiled kernels may have spilled."""
+
 SPLITS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that a sum may be cut into; each result adds up as many in order."""
 
@@ -91,25 +94,32 @@ class _Fit:
         work = self.product
         return work.lean and not (work.sums_over_batch or work.flattened or _crowded(self))
 
-    def pieces(self, block_m: int, block_n: int, warps: int) -> int:
+    @property
+    def grouped(self) -> bool:
+        """Whether groups of four warps multiply, and read both operands from shared memory."""
+        return self.model.target.groups_of_warps and self.dtype in HALF
+
+    def pieces(self, block_m: int, block_n: int) -> int:
         """What the columns of a tile that is not `wide` are cut into after the product, so that a thread may
         keep 128 sums all the same: at once, what follows two residuals' loads spilled 336 bytes on sm_90."""
         work = self.product
-        large = block_m * block_n > 64 * warps * self.model.target.warp_size
-        grouped = self.model.target.groups_of_warps and self.dtype in HALF
-        if not large or self.wide or not grouped or work.sums_over_batch or work.whole_row:
+        if self.wide or not self.grouped or work.sums_over_batch or work.whole_row:
             return 1
         if work.flattened or work.computed or work.spreads:
             return 1
-        # A half of 256 x 128 spilled up to 350 bytes where it finds places or multiplies with gradients.
-        tall = (block_m, block_n) == (256, 128) and work.plain
-        return 2 if tall or (block_m, block_n) == (128, 256) else 1
+        # Half of 256 x 128 spilled up to 350 bytes where it finds places or multiplies with gradients, half
+        # of 256 x 64 up to 208 where it finds places, and 40 where a forward product meets a gradient.
+        narrow = work.beside <= 2 and (work.plain or work.transposed)
+        halved = {(128, 256): True, (256, 128): work.plain, (256, 64): narrow}
+        return 2 if halved.get((block_m, block_n)) else 1
 
     @property
     def deepest_wide(self) -> int:
         """Bytes of a row in a step of such a tile: matrix instructions of single warps hold the operands of
         all that is under way in registers (a 256 x 128 x 64 tile spilled 32 bytes on sm_80)."""
-        return 128 if self.model.target.groups_of_warps or self.on_amd else 64
+        if self.model.target.groups_of_warps:
+            return 256 if self.wide and self.grouped else 128
+        return 128 if self.on_amd else 64
 
 
 def _all(fit: _Fit) -> Iterator[Schedule]:
@@ -123,7 +133,7 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
             for block_k in _depths(fit):
                 for stages in stage_counts:
                     warps = _warps(block_m, block_n, fit)
-                    pieces = fit.pieces(block_m, block_n, warps)
+                    pieces = fit.pieces(block_m, block_n)
                     plain = Schedule(block_m, block_n, block_k, warps=warps, stages=stages, pieces=pieces)
                     yield from _with_parts(plain, fit) if work.sums_over_batch else (plain,)
 
@@ -165,6 +175,8 @@ def _warps(block_m: int, block_n: int, fit: _Fit) -> int:
     area = block_m * block_n
     if (block_m, block_n) == (64, 256) and fit.wide:
         return 4
+    if (block_m, block_n) == (256, 64) and fit.grouped and (fit.wide or fit.pieces(256, 64) > 1):
+        return 4  # 8 have 1.3 to 1.6 times as many instructions a product, compiled
     most = 64 * 64 if _crowded(fit) else 128 * 128
     return 8 if area >= most else 4 if area >= 2048 or block_m >= 64 else 2 if area >= 512 else 1
 
@@ -199,6 +211,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     sums = schedule.block_m * schedule.block_n // threads
     most = 128 if schedule.pieces > 1 else _most_sums(fit)
     if sums > most or _written_out(schedule, fit.product):
+        return False
+    if fit.grouped and fit.model.product(fit.product, schedule).wanted_registers > MOST_REGISTERS:
         return False
     depth = schedule.block_k * fit.product.itemsize
     if (sums > 64 and depth > fit.deepest_wide) or (fit.product.spreads and depth > SPREAD_DEPTH):
