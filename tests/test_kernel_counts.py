@@ -77,7 +77,7 @@ def test_kernels_of_inference(make: Callable[[], Graph], fused: int, unfused: in
 @pytest.mark.parametrize(
     ("make", "fused"),
     [
-        (lambda: with_loss(lenet()), 16),
+        (lambda: with_loss(lenet()), 14),
         (lambda: with_loss(lenet(ops.AveragePool2D, ops.Tanh, True)), 26),
         (residual_block, 16),
         (lambda: residual_block(batch_norm=False), 6),

@@ -13,6 +13,7 @@ from ...graph.op import Op
 from ..batches import USUAL
 from ..cost import CostModel
 from ..limits import too_large
+from ..product_time import LAUNCH_SECONDS, SECOND_LAUNCH_SECONDS
 from ..regions import Region
 from ..schedules import Schedule
 from .channel_tiles import CHANNEL_TILES
@@ -138,6 +139,7 @@ def slower(merged: Region, parts: Sequence[Region], model: CostModel) -> Refusal
     try:
         together = expected_seconds(merged, model)
         apart = sum(expected_seconds(each, model) for each in parts)
+        apart += (len(parts) - 1) * (SECOND_LAUNCH_SECONDS - LAUNCH_SECONDS)  # as for parts of split sums
     except NotEmittable:  # PyTorch computes it, in whatever form
         return None
     if together <= apart:
