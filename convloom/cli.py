@@ -155,6 +155,25 @@ def parser() -> argparse.ArgumentParser:
         type=output("--save", "weights are saved", commands.WEIGHTS),
         help="where the weights go: .keras, .weights.h5 or .npz",
     )
+    train.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="a folder that keeps the run: the same command, given again, goes on where it stood",
+    )
+    train.add_argument(
+        "--checkpoint-steps",
+        type=integer("--checkpoint-steps", 1),
+        metavar="N",
+        help="keep it every N steps too, beside every epoch and every 10 minutes",
+    )
+    train.add_argument(
+        "--debug-nan", action="store_true", help="name the layer and the op that make the first NaN"
+    )
+    train.add_argument(
+        "--sync-batch-norm",
+        action="store_true",
+        help="under torchrun: batch norms over the batches of all processes",
+    )
     _compile_options(train)
     _json(train)
 

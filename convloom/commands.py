@@ -31,10 +31,13 @@ from .planning.targets import DEVICES, TARGETS
 from .reading import read_batch, read_training_data
 from .runtime.backends import BACKENDS
 from .runtime.callbacks import EarlyStopping
+from .runtime.checkpoints.settings import Checkpoints
 from .runtime.compile import DTYPE_NAMES, compile
+from .runtime.distributed import processes, take_gpu
 from .runtime.emit import kernel_texts
 from .runtime.fit import fit
 from .runtime.folder import write_files
+from .runtime.history import History
 from .runtime.memory import status as memory_status
 from .runtime.network import CompiledNetwork
 from .runtime.profile import machine
@@ -122,6 +125,9 @@ def run(arguments: Namespace) -> None:
 
 def train(arguments: Namespace) -> None:
     """Training on arrays from a file."""
+    if arguments.checkpoint_steps and not arguments.checkpoint:
+        raise ConvLoomError("--checkpoint-steps goes with --checkpoint DIR")
+    take_gpu()
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
     model = _model(arguments)
@@ -150,14 +156,28 @@ def train(arguments: Namespace) -> None:
         callbacks=callbacks,
         seed=arguments.seed,
         verbose=not arguments.json,
+        checkpoint=arguments.checkpoint
+        and Checkpoints(arguments.checkpoint, steps=arguments.checkpoint_steps),
+        debug_nan=arguments.debug_nan,
+        sync_batch_norm=arguments.sync_batch_norm,
     )
+    if processes(net.options.device).is_first:
+        _report(arguments, model, history)
+    if history.interrupted:
+        goes_on = f"; the same command goes on from {arguments.checkpoint}" if arguments.checkpoint else ""
+        _note([f"{history.interrupted} ended the training after a step{goes_on}"])
+        raise KeyboardInterrupt
+
+
+def _report(arguments: Namespace, model: Model, history: History) -> None:
+    """Save and say what a training came to."""
     if arguments.save:
         _save(arguments.save, model)
     if arguments.json:
         _print_json({"epoch": history.epoch, "history": history.history, "weights": _text(arguments.save)})
     elif arguments.save:
         _wrote(arguments.save, _contents(arguments.save, model))
-    if not arguments.save:
+    if not arguments.save and not arguments.checkpoint:
         _note(["the new weights were not kept; --save W does that"])
 
 

@@ -60,7 +60,7 @@ class Trainable:
         *,
         device: str = "auto",
         backend: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         fuse: bool = True,
         input_shape: Any = None,
     ) -> None:
@@ -71,7 +71,12 @@ class Trainable:
         `cl.compile`. run_eagerly, steps_per_execution, jit_compile: are Keras's and change nothing here.
         Raises ConvLoomError for names and objects that do not fit the model.
         """
-        del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+        del run_eagerly, steps_per_execution, jit_compile
+        if not auto_scale_loss:
+            raise ConvLoomError(
+                "auto_scale_loss=False: in float16 gradients vanish without a scaled loss, elsewhere none is "
+                "scaled; leave it out, or give cl.optimizers.LossScaleOptimizer the scale you want"
+            )
         settings = {
             "optimizer": optimizer,
             "loss": loss,

@@ -13,11 +13,14 @@ class Batch:
     """inputs: of the network, in order. targets: one an output, None where there is none.
 
     weights: of the examples, one tensor an output or None; None where nothing is weighted.
+    weight: of these examples in the gradient, where several processes share a batch; 0 where they do not
+    count at all.
     """
 
     inputs: Sequence[torch.Tensor]
     targets: Sequence[torch.Tensor | None] = ()
     weights: Sequence[torch.Tensor | None] | None = None
+    weight: float = 1.0
 
     @property
     def size(self) -> int:

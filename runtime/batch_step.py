@@ -12,7 +12,7 @@ from .batch import Batch
 from .checks import number
 from .evaluation import BatchStep
 from .losses import Loss, Losses, by_output
-from .measures import Measure
+from .measures import Measure, TruthFirst
 from .network import CompiledNetwork
 from .step_result import StepResult
 from .stepping import networks_in
@@ -66,7 +66,9 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
             f"{only.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
             f"one; give a function (prediction, target)"
         )
-    compiled = net.with_losses(of_ours, factors)
+    layers = dict(zip(losses, net.source.outputs, strict=True))  # a dictionary of outputs has other names
+    factors = {layers[name]: factor for name, factor in (factors or {}).items()}
+    compiled = net.with_losses({layers[name]: loss for name, loss in of_ours.items()}, factors)
 
     def step(batch: Batch) -> StepResult:
         missing = [None] * (len(losses) - len(batch.targets))
@@ -101,12 +103,14 @@ def _value(
 ) -> torch.Tensor:
     if isinstance(loss, Loss):
         return loss(target, prediction, weight)
-    if weight is not None:
-        raise ConvLoomError(
-            "a loss that is a function (prediction, target) has no sample weights; weigh inside it, or give "
-            "one of cl.losses"
-        )
-    return loss(prediction, target)
+    if weight is None:
+        return loss(prediction, target)
+    if isinstance(loss, TruthFirst):
+        return loss.weighted(prediction, target, weight)
+    raise ConvLoomError(
+        "a loss that is a function (prediction, target) has no sample weights; weigh inside it, or let it be "
+        "one (y_true, y_pred) that gives a value for each example, or give one of cl.losses"
+    )
 
 
 def _predictor(net: torch.nn.Module) -> Callable[..., tuple[Any, torch.Tensor | None]]:

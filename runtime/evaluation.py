@@ -34,6 +34,8 @@ class Sums:
         metrics.reset()
 
     def add(self, result: StepResult, batch: Batch) -> None:
+        if not batch.weight:
+            return
         values = (result.loss, *(result.losses if len(self.means) > 1 else ()))
         for mean, value in zip(self.means.values(), values, strict=True):
             mean.add(value, batch.size)
@@ -48,9 +50,28 @@ class Sums:
         """How many have been seen."""
         return self.means["loss"].count
 
-    def read(self) -> dict[str, Any]:
-        """Numbers by name, an array for a metric of several; one wait for the device."""
-        return on_the_host({name: mean.value for name, mean in self.means.items()} | self.metrics.values())
+    def read(self, reduced: torch.device | None = None) -> dict[str, Any]:
+        """Numbers by name, an array for a metric of several; one wait for the device.
+
+        reduced: the device of this process, where the values are to be those of all that train together,
+        each of which must call it.
+        """
+        if reduced is None:
+            values: dict[str, Any] = {name: mean.value for name, mean in self.means.items()}
+        else:
+            self._check_all(reduced)
+            values = {name: mean.of_all(reduced) for name, mean in self.means.items()}
+        return on_the_host(values | self.metrics.values(reduced is not None))
+
+    def _check_all(self, device: torch.device) -> None:
+        """Raise ConvLoomError, in all processes, where one has had no example."""
+        least = torch.tensor([self.examples], device=device)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        if not int(least):
+            raise ConvLoomError(
+                "the data has fewer examples a batch than there are processes, and one of them had none; give "
+                "larger batches, or start fewer processes"
+            )
 
     @property
     def directions(self) -> dict[str, str | None]:
@@ -77,6 +98,7 @@ class Evaluation:
     step: BatchStep
     losses: Sequence[str]
     metrics: Metrics
+    reduced: torch.device | None = None
 
     @torch.no_grad()
     def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
@@ -92,6 +114,6 @@ class Evaluation:
                 break
         if sums.is_empty:
             raise ConvLoomError(f"{name} gave no batch; give arrays, a list or a DataLoader")
-        logs = sums.read()
+        logs = sums.read(self.reduced)
         callbacks.on_test_end(logs)
         return logs

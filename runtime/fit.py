@@ -10,6 +10,7 @@ import torch
 from ..graph.errors import ConvLoomError
 from .callbacks import Callback
 from .compile import compile
+from .distributed import take_gpu
 from .history import History
 from .inputs import holds_arrays, is_array
 from .losses import Loss, find_loss
@@ -229,5 +230,6 @@ def _network(net: Any, called: str) -> torch.nn.Module:
     if isinstance(net, torch.nn.Module):
         return net
     if hasattr(net, "to_graph"):
+        take_gpu()
         return compile(net)
     raise ConvLoomError(f"{called} takes a compiled network or a Model, found {type(net).__name__}")

@@ -24,15 +24,38 @@ TRUTHS = ("y_true", "true", "truth", "target", "targets", "label", "labels")
 
 def in_order(function: Callable[..., Any]) -> Measure:
     """`function` as (prediction, target) -> value; the mean of it where Keras's kind gives one an example."""
-    if not takes_the_truth_first(function):
-        return function
+    return TruthFirst(function) if takes_the_truth_first(function) else function
 
-    def measure(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        value = function(target, prediction)
-        plain = inspect.isroutine(function) and isinstance(value, torch.Tensor) and value.dim() > 0
+
+class TruthFirst:
+    """A function or object of Keras's kind, called as (y_true, y_pred), as a measure."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        value = self.function(target, prediction)
+        plain = inspect.isroutine(self.function) and isinstance(value, torch.Tensor) and value.dim() > 0
         return value.mean() if plain else value  # type: ignore[no-any-return]
 
-    return measure
+    def weighted(self, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """As Keras weighs: an object of its losses by itself, of a function each value, over their number.
+
+        Raises ConvLoomError for a function that gives one number for the whole batch.
+        """
+        if comes_from(type(self.function), KERAS) and not inspect.isroutine(self.function):
+            return self.function(target, prediction, sample_weight=weight)  # type: ignore[no-any-return]
+        value = self.function(target, prediction)
+        if not isinstance(value, torch.Tensor) or value.dim() == 0:
+            raise ConvLoomError(
+                "the loss function gave one number for the batch, which weights of examples cannot weigh; "
+                "let it give one for each example"
+            )
+        weight = weight.to(value)
+        if weight.dim() == value.dim() + 1 and weight.shape[-1] == 1:
+            weight = weight.squeeze(-1)
+        return (value * weight.reshape(*weight.shape, *[1] * (value.dim() - weight.dim()))).mean()
 
 
 def takes_the_truth_first(function: Callable[..., Any]) -> bool:

@@ -92,22 +92,34 @@ class ModelTrainer:
         found = [logs[name] for name in (*first, *rest)]
         return found[0] if len(found) == 1 else found
 
+    def _begin(self, data: Any) -> None:
+        """Give a chain that has no input shape yet that of its first data, where that is an array."""
+        x = data[0] if isinstance(data, tuple) and data else data
+        if is_array(x) and x.ndim and getattr(self.model, "end", self) is None:
+            self.model.build((None, *x.shape[1:]))
+
     # -- the methods ----------
     def fit(self, data: Any, **options: Any) -> History:
+        self._begin(data)
         self.history = self._compiled("fit").fit(data, **options)
         return self.history
 
     def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
+        self._begin(data)
         return self._compiled("evaluate").evaluate(data, **options)
 
     def train_on_batch(self, data: Any, class_weight: Any) -> dict[str, float]:
+        self._begin(data)
         return self._compiled("train_on_batch").train_on_batch(data, class_weight)
 
     def test_on_batch(self, data: Any) -> dict[str, float]:
+        self._begin(data)
         return self._compiled("test_on_batch").test_on_batch(data)
 
     def predict(self, x: Any, **options: Any) -> Any:
+        self._begin(x)
         return self._made().predict(x, **options)
 
     def predict_on_batch(self, x: Any) -> Any:
+        self._begin(x)
         return self._made().predict_on_batch(x)

@@ -33,6 +33,14 @@ class RunningMean:
         """Still on its device."""
         return 0.0 if self.total is None else self.total / max(1, self.count)
 
+    def of_all(self, device: torch.device) -> torch.Tensor:
+        """That over the examples of all processes of torch.distributed, each of which must call it."""
+        both = torch.tensor([0.0, self.count], dtype=torch.float64, device=device)
+        if self.total is not None:
+            both[0] = self.total
+        torch.distributed.all_reduce(both)
+        return both[0] / both[1].clamp(min=1)
+
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "count": self.count}
 

@@ -58,6 +58,7 @@ class Stepper:
         self.net, self.optimizer, self.scheduler, self.scaler = net, optimizer, scheduler, scaler
         self.networks = networks_in(net)
         self.skipped = 0
+        self._scale = 1.0 if scaler is None else scaler.get_scale()
         self.swapped = False
         """Whether the averages stand in the place of the weights, and these in theirs."""
         self._by_closure = _asks_for_closure(optimizer)
@@ -85,11 +86,11 @@ class Stepper:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             return result.detached()
-        before = self.scaler.get_scale()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.skipped = self.skipped + 1 if self.scaler.get_scale() < before else 0
+        before, self._scale = self._scale, self.scaler.get_scale()
+        self.skipped = self.skipped + 1 if self._scale < before else 0
         return result.detached()
 
     def _solve(self, compute: Callable[[], StepResult]) -> StepResult:
@@ -136,10 +137,12 @@ class Stepper:
     # -- the learning rate ----------
     @property
     def learning_rate(self) -> float:
-        """That of the next step; of several groups, the first one's."""
+        """That of the next step; of several groups, the first one's, without its own factor."""
         group = self.optimizer.param_groups[0]
         schedule = getattr(self.optimizer, "schedule", None)
-        return float(group["lr"] if schedule is None else schedule(group["steps"]))
+        if schedule is not None:
+            return float(schedule(group["steps"]))
+        return float(group["lr"]) / float(group.get("rate_factor", 1.0))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -149,7 +152,7 @@ class Stepper:
                 "the learning rate follows a schedule, and cannot be set; give the optimizer a number"
             )
         groups = self.optimizer.param_groups
-        first = float(groups[0]["lr"])
+        first = self.learning_rate
         for group in groups:
             own = float(group["lr"])
             group["lr"] = value if own == first or not first else value * (own / first)
@@ -182,6 +185,7 @@ class Stepper:
                 f"the saved state is of another optimizer than {type(self.optimizer).__name__}: {error}"
             ) from None
         self.skipped = state.get("skipped", 0)
+        self._scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         self.swapped = state.get("swapped", False)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,12 +20,13 @@ from .callbacks import BackupAndRestore, Callback
 from .checkpoints.keeper import Keeper
 from .checkpoints.settings import find_checkpoints
 from .class_weights import by_class
+from .distributed import check_together, divide, processes, synchronize
 from .evaluation import Evaluation, Sums
 from .feed import Feed
 from .history import History
 from .losses import Loss, find_losses
 from .metrics import find_metrics
-from .network import CompiledNetwork
+from .names import Names, compiled_in
 from .open_data import Opening, split_off
 from .optimizers.recipe import LearningRate
 from .progress import ProgressBar
@@ -34,36 +34,6 @@ from .stepping import Stepper, make_stepper
 from .training import Hooks, Training
 
 Logs = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the inputs and outputs of a network are called, in order, and how a prediction is handed out.
-
-    A model that was given its inputs or outputs in a dictionary calls them by its keys, as Keras does; others
-    by the names of their layers. in_a_dictionary: whether predictions come in one.
-    """
-
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    in_a_dictionary: bool = False
-
-    @classmethod
-    def of(cls, net: torch.nn.Module, model: Any = None) -> Names:
-        """model: what the network was compiled from, where that is known."""
-        compiled = compiled_in(net)
-        if compiled is None:
-            return cls((), ["output"])
-        given = getattr(model or compiled._model, "structure", (None, None))
-        inputs = [node.name for node in compiled.input_nodes]
-        outputs = list(compiled.source.outputs)
-        keys = [sorted(part) if isinstance(part, Mapping) else None for part in given]
-        return cls(keys[0] or inputs, keys[1] or outputs, keys[1] is not None)
-
-    def handed_out(self, values: Sequence[Any]) -> Any:
-        if self.in_a_dictionary:
-            return dict(zip(self.outputs, values, strict=True))
-        return values[0] if len(values) == 1 else list(values)
 
 
 class Trainer:
@@ -155,8 +125,21 @@ class Trainer:
         checkpoint = _one_checkpoint(checkpoint, watching)
         epochs = checks.whole(epochs, "epochs", 0)
         seed = checks.seed(seed)
-        held_out = self._opening(validation_batch_size or batch_size, validation_steps, "validation_")
-        opening = self._opening(batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight)
+        called = "batch_size", "steps_per_epoch"
+        opening = self._opening(
+            batch_size, steps_per_epoch, called, shuffle=shuffle, class_weight=class_weight
+        )
+        held_out = self._opening(
+            batch_size if validation_batch_size is None else validation_batch_size,
+            validation_steps,
+            ("validation_batch_size", "validation_steps"),
+        )
+        together = processes(self.device)
+        if together.count > 1:
+            check_together(self.net, self.losses, debug_nan)
+            seed = together.of_first(int(torch.randint(2**62, ())) if seed is None else seed)
+        synchronize(self.net, sync_batch_norm and together.count > 1)
+        said["processes"] = together.count
         if validation_split:
             if validation_data is not None:
                 raise ConvLoomError("give validation_data or validation_split, not both")
@@ -164,15 +147,20 @@ class Trainer:
         with _seeded(seed, self.device):
             feed = self._ordered(opening).open(data)
             validation = (
-                None if validation_data is None else held_out.open(validation_data, "validation data")
+                None if validation_data is None else held_out.open(validation_data, "validation_data")
             )
+            if together.count > 1 and seed is not None:
+                feeds = [feed] if validation is None else [feed, validation]
+                divide(together, feeds, self.net, seed)
             training = Training(
                 net=self.net,
                 step=step,
                 stepper=stepper,
                 losses=self.trained,
                 metrics=self.metrics,
-                callbacks=self._watching(watching, shown, epochs, feed, validation is not None),
+                callbacks=self._watching(
+                    watching, shown if together.is_first else 0, epochs, feed, validation is not None
+                ),
                 data=feed,
                 validation=validation,
                 epochs=epochs,
@@ -180,12 +168,14 @@ class Trainer:
                 validation_freq=_frequency(validation_freq),
                 stop_on_nan=stop_on_nan and not any(callback.handles_nan for callback in watching),
                 debug_nan=debug_nan,
+                together=together,
                 hooks=hooks or Keeper(find_checkpoints(checkpoint), said),
             )
             try:
                 return training.run()
             finally:
                 self.net.eval()
+                synchronize(self.net, False)
 
     def train_on_batch(self, data: Any, class_weight: Mapping[int, float] | None = None) -> Logs:
         """One step on one batch: the loss and the metrics of it, from before the step."""
@@ -293,14 +283,14 @@ class Trainer:
         self,
         batch_size: int | None = None,
         steps: int | None = None,
-        prefix: str = "",
+        called: tuple[str, str] = ("batch_size", "steps"),
         *,
         shuffle: bool | str = False,
         class_weight: Mapping[int, float] | None = None,
         targets: bool = True,
     ) -> Opening:
-        size = None if batch_size is None else checks.whole(batch_size, f"{prefix}batch_size", 1)
-        steps = None if steps is None else checks.whole(steps, f"{prefix}steps", 1)
+        size = None if batch_size is None else checks.whole(batch_size, called[0], 1)
+        steps = None if steps is None else checks.whole(steps, called[1], 1)
         change = None if class_weight is None else by_class(class_weight, self._ranks())
         return Opening(self.form, self.device, size, steps, shuffle, None, change, targets)
 
@@ -346,12 +336,6 @@ class Trainer:
                 f"Let a layer that drops the mask follow, set mask_zero to False, or write your own training "
                 f"loop"
             )
-
-
-def compiled_in(net: torch.nn.Module) -> CompiledNetwork | None:
-    """The compiled network, which torch's data parallelism may wrap."""
-    inner = getattr(net, "module", net)
-    return inner if isinstance(inner, CompiledNetwork) else None
 
 
 def _as_array(value: torch.Tensor) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from ..graph.words import words
 from .batch import Batch
 from .broken_data import read_safely
 from .callback_list import CallbackList
+from .distributed import ALONE, ParallelStep, Processes
 from .evaluation import BatchStep, Evaluation, Sums
 from .feed import Feed
 from .guard import Guard
@@ -70,6 +71,7 @@ class Training:
     validation_freq: int | Collection[int] = 1
     stop_on_nan: bool = True
     debug_nan: bool = False
+    together: Processes = ALONE
     hooks: Hooks = field(default_factory=Hooks)
     history: History = field(default_factory=History)
     batch: int = 0
@@ -82,7 +84,10 @@ class Training:
         guarded = (self.stop_on_nan or self.debug_nan) and self.epoch < self.epochs
         self.guard = Guard(self.net, self.device, loss=loss) if guarded else None
         self.sums = Sums(self.losses, self.metrics)
-        self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics)
+        several = self.together.count > 1
+        self.reduced = self.device if several else None
+        self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics, self.reduced)
+        self._trained = ParallelStep(self.net, self.step) if several else self.step
         self._ended = False
 
     def run(self) -> History:
@@ -133,7 +138,7 @@ class Training:
             raise ConvLoomError(
                 "the data gave no batch; an iterator can be read once only, so give a list or a DataLoader"
             )
-        return None if self._ended else self.sums.read()
+        return None if self._ended else self.sums.read(self.reduced)
 
     def _begin_epoch(self) -> Iterator[Batch]:
         """The epoch's batches from `batch` on."""
@@ -156,7 +161,7 @@ class Training:
         self.steps += 1
 
     def _loss(self, batch: Batch) -> StepResult:
-        result = self.step(batch)
+        result = self._trained(batch)
         _check_scalar(result.loss)
         return result
 
@@ -168,6 +173,7 @@ class Training:
 
     def _validate(self) -> dict[str, Any]:
         assert self.validation is not None
+        self.together.share(self.net)
         logs = self.evaluation.run(self.validation, self.callbacks, "validation_data")
         if self.stop_on_nan and not math.isfinite(logs["loss"]):
             raise ConvLoomError(

@@ -61,7 +61,7 @@ def test_plain_values_come_back_as_they_were(tmp_path: Path) -> None:
 def test_tensors_come_back_with_their_bits_and_their_layout(dtype: torch.dtype, tmp_path: Path) -> None:
     """An optimizer's state lies as its weight does: fused steps count on it."""
     rows = torch.randint(0, 2, (2, 3, 4, 5)).to(dtype)
-    state = {
+    state: dict[str, Any] = {
         "rows": rows,
         "last": rows.to(memory_format=torch.channels_last),
         "kernel": rows.permute(2, 3, 1, 0),
@@ -165,8 +165,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut manifest": (cut("checkpoint.json"), "its checkpoint.json is no JSON"),
     "a bit of the weights": (flipped("weights.safetensors"), "has changed since it was written"),
     "a bit of the state": (flipped("state.json"), "state.json has changed"),
-    "no tensors": (lambda path: (path / "tensors.safetensors").unlink(), "No such file"),
-    "empty": (lambda path: [p.unlink() for p in path.iterdir()], "it has no checkpoint.json"),
+    "no tensors": (lambda path: os.unlink(path / "tensors.safetensors"), "No such file"),
+    "empty": (lambda path: [os.unlink(p) for p in path.iterdir()], "it has no checkpoint.json"),
     "foreign": (rewritten(format="other"), "no ConvLoom checkpoint: its checkpoint.json does not say so"),
     "newer": (rewritten(version=2), r"of version 2 of the format, and this ConvLoom reads 1"),
     "no files": (rewritten(files=[]), "does not speak of weights.safetensors"),

@@ -107,6 +107,29 @@ def test_rows_have_weights_of_classes_too() -> None:
     same_weights(ours, theirs)
 
 
+def squares(y_true: Any, y_pred: Any) -> Any:
+    return ((y_true - y_pred) ** 2).mean(-1)
+
+
+@pytest.mark.parametrize("loss", [squares, keras.losses.Huber(), keras.losses.mean_absolute_error])
+def test_functions_and_objects_of_keras_are_weighted_too(loss: Any) -> None:
+    ours, theirs = compiled(one, loss=loss)
+    for model in (ours, theirs):
+        model.fit(X, ROWS, sample_weight=WEIGHTS, epochs=2, batch_size=5, shuffle=False, verbose=0)
+    same_weights(ours, theirs)
+    same(*(model.evaluate(X, ROWS, sample_weight=WEIGHTS[:, None], verbose=0) for model in (ours, theirs)))
+
+
+def test_a_loss_of_the_whole_batch_cannot_be_weighted() -> None:
+    model = one(cl)
+    model.compile("sgd", lambda y_true, y_pred: ((y_true - y_pred) ** 2).mean())
+    with pytest.raises(cl.ConvLoomError, match="one number for the batch, which weights of examples cannot"):
+        model.fit(X, ROWS, sample_weight=WEIGHTS, verbose=0)
+    model.compile("sgd", lambda prediction, target: ((prediction - target) ** 2).mean())
+    with pytest.raises(cl.ConvLoomError, match=r"a function \(prediction, target\) has no sample weights"):
+        model.fit(X, ROWS, sample_weight=WEIGHTS, verbose=0)
+
+
 def test_a_second_fit_goes_on() -> None:
     ours, theirs = compiled(one, loss=SPARSE)
     for model in (ours, theirs):

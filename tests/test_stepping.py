@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -67,6 +70,41 @@ def test_two_fits_are_one() -> None:
         results.append(model.get_weights())
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Interrupts(cl.Callback):
+    """Ends the run after so many batches, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Nadam", "Muon", "Adafactor"])
+def test_a_run_taken_up_again_has_the_same_bits(name: str, dtype: str, tmp_path: Path) -> None:
+    """Between two accumulated moves, with averages, a schedule, and a loss scale on its way down."""
+    results = []
+    for after in (0, 3, 8):
+        model, net = small(dtype)
+        inner = getattr(cl.optimizers, name)(
+            cl.schedules.CosineDecay(0.05, 20), use_ema=True, gradient_accumulation_steps=2, clipnorm=1.0
+        )
+        optimizer = cl.optimizers.LossScaleOptimizer(inner, 2.0**24) if dtype == "float16" else inner
+        folder = tmp_path / str(after) if after else None
+        if after:
+            history = fit(net, optimizer, 3, checkpoint=folder, callbacks=[Interrupts(after)])
+            assert history.interrupted == "SIGINT"
+            model, net = small(dtype)
+        fit(net, optimizer, 3, checkpoint=folder, callbacks=[Interrupts(-1)])
+        results.append(model.get_weights())
+    for taken_up in results[1:]:
+        for a, b in zip(results[0], taken_up, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # -- torch's schedulers --------------------------------------------------------------------------------------

@@ -166,3 +166,48 @@ def test_a_pickled_network_counts_what_it_holds(tmp_path: Path) -> None:
     assert mine is not None
     assert other is not None
     assert other.now == mine.now
+
+
+# -- a second rate -------------------------------------------------------------------------------------------
+def moved_by(net: cl.CompiledNetwork, optimizer: Any) -> dict[str, torch.Tensor]:
+    """How far each weight went in one epoch of one batch, over its gradient there: the rate it moved with."""
+    before = {name: weight.detach().clone() for name, weight in net.weights().items()}
+    net.train()
+    net.zero_grad()
+    step = net.with_loss(CLASSES)
+    step(torch.from_numpy(X), torch.from_numpy(Y))[0].backward()
+    slopes = {name: weight.grad.clone() for name, weight in net.weights().items() if weight.grad is not None}
+    with torch.no_grad():
+        for name, weight in net.weights().items():
+            weight.copy_(before[name])  # the batch norms' statistics moved
+    cl.fit(net, (X, Y), loss=CLASSES, optimizer=optimizer, batch_size=12, shuffle=False, verbose=False)
+    after = net.weights()
+    return {name: ((before[name] - after[name].detach()) / slope).median() for name, slope in slopes.items()}
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_the_base_moves_at_its_own_rate(scheduled: bool) -> None:
+    rate: Any = cl.schedules.PiecewiseConstantDecay([10], [0.5, 0.1]) if scheduled else 0.5
+    net = cl.compile(headed()[1], device="cpu")
+    rates = moved_by(net, cl.optimizers.SGD(rate, rates={"base/norm/": 0.1, "base/": 0.01}))
+    expected = {"base/conv/kernel": 0.005, "base/norm/gamma": 0.05, "head/kernel": 0.5}
+    for name, wanted in expected.items():
+        assert float(rates[name]) == pytest.approx(wanted, rel=0.02), name
+
+
+def test_a_callback_that_sets_the_rate_keeps_the_factor() -> None:
+    net = cl.compile(headed()[1], device="cpu")
+    slower = cl.LearningRateScheduler(lambda epoch: 0.25)
+    made = cl.optimizers.SGD(0.5, rates={"base/": 0.01})(net.named_parameters())
+    cl.fit(net, (X, Y), loss=CLASSES, optimizer=made, callbacks=[slower], verbose=False)
+    assert sorted(group["lr"] for group in made.param_groups) == pytest.approx([0.0025, 0.25])
+
+
+def test_wrong_rates_are_named() -> None:
+    net = cl.compile(headed()[1], device="cpu")
+    with pytest.raises(cl.ConvLoomError, match=r"rates names 'bsae/', which is found in no weight's name"):
+        cl.optimizers.SGD(rates={"bsae/": 0.1})(net.named_parameters())
+    with pytest.raises(cl.ConvLoomError, match=r"rates\['base/'\] is 0\.0; it must be above 0"):
+        cl.optimizers.SGD(rates={"base/": 0})
+    with pytest.raises(cl.ConvLoomError, match=r"give net\.named_parameters\(\)"):
+        cl.optimizers.SGD(rates={"base/": 0.1})(net.parameters())

@@ -107,7 +107,7 @@ def _gathered(count: float, values: Sequence[torch.Tensor]) -> tuple[torch.Tenso
     own = torch.cat([wide[0].new_full((1,), count), *wide])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)
-    counts, *found = torch.stack(parts).split([1, *map(len, wide)], dim=1)
+    counts, *found = torch.split(torch.stack(parts), [1, *map(len, wide)], dim=1)
     return counts, found
 
 

@@ -73,6 +73,8 @@ class Streams:
 
     def __init__(self) -> None:
         self._generators: dict[str, torch.Generator] = {}
+        self.shift = 0
+        """Is added to each seed, so that processes that train together draw different numbers."""
 
     def draw(self, node: Node, batch: int, device: torch.device) -> torch.Tensor:
         """Values for a batch of a node that is a `Drawn`, which has its layer's name."""
@@ -82,7 +84,7 @@ class Streams:
             return source.draw(batch, device)
         place = node.layer or node.name
         if place not in self._generators:
-            self._generators[place] = torch.Generator(device).manual_seed(source.seed)
+            self._generators[place] = torch.Generator(device).manual_seed(source.seed + self.shift)
         with _taking_from(self._generators[place]):
             return source.draw(batch, device)
 

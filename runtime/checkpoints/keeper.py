@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ...graph.errors import ModelFormatError
+from ...graph.errors import ConvLoomError, ModelFormatError
 from ..interrupts import Interrupts
 from ..training import Hooks, Training
 from . import storage
@@ -16,6 +16,9 @@ from .identity import check_same, identity
 from .lock import locked
 from .settings import Checkpoints
 from .weights import put_weights, weights_of
+
+OWN = ("sums", "data", "streams")
+"""Of a run's state: what each process has its own of."""
 
 
 class Keeper(Hooks):
@@ -34,9 +37,11 @@ class Keeper(Hooks):
     def start(self, training: Training) -> None:
         if self.settings is not None:
             folder = self.settings.path
-            storage.prepare(folder)
-            self._open.enter_context(locked(folder))
-            storage.clear(folder)
+            if training.together.is_first:
+                storage.prepare(folder)
+                self._open.enter_context(locked(folder))
+                storage.clear(folder)
+            training.together.any(False)  # so that nobody looks before that
             self._identity = identity(training, self.said)
             self._resume(training)
         self._open.enter_context(self.interrupts)
@@ -51,7 +56,8 @@ class Keeper(Hooks):
         check_same(self._identity, content.state.get("identity"), path)
         try:
             put_weights(content.weights, weights_of(training.net), path)
-            training.load_state_dict(content.state["training"])
+            own = content.state["processes"][training.together.rank]
+            training.load_state_dict({**content.state["training"], **own})
         except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
             raise ModelFormatError(
                 f"checkpoint {path} does not fit this run: {type(error).__name__}: {error}; give "
@@ -59,27 +65,37 @@ class Keeper(Hooks):
             ) from error
         self._written_at = self._place(training)
         if content.state["ended"]:
-            training.end()
+            training.epochs = training.epoch
 
     def after_step(self, training: Training) -> None:
-        if self.interrupts.name:
+        told, stop, due = self._agreed(training, self._is_due(training))
+        if told:
             self._end(training)
-        elif self._is_due(training):
+        elif due:
             self.save(training)
+        if stop:
+            training.callbacks.model.stop_training = True
 
     def after_epoch(self, training: Training) -> None:
-        if self.interrupts.name:
+        told, stop, _ = self._agreed(training)
+        if stop:
+            training.callbacks.model.stop_training = True
+        if told:
             self._end(training)
         elif self.settings is not None:
             every = self.settings.epochs
-            last = training.epoch >= training.epochs or training.callbacks.stopping
+            last = stop or training.epoch >= training.epochs
             if last or (every is not None and training.epoch % every == 0):
                 self.save(training)
             self._done = last
 
+    def _agreed(self, training: Training, due: bool = False) -> list[bool]:
+        """Whether one of the processes was told to end, has a callback that stops, and is due to be kept."""
+        return training.together.any(bool(self.interrupts.name), training.callbacks.stopping, due)
+
     def _end(self, training: Training) -> None:
         self.save(training)
-        training.history.interrupted = self.interrupts.name
+        training.history.interrupted = self.interrupts.name or "another process's signal"
         training.end()
 
     def _is_due(self, training: Training) -> bool:
@@ -95,19 +111,28 @@ class Keeper(Hooks):
             return
         if training.guard is not None:
             training.guard.finish()  # which raises where the step was ruined: such weights are not kept
-        state = {
+        state = training.state_dict()
+        own = {name: state.pop(name) for name in OWN}
+        content = {
             "identity": self._identity,
             "ended": training.batch == 0 and training.callbacks.stopping,
-            "training": training.state_dict(),
+            "training": state,
+            "processes": training.together.gathered(own),
         }
-        storage.write(
-            self.settings.path, storage.Content(weights_of(training.net), state), self.settings.keep
-        )
+        failed = None
+        if training.together.is_first:
+            try:
+                weights = weights_of(training.net)
+                storage.write(self.settings.path, storage.Content(weights, content), self.settings.keep)
+            except ConvLoomError as error:
+                failed = str(error)
+        if failed := training.together.of_first(failed):
+            raise ConvLoomError(failed)
         self._written_at, self._time = self._place(training), time.monotonic()
 
     def broken(self, training: Training) -> str:
         """Keep what there is: once the data is mended, the run goes on there."""
-        if self.settings is None:
+        if self.settings is None or training.together.count > 1:
             return ""
         self.save(training)
         return f"; the run up to there is kept in {self.settings.path}, and the same call goes on from it"

@@ -43,7 +43,7 @@ class KerasOptimizer(torch.optim.Optimizer, abc.ABC):
                 loss = closure()
         for group in self.param_groups:
             if self.schedule is not None:
-                group["lr"] = float(self.schedule(group["steps"]))
+                group["lr"] = float(self.schedule(group["steps"])) * group["rate_factor"]
             if group["loss_scale_factor"] and (slopes := slopes_of(group)):
                 torch._foreach_div_(slopes, group["loss_scale_factor"])
         if self._gathered():

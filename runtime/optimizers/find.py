@@ -63,7 +63,8 @@ def make_optimizer(
             f"give cl.optimizers.{here}(...)"
         )
     if callable(optimizer):
-        product = optimizer(trained) if learning_rate is None else optimizer(trained, lr=learning_rate)
+        rate = {} if learning_rate is None else {"lr": learning_rate}
+        product = optimizer(everything, **rate)
         if isinstance(product, torch.optim.Optimizer):
             return product
     raise ConvLoomError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -33,6 +33,8 @@ class Recipe:
     loss_scale_factor: the loss is multiplied by it, and gradients divided. For a factor that follows
     overflows see `LossScaleOptimizer`, which float16 has by default.
     gradient_accumulation_steps: the weights move at every so many steps only, by the mean gradient.
+    rates: of some weights another rate, as a factor of learning_rate: {"base/": 0.01}. Its keys are regular
+    expressions as `exclude_from_weight_decay` takes them; the first that is found counts. ConvLoom's own.
     """
 
     learning_rate: LearningRate
@@ -44,6 +46,7 @@ class Recipe:
     ema_overwrite_frequency: int | None = field(default=None, kw_only=True)
     loss_scale_factor: float | None = field(default=None, kw_only=True)
     gradient_accumulation_steps: int | None = field(default=None, kw_only=True)
+    rates: Mapping[str, float] | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     _undecayed: tuple[Any, ...] = field(default=(), init=False, repr=False, compare=False)
 
@@ -76,6 +79,8 @@ class Recipe:
         for argument, least in (("gradient_accumulation_steps", 2), ("ema_overwrite_frequency", 1)):
             if getattr(self, argument) is not None:
                 whole(getattr(self, argument), f"{name}: {argument}", least)
+        for word, factor in (self.rates or {}).items():
+            number(factor, f"{name}: rates[{word!r}]", above=0)
 
     def exclude_from_weight_decay(
         self, var_list: Iterable[torch.Tensor] | None = None, var_names: Sequence[str] | None = None
@@ -91,15 +96,25 @@ class Recipe:
     def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The optimizer of parameters, of pairs of a name and a parameter, or of groups as torch has them."""
         groups = grouped(parameters, self._own)
+        unused = [word for word in self.rates or () if word not in {group.get("rates") for group in groups}]
+        if unused:
+            raise ConvLoomError(
+                f"{type(self).__name__}: rates names {unused[0]!r}, which is found in no weight's name that "
+                f"an earlier one is not found in"
+            )
         schedule = as_schedule(self.learning_rate)
         first = float(self.learning_rate if schedule is None else schedule(0))  # type: ignore[arg-type]
         made = self._make(groups, first)
-        common = {f.name: getattr(self, f.name) for f in fields(Recipe) if f.kw_only and f.name != "name"}
-        common["steps"] = 0
+        own = ("name", "rates")
+        common = {f.name: getattr(self, f.name) for f in fields(Recipe) if f.kw_only and f.name not in own}
+        common |= {"steps": 0, "rate_factor": 1.0}
         made.schedule = schedule
         made.defaults.update(common)
         for group in made.param_groups:
             group.update({**common, **group})
+            if "rates" in group:
+                group["rate_factor"] = float((self.rates or {})[group["rates"]])
+                group["lr"] = first * group["rate_factor"]
         return made
 
     def _make(self, groups: list[Group], learning_rate: float) -> KerasOptimizer:
@@ -116,7 +131,11 @@ class Recipe:
 
     def _own(self, name: str | None, parameter: torch.Tensor) -> Group:
         """The options of one parameter's group, beside those of all."""
-        return {"weight_decay": 0.0} if self._is_undecayed(name, parameter) else {}
+        options: Group = {"weight_decay": 0.0} if self._is_undecayed(name, parameter) else {}
+        for word in self.rates or ():
+            if matches(word, self._named(name)):
+                return {**options, "rates": word}
+        return options
 
     def _is_undecayed(self, name: str | None, parameter: torch.Tensor) -> bool:
         words = [chosen for chosen in self._undecayed if isinstance(chosen, str)]
