@@ -6,7 +6,7 @@ import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -260,7 +260,7 @@ def _ours_from(callback: Any, epochs: list[Logs], start: int, rate: float) -> tu
 
 # -- in a training -------------------------------------------------------------------------------------------
 def recorder(base: Any, events: list[Any]) -> Any:
-    class Recorder(base):  # type: ignore[misc]
+    class Recorder(base):
         pass
 
     def note(name: str) -> Any:
@@ -420,7 +420,7 @@ def test_a_network_is_saved_through_its_model(tmp_path: Path) -> None:
         (lambda: cl.ReduceLROnPlateau("lss"), r"ReduceLROnPlateau monitors 'lss', .*; did you mean 'loss'"),
         (lambda: cl.ReduceLROnPlateau(factor=1.0), r"factor is 1.0; it must be below 1"),
         (lambda: cl.LearningRateScheduler(lambda epoch: "fast"), r"what schedule gives is 'fast'"),
-        (lambda: cl.LearningRateScheduler(0.1), r"schedule is 0.1; give a function"),
+        (lambda: cl.LearningRateScheduler(cast(Any, 0.1)), r"schedule is 0.1; give a function"),
         (lambda: cl.CSVLogger("/nosuch/run.csv"), r"CSVLogger: /nosuch/run.csv cannot be written: No such"),
         (lambda: cl.CSVLogger("a.csv", ", "), r"separator is ', '; it is one character"),
         (lambda: cl.TensorBoard(profile_batch=2), r"profile_batch and embeddings_freq are not supported"),

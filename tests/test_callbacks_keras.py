@@ -81,7 +81,7 @@ def test_averages_are_swapped_as_keras_does(tmp_path: Path, swap_on_epoch: bool)
     for net, kind, base in ((own, cl, cl), (twin, keras, keras.callbacks)):
         net.compile(kind.optimizers.SGD(0.2, use_ema=True, ema_momentum=0.8), CLASSES)
 
-        class Keep(base.Callback):  # type: ignore[misc,name-defined]
+        class Keep(base.Callback):  # type: ignore[name-defined]
             def on_epoch_end(self, epoch: int, logs: Any = None, net: Any = net) -> None:
                 saved[net].append(net.get_weights())
 

@@ -51,6 +51,22 @@ def test_links_of_the_pages_exist() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_page_on_metrics_and_callbacks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "metrics_and_callbacks.md").read_text(encoding="utf-8")
+    scope: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, scope)  # our own page
+    area = scope["area"]
+    assert float(area.result()) == 1.0  # type: ignore[attr-defined]
+    history = scope["history"].history  # type: ignore[attr-defined]
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "gap"}
+    rows = (tmp_path / "run.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"
+    assert len(rows) == 5
+    assert list(tmp_path.glob("best-0*.keras"))
+
+
 def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -65,7 +65,7 @@ def test_values_are_read_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch, t
     """A reading waits for the device, so a bar must not ask for one at each batch."""
     now, reads = [0.0], [0]
     monkeypatch.setattr(progress, "SHOWN_EVERY", 0.2)
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
     def read() -> dict[str, float]:
         reads[0] += 1
