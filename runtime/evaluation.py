@@ -69,7 +69,7 @@ class Sums:
         torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
         if not int(least):
             raise ConvLoomError(
-                "the data has fewer examples a batch than there are processes, and one of them had none; give "
+                "a batch has fewer examples than there are processes, and one of them had none; give "
                 "larger batches, or start fewer processes"
             )
 
