@@ -26,6 +26,7 @@ from .forms.pointwise import emit_pointwise
 from .forms.pooling import emit_pooling, emit_unpooling
 from .forms.reduction import emit_channel_sums
 from .forms.resize import emit_resize
+from .forms.row_norms import emit_row_norm, emit_row_norm_gradient
 from .forms.softmax import emit_softmax
 from .forms.warp import emit_warp, emit_warp_grad
 from .forms.weight_gradient import emit_weight_grad
@@ -53,6 +54,8 @@ EMITTERS: dict[str, Callable[[Region, Schedule], KernelFile]] = {
     "sums": emit_sums,
     "rows": emit_softmax,
     "total": emit_total,
+    "row norm": emit_row_norm,
+    "row norm gradient": emit_row_norm_gradient,
     "loss": emit_loss,
     "loss gradient": emit_loss_grad,
     "look up": emit_look_up,

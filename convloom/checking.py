@@ -80,7 +80,7 @@ def check(model: Model, path: str | os.PathLike[str], tolerance: float = TOLERAN
     inputs, stored = _read(path, label, len(model.inputs), len(model.outputs))
     _check_shapes(model, inputs, stored, label)
     with torch.no_grad():
-        net = compile(model, device="cpu", backend="aten")
+        net = compile(model, device="cpu", backend="aten", dtype="float32")
         result = net(*inputs)
     found = result if isinstance(result, tuple) else (result,)
     names = list(net.source.outputs)

@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _scale(train)
     train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")
-    train.add_argument("--optimizer", default="adam", help="sgd, adam, adamw or rmsprop (default: adam)")
+    train.add_argument("--optimizer", default="adam", help="adam (default), sgd, or another of Keras's names")
     train.add_argument(
         "--learning-rate",
         type=real("--learning-rate", above=0),
@@ -196,6 +196,9 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument(
         "--resources", action="store_true", help="compile for the target: registers, shared memory"
     )
+    profile.add_argument("--training", action="store_true", help="a training step rather than inference")
+    profile.add_argument("--loss", help="of the training step, such as categorical_crossentropy")
+    profile.add_argument("--optimizer", default="adam", help="of the training step (default: adam)")
     profile.add_argument("--html", metavar="FILE", type=report, help="also write the report as a page")
     _compile_options(profile)
     _json(profile)
@@ -287,10 +290,9 @@ def _training(command: argparse.ArgumentParser) -> None:
 def _dtype(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     command.add_argument(
         "--dtype",
-        default="float32",
         type=choice("--dtype", names),
         metavar="D",
-        help=f"{', '.join(names)} (default: float32)",
+        help=f"{', '.join(names)} (default: float32, or what the file's mixed policies say)",
     )
 
 

@@ -195,6 +195,9 @@ def profile(arguments: Namespace) -> None:
         report = profile_model(
             model,
             batch_size=arguments.batch_size,
+            training=arguments.training,
+            loss=arguments.loss,
+            optimizer=arguments.optimizer,
             device=arguments.device,
             backend=arguments.backend,
             dtype=arguments.dtype,

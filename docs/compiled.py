@@ -45,7 +45,7 @@ def _order(name: str) -> tuple[int, int, str]:
 def _row(title: str, row: dict[str, Any]) -> str:
     whole = row["compiled"] == row["functions"]
     functions = f"{row['functions']}" if whole else f"{row['compiled']} of {row['functions']}"
-    issue, programs = row["issue"], row["programs"]
+    issue = row["issue"]
     cells = (
         row["kernels"],
         functions,
@@ -59,10 +59,18 @@ def _row(title: str, row: dict[str, Any]) -> str:
         f"{issue['median']:.2f}, {issue['most']:.2f}" if issue else "",
         _most(row["narrow"]),
         ", ".join(filter(None, (_most(row["depthwise"]), _most(row.get("depthwise 3x3"))))),
-        f"{programs['fewest']} for {programs['processors']}" if programs else "",
+        _programs(row["programs"]),
         f"{row['seconds']:.0f}",
     )
     return f"| {title} | {' | '.join(map(str, cells))} |"
+
+
+def _programs(found: dict[str, Any] | None) -> str:
+    """Fewest of all, fewest of those that more could speed up, processors."""
+    if not found:
+        return ""
+    worth = f", {found['worth'][0]}" if found.get("worth") else ""
+    return f"{found['fewest']}{worth} for {found['processors']}"
 
 
 def _most(found: dict[str, Any] | None) -> str:

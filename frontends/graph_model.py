@@ -73,8 +73,9 @@ class GraphModel(Model):
     def open_axes(self) -> list[tuple[int, ...]]:
         return []
 
-    def to_graph(self, input_shape: Wanted = None) -> Graph:
-        """A copy of the graph, whose sizes are settled; raises ShapeError where others are asked for."""
+    def to_graph(self, input_shape: Wanted = None, *, thawed: bool = False) -> Graph:
+        """A copy of the graph, whose sizes are settled; raises ShapeError where others are asked for. thawed:
+        says nothing here, where no layers are that could be frozen."""
         if input_shape is not None:
             raise ShapeError(f"{self.label}: is a graph, whose sizes are settled; it takes no input_shape")
         return self.graph.copy()

@@ -43,6 +43,7 @@ class Lowering:
     blocks: what the model around calls its layers.
     prefix: path of the models around, "outer/inner/" or "", calls numbered. owner: the same, unnumbered.
     frozen: whether all of it does in training what it does in inference, as `base(x, training=False)` says.
+    thawed: whether layers count as trained that are not, to see what freezing them spares.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class Lowering:
     prefix: str = ""
     owner: str = ""
     frozen: bool = False
+    thawed: bool = False
     blocks: Mapping[Block, str] = field(default_factory=dict)
 
     def name_of(self, block: Block) -> str:
@@ -63,6 +65,9 @@ class Lowering:
 
     def called(self, call: Call) -> Lowering:
         return replace(self, frozen=True) if call.training is False else self
+
+    def trains(self, layer: Layer) -> bool:
+        return layer.trainable or self.thawed
 
 
 def check_size(calls: int, where: str) -> None:
@@ -272,7 +277,7 @@ class Builder:
         self._layer = layer
         self._call = call
         self._home = home
-        self._still = into.frozen or not layer.trainable
+        self._still = into.frozen or not into.trains(layer)
         self._name = into.owner + into.name_of(layer)
         self.path = into.prefix + numbered(into.name_of(layer), call)
 
@@ -335,7 +340,7 @@ class Builder:
         """For a part of the layer that is a layer itself: `weight(name)` is the weight "<home>/<name>"."""
         inner = copy.copy(self)
         inner._home = f"{self._home}{home}/"
-        inner._still = self._still or not part.trainable
+        inner._still = self._still or not self._into.trains(part)
         return inner
 
     def weight(self, name: str) -> str:
@@ -344,7 +349,8 @@ class Builder:
         parameter = self._into.names.get((layer, name), f"{self._name}/{name}")
         if parameter not in graph:
             weight: Weight = next(w for w in layer.all_weights if w.name == name)
-            op = ops.Parameter(weight.shape, trainable=weight.trained_with(layer))
+            trained = weight.trainable if self._into.thawed else weight.trained_with(layer)
+            op = ops.Parameter(weight.shape, trainable=trained)
             graph.add(op, name=parameter, layer=self._name)
             self.penalize(parameter, weight.regularizer)
             if weight.constraint is not None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from .network import Network
+from .training import Trainable
 
 
-class Model(Network):
+class Model(Trainable, Network):
     """A network from its inputs to its outputs.
 
     inputs, outputs: symbolic tensors, or lists or dictionaries of them. An input may also be what a layer of

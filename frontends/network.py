@@ -14,6 +14,7 @@ from ..graph import ops
 from ..graph.errors import ConvLoomError, ShapeError, UnsupportedLayerError, nearest
 from ..graph.ir import Graph
 from ..graph.op import snake_case
+from ..graph.passes.precision import Policies
 from ..graph.types import BATCH, TensorType
 from .budget import BUDGET
 from .cutting import begun_at, put_in
@@ -28,6 +29,7 @@ from .operations import Operation
 from .ordering import keras_layer_order
 from .parameters import Parameters, Slot
 from .pickling import flattened, restored
+from .policies import policies
 from .symbolic import Call, SymbolicTensor, reachable_calls
 
 
@@ -268,7 +270,7 @@ class Network(Block):
             parameters[name] = np.asarray(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return flattened({**self.__dict__, "first_call": None})
+        return flattened({**self.__dict__, "first_call": None, "_training": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(restored(state))
@@ -285,11 +287,17 @@ class Network(Block):
         """The shape of one sample of each input at which the network is described; see `open_axes`."""
         return [tensor.type.size()[1:] for tensor in self._inputs]
 
-    def to_graph(self, input_shape: Wanted = None) -> Graph:
+    @property
+    def policies(self) -> Policies | None:
+        """What to compute in where `compile` is not told, as the file says; None for float32."""
+        return policies(self)
+
+    def to_graph(self, input_shape: Wanted = None, *, thawed: bool = False) -> Graph:
         """The network as IR: inputs, parameters and outputs under the names of their layers.
 
         input_shape: of one sample, where inputs leave axes open: one shape, a list of them in the order of
-        the inputs, or a dictionary by name. Raises ShapeError where an axis has no size, or does not fit.
+        the inputs, or a dictionary by name. thawed: as if no layer were frozen.
+        Raises ShapeError where an axis has no size, or does not fit.
         """
         graph = Graph(self.name)
         shapes = closed(self._inputs, input_shape, self.label)
@@ -298,7 +306,7 @@ class Network(Block):
         for tensor, shape in zip(self._inputs, shapes, strict=True):
             layer = self.name_of(tensor.node.block)
             sources.append(graph.add(ops.Input((BATCH, *shape), tensor.dtype), name=layer, layer=layer))
-        results = self._lower_calls(Lowering(graph, names, blocks=self._called), sources)
+        results = self._lower_calls(Lowering(graph, names, thawed=thawed, blocks=self._called), sources)
         for tensor, result in zip(self._outputs, results, strict=True):
             graph.outputs[_unused(self.name_of(tensor.node.block), graph.outputs)] = result
         return graph

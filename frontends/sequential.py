@@ -69,6 +69,10 @@ class Sequential(Model):
         self._reopen()
         return layer
 
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Begin the chain with an input of this shape, the batch first; one that has begun stays as it is."""
+        self._begin(InputLayer(tuple(input_shape)[1:]).tensor())
+
     def _may_change(self) -> None:
         if self._calls:
             raise ConvLoomError(

@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     REDUCTION = "reduction"  # sums over axes, softmax, losses
     POINTWISE = "pointwise"  # one output element from the same element of each operand
     MOVEMENT = "movement"  # pad, slice, concatenate, transpose
+    COLLECTIVE = "collective"  # joined with what other processes have: no kernel
 
 
 @dataclass(frozen=True)

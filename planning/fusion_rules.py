@@ -28,6 +28,8 @@ from ..graph.ops import (
     Reduce,
     RowLoss,
     RowLossGrad,
+    RowNorm,
+    RowNormGrad,
     Softmax,
     Variance,
     Warp,
@@ -226,9 +228,16 @@ def _weight_beside_data_gradient(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _loss_beside_softmax(node: Node, mine: Group, group: Group) -> bool:
-    return any(
-        isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes
-    )
+    return any(isinstance(other.op, Softmax) and other.inputs[0] == node.inputs[0] for other in group.nodes)
+
+
+def _gradient_beside_row_norm(node: Node, mine: Group, group: Group) -> bool:
+    anchor = group.anchor
+    return isinstance(anchor.op, RowNorm) and anchor.inputs[0] == node.inputs[1]
+
+
+def _sum_beside_row_norm(node: Node, mine: Group, group: Group) -> bool:
+    return _is_channel_sum(node) and isinstance(group.anchor.op, RowNorm)
 
 
 def _totals_side_by_side(node: Node, mine: Group, group: Group) -> bool:
@@ -280,6 +289,16 @@ RULES: tuple[FusionRule, ...] = (
             and group.kind is Kind.CONTRACTION
             and not isinstance(group.anchor.op, WEIGHT_GRADS)
         ),
+    ),
+    FusionRule(
+        "pointwise(row_norm(x)) -> one kernel",
+        lambda node, group: (
+            node.op.kind is Kind.POINTWISE and isinstance(group.anchor.op, RowNorm | RowNormGrad)
+        ),
+    ),
+    FusionRule(
+        "channel_sum(f(row_norm(x))) -> one kernel",
+        lambda node, group: _is_channel_sum(node) and isinstance(group.anchor.op, RowNorm),
     ),
     FusionRule(
         "pointwise(window(x)) -> one kernel",
@@ -336,14 +355,22 @@ RULES: tuple[FusionRule, ...] = (
         into_producer=False,
     ),
     FusionRule(
+        "row_norm(pointwise(x)) -> one kernel",
+        lambda node, group: isinstance(node.op, RowNorm | RowNormGrad) and group.kind is Kind.POINTWISE,
+        into_producer=False,
+    ),
+    FusionRule(
         "pool(pointwise(x)) -> one kernel",
         lambda node, group: isinstance(node.op, MaxPool2D | AveragePool2D) and group.kind is Kind.POINTWISE,
         _once_a_window,
         into_producer=False,
     ),
     FusionRule(
-        "pointwise(window(x), pointwise(y)) -> one kernel",
-        lambda node, mine: node.op.kind is Kind.POINTWISE and mine.kind is Kind.WINDOW,
+        "pointwise(f(x), pointwise(y)) -> one kernel, f a window or a row_norm",
+        lambda node, mine: (
+            node.op.kind is Kind.POINTWISE
+            and (mine.kind is Kind.WINDOW or isinstance(mine.anchor.op, RowNorm | RowNormGrad))
+        ),
         into_producer=False,
         beside=True,
     ),
@@ -365,6 +392,12 @@ SIBLINGS: tuple[SiblingRule, ...] = (
     SiblingRule(
         "channel_sum(dy) beside weight_gradient(x, dy) -> one kernel", Reduce, _bias_beside_weight_gradient
     ),
+    SiblingRule(
+        "row_norm_grad(dy, x) beside sum(dy * row_norm(x)) -> one kernel",
+        RowNormGrad,
+        _gradient_beside_row_norm,
+    ),
+    SiblingRule("channel_sum(dy) beside sum(dy * row_norm(x)) -> one kernel", Reduce, _sum_beside_row_norm),
     SiblingRule(
         "channel_sum(f(x)) beside channel_sum(g(x)) -> one kernel", (Reduce, Variance), _sums_side_by_side
     ),

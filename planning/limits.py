@@ -15,6 +15,7 @@ from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import Conv2D, Conv2DDataGrad, Conv2DWeightGrad, DenseWeightGrad, MatMul, Reduce
 from .depthwise import sliding
+from .geometry import ceil_div
 from .products import POOLS, pixels, product
 from .regions import Region
 
@@ -27,8 +28,11 @@ MOST_ELEMENTS = 2**31 - 2**20
 LONGEST_TILE = 256
 """Rows of a product's tile at most, and therefore images that one may reach over."""
 
-LONGEST_CHUNK = 1024
-"""Pixels that a weight gradient adds up from one 64-bit address."""
+LONGEST_STEP = 128
+"""Pixels of a step of a weight gradient at most."""
+
+SECTION = 32
+"""Steps of it that have one 64-bit address, where their images are not too large."""
 
 MOST_PROGRAMS_ACROSS = 65_535
 """Programs along a grid's second and third axis."""
@@ -57,10 +61,8 @@ def _tile_too_large(region: Region) -> str | None:
     anchor = region.anchor
     if isinstance(anchor.op, MatMul):
         return None
-    longest = LONGEST_CHUNK if isinstance(anchor.op, Conv2DWeightGrad | DenseWeightGrad) else LONGEST_TILE
     source = region.graph[anchor.inputs[0]]
-    rows = region.graph[anchor.inputs[1]] if longest == LONGEST_CHUNK else anchor
-    images = 1 + -(-longest // max(1, pixels(rows)))
+    images = images_of_a_tile(region)
     count = images * source.type.elements(1)
     if count <= MOST_ELEMENTS:
         return None
@@ -68,6 +70,26 @@ def _tile_too_large(region: Region) -> str | None:
         f"{source.name} is {source.type}: a tile of {anchor.op.op_name()} reaches over {images:,} images, "
         f"{count:,} elements, and {_COUNTED}"
     )
+
+
+def images_of_a_tile(region: Region, longest: int = 0) -> int:
+    """Images that a product gathers from with one 64-bit address. longest: pixels of it, where they are not
+    the rows of the largest tile or the pixels of a weight gradient's longest step."""
+    anchor = region.anchor
+    sums = isinstance(anchor.op, Conv2DWeightGrad | DenseWeightGrad)
+    longest = longest or (LONGEST_STEP if sums else LONGEST_TILE)
+    rows = region.graph[anchor.inputs[1]] if sums else anchor
+    return 1 + ceil_div(longest, max(1, pixels(rows)))
+
+
+def section(region: Region, step: int, elements: int) -> int:
+    """Pixels that a weight gradient adds up from one 64-bit address, `step` at a time. elements: of an image
+    of what it gathers from."""
+    dy = region.graph[region.anchor.inputs[1]].type
+    largest, steps = max(elements, dy.elements(1)), SECTION
+    while steps > 1 and images_of_a_tile(region, steps * step) * largest > MOST_ELEMENTS:
+        steps //= 2
+    return steps * step
 
 
 def rows_an_image(region: Region) -> int:

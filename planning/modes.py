@@ -14,6 +14,8 @@ from ..graph.passes import (
     BACKWARD,
     FROM_INPUTS,
     INFERENCE,
+    JOINED,
+    JOINED_BACKWARD,
     RECOMPUTE,
     TRAINING,
     UNFUSED,
@@ -26,7 +28,8 @@ from ..graph.passes import (
 class Mode:
     """training: batch statistics, dropout, noise, augmentation. backward: build gradients, of the parameters
     `trained` (None: of those the graph calls trainable) and of the inputs `wrt_inputs`. recompute: compute in
-    the backward pass what is cheap, instead of keeping it from the forward pass.
+    the backward pass what is cheap, instead of keeping it from the forward pass. joined: batch
+    statistics are those of all processes that train the network together.
     """
 
     training: bool = False
@@ -35,6 +38,7 @@ class Mode:
     trained: frozenset[str] | None = None
     fuse: bool = True
     recompute: bool = False
+    joined: bool = False
 
     @property
     def inference(self) -> bool:
@@ -45,6 +49,7 @@ class Mode:
         parts = ["training" if self.training else "evaluation" if self.backward else "inference"]
         parts += ["with gradients"] if self.backward else []
         parts += [] if self.fuse else ["unfused"]
+        parts += ["batch norms joined"] if self.joined else []
         return ", ".join(parts)
 
 
@@ -73,10 +78,14 @@ def prepare(
     observe = None if dump is None else dump.around_pass
     pipeline = TRAINING if mode.training else (INFERENCE if mode.fuse and not mode.backward else UNFUSED)
     reports = run_pipeline(graph, pipeline, observe)
+    if mode.joined:
+        reports += run_pipeline(graph, JOINED, observe)
     derivatives = Derivatives()
     if mode.backward:
         derivatives = differentiate(graph, loss, mode.wrt_inputs)
         graph.outputs.update({f"gradient of {name}": node for name, node in derivatives.gradients.items()})
+        if mode.joined:
+            reports += run_pipeline(graph, JOINED_BACKWARD, observe)
         reports += run_pipeline(graph, BACKWARD, observe)
         if mode.fuse:
             reports += run_pipeline(graph, RECOMPUTE if mode.recompute else FROM_INPUTS, observe)

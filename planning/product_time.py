@@ -76,6 +76,11 @@ OF_COMPUTED = 15
 """For each element that is computed with before it is multiplied: compiled loops of 1x1 convolutions behind a
 batch norm and a ReLU have 15 to 18 (sm_90, bfloat16)."""
 
+REGISTERS, OF_TAP_LOADS, OF_ROW_LOADS, OF_COLUMN_LOADS, OF_TILES_BESIDE = 24, 5, 2.5, 1, 0.25
+"""Registers of a thread beside its sums: of any kernel; for each load of 16 bytes of a step, of rows by taps,
+of plain rows and of columns; and for each of its sums that a value loaded beside them stands for. Fitted to
+compiled loops of sm_90 that multiply in groups, and to kernels of ResNet-50 and U-Net with what follows."""
+
 MATRIX_INSTRUCTION = 16 * 8 * 32
 """Products and bytes: 16 x 8 x 16 of 16 bits in one warp's instruction (PTX: mma.m16n8k16), 32 bytes deep."""
 
@@ -127,14 +132,30 @@ class ProductTime:
         return ceil(work.steps(depth) / work.phases / self.splits)
 
     @cached_property
+    def registers(self) -> int:
+        """Of a thread."""
+        s, work = self.schedule, self.work
+        lanes = s.warps * self.target.warp_size
+        sums = s.block_m * s.block_n // lanes
+        if not (self.shared and self.in_groups) or work.sums_over_batch or work.spreads or work.computed:
+            return min(self.target.registers_per_thread, 56 + sums + sums // 4)
+        loads = self._loads(s.block_m) * (OF_TAP_LOADS if self.gathers else OF_ROW_LOADS)
+        loads += self._loads(s.block_n) * OF_COLUMN_LOADS
+        beside = OF_TILES_BESIDE * work.beside * sums / s.pieces
+        return min(self.target.registers_per_thread, ceil(REGISTERS + sums + loads / lanes + beside))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether rows are gathered by taps."""
+        return self.work.taps * self.work.row_taps * self.work.phases > 1
+
+    @cached_property
     def resident(self) -> int:
         """Blocks that a processor holds at once."""
         s = self.schedule
-        sums = s.block_m * s.block_n // (s.warps * self.target.warp_size)
-        registers = min(self.target.registers_per_thread, 56 + sums + sums // 4)
         operands = s.stages * (s.block_m + s.block_n) * s.block_k * self.work.itemsize
         operands = min(operands, self.target.shared_per_block)
-        return max(1, self.target.blocks_resident(registers, operands, s.warps))
+        return max(1, self.target.blocks_resident(self.registers, operands, s.warps))
 
     # -- one step, in cycles -------------------------------------------------------------------------------
     @cached_property
@@ -194,7 +215,7 @@ class ProductTime:
         if self.scattered:
             rows = OF_ELEMENT * s.block_m * s.block_k / lanes
         else:
-            rows = row_loads * (OF_TAPS if work.taps * work.row_taps * work.phases > 1 else OF_ROWS)
+            rows = row_loads * (OF_TAPS if self.gathers else OF_ROWS)
         rows += OF_COMPUTED * s.block_m * s.block_k / lanes if work.computed else 0.0
         columns = column_loads * OF_COLUMNS * (16 // self.column_bytes)
         return STEP_INSTRUCTIONS + rows + columns + self._products()

@@ -61,6 +61,8 @@ class Product:
     row_taps, row_channels: of a weight gradient, whose rows are the kernel's taps and channels.
     spreads: whether a pooling's gradient spreads each row over a window, whose pixels the epilogue reads.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
+    plain: whether the members that follow are all of LEAN.
+    beside: values of a tile's size that follow-up members load; each result after the first counts as two.
     lean: whether what stands around the product keeps little in registers beside the sums.
     computed: whether what is gathered is computed with, in registers, before it is multiplied.
     """
@@ -82,6 +84,8 @@ class Product:
     row_channels: int = 0
     spreads: bool = False
     matrices: int = 0
+    plain: bool = False
+    beside: int = 0
     lean: bool = False
     computed: bool = False
 
@@ -127,6 +131,8 @@ def product(region: Region) -> Product:
         "dtype": first.dtype,
         "itemsize": first.torch_dtype.itemsize,
         "is_convolution": convolution,
+        "plain": all(isinstance(member.op, LEAN) for member in region.epilogue),
+        "beside": len(_tiles_read(region)) + 2 * (len(region.outputs) - 1),
         "lean": lean(region),
         "computed": any(not isinstance(member.op, Cast) for member in region.prologue),
     }
@@ -176,14 +182,17 @@ def source_operand(region: Region) -> Node:
 def lean(region: Region) -> bool:
     """Whether a thread needs few registers beside its sums: nothing is computed of what is gathered, and what
     follows is plain and loads channel vectors at most."""
-    shape = region.anchor.type.shape
     if region.prologue or len(region.outputs) > 1:
         return False
-    outside = [region.graph[name] for node in region.epilogue for name in node.inputs]
-    outside = [node for node in outside if node.name not in region.members]
-    return all(isinstance(node.op, LEAN) for node in region.epilogue) and all(
-        broadcast_kind(node.type.shape, shape) in ("channel", "scalar") for node in outside
-    )
+    return all(isinstance(node.op, LEAN) for node in region.epilogue) and not _tiles_read(region)
+
+
+def _tiles_read(region: Region) -> set[str]:
+    """What the members that follow read from elsewhere, channel vectors and single numbers aside."""
+    shape = region.anchor.type.shape
+    outside = {name for node in region.epilogue for name in node.inputs if name not in region.members}
+    kinds = {name: broadcast_kind(region.graph[name].type.shape, shape) for name in outside}
+    return {name for name, kind in kinds.items() if kind not in ("channel", "scalar")}
 
 
 def pixels(node: Node) -> int:

@@ -15,7 +15,8 @@ MOST_WARPS = 32
 
 
 _LEAST = (
-    ("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), ("splits", 1), ("strip", 0), ("walk", 0)
+    ("group_m", 1), ("stages", 1), ("chunk", 0), ("programs", 0), ("splits", 1), ("pieces", 1),
+    ("strip", 0), ("walk", 0),
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ class Schedule:
     chunk: of a sum over pixels, which is cut into parts (`splits.py`): pixels of a part at least.
     programs: of the same: blocks that it is cut to reach.
     splits: other products: parts of each sum, of programs of their own; a second kernel adds them up.
+    pieces: of a tile's columns, that what follows the sums takes one after the other: 1, or the two halves.
     beside: two gradients in one launch: the tiles of the second, of as many warps and stages.
     strip, walk: forms that slide along a map only: columns of a thread, and rows that a program goes down.
     Raises CompileError for sizes that no kernel can have.
@@ -43,6 +45,7 @@ class Schedule:
     chunk: int = 0
     programs: int = 0
     splits: int = 1
+    pieces: int = 1
     beside: Schedule | None = None
     strip: int = 0
     walk: int = 0
@@ -58,6 +61,11 @@ class Schedule:
             size = getattr(self, name)
             if not _is_whole(size) or size < least:
                 raise CompileError(f"schedule: {name} is {size!r}; it must be whole and at least {least}")
+        if self.pieces > 2 or self.pieces > 1 < self.splits:
+            raise CompileError(
+                f"schedule: pieces is {self.pieces}; a tile's columns are taken at once or in halves, and at "
+                f"once where sums are split"
+            )
 
     @property
     def many_warps(self) -> str:
@@ -70,7 +78,8 @@ class Schedule:
             return f"{lanes} of {self.strip} columns, {self.walk} rows, {self.many_warps}"
         depth = f"x{self.block_k}" if self.block_k > 1 else ""
         parts = f", {self.splits} parts" if self.splits > 1 else ""
-        tile = f"{self.block_m}x{self.block_n}{depth}{parts}"
+        halves = " in halves" if self.pieces > 1 else ""
+        tile = f"{self.block_m}x{self.block_n}{depth}{halves}{parts}"
         if (other := self.beside) is not None:
             tile += f" and {other.block_m}x{other.block_n}x{other.block_k}"
         return f"{tile}, {self.many_warps}, {self.stages} stages"

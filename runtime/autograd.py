@@ -15,7 +15,7 @@ no kernel takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,31 @@ class Binding:
         return [name for name in self.others if name not in program.moving]
 
 
+@dataclass
+class Call:
+    """What a call of a network was given, and its outputs' gradients where a backward pass came."""
+
+    executor: Executor
+    inputs: Sequence[torch.Tensor]
+    parameters: Mapping[str, torch.Tensor]
+    drawn: Tensors
+    seeds: Mapping[str, torch.Tensor] | None = None
+
+
+_record: list[Call] | None = None
+
+
+@contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """Inside, calls of networks that are differentiated are kept, for who looks for the fault in one."""
+    global _record
+    before, _record = _record, []
+    try:
+        yield _record
+    finally:
+        _record = before
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A compiled network has its dtype; autocast would change that of some of PyTorch's operators inside."""
     if torch.is_autocast_enabled(device.type):
@@ -71,7 +96,11 @@ class CompiledFunction(torch.autograd.Function):
             if write.parameter in program.read_back:
                 bound[write.parameter] = state[write.parameter].clone()
         outputs, saved = executor.forward(tensors[:count], bound, state, binding.look)
-        ctx.binding, ctx.count, ctx.fixed = binding, count, fixed
+        ctx.binding, ctx.count, ctx.fixed, ctx.call = binding, count, fixed, None
+        if _record is not None:
+            drawn = executor.drawn_of(saved) if program.mode.backward else {}
+            ctx.call = Call(executor, tensors[:count], bound, drawn)
+            _record.append(ctx.call)
         ctx.save_for_backward(*tensors, *(bound[name] for name in fixed), *saved)
         known = program.derivatives.seeds or program.loss
         if known:
@@ -82,6 +111,8 @@ class CompiledFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *seeds: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         binding, tensors, count = ctx.binding, ctx.saved_tensors, ctx.count
+        if ctx.call is not None:
+            ctx.call.seeds = dict(zip(binding.executor.program.outputs, seeds, strict=True))
         given = tensors[: count + len(binding.trained)]
         end = len(given) + len(ctx.fixed)
         bound = {**binding.others, **dict(zip(ctx.fixed, tensors[len(given) : end], strict=True))}

@@ -15,6 +15,7 @@ import torch
 
 from ..codegen import Kernel, kernels
 from ..graph.errors import CompileError
+from ..graph.op import Kind
 from ..graph.settings import settings
 from ..graph.values import laid_out
 from ..planning.batches import class_of
@@ -100,7 +101,8 @@ class Backend:
         if place is None:
             return aten.lower(region, inference, self.lay)
         if step.form is None:
-            _warn(region, step.reason)
+            if region.anchor.op.kind is not Kind.COLLECTIVE:  # which is no kernel's business
+                _warn(region, step.reason)
             return [_into_place(region, aten.runner(region, inference))]
         run = ByBatch(self.device, program, region, place)
         reads, writes = ([node.name for node in nodes] for nodes in (region.inputs, region.outputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,3 +23,24 @@ class Batch:
     def size(self) -> int:
         """How many examples there are."""
         return len(self.inputs[0])
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the data of a network must be.
+
+    names: of its inputs, in order, where known. outputs: the names of its outputs. trained: those of them
+    that have a loss, and so targets. checks: by output, each raises ConvLoomError for targets that do not
+    fit; called before they are moved to the device, once for whole arrays.
+    """
+
+    names: Sequence[str] = ()
+    outputs: Sequence[str] = ("output",)
+    trained: Sequence[str] = ("output",)
+    checks: Mapping[str, Callable[[torch.Tensor], None]] | None = None
+
+    def check(self, targets: Sequence[object]) -> None:
+        """Raises ConvLoomError for targets that do not fit. Those that are not in memory are not read."""
+        for name, target in zip(self.outputs, targets, strict=False):
+            if isinstance(target, torch.Tensor) and self.checks and name in self.checks:
+                self.checks[name](target)

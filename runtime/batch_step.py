@@ -11,8 +11,9 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.losses import RULE, misfits
 from .batch import Batch
+from .checks import number
 from .evaluation import BatchStep
-from .losses import Loss, Losses
+from .losses import Loss, Losses, by_output
 from .measures import Measure
 from .network import CompiledNetwork
 from .step_result import StepResult
@@ -20,10 +21,22 @@ from .stepping import networks_in
 from .steps import weight_penalty
 
 
-def outputs_of(net: torch.nn.Module) -> list[str]:
-    """The names of a network's outputs; of a module of torch's, one."""
-    inner = getattr(net, "module", net)
-    return list(inner.source.outputs) if isinstance(inner, CompiledNetwork) else ["output"]
+def find_weights(weights: Any, losses: Losses) -> dict[str, float]:
+    """The factors of the losses: a number for one, a list in their order, or a dictionary by output."""
+    if weights is None:
+        return {}
+    trained = [name for name, loss in losses.items() if loss is not None]
+    names = list(losses) if not isinstance(weights, list | tuple) or len(weights) == len(losses) else trained
+    if not isinstance(weights, list | tuple | Mapping):
+        if len(trained) > 1:
+            raise ConvLoomError("loss_weights is one number for several losses; give a list or a dictionary")
+        names = trained
+    given = by_output(weights, names, "loss_weights")
+    return {
+        name: number(value, f"loss_weights of {name!r}")
+        for name, value in given.items()
+        if value is not None and name in trained
+    }
 
 
 def output_shapes(net: CompiledNetwork) -> dict[str, tuple[int, ...]]:
@@ -55,9 +68,12 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
             f"{only.keras_name} is compiled with the network, and {type(net).__name__} is no compiled "
             f"one; give a function (prediction, target)"
         )
-    if found := misfits(net.source, of_ours):
+    layers = dict(zip(losses, net.source.outputs, strict=True))  # a dictionary of outputs has other names
+    factors = {layers[name]: factor for name, factor in (factors or {}).items()}
+    of_layers = {layers[name]: loss for name, loss in of_ours.items()}
+    if found := misfits(net.source, of_layers):
         warnings.warn(f"{net.name}: {'; '.join(found)}. {RULE}", stacklevel=3)
-    compiled = net.with_losses(of_ours, factors)
+    compiled = net.with_losses(of_layers, factors)
 
     def step(batch: Batch) -> StepResult:
         missing = [None] * (len(losses) - len(batch.targets))

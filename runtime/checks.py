@@ -33,6 +33,7 @@ def number(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> float:
     """A finite number within bounds; `above` and `below` are excluded."""
     if isinstance(value, bool) or not (isinstance(value, Real) or _is_scalar(value)):
@@ -42,6 +43,7 @@ def number(
         (above is None or found > above, f"above {above:g}" if above is not None else ""),
         (least is None or found >= least, f"at least {least:g}" if least is not None else ""),
         (below is None or found < below, f"below {below:g}" if below is not None else ""),
+        (most is None or found <= most, f"at most {most:g}" if most is not None else ""),
         (abs(found) < float("inf"), "finite"),
     )
     for holds, text in bounds:

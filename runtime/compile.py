@@ -10,7 +10,7 @@ import torch
 from ..codegen.machine.installed import has_triton, require_triton
 from ..graph.errors import CompileError, unknown
 from ..graph.ir import Graph
-from ..graph.passes.precision import with_dtype
+from ..graph.passes.precision import Policies, with_dtype
 from .backends import BACKENDS
 from .network import CompiledNetwork
 from .options import ModelLike, Options
@@ -23,7 +23,7 @@ def compile(
     *,
     device: str = "auto",
     backend: str = "auto",
-    dtype: str = "float32",
+    dtype: str | None = None,
     fuse: bool = True,
     input_shape: Any = None,
 ) -> CompiledNetwork:
@@ -33,7 +33,8 @@ def compile(
     backend: "triton" runs the emitted kernels (on the CPU in Triton's interpreter), "aten" the same fused
         graph through PyTorch's operators, "auto" is triton on a GPU where that package is installed, and
         aten elsewhere.
-    dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least.
+    dtype: "float32", "tf32", "bfloat16", "float16"; "float64" on aten. Sums are kept in float32 at least, and
+        so are the weights. By default float32, or what a file's mixed policies say of each layer.
     fuse: False runs one kernel an op.
     input_shape: of one sample, for a model that leaves axes open: one shape, a list of them in the order of
         the inputs, or a dictionary by name. Without it the network takes any size, and is planned once for
@@ -43,7 +44,8 @@ def compile(
     chosen = _device(device)
     if backend not in (*BACKENDS, "auto"):
         raise CompileError(unknown("backend", backend, (*BACKENDS, "auto")))
-    _check_dtype(dtype)
+    _check_model(model, "compile takes a Model or Sequential")
+    dtype, policies = _settled_dtype(model, dtype)
     if backend == "auto":
         able = chosen.type == "cuda" and dtype != "float64" and has_triton()
         backend = "triton" if able else "aten"
@@ -51,8 +53,7 @@ def compile(
         require_triton("backend 'triton'")
     if dtype == "float64" and backend != "aten":
         raise CompileError("dtype 'float64' runs on backend 'aten' only: emitted kernels compute in float32")
-    _check_model(model, "compile takes a Model or Sequential")
-    options = Options(chosen, backend, dtype, fuse)
+    options = Options(chosen, backend, dtype, fuse, policies=policies)
     return CompiledNetwork(model, options, input_shape)
 
 
@@ -69,8 +70,7 @@ def as_network(
     Raises CompileError where an option is not the network's own.
     """
     if not isinstance(model, CompiledNetwork):
-        options = {"device": device, "backend": backend, "dtype": dtype or "float32"}
-        return compile(model, **options, input_shape=input_shape)  # type: ignore[arg-type]
+        return compile(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
     asked = {"device": device, "backend": backend, "dtype": dtype}
     own = {
         "device": model.options.device.type,
@@ -86,15 +86,19 @@ def as_network(
 def typed_graph(model: ModelLike, dtype: str | None, input_shape: Any = None) -> tuple[Graph, str]:
     """The graph of a model before any pass, in its compute dtype, and that dtype."""
     _check_model(model, "kernels are emitted for a Model or a compiled network")
-    dtype = "float32" if dtype is None else dtype
-    _check_dtype(dtype)
+    dtype, policies = _settled_dtype(model, dtype)
     graph = model.to_graph() if input_shape is None else model.to_graph(input_shape)  # type: ignore[call-arg]
-    return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype)), dtype
+    return (graph if dtype in ("float32", "tf32") else with_dtype(graph, dtype, policies)), dtype
 
 
-def _check_dtype(dtype: str) -> None:
+def _settled_dtype(model: ModelLike, dtype: str | None) -> tuple[str, Policies | None]:
+    """The dtype that is asked for; where none is, what the model's layers say, float32 where they do not."""
+    if dtype is None:
+        policies: Policies | None = getattr(model, "policies", None)
+        return ("float32" if policies is None else policies.dtype), policies
     if dtype not in DTYPE_NAMES:
         raise CompileError(unknown("dtype", dtype, DTYPE_NAMES))
+    return dtype, None
 
 
 def _check_model(model: object, takes: str) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from ..graph.errors import ConvLoomError
 from .batch import Batch
-from .batches import Batches
+from .broken_data import read_safely
 from .callback_list import CallbackList
-from .metrics import OutputMetric
+from .feed import Feed
+from .metrics import Metrics, on_the_host
 from .running_mean import RunningMean
 from .step_result import StepResult
 
@@ -26,49 +27,46 @@ class Sums:
     losses: the names of the outputs that have a loss, which are reported where there are several.
     """
 
-    def __init__(self, losses: Sequence[str], metrics: Sequence[OutputMetric]) -> None:
+    def __init__(self, losses: Sequence[str], metrics: Metrics) -> None:
         self.metrics = metrics
         parts = [f"{name}_loss" for name in losses] if len(losses) > 1 else []
         self.means = {name: RunningMean(name) for name in ("loss", *parts)}
-        for metric in metrics:
-            metric.reset()
+        metrics.reset()
 
     def add(self, result: StepResult, batch: Batch) -> None:
         values = (result.loss, *(result.losses if len(self.means) > 1 else ()))
         for mean, value in zip(self.means.values(), values, strict=True):
             mean.add(value, batch.size)
-        for metric in self.metrics:
-            metric.update(result, batch)
+        self.metrics.update(result.predictions, batch.targets, batch.weights)
 
     @property
     def is_empty(self) -> bool:
         return not self.means["loss"].count
 
-    def read(self) -> dict[str, float]:
-        logs = {name: mean.read() for name, mean in self.means.items()}
-        for metric in self.metrics:
-            logs |= metric.read()
-        return logs
+    @property
+    def examples(self) -> int:
+        """How many have been seen."""
+        return self.means["loss"].count
+
+    def read(self) -> dict[str, Any]:
+        """Numbers by name, an array for a metric of several; one wait for the device."""
+        return on_the_host({name: mean.value for name, mean in self.means.items()} | self.metrics.values())
 
     @property
     def directions(self) -> dict[str, str | None]:
         """What is reported -> whether more of it is better, "max", or less, "min"."""
-        found: dict[str, str | None] = dict.fromkeys(self.means, "min")
-        for metric in self.metrics:
-            found |= metric.directions
-        return found
+        return dict.fromkeys(self.means, "min") | self.metrics.directions
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "means": {name: mean.state_dict() for name, mean in self.means.items()},
-            "metrics": [metric.metric.state_dict() for metric in self.metrics],
+            "metrics": self.metrics.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, mean in self.means.items():
             mean.load_state_dict(state["means"][name])
-        for metric, kept in zip(self.metrics, state["metrics"], strict=True):
-            metric.metric.load_state_dict(kept)
+        self.metrics.load_state_dict(state["metrics"])
 
 
 @dataclass
@@ -78,17 +76,20 @@ class Evaluation:
     net: torch.nn.Module
     step: BatchStep
     losses: Sequence[str]
-    metrics: Sequence[OutputMetric]
+    metrics: Metrics
 
     @torch.no_grad()
-    def run(self, data: Batches, callbacks: CallbackList, name: str = "data") -> dict[str, float]:
+    def run(self, data: Feed, callbacks: CallbackList, name: str = "data") -> dict[str, Any]:
         self.net.eval()
+        data.restart()
         callbacks.on_test_begin()
         sums = Sums(self.losses, self.metrics)
-        for place, batch in enumerate(data.epoch()):
+        for place, batch in enumerate(read_safely(data.epoch(), name)):
             callbacks.on_batch_begin("test", place)
             sums.add(self.step(batch), batch)
-            callbacks.on_batch_end("test", place, sums.read)
+            callbacks.on_batch_end("test", place, sums.read, sums.examples)
+            if getattr(callbacks.model, "stop_evaluating", False):
+                break
         if sums.is_empty:
             raise ConvLoomError(f"{name} gave no batch; give arrays, a list or a DataLoader")
         logs = sums.read()

@@ -46,6 +46,10 @@ class Coded(NamedTuple):
     dead: tuple[int, ...]
 
 
+Span = tuple[Step, list[Coded]]
+"""A step and its instructions."""
+
+
 class Executor:
     """A program that runs. `forward` gives outputs and what backward needs; `backward` gives gradients.
 
@@ -65,8 +69,7 @@ class Executor:
         ahead = len(program.forward)
         self._forward_spans = [(step, self._coded(step, code)) for step, code in lowered[:ahead]]
         self._backward_spans = [(step, self._coded(step, code)) for step, code in lowered[ahead:]]
-        rooms = [self._opening(instruction) for instruction in backend.memory(program)]
-        self._room = rooms[0]
+        self._rooms = rooms = [self._opening(instruction) for instruction in backend.memory(program)]
         self.forward_code = [*rooms[0], *(coded for _, span in self._forward_spans for coded in span)]
         self.backward_code = [*rooms[1], *(coded for _, span in self._backward_spans for coded in span)]
         derivatives, outputs = program.derivatives, list(program.outputs.values())
@@ -119,15 +122,16 @@ class Executor:
 
     @contextmanager
     def watched(self, before: Watch, after: Watch) -> Iterator[None]:
-        """Inside, `before` and `after` are called with each step of the forward pass around it."""
-        code = self.forward_code
-        spans = self._forward_spans
-        told = [(_telling(before, step), *span, _telling(after, step)) for step, span in spans]
-        self.forward_code = [*self._room, *(coded for span in told for coded in span)]
+        """Inside, `before` and `after` are called with each step of both passes around it."""
+        code = self.forward_code, self.backward_code
+        self.forward_code, self.backward_code = (
+            [*room, *(coded for span in spans for coded in _between(before, after, span))]
+            for room, spans in zip(self._rooms, (self._forward_spans, self._backward_spans), strict=True)
+        )
         try:
             yield
         finally:
-            self.forward_code = code
+            self.forward_code, self.backward_code = code
 
     # -- running ----------
     def forward(
@@ -299,6 +303,11 @@ def _told(instruction: Instruction, step: Step) -> Callable[..., Any]:
 def _shapes(names: Sequence[str], values: Iterable[torch.Tensor]) -> str:
     pairs = zip(names, values, strict=True)
     return ", ".join(f"{n} {str(v.dtype).removeprefix('torch.')}{list(v.shape)}" for n, v in pairs)
+
+
+def _between(before: Watch, after: Watch, span: Span) -> list[Coded]:
+    step, code = span
+    return [_telling(before, step), *code, _telling(after, step)]
 
 
 def _telling(watch: Watch, step: Step) -> Coded:

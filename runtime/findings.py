@@ -10,7 +10,11 @@ from ..codegen.machine.resources import Resources
 from ..planning.memory import readable
 from .arena import Arena, StepMemory
 
-FORMAT = "convloom-profile-1"
+FORMAT = "convloom-profile-2"
+
+PHASES = ("forward", "loss", "backward", "optimizer")
+"""Of a training step, in order; inference has the first alone. A kernel of the forward pass that needs a
+target is of the loss, whatever else it computes."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Row:
 
     flops, bytes: for one batch, bytes being what the kernel reads and writes. launches: of its Triton kernel.
     replaced_by: in the unfused network, the fused kernel that does this one's work ("" where none does).
-    note: why there is no Triton kernel, where there is none.
+    note: why there is no Triton kernel, where there is none. phase: one of PHASES.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Row:
     roofline_seconds: float | None
     replaced_by: str = ""
     note: str = ""
+    phase: str = "forward"
 
     @property
     def intensity(self) -> float:
@@ -42,10 +47,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Side:
-    """The network in one form. call_seconds: of a whole call, with all that lies between the kernels."""
+    """The network in one form. call_seconds: of a whole call, or training step, with all that lies between
+    the kernels. peak_bytes: the most it took of the GPU's memory, weights included; None on a CPU."""
 
     rows: tuple[Row, ...]
     call_seconds: float
+    peak_bytes: int | None = None
+
+    def in_phase(self, phase: str) -> Side:
+        """Its kernels of one phase; the seconds of a call stay those of all."""
+        return Side(tuple(row for row in self.rows if row.phase == phase), self.call_seconds, self.peak_bytes)
 
     @property
     def launches(self) -> int:
@@ -86,13 +97,19 @@ class Setup:
     target: str
     gpu: str | None
     versions: dict[str, str] = field(default_factory=dict)
+    training: str = ""
+    """Loss and optimizer of the training step; "" for inference."""
+
+    @property
+    def what(self) -> str:
+        return f"a training step ({self.training})" if self.training else "inference"
 
     def notes(self, with_resources: bool) -> list[str]:
         """What is measured, what is derived, and on what machine: one sentence each."""
         through = "the emitted Triton kernels" if self.backend == "triton" else "PyTorch's operators (aten)"
         lines = [
-            f"Measured: times, through {through} on {self.machine}; median of {self.repeats} runs, "
-            f"fused and unfused in turn.",
+            f"Measured: times of {self.what}, through {through} on {self.machine}; median of {self.repeats} "
+            f"runs, fused and unfused in turn.",
             "Derived from the graph: FLOPs, and bytes, as every kernel reads its operands and writes its "
             "results once. Launches are those of the Triton kernels.",
         ]
@@ -112,8 +129,8 @@ class Setup:
 class Findings:
     """Both sides and how they were measured.
 
-    arena: the memory between the fused network's kernels in inference. step: that of a training step, None
-    where none can be planned.
+    arena: the memory between the fused network's kernels in inference, None for a training step. step,
+    unfused_step: that of a training step, None where none can be planned.
     resources: kernel name -> what each of its functions takes on the target; empty where not asked for.
     """
 
@@ -122,6 +139,7 @@ class Findings:
     unfused: Side
     arena: Arena | None = None
     step: StepMemory | None = None
+    unfused_step: StepMemory | None = None
     resources: dict[str, tuple[Resources, ...]] = field(default_factory=dict)
 
     def ratios(self) -> dict[str, float]:
@@ -147,7 +165,13 @@ class Findings:
             if row.note:
                 named.setdefault(row.note, []).append(row.name)
         missing = [f"{', '.join(names)}: {note}" for note, names in named.items()]
-        return [*self.setup.notes(bool(self.resources)), *missing]
+        return [*self.setup.notes(bool(self.resources)), *self._peaks(), *missing]
+
+    def _peaks(self) -> list[str]:
+        fused, unfused = self.fused.peak_bytes, self.unfused.peak_bytes
+        if fused is None or unfused is None:
+            return []
+        return [f"Measured: at most {readable(fused)} of memory taken fused, {readable(unfused)} unfused."]
 
     def memory(self) -> list[tuple[str, Arena | None]]:
         """What lies in memory between the fused network's kernels: sentences, each with its arena."""
@@ -158,6 +182,12 @@ class Findings:
             kept = f"kept for the backward pass, beside the weights: {readable(step.saved_bytes)}."
             found.append((f"in a training step, forward: {step.forward.summary}.", step.forward))
             found += [(kept, None), (f"backward: {step.backward.summary}.", step.backward)]
+        if (step := self.unfused_step) and self.setup.training:
+            kept, forward, backward = map(
+                readable, (step.saved_bytes, step.forward.nbytes, step.backward.nbytes)
+            )
+            arenas = f"arenas of {forward} forward and {backward} backward"
+            found.append((f"of the unfused step: {kept} kept, {arenas}.", None))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +201,7 @@ class Findings:
             "ratios": self.ratios(),
             "arena": None if self.arena is None else asdict(self.arena),
             "step": None if self.step is None else asdict(self.step),
+            "unfused_step": None if self.unfused_step is None else asdict(self.unfused_step),
             "resources": {name: [asdict(r) for r in found] for name, found in self.resources.items()},
         }
 
@@ -190,5 +221,11 @@ def _side_dict(side: Side) -> dict[str, Any]:
         "seconds": side.seconds,
         "call_seconds": side.call_seconds,
         "roofline_seconds": side.roofline_seconds,
+        "peak_bytes": side.peak_bytes,
     }
-    return {"rows": rows, "totals": totals}
+    phases = {
+        phase: {"launches": part.launches, "flops": part.flops, "bytes": part.bytes, "seconds": part.seconds}
+        for phase in PHASES
+        if (part := side.in_phase(phase)).rows
+    }
+    return {"rows": rows, "totals": totals, "phases": phases}

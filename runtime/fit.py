@@ -1,31 +1,20 @@
-"""Training a compiled network, with Keras's names for what is asked and what comes back."""
+"""Training, evaluating and predicting with a compiled network, with Keras's names for what is asked."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 
-from ..graph.errors import ConvLoomError, UnsupportedLayerError
-from . import checks
-from .batch_step import make_step, output_shapes, outputs_of
-from .batches import Form, open_data, split_off
-from .callback_list import CallbackList, checked
+from ..graph.errors import ConvLoomError
 from .callbacks import Callback
 from .compile import compile
-from .evaluation import Sums
 from .history import History
 from .inputs import holds_arrays, is_array
-from .losses import Loss, find_losses
-from .metrics import find_metrics
-from .network import CompiledNetwork
-from .optimizers import make_optimizer
-from .progress import ProgressBar
-from .stepping import Stepper
-from .training import Training
+from .losses import Loss, find_loss
+from .optimizers.recipe import LearningRate
+from .trainer import Trainer
 
 
 def fit(
@@ -36,98 +25,175 @@ def fit(
     loss: Any = None,
     optimizer: Any = None,
     epochs: int = 1,
-    batch_size: int = 32,
-    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: LearningRate | None = None,
+    scheduler: Any = None,
     validation_data: Any = None,
     validation_split: float = 0.0,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback] | Callback | None = (),
     metrics: Any = None,
-    shuffle: bool = True,
+    shuffle: bool | str = True,
     seed: int | None = None,
     stop_on_nan: bool = True,
-    verbose: bool = True,
+    verbose: int | str = "auto",
+    loss_weights: Any = None,
+    weighted_metrics: Any = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    validation_batch_size: int | None = None,
+    validation_freq: int | Collection[int] = 1,
+    checkpoint: Any = None,
+    debug_nan: bool = False,
+    sync_batch_norm: bool = False,
 ) -> History:
     """Train a network, `fit(net, (x, y), loss, optimizer)`, and leave it in eval() mode.
 
     What the network's regularizers count is part of the loss in training and in validation, and its
-    constraints follow each step of the optimizer, as in Keras.
+    constraints follow each step of the optimizer, as in Keras. Models have `fit` as a method too.
 
     net: a compiled network; or a Model, which is compiled as `compile(model)` does, trained, and left with
         the new weights, while `history.net` is the network to predict with.
-    data, validation_data: a pair (x, y) of NumPy arrays or tensors, the batch first (x a list of them, or a
-        dictionary by the inputs' names, where the network has several inputs); or a DataLoader, or any
-        iterable of such pairs, batches already. `fit(net, x, y, ...)` is taken as well.
+    data, validation_data: a pair (x, y), or (x, y, weights of the examples), of NumPy arrays or tensors, the
+        batch first; x is a list of them, or a dictionary by the inputs' names, where the network has several
+        inputs, y and the weights the same where it has several outputs. Or a Dataset of torch's, a
+        DataLoader, Keras's PyDataset, any iterable of such pairs, batches already, or a function that makes
+        one for each epoch. `fit(net, x, y, ...)` is taken as well.
     loss: "categorical_crossentropy", "sparse_categorical_crossentropy" (targets are class numbers),
         "binary_crossentropy", "mean_squared_error" or "mse"; an object of `cl.losses`, which takes
         from_logits=; or a function that returns one number. A function or object of Keras's, or one whose
         first argument is called y_true (or target, labels), is called as (y_true, y_pred); any other, torch's
-        and torchmetrics' among them, as (prediction, target).
-    optimizer: "sgd", "adam" (the default), "adamw" or "rmsprop", which are Keras's, with Keras's defaults;
-        one of `cl.optimizers`, which take its other arguments; a torch.optim.Optimizer; or what makes one
-        from parameters. learning_rate: instead of the default of an optimizer given by name.
+        and torchmetrics' among them, as (prediction, target). For several outputs one for all, a list, or a
+        dictionary by their names; loss_weights: their factors in the sum, the same way.
+    optimizer: "adam" (the default), "sgd" or another of Keras's names, with Keras's defaults; one of
+        `cl.optimizers`, which take its other arguments; a torch.optim.Optimizer; or what makes one from
+        parameters. learning_rate: instead of the default of an optimizer given by name.
+    scheduler: one of torch.optim.lr_scheduler, made for the optimizer that is given, or a function that makes
+        one of an optimizer. It steps after each epoch (OneCycleLR and CyclicLR after each batch, as any in
+        `cl.schedules.EachStep`). Keras's schedules go into the optimizer, as its learning_rate.
+    batch_size: of arrays and datasets; 32, or what makes steps_per_epoch batches of an array.
     validation_split: the last fraction of the data is kept for validation, as in Keras.
     metrics: "accuracy"; functions that give the mean over a batch, called as losses are; or metric objects of
         Keras's or torchmetrics' kind, which keep their state over an epoch. By default accuracy, with a
-        cross-entropy by name.
+        cross-entropy by name. weighted_metrics: those that take the weights of the examples.
+    sample_weight: of the examples, beside x and y. class_weight: class number -> weight of its examples.
+    shuffle: True; False; or "batch", which leaves neighbours together.
     seed: of the shuffling and of dropout; the global generator of torch is left as it was.
     stop_on_nan: stop with an error at the first step whose loss or new weights are not finite, with the
         weights from before it; False trains on.
+    verbose: 0 for nothing, 1 or "auto" for a bar, 2 for a line an epoch.
+    steps_per_epoch: steps of an epoch, which then goes on in the data where the last one ended.
+    validation_freq: validate every so many epochs, or after those listed, counted from 1.
+    checkpoint: a folder that keeps the run, or `cl.Checkpoints`, which says how often too: the same call,
+        made again after the process ended in whatever way, goes on where it stood, with the same bits.
+    debug_nan: let the error of stop_on_nan name the layer and the op that made the first such value.
+    sync_batch_norm: under torchrun, let batch norms take the statistics of all processes' batches.
+    Ctrl-C and SIGTERM end the training after the step under way; the History says so (`interrupted`), and a
+    second one ends it at once. Under torchrun all processes train one network, as docs/training.md says.
     Raises ConvLoomError for data, names or shapes that do not fit, before or at the first batch.
     """
     data, loss, optimizer = _arguments(data, more, y, loss, optimizer)
-    model, net = net, _network(net)
-    _refuse_masks(net)
-    epochs = checks.whole(epochs, "epochs", 0)
-    batch_size = checks.whole(batch_size, "batch_size", 1)
-    seed = checks.seed(seed)
-    callbacks = checked(callbacks)
-    losses = find_losses(loss, outputs_of(net))
-    if metrics is None:
-        only = next(iter(losses.values()))
-        metrics = ("accuracy",) if len(losses) == 1 and isinstance(only, Loss) and only.classifies else ()
-    form = _form(net, losses)
-    if validation_split:
-        if validation_data is not None:
-            raise ConvLoomError("give validation_data or validation_split, not both")
-        data, validation_data = split_off(data, validation_split, form)
-    step = make_step(net, losses)
-    stepper = Stepper(net, make_optimizer(optimizer, net.parameters(), learning_rate))
-    found = find_metrics(metrics, list(losses))
-    device = next(net.parameters()).device
-    with _seeded(seed, device):
-        order = torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if shuffle else None
-        batches = open_data(data, batch_size, device, order, "data", form)
-        held_out = None
-        if validation_data is not None:
-            held_out = open_data(validation_data, batch_size, device, None, "validation_data", form)
-        with_loss = [name for name, loss in losses.items() if loss is not None]
-        reported = Sums(with_loss, found).directions
-        if held_out is not None:
-            reported |= {f"val_{name}": direction for name, direction in reported.items()}
-        watching = CallbackList(
-            [*callbacks, *([ProgressBar()] if verbose else [])],
-            model=model,
-            net=net,
-            params={"verbose": int(verbose), "epochs": epochs, "steps": batches.size},
-            stepper=stepper,
-            reported=reported,
+    trainer = Trainer(
+        _network(net, "fit"),
+        loss=loss,
+        loss_weights=loss_weights,
+        metrics=_default_metrics(loss) if metrics is None else metrics,
+        weighted_metrics=weighted_metrics,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        scheduler=scheduler,
+    )
+    return trainer.fit(
+        with_weights(data, sample_weight),
+        batch_size=batch_size,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=validation_data,
+        validation_split=validation_split,
+        validation_steps=validation_steps,
+        validation_batch_size=validation_batch_size,
+        validation_freq=validation_freq,
+        class_weight=class_weight,
+        callbacks=callbacks,
+        shuffle=shuffle,
+        seed=seed,
+        stop_on_nan=stop_on_nan,
+        verbose=verbose,
+        checkpoint=checkpoint,
+        debug_nan=debug_nan,
+        sync_batch_norm=sync_batch_norm,
+    )
+
+
+def evaluate(
+    net: Any,
+    data: Any,
+    y: Any = None,
+    *,
+    loss: Any,
+    metrics: Any = None,
+    loss_weights: Any = None,
+    weighted_metrics: Any = None,
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    callbacks: Iterable[Callback] | Callback | None = (),
+    verbose: int | str = 0,
+) -> dict[str, float]:
+    """The loss and the metrics of a network over data in eval() mode, by Keras's names.
+
+    The arguments are those of `fit`. steps: batches to take, where not all.
+    """
+    trainer = Trainer(
+        _network(net, "evaluate"),
+        loss=loss,
+        loss_weights=loss_weights,
+        metrics=_default_metrics(loss) if metrics is None else metrics,
+        weighted_metrics=weighted_metrics,
+    )
+    given = with_weights(data if y is None else (data, y), sample_weight)
+    return trainer.evaluate(given, batch_size=batch_size, steps=steps, callbacks=callbacks, verbose=verbose)
+
+
+def predict(
+    net: Any,
+    x: Any,
+    *,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    callbacks: Iterable[Callback] | Callback | None = (),
+    verbose: int | str = 0,
+) -> Any:
+    """What a network gives for all of x in eval() mode, batch by batch, as NumPy arrays.
+
+    x: as of `fit`, without targets; those that a Dataset or a DataLoader brings are left out. Returns one
+    array, a list of them for several outputs, or a dictionary where the model's outputs were given as one.
+    """
+    trainer = Trainer(_network(net, "predict"))
+    return trainer.predict(x, batch_size=batch_size, steps=steps, callbacks=callbacks, verbose=verbose)
+
+
+def with_weights(data: Any, sample_weight: Any) -> Any:
+    """(x, y) with weights of the examples; raises ConvLoomError where the data must bring its own."""
+    if sample_weight is None:
+        return data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ConvLoomError(
+            f"data is a {type(data).__name__} and brings its own weights, as the third part of a batch; "
+            f"leave sample_weight out"
         )
-        training = Training(
-            net=net,
-            step=step,
-            stepper=stepper,
-            losses=with_loss,
-            metrics=found,
-            callbacks=watching,
-            data=batches,
-            validation=held_out,
-            epochs=epochs,
-            stop_on_nan=stop_on_nan,
-        )
-        try:
-            return training.run()
-        finally:
-            net.eval()
+    return (*data, sample_weight)
+
+
+def _default_metrics(loss: Any) -> Any:
+    """Accuracy, with a cross-entropy by name."""
+    if isinstance(loss, list | tuple | Mapping):
+        return ()
+    found = find_loss(loss)
+    return ("accuracy",) if isinstance(found, Loss) and found.classifies else ()
 
 
 def _arguments(data: Any, more: tuple[Any, ...], y: Any, loss: Any, optimizer: Any) -> tuple[Any, Any, Any]:
@@ -159,50 +225,9 @@ def _is_target(value: Any, data: Any) -> bool:
     return (is_array(data) or isinstance(data, Mapping)) and not (isinstance(value, str) or callable(value))
 
 
-def _network(net: Any) -> torch.nn.Module:
+def _network(net: Any, called: str) -> torch.nn.Module:
     if isinstance(net, torch.nn.Module):
         return net
     if hasattr(net, "to_graph"):
         return compile(net)
-    raise ConvLoomError(f"fit takes a compiled network or a Model, found {type(net).__name__}")
-
-
-def _compiled(net: torch.nn.Module) -> CompiledNetwork | None:
-    """The compiled network, which torch's data parallelism may wrap."""
-    inner = getattr(net, "module", net)
-    return inner if isinstance(inner, CompiledNetwork) else None
-
-
-def _refuse_masks(net: torch.nn.Module) -> None:
-    compiled = _compiled(net)
-    if compiled is not None and compiled.masked_outputs:
-        raise UnsupportedLayerError(
-            f"fit: the output of {compiled.masked_outputs[0]!r} has a mask, of a Masking layer or an "
-            f"Embedding with mask_zero, by which Keras leaves steps out of the loss; ConvLoom does not. Let "
-            f"a layer that drops the mask follow, set mask_zero to False, or write your own training loop"
-        )
-
-
-def _form(net: torch.nn.Module, losses: Mapping[str, Any]) -> Form:
-    compiled = _compiled(net)
-    names = [node.name for node in compiled.input_nodes] if compiled else ()
-    if compiled is None or compiled.is_open:  # what fits hangs on the sizes of each batch
-        return Form(names, list(losses))
-    shapes = output_shapes(compiled)
-    checks = {
-        name: partial(loss.check, output=shapes[name])
-        for name, loss in losses.items()
-        if isinstance(loss, Loss)
-    }
-    return Form(names, list(losses), checks)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """torch's generators seeded inside, and as they were outside."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+    raise ConvLoomError(f"{called} takes a compiled network or a Model, found {type(net).__name__}")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
 from .batch import Batch
+from .not_finite import explain
+from .random_state import random_state, set_random_state
+from .stepping import networks_in
+
+MOST_SKIPPED = 40
+"""Steps that may overflow in a row: from 2^15 the loss scale is then below 2^-24, float16's least number."""
 
 
 @dataclass
@@ -34,7 +42,16 @@ class Guard:
     reading it does not keep the GPU waiting; two copies of the weights are held for that.
     """
 
-    def __init__(self, net: torch.nn.Module, device: torch.device, late: bool | None = None) -> None:
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        device: torch.device,
+        late: bool | None = None,
+        loss: Callable[[Batch], torch.Tensor] | None = None,
+    ) -> None:
+        """loss: computes that of a batch; with it the error tells which layer and op are at fault."""
+        self.net, self.device, self.loss = net, device, loss
+        self.draws: list[dict[str, Any]] = [{}, {}]
         self.late = device.type == "cuda" if late is None else late
         self.trained: list[torch.Tensor] = [p for p in net.parameters() if p.requires_grad]
         self.statistics = list(net.buffers())
@@ -51,6 +68,8 @@ class Guard:
         """Keep the weights, and the statistics that have changed, as they are now."""
         slot = self.number % len(self.copies)
         kept, count = self.copies[slot], len(self.trained)
+        if self.loss is not None:
+            self.draws[slot] = self._random_state()
         torch._foreach_copy_(kept[:count], self.trained)
         for place, statistic in enumerate(self.statistics):
             if statistic._version != self.versions[slot][place]:
@@ -78,6 +97,25 @@ class Guard:
         if last is not None:
             self._judge(last)
 
+    @torch.no_grad()
+    def skip(self, times: int) -> None:
+        """Take in a step whose gradients overflowed, so that the weights stayed as they are.
+
+        Statistics that became NaN or infinite with it are put back. times: how many such steps there were in
+        a row; raises ConvLoomError where halving the loss scale has not helped.
+        """
+        kept = self.copies[self.number % len(self.copies)][len(self.trained) :]
+        for statistic, before in zip(self.statistics, kept, strict=True):
+            if statistic.is_floating_point() and not bool(torch.isfinite(statistic).all()):
+                statistic.copy_(before)
+        if times >= MOST_SKIPPED:
+            raise ConvLoomError(
+                f"training stopped: the gradients of {times} steps in a row were NaN or infinite, however "
+                f"small the loss scale; the network's own values leave the range of float16. Use bfloat16, a "
+                f"lower {words('learning_rate', '--learning-rate')}, or inputs scaled to about 1"
+                + words("; fit(..., stop_on_nan=False) would go on")
+            )
+
     def finish(self) -> None:
         """Read what is still to be read; raises ConvLoomError as `after`."""
         last, self.pending = self.pending, None
@@ -89,8 +127,7 @@ class Guard:
             outcome.ready.synchronize()
         if math.isfinite(float(outcome.total)):
             return
-        with torch.no_grad():
-            torch._foreach_copy_([*self.trained, *self.statistics], self.copies[outcome.slot])
+        self._put_back(outcome.slot)
         loss = float(outcome.loss)
         what = (
             f"the loss is {loss}"
@@ -103,6 +140,10 @@ class Guard:
             if broken
             else f"a lower {words('learning_rate', '--learning-rate')} or inputs scaled to about 1 may help"
         )
+        if self.loss is not None:
+            cause = f"{self._explained(outcome)}; {cause}"
+        elif not broken:
+            cause += words("; fit(..., debug_nan=True) names the layer and op that made it")
         raise ConvLoomError(
             f"training stopped at step {outcome.number + 1}: {what}; {cause}. "
             + words(
@@ -110,6 +151,31 @@ class Guard:
                 "No weights were saved",
             )
         )
+
+    def _put_back(self, slot: int) -> None:
+        """The weights and statistics from before a step."""
+        with torch.no_grad():
+            torch._foreach_copy_([*self.trained, *self.statistics], self.copies[slot])
+
+    def _random_state(self) -> dict[str, Any]:
+        streams = [network._streams.state_dict() for network in networks_in(self.net)]
+        return {**random_state(self.device), "streams": streams}
+
+    def _explained(self, outcome: _Outcome) -> str:
+        """What `debug_nan` says of a step, which is computed once more for it."""
+        now, then, loss = self._random_state(), self.draws[outcome.slot], self.loss
+        assert loss is not None
+        self._set_random_state(then)
+        try:
+            return explain(self.net, lambda: loss(outcome.batch))
+        finally:
+            self._set_random_state(now)
+            self._put_back(outcome.slot)
+
+    def _set_random_state(self, state: Mapping[str, Any]) -> None:
+        set_random_state(state, self.device)
+        for network, streams in zip(networks_in(self.net), state["streams"], strict=True):
+            network._streams.load_state_dict(streams, self.device)
 
 
 def _sides(batch: Batch) -> tuple[bool, bool]:

@@ -14,13 +14,15 @@ class History:
     """What training reported. epoch: the epochs that ran, from 0. history: name -> one value an epoch.
 
     The names are Keras's: loss, accuracy, val_loss, val_accuracy. seconds: of each epoch with its validation.
-    net: the network that was trained, in eval() mode: `history.net(x)` predicts.
+    net: the network that was trained, in eval() mode: `history.net(x)` predicts. interrupted: the signal that
+    ended the run, "" where none did.
     """
 
     epoch: list[int] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     net: torch.nn.Module | None = field(default=None, repr=False, compare=False)
+    interrupted: str = ""
 
     def add(self, epoch: int, logs: Mapping[str, float], seconds: float) -> None:
         self.epoch.append(epoch)

@@ -93,24 +93,27 @@ def find_losses(loss: Any, outputs: Sequence[str]) -> dict[str, Loss | Measure |
 
     Raises ConvLoomError for other names, another number, or no loss at all.
     """
-    if isinstance(loss, Mapping):
-        for name in loss:
-            if name not in outputs:
-                raise ConvLoomError(
-                    f"a loss is given for {name!r}, which is no output{nearest(str(name), outputs)}; the "
-                    f"network has {', '.join(outputs)}"
-                )
-        given = [loss.get(name) for name in outputs]
-    elif isinstance(loss, list | tuple):
-        given = list(loss)
-        if len(given) != len(outputs):
-            raise ConvLoomError(
-                f"{len(given)} losses are given for {len(outputs)} outputs ({', '.join(outputs)}); give one "
-                f"for each, None where an output has none"
-            )
-    else:
-        given = [loss] * len(outputs)
-    if all(entry is None for entry in given):
+    given = by_output(loss, outputs, "loss")
+    if all(entry is None for entry in given.values()):
         raise ConvLoomError("no output has a loss; give one, for example loss='mse'")
-    found = [None if entry is None else find_loss(entry) for entry in given]
-    return dict(zip(outputs, found, strict=True))
+    return {name: None if entry is None else find_loss(entry) for name, entry in given.items()}
+
+
+def by_output(given: Any, outputs: Sequence[str], argument: str) -> dict[str, Any]:
+    """A value for each output, from one for all, a list in their order, or a dictionary by their names."""
+    names = ", ".join(outputs)
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in outputs:
+                near = nearest(str(name), outputs)
+                raise ConvLoomError(f"{argument}: the network has no output {name!r}{near}; it has {names}")
+        return {name: given.get(name) for name in outputs}
+    if not isinstance(given, list | tuple):
+        return dict.fromkeys(outputs, given)
+    if len(given) != len(outputs):
+        raise ConvLoomError(
+            f"{argument} has {len(given)} entries, and the network {len(outputs)} "
+            f"output{'s' if len(outputs) > 1 else ''} ({names}); give one for each"
+        )
+    return dict(zip(outputs, given, strict=True))
+

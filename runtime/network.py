@@ -24,7 +24,7 @@ from .autograd import Binding, CompiledFunction, without_autocast
 from .executor import Executor
 from .inputs import bind_inputs, with_open_axes
 from .open_axes import OpenAxes, Sizes
-from .options import ModelLike, Options
+from .options import ModelLike, Options, Thawing
 from .stand_in import StandIn
 from .steps import LossesStep, LossStep, PenaltyStep
 from .summary import summary_text
@@ -72,15 +72,15 @@ class CompiledNetwork(OpenAxes):
             self.add_module("batch norms", StandIn(self.name))
         self.eval()
 
-    def _lowered(self, model: ModelLike, sizes: Sizes | None = None) -> Graph:
+    def _lowered(self, model: ModelLike, sizes: Sizes | None = None, **how: bool) -> Graph:
         """The model's graph. sizes: of one sample of each input, where axes are open; by default those at
-        which it was described, which tell its weights."""
+        which it was described, which tell its weights. how: what else its `to_graph` takes."""
         sized: Any = sizes or getattr(model, "described_at", ())
         wanted = list(sized) if self._open else self._input_shape
-        graph = model.to_graph(wanted) if wanted else model.to_graph()  # type: ignore[call-arg]
+        graph = model.to_graph(wanted, **how) if wanted else model.to_graph(**how)  # type: ignore[call-arg]
         dtype = self.options.compute_dtype
         check_forward(graph)
-        return graph if dtype == "float32" else with_dtype(graph, dtype)
+        return graph if dtype == "float32" else with_dtype(graph, dtype, self.options.policies)
 
     # -- copies and pickles ----------
     def __getstate__(self) -> dict[str, Any]:
@@ -325,10 +325,20 @@ class CompiledNetwork(OpenAxes):
 
     # -- looking inside ----------
     def summary(self, print_fn: Callable[[str], Any] | None = None, width: int | None = None) -> None:
-        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text."""
+        """Print a table of layers, output shapes and parameters, as a model's; print_fn takes the text.
+
+        Where weights are frozen, it ends with what that spares a training step.
+        """
         options = self.options
         title = f"{self.name}, compiled for {options.backend} on {options.device} in {options.dtype}"
-        (print_fn or print)(summary_text(self.source, title, width))
+        trained = frozenset(name for name, weight in self.weights().items() if weight.requires_grad)
+        spared = self.spared()
+        text = summary_text(self.source, trained, title, width)
+        (print_fn or print)(f"{text}\n{spared}" if spared else text)
+
+    def _thawed(self) -> Graph:
+        model = self._model
+        return self._lowered(model, thawed=True) if isinstance(model, Thawing) else self.source
 
     def extra_repr(self) -> str:
         o = self.options

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from ..graph.ir import Graph
+from ..graph.passes.precision import Policies
 from ..planning.targets import card_of
 
 
 @dataclass(frozen=True)
 class Options:
     """How a network is compiled; see `compile`. planned_for: a card or an architecture other than the
-    device's."""
+    device's. sync_batch_norm: in training batch norms take the statistics of all processes. policies: of the
+    model's layers, where they say the dtype."""
 
     device: torch.device
     backend: str
     dtype: str
     fuse: bool
     planned_for: str = ""
+    sync_batch_norm: bool = False
+    policies: Policies | None = None
 
     @property
     def target(self) -> str:
@@ -53,10 +57,18 @@ class ModelLike(Protocol):
     Parameters that are a `Holder` stay tied to the network's. `changes`, where a model has it, grows whenever
     layers are frozen or freed; `masked_outputs` are those that `fit` refuses, since it carries no masks.
     A model that leaves axes open has `open_axes` and `described_at` too, and its `to_graph` takes
-    `input_shape`.
+    `input_shape`. `policies` says what to compute in where `compile` is not told.
     """
 
     def to_graph(self) -> Graph: ...
 
     @property
     def parameters(self) -> Mapping[str, torch.Tensor]: ...
+
+
+@runtime_checkable
+class Thawing(Protocol):
+    """A model of layers, which can be frozen. Its `to_graph` takes `thawed`: as if none were."""
+
+    @property
+    def trainable(self) -> bool: ...

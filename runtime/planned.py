@@ -9,8 +9,10 @@ from ..codegen import Kernel, kernels
 from ..codegen.machine.installed import require_triton
 from ..graph.errors import CompileError
 from ..graph.ir import Graph
+from ..graph.op import Kind
 from ..graph.ops.random import Streams
 from ..graph.settings import settings
+from ..graph.weights import Weight
 from ..planning.modes import Mode
 from ..planning.program import Program, plan
 from ..planning.targets import known_as
@@ -19,6 +21,7 @@ from .backends import Backend
 from .checks import whole
 from .executor import Executor
 from .held import HeldWeights
+from .spared import Spared
 
 
 class Planned(HeldWeights):
@@ -30,6 +33,15 @@ class Planned(HeldWeights):
     _executors: dict[Mode, Executor]
     _streams: Streams
     _differentiated: Sequence[str] | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether axes are left without a size."""
+        return False
+
+    def _thawed(self) -> Graph:
+        """The source as if no layer were frozen."""
+        return self.source
 
     def check_closed(self) -> None:
         """Raise CompileError where a program is wanted, and axes without a size do not allow one."""
@@ -44,7 +56,9 @@ class Planned(HeldWeights):
         """A mode of this network; training None: that of the current one."""
         now = self.training if training is None else training
         fuse = self.options.fuse
-        return Mode(now, backward, wrt_inputs, trained, fuse, backward and fuse and self.options.recompute)
+        recompute = backward and fuse and self.options.recompute
+        joined = now and self.options.sync_batch_norm
+        return Mode(now, backward, wrt_inputs, trained, fuse, recompute, joined)
 
     def _program(self, mode: Mode, target: str) -> Program:
         """The program of a mode, planned the first time it is needed."""
@@ -127,12 +141,30 @@ class Planned(HeldWeights):
 
         Raises CompileError where a region has none.
         """
-        found = kernels(self.program)
+        regions = self.program.regions
+        own = [region.anchor.op.kind is not Kind.COLLECTIVE for region in regions]
+        found = [kernel for kernel, is_own in zip(kernels(self.program), own, strict=True) if is_own]
         for kernel in found:
             if isinstance(kernel, CompileError):
                 raise kernel
         return [kernel for kernel in found if isinstance(kernel, Kernel)]
 
     def explain(self) -> str:
-        """Each pass and fusion rule of the current mode: what it matched, what it refused, and why."""
-        return self.program.explain()
+        """Each pass and fusion rule of the current mode: what it matched, what it refused, and why; in
+        training, what frozen weights spare too."""
+        spared = self.spared() if self.training else None
+        return self.program.explain() + (f"\n{spared}" if spared else "")
+
+    def spared(self) -> Spared | None:
+        """What a training step is spared by weights that are not trained now, though they could be: of
+        frozen layers, and of which `requires_grad` was taken away. None where all are, and where axes without
+        a size leave nothing to plan."""
+        weights = self.weights()
+        could = frozenset(name for name, weight in weights.items() if isinstance(weight, Weight))
+        frozen = [name for name in could if not weights[name].requires_grad]
+        if not frozen or self.is_open:
+            return None
+        now, mode = self.planned(training=True), self._mode(True, True, trained=could)
+        loss = self._differentiated
+        before = plan(self._thawed(), mode, target=now.target, precision=now.precision, loss=loss)
+        return Spared.of(now, before, len(frozen), len(could))

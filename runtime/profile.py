@@ -1,13 +1,12 @@
-"""`profile`: the same network fused and unfused, measured in turn, with what each kernel costs."""
+"""`profile`: a network fused and unfused, in inference or in training, measured in turn, kernel by kernel."""
 
 from __future__ import annotations
 
 import os
 import platform
 import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,31 @@ from ..codegen.machine.aot import compile_many
 from ..codegen.machine.installed import triton_version
 from ..codegen.machine.resources import Resources
 from ..graph.errors import CompileError, ConvLoomError
-from ..graph.ir import Graph, Node
-from ..graph.ops import Input
-from ..planning.program import Program, Step
+from ..graph.ir import Node
+from ..planning.program import Program
 from ..planning.regions import Region
 from ..planning.targets import Device, card_of, known_as, target_and_device
 from .arena import Arena, StepMemory
 from .checks import whole
 from .compile import as_network
 from .findings import Row, Setup, Side
-from .gpu import current
+from .losses import Loss, find_losses
 from .network import CompiledNetwork
 from .options import ModelLike
 from .report import Report
+from .steps import LossesStep
+from .stopwatch import OPTIMIZER, Stopwatch, TrainingStopwatch, measure
 
 DEFAULT_GPU = "H200"
-MEASURING_SECONDS = 1.5
-"""What the measuring takes where the caller does not say how often."""
-MOST_REPEATS = 50
-WARMUP = 2
 
 
 def profile(
     model: ModelLike | CompiledNetwork,
     *,
     batch_size: int = 32,
+    training: bool = False,
+    loss: Any = None,
+    optimizer: Any = "adam",
     device: str = "auto",
     backend: str = "auto",
     dtype: str | None = None,
@@ -52,8 +51,12 @@ def profile(
     jobs: int | None = None,
     input_shape: Any = None,
 ) -> Report:
-    """Measure a model, or a compiled network, in inference, fused and unfused; say what each kernel does.
+    """Measure a model, or a compiled network, fused and unfused; say what each kernel does.
 
+    training: measure a training step, forward, loss, backward and optimizer, rather than inference. It is
+        made with copies of the weights: the model's own stay.
+    loss, optimizer: of the training step, by name or as an object of `cl.losses` and `cl.optimizers`; of
+        several outputs a list of losses, or a dictionary by output.
     device, backend, dtype: as for `compile`; a compiled network keeps its own. On the CPU the measured times
         are always those of PyTorch's operators: Triton's interpreter checks values, its time means nothing.
     target: a GPU such as "H200", whose schedules and roofline are told, or an architecture such as "sm_90";
@@ -62,12 +65,13 @@ def profile(
     resources: also compile every fused kernel for the target and read its registers and shared memory, `jobs`
         at a time: seconds a kernel.
     input_shape: of one sample, where the model leaves axes open, as for `compile`.
-    Raises ConvLoomError for options that do not exist.
+    Raises ConvLoomError for options that do not exist, and for a training step without a loss.
     """
     batch_size = whole(batch_size, "batch_size", 1)
     repeats = None if repeats is None else whole(repeats, "repeats", 1)
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     net = as_network(model, device=device, backend=backend, dtype=dtype, input_shape=input_shape)
+    how = _how(training, loss, optimizer, list(net.source.outputs))
     wanted, gpu = find_gpu(target, net.options.device)
     net.check_closed()
     options = net.options
@@ -75,26 +79,75 @@ def profile(
         options = replace(options, backend="aten", planned_for=wanted)
     nets = [net.twin(replace(options, fuse=fused)) for fused in (True, False)]
     dtype = options.dtype
-    watches = [Stopwatch(net, batch_size) for net in nets]
-    done = _measure(watches, repeats)
-    found = _kernels(nets[0].planned(target=wanted), batch_size)
-    owner = owners(nets[0].program, nets[1].program)
+    watches = [how.watch(net, batch_size) for net in nets]
+    done = measure(watches, repeats)
+    programs = [watch.program for watch in watches]
+    planned = programs[0] if wanted == programs[0].target else how.planned(nets[0], wanted)
+    found = _kernels(planned, batch_size)
+    owner = owners(*programs) | {OPTIMIZER: OPTIMIZER}
     roofline = _Roofline(gpu, dtype)
     sides = [
         Side(
-            tuple(
-                _row(region, watch.median(region), batch_size, roofline, emitted, replaced)
-                for region in _timed(net)
-            ),
+            tuple(_rows(watch, batch_size, roofline, emitted, replaced)),
             statistics.median(watch.calls),
+            watch.peak_bytes,
         )
-        for net, watch, emitted, replaced in zip(nets, watches, (found, {}), ({}, owner), strict=True)
+        for watch, emitted, replaced in zip(watches, (found, {}), ({}, owner), strict=True)
     ]
-    program = nets[0].program
-    arena = Arena.of(program.memory, [step.region.name for step in program.forward], batch_size)
-    setup = _setup(nets[0], batch_size, done, wanted, gpu)
+    memory = programs[0].memory
+    arena = Arena.of(memory, [step.region.name for step in programs[0].forward], batch_size)
+    step, unfused = (_step(net, wanted, batch_size) for net in nets)
+    setup = _setup(nets[0], batch_size, done, wanted, gpu, how.told)
     static = _resources(found, wanted, jobs or os.cpu_count() or 1) if resources else {}
-    return Report(setup, sides[0], sides[1], arena, _step(nets[0], wanted, batch_size), static)
+    return Report(setup, sides[0], sides[1], None if training else arena, step, unfused, static)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training step, as it was asked for."""
+
+    losses: Mapping[str, Loss]
+    optimizer: Any
+
+    @property
+    def told(self) -> str:
+        name = self.optimizer if isinstance(self.optimizer, str) else type(self.optimizer).__name__
+        return ", ".join([*(loss.name for loss in self.losses.values()), name])
+
+    def watch(self, net: CompiledNetwork, batch_size: int) -> Stopwatch:
+        return TrainingStopwatch(net, batch_size, self._step, self.optimizer)
+
+    def planned(self, net: CompiledNetwork, target: str) -> Program:
+        return self._step(net).compiled.planned(target=target)
+
+    def _step(self, net: CompiledNetwork) -> LossesStep:
+        return net.with_losses(self.losses)
+
+
+class _Inference:
+    told = ""
+
+    def watch(self, net: CompiledNetwork, batch_size: int) -> Stopwatch:
+        return Stopwatch(net, batch_size)
+
+    def planned(self, net: CompiledNetwork, target: str) -> Program:
+        return net.planned(target=target)
+
+
+def _how(training: bool, loss: Any, optimizer: Any, outputs: Sequence[str]) -> _Training | _Inference:
+    if not training:
+        if loss is not None:
+            raise ConvLoomError("a loss belongs to a training step; give training=True with it")
+        return _Inference()
+    if loss is None:
+        raise ConvLoomError("a training step needs a loss, such as loss='categorical_crossentropy'")
+    found = {name: loss for name, loss in find_losses(loss, outputs).items() if loss is not None}
+    of_ours = {name: loss for name, loss in found.items() if isinstance(loss, Loss)}
+    if len(of_ours) < len(found):
+        raise ConvLoomError(
+            "what is profiled has its loss compiled with it: give a loss's name or an object of cl.losses"
+        )
+    return _Training(of_ours, optimizer)
 
 
 def find_gpu(target: str | None, device: torch.device | None = None) -> tuple[str, Device | None]:
@@ -111,97 +164,6 @@ def find_gpu(target: str | None, device: torch.device | None = None) -> tuple[st
     return wanted, target_and_device(wanted, DEFAULT_GPU)[1]
 
 
-# -- measuring ---------------------------------------------------------------------------------------------
-@dataclass
-class Stopwatch:
-    """Times every step of a network's program, in the order and the memory state of a real run.
-
-    times: region name -> seconds of each run. calls: seconds of whole calls.
-    """
-
-    net: CompiledNetwork
-    batch_size: int
-    times: dict[str, list[float]] = field(default_factory=dict)
-    calls: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.executor = self.net.executor
-        self.device = self.net.options.device
-        self.inputs = example_inputs(self.net.source, self.batch_size, self.device)
-        self.weights = self.net.weights()
-        self.spin = 0.0
-
-    def run(self) -> None:
-        """Time one whole call, and then each of its steps."""
-        with torch.no_grad(), current(self.device):
-            start = time.perf_counter()
-            self.net(*self.inputs)
-            submitted = time.perf_counter() - start
-            self._wait()
-            self.calls.append(time.perf_counter() - start)
-            marks: list[tuple[Step, Any]] = []
-            mark = self._event if self.device.type == "cuda" else time.perf_counter
-
-            def note(step: Step) -> None:
-                marks.append((step, mark()))
-
-            self._hold_back(submitted)
-            with self.executor.watched(note, note):
-                self.executor.forward(self.inputs, self.weights)
-            self._wait()
-        for (step, first), (_, last) in zip(marks[::2], marks[1::2], strict=True):
-            seconds = first.elapsed_time(last) / 1e3 if self.device.type == "cuda" else last - first
-            self.times.setdefault(step.region.name, []).append(seconds)
-
-    def forget(self) -> None:
-        self.times.clear()
-        self.calls.clear()
-
-    def median(self, region: Region) -> float:
-        return statistics.median(self.times[region.name])
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def _event(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-    def _hold_back(self, seconds: float) -> None:
-        """Keep the GPU busy while Python submits the steps, so that events time kernels and not Python."""
-        if self.device.type == "cuda":
-            cycles_a_second = 2e9
-            torch.cuda._sleep(int(3 * seconds * cycles_a_second))  # type: ignore[no-untyped-call]
-
-
-def _measure(watches: Sequence[Stopwatch], repeats: int | None) -> int:
-    """Run the networks in turn, each going first every other time; returns how often."""
-    for _ in range(WARMUP):
-        start = time.perf_counter()
-        for watch in watches:
-            watch.run()
-        seconds = time.perf_counter() - start
-    for watch in watches:
-        watch.forget()
-    count = repeats or max(5, min(MOST_REPEATS, int(MEASURING_SECONDS / max(seconds, 1e-6))))
-    for turn in range(count):
-        for watch in watches if turn % 2 == 0 else reversed(watches):
-            watch.run()
-    return count
-
-
-def example_inputs(graph: Graph, batch_size: int, device: torch.device) -> list[torch.Tensor]:
-    """Random values for every input of a network, from a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = []
-    for node in graph.sources(Input):
-        values = torch.rand(node.type.size(batch_size), generator=generator)
-        inputs.append(values.to(device=device, dtype=node.type.torch_dtype))
-    return inputs
-
-
 # -- what the graph says -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Roofline:
@@ -214,36 +176,47 @@ class _Roofline:
         return self.gpu.roofline_seconds(flops, moved, self.dtype)
 
 
-def _timed(net: CompiledNetwork) -> list[Region]:
-    """The regions that take time: on aten also concatenations that kernels make for free."""
-    if net.options.backend == "triton":
-        return net.program.regions
-    return [step.region for step in net.program.forward if not step.region.is_view]
-
-
-def _row(
-    region: Region,
-    seconds: float,
+def _rows(
+    watch: Stopwatch,
     batch: int,
     roofline: _Roofline,
-    found: dict[str, Kernel | CompileError],
-    owner: dict[str, str],
-) -> Row:
-    cost = region.cost(batch)
-    kernel = found.get(region.name)
-    return Row(
-        name=region.name,
-        layers=tuple(region.layers),
-        ops=tuple(node.op.op_name() for node in region.nodes),
-        kind=region.anchor.op.kind.value,
-        launches=kernel.launches if isinstance(kernel, Kernel) else int(region.launches),
-        flops=cost.flops,
-        bytes=cost.bytes,
-        seconds=seconds,
-        roofline_seconds=roofline.seconds(cost.flops, cost.bytes),
-        replaced_by=owner.get(region.name, ""),
-        note=_note(region, kernel),
-    )
+    found: Mapping[str, Kernel | CompileError],
+    owner: Mapping[str, str],
+) -> Iterator[Row]:
+    """A row a kernel, in the order they run, and the optimizer's last."""
+    of_the_loss = watch.of_the_loss() if isinstance(watch, TrainingStopwatch) else frozenset[str]()
+    for region in watch.timed():
+        cost, kernel = region.cost(batch), found.get(region.name)
+        yield Row(
+            name=region.name,
+            layers=tuple(region.layers),
+            ops=tuple(node.op.op_name() for node in region.nodes),
+            kind=region.anchor.op.kind.value,
+            launches=kernel.launches if isinstance(kernel, Kernel) else int(region.launches),
+            flops=cost.flops,
+            bytes=cost.bytes,
+            seconds=statistics.median(watch.times[region.name]),
+            roofline_seconds=roofline.seconds(cost.flops, cost.bytes),
+            replaced_by=owner.get(region.name, ""),
+            note=_note(region, kernel),
+            phase="loss" if region.name in of_the_loss else region.phase,
+        )
+    if isinstance(watch, TrainingStopwatch):
+        moved = watch.optimizer_bytes
+        yield Row(
+            name=OPTIMIZER,
+            layers=(),
+            ops=(type(watch.optimizer).__name__.strip("_"),),
+            kind="pointwise",
+            launches=0,
+            flops=0,
+            bytes=moved,
+            seconds=statistics.median(watch.times[OPTIMIZER]),
+            roofline_seconds=roofline.seconds(0, moved),
+            replaced_by=owner.get(OPTIMIZER, ""),
+            note="a step of PyTorch's operators, whose launches are not counted",
+            phase=OPTIMIZER,
+        )
 
 
 def _note(region: Region, kernel: Kernel | CompileError | None) -> str:
@@ -259,15 +232,15 @@ def owners(fused: Program, unfused: Program) -> dict[str, str]:
     folded batch norm, a padding) is credited to the kernel that computes its operand, or else its reader's.
     """
     by_node = {node.name: region.name for region in fused.regions for node in region.nodes}
-    by_layer: dict[str, str] = {}
+    by_layer: dict[tuple[str, str], str] = {}
     for region in fused.regions:
         for layer in region.layers:
-            by_layer.setdefault(layer, region.name)
+            by_layer.setdefault((region.phase, layer), region.name)
     found: dict[str, str] = {}
     nodes = list(unfused.graph.nodes())
 
     def settle(node: Node, neighbours: Sequence[str]) -> None:
-        own = by_node.get(node.name) or by_layer.get(node.layer)
+        own = by_node.get(node.name) or by_layer.get((node.phase, node.layer))
         near = next((found[name] for name in neighbours if name in found), None)
         if node.name not in found and (own or near):
             found[node.name] = own or near or ""
@@ -303,7 +276,9 @@ def _resources(
     return {kernel.name: tuple(next(results) for _ in kernel.specializations) for kernel in emitted}
 
 
-def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu: Device | None) -> Setup:
+def _setup(
+    net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu: Device | None, training: str
+) -> Setup:
     options = net.options
     return Setup(
         model=net.name,
@@ -319,6 +294,7 @@ def _setup(net: CompiledNetwork, batch_size: int, repeats: int, target: str, gpu
             "torch": torch.__version__,
             "triton": triton_version(),
         },
+        training=training,
     )
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from ..planning.memory import readable
 from .arena import arena_picture
-from .findings import Findings, Row, Side
+from .findings import PHASES, Findings, Row, Side
 from .report_style import STYLE
 from .report_table import microseconds, resource_cells
 
@@ -25,12 +25,13 @@ def page(report: Findings) -> str:
     """The whole page as text. Every name in it is escaped."""
     s = report.setup
     versions = " · ".join(f"{name} {version}" for name, version in s.versions.items())
-    about = f"batch {s.batch_size} · {s.dtype} · {s.backend} on {s.machine} · {versions}"
+    about = f"{s.what} · batch {s.batch_size} · {s.dtype} · {s.backend} on {s.machine} · {versions}"
     parts = [
         f"<h1>{escape(s.model)}</h1>",
         '<div class="soft">fused and unfused, kernel by kernel</div>',
         f'<div class="soft small">{escape(about)}</div>',
         _cards(report),
+        *([_phases(report)] if s.training else []),
         "<h2>Kernel by kernel</h2>",
         _legend(report),
         *_kernels(report),
@@ -57,13 +58,12 @@ def page(report: Findings) -> str:
 # -- the totals --------------------------------------------------------------------------------------------
 def _cards(report: Findings) -> str:
     fused, unfused = report.fused, report.unfused
+    whole = f"whole {'step' if report.setup.training else 'call'}, measured"
     cards = [
         _card("kernel launches", ("fewer", "more"), fused.launches, unfused.launches, lambda v: f"{v:.0f}"),
         _card("memory traffic, derived", ("less", "more"), fused.bytes, unfused.bytes, _size),
         _card("in kernels, measured", ("faster", "slower"), fused.seconds, unfused.seconds, duration),
-        _card(
-            "whole call, measured", ("faster", "slower"), fused.call_seconds, unfused.call_seconds, duration
-        ),
+        _card(whole, ("faster", "slower"), fused.call_seconds, unfused.call_seconds, duration),
     ]
     least, before = fused.roofline_seconds, unfused.roofline_seconds
     if least is not None and before is not None:
@@ -111,9 +111,13 @@ def _kernels(report: Findings) -> Iterable[str]:
     ]
     if rest := report.unfused.of(""):
         groups.append((None, rest))
+    named = ""
     longest = _longest(groups, lambda row: row.seconds)
     largest = _longest(groups, lambda row: float(row.bytes))
     for row, parts in groups:
+        if report.setup.training and row and row.phase != named:
+            named = row.phase
+            yield f"<h3>{named.capitalize()}</h3>"
         time = _bars("time, measured", row, parts, lambda r: r.seconds, longest, duration)
         moved = _bars("memory traffic, derived", row, parts, lambda r: float(r.bytes), largest, _size)
         yield f'<section class="kernel">{_head(row, parts)}<div class="bars">{time}{moved}</div></section>'
@@ -167,6 +171,22 @@ def _bars(
 
 def _tip(row: Row, value: str) -> str:
     return f"{row.name} ({', '.join(row.layers)}): {value}" if row.layers else f"{row.name}: {value}"
+
+
+def _phases(report: Findings) -> str:
+    """Forward, loss, backward and optimizer: what each takes, fused and unfused."""
+    heads = ("", "kernels", "traffic, derived", "time in kernels, measured", "")
+    rows = []
+    for phase in PHASES:
+        own, before = report.fused.in_phase(phase), report.unfused.in_phase(phase)
+        ratio = f"{before.seconds / own.seconds:.2f}&times;" if own.seconds and before.seconds else ""
+        pairs = (
+            (own.launches, before.launches),
+            (_size(own.bytes), _size(before.bytes)),
+            (duration(own.seconds), duration(before.seconds)),
+        )
+        rows.append((phase, *(f"{a} | {b}" for a, b in pairs), ratio))
+    return f"<h2>Phases</h2>{_html_table('fused | unfused', heads, rows)}"
 
 
 # -- tables ------------------------------------------------------------------------------------------------

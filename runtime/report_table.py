@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..codegen.machine.resources import Resources
-from .findings import Findings, Row
+from .findings import PHASES, Findings, Row, total
 
 
 def comparison(found: Findings) -> Table:
     s = found.setup
-    title = f"{s.model}: fused | unfused, batch {s.batch_size}, {s.dtype}"
+    step = "" if not s.training else f" training step ({s.training}),"
+    title = f"{s.model}: fused | unfused,{step} batch {s.batch_size}, {s.dtype}"
     table = Table(
         title=escape(title),
         title_justify="left",
@@ -37,13 +38,17 @@ def comparison(found: Findings) -> Table:
         (f"{s.gpu or 'roofline'} µs", microseconds(least)),
     ):
         table.add_column(header, footer, justify="right", no_wrap=True)
-    for row in fused.rows:
-        table.add_row(*_cells(row, unfused.of(row.name)))
-    rest = unfused.of("")
-    if rest:
-        table.add_row("[dim](only unfused)[/dim]", *_cells(None, rest)[1:])
+    for phase in PHASES:
+        own, before = fused.in_phase(phase), unfused.in_phase(phase)
+        if s.training and (own.rows or before.rows):
+            table.add_row(f"[bold]{phase}[/bold]", *_sums(own.rows, before.rows), style="bold")
+        for row in own.rows:
+            table.add_row(*_cells(row, unfused.of(row.name)))
+        if rest := before.of(""):
+            table.add_row("[dim](only unfused)[/dim]", *_cells(None, rest)[1:])
     table.caption = (
-        f"a whole call: {1e3 * fused.call_seconds:.3f} | {1e3 * unfused.call_seconds:.3f} ms, "
+        f"a whole {'step' if s.training else 'call'}: "
+        f"{1e3 * fused.call_seconds:.3f} | {1e3 * unfused.call_seconds:.3f} ms, "
         f"{ratios.get('call_seconds', 0):.2f}x; {ratios.get('launches', 0):.1f}x fewer launches, "
         f"{ratios.get('bytes', 0):.1f}x fewer bytes"
     )
@@ -52,18 +57,22 @@ def comparison(found: Findings) -> Table:
 
 
 def _cells(row: Row | None, parts: Sequence[Row]) -> list[str]:
-    own = [row] if row else []
+    name = f"{row.name}\n[dim]{escape(', '.join(row.layers))}[/dim]" if row and row.layers else ""
+    return [name or (row.name if row else ""), *_sums([row] if row else [], parts)]
+
+
+def _sums(own: Sequence[Row], parts: Sequence[Row]) -> list[str]:
+    """Cells of some fused kernels beside the unfused ones that do the same."""
     seconds, before = sum(r.seconds for r in own), sum(r.seconds for r in parts)
-    name = f"{row.name}\n[dim]{escape(', '.join(row.layers))}[/dim]" if row else ""
+    least = total(row.roofline_seconds for row in own) if own else None
     return [
-        name,
         _pair(own, parts, lambda rows: f"{sum(r.launches for r in rows)}"),
         f"{sum(r.flops for r in own or parts) / 1e6:.2f}",
         _pair(own, parts, lambda rows: f"{sum(r.bytes for r in rows) / 1e6:.2f}"),
         _pair(own, parts, lambda rows: f"{_intensity(rows):.1f}"),
         _pair(own, parts, lambda rows: f"{1e3 * sum(r.seconds for r in rows):.3f}"),
         f"{before / seconds:.2f}x" if seconds and before else "",
-        microseconds(row.roofline_seconds if row else None),
+        microseconds(least),
     ]
 
 

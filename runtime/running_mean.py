@@ -28,8 +28,10 @@ class RunningMean:
         self.total = part if self.total is None else self.total + part
         self.count += examples
 
-    def read(self) -> float:
-        return 0.0 if self.total is None else float(self.total) / max(1, self.count)
+    @property
+    def value(self) -> torch.Tensor | float:
+        """Still on its device."""
+        return 0.0 if self.total is None else self.total / max(1, self.count)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "count": self.count}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Container
 from math import prod
 
 from rich.console import Console
@@ -15,8 +16,9 @@ from ..graph.ops import Parameter
 from ..graph.types import TensorType
 
 
-def summary_text(graph: Graph, title: str, width: int | None = None) -> str:
-    """One row a layer of the graph before any pass, and the totals. width: in characters, by default 100."""
+def summary_text(graph: Graph, trained: Container[str], title: str, width: int | None = None) -> str:
+    """One row a layer of the graph before any pass, and the totals. trained: the weights that are, by name.
+    width: in characters, by default 100."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("Layer", overflow="fold")
     table.add_column("Computes", overflow="fold")
@@ -37,7 +39,7 @@ def summary_text(graph: Graph, title: str, width: int | None = None) -> str:
         )
     parameters = graph.sources(Parameter)
     total = _count(parameters)
-    trainable = _count([node for node in parameters if getattr(node.op, "trainable", True)])
+    trainable = _count([node for node in parameters if node.name in trained])
     console = Console(file=io.StringIO(), width=width or 100, highlight=False, color_system=None)
     console.print(table)
     console.print(f"Total parameters: {total:,}")

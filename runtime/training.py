@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
 from .batch import Batch
-from .batches import Batches
+from .broken_data import read_safely
 from .callback_list import CallbackList
 from .evaluation import BatchStep, Evaluation, Sums
+from .feed import Feed
 from .guard import Guard
 from .history import History
-from .metrics import OutputMetric
-from .random_state import random_state, set_random_state
+from .metrics import Metrics
 from .step_result import StepResult
 from .stepping import Stepper
 
@@ -41,6 +41,10 @@ class Hooks:
     def after_epoch(self, training: Training) -> None:
         """After each epoch with its validation and callbacks; `training.epoch` is the next one."""
 
+    def broken(self, training: Training) -> str:
+        """Where the next batch cannot be read. Returns how the error is to go on: what has been kept."""
+        return ""
+
     def finish(self, training: Training) -> None:
         """At the end, however it came."""
 
@@ -57,14 +61,15 @@ class Training:
     step: BatchStep
     stepper: Stepper
     losses: list[str]
-    metrics: list[OutputMetric]
+    metrics: Metrics
     callbacks: CallbackList
-    data: Batches
-    validation: Batches | None = None
+    data: Feed
+    validation: Feed | None = None
     epochs: int = 1
     epoch: int = 0
-    validation_freq: int | list[int] = 1
+    validation_freq: int | Collection[int] = 1
     stop_on_nan: bool = True
+    debug_nan: bool = False
     hooks: Hooks = field(default_factory=Hooks)
     history: History = field(default_factory=History)
     batch: int = 0
@@ -73,15 +78,15 @@ class Training:
     def __post_init__(self) -> None:
         self.history.net = self.net
         self.device = next(self.net.parameters()).device
-        self.guard = Guard(self.net, self.device) if self.stop_on_nan and self.epoch < self.epochs else None
+        loss = (lambda batch: self.step(batch).loss) if self.debug_nan else None
+        guarded = (self.stop_on_nan or self.debug_nan) and self.epoch < self.epochs
+        self.guard = Guard(self.net, self.device, loss=loss) if guarded else None
         self.sums = Sums(self.losses, self.metrics)
         self.evaluation = Evaluation(self.net, self.step, self.losses, self.metrics)
         self._ended = False
-        self._order: dict[str, Any] | None = None
-        """The random states with which the running epoch began, from which the order of its data follows."""
 
     def run(self) -> History:
-        logs: dict[str, float] | None = {}
+        logs: dict[str, Any] | None = {}
         try:
             self.callbacks.on_train_begin()
             self.hooks.start(self)
@@ -93,11 +98,14 @@ class Training:
                 if self.validation is not None and self._validates(self.epoch):
                     logs |= {f"val_{name}": value for name, value in self._validate().items()}
                 self.callbacks.on_epoch_end(self.epoch, logs)
+                self.stepper.end_epoch(logs)
                 self.history.add(self.epoch, logs, time.perf_counter() - start)
-                self.epoch, self.batch, self._order = self.epoch + 1, 0, None
+                self.epoch, self.batch = self.epoch + 1, 0
                 self.hooks.after_epoch(self)
                 if self.callbacks.stopping:
                     break
+            if self.epochs and not self._ended:
+                self.stepper.finish()
             self.callbacks.on_train_end(logs or {})
         finally:
             self.callbacks.close()
@@ -109,12 +117,13 @@ class Training:
         self._ended = True
 
     # -- an epoch ----------
-    def _train(self) -> dict[str, float] | None:
+    def _train(self) -> dict[str, Any] | None:
         """The values of the epoch; None where it was not gone through, since the run is to end."""
-        for batch in self._begin_epoch():
+        done = self.batch
+        for batch in read_safely(self._begin_epoch(), "the data", lambda: self.hooks.broken(self), done):
             self.callbacks.on_batch_begin("train", self.batch)
             self._step(batch)
-            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read)
+            self.callbacks.on_batch_end("train", self.batch - 1, self.sums.read, self.sums.examples)
             self.hooks.after_step(self)
             if self._ended or self.callbacks.stopping:
                 break
@@ -126,27 +135,21 @@ class Training:
             )
         return None if self._ended else self.sums.read()
 
-    def _begin_epoch(self) -> Any:
-        """The epoch's batches from `batch` on; of one that was begun in another process, the same ones."""
-        self.net.train()
-        generators = self.data.generators
-        if self._order is None:
+    def _begin_epoch(self) -> Iterator[Batch]:
+        """The epoch's batches from `batch` on."""
+        if not self.batch:
             self.sums = Sums(self.losses, self.metrics)
             self.callbacks.on_epoch_begin(self.epoch)
-            self.net.train()
-            self._order = random_state(self.device, generators)
-            return self.data.epoch()
-        now = random_state(self.device, generators)
-        set_random_state(self._order, self.device, generators)
-        batches = self.data.epoch(self.batch)
-        set_random_state(now, self.device, generators)
-        return batches
+        self.net.train()
+        return self.data.epoch(self.batch)
 
     def _step(self, batch: Batch) -> None:
         if self.guard is not None:
             self.guard.before()
         result = self.stepper.step(lambda: self._loss(batch))
-        if self.guard is not None:
+        if self.guard is not None and self.stepper.skipped:
+            self.guard.skip(self.stepper.skipped)
+        elif self.guard is not None:
             self.guard.after(result.loss, batch)
         self.sums.add(result, batch)
         self.batch += 1
@@ -163,7 +166,7 @@ class Training:
         freq = self.validation_freq
         return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, Any]:
         assert self.validation is not None
         logs = self.evaluation.run(self.validation, self.callbacks, "validation_data")
         if self.stop_on_nan and not math.isfinite(logs["loss"]):
@@ -186,8 +189,7 @@ class Training:
             "steps": self.steps,
             "sums": self.sums.state_dict() if self.batch else None,
             "history": self.history.state_dict(),
-            "order": self._order,
-            "random": random_state(self.device, self.data.generators),
+            "data": self.data.state_dict(),
             "streams": [network._streams.state_dict() for network in self.stepper.networks],
             "stepper": self.stepper.state_dict(),
             "callbacks": self.callbacks.state_dict(),
@@ -202,12 +204,11 @@ class Training:
             self.sums = Sums(self.losses, self.metrics)
             self.sums.load_state_dict(state["sums"])
             self.callbacks.on_epoch_begin(self.epoch)
-        self._order = state["order"]
         self.stepper.load_state_dict(state["stepper"])
         self.callbacks.load_state_dict(state["callbacks"])
         for network, streams in zip(self.stepper.networks, state["streams"], strict=True):
             network._streams.load_state_dict(streams, self.device)
-        set_random_state(state["random"], self.device, self.data.generators)
+        self.data.load_state_dict(state["data"])
 
 
 def _check_scalar(loss: Any) -> None:

@@ -36,6 +36,7 @@ from convloom.planning.cost import CostModel
 from convloom.planning.forms import FORMS
 from convloom.planning.geometry import broadcast_kind
 from convloom.planning.modes import Mode
+from convloom.planning.product_time import FIRST_SECONDS, SECOND_LAUNCH_SECONDS
 from convloom.planning.products import NARROW, Product
 from convloom.planning.program import Program, Step, plan
 from convloom.planning.targets import DEVICES, target
@@ -269,10 +270,11 @@ def _is_plain(function: Function) -> bool:
 
 
 def _fewest_programs(program: Program) -> Row | None:
-    """Of a convolution at batch 1, and of how many processors the card has."""
+    """Of a convolution at batch 1, and of how many processors the card has. worth: the same of those that
+    take longer than the second kernel that shared sums need: others more programs would slow down."""
     card = next(card for card in DEVICES.values() if card.target == program.target)
     model = CostModel.of(program.target, program.precision, batch=1)
-    fewest: tuple[int, str] | None = None
+    counts: list[tuple[int, str, bool]] = []
     for step in program.steps:
         if isinstance(step.region.anchor.op, Conv2D | Conv2DDataGrad | Conv2DWeightGrad):
             form_name, schedule, _ = step.at(1)
@@ -281,12 +283,15 @@ def _fewest_programs(program: Program) -> Row | None:
                 continue
             work = form.product(step.region)
             assert work is not None
-            count = model.product(work, schedule).programs
-            if fewest is None or count < fewest[0]:
-                fewest = count, f"`{step.region.stem}` of {(step.region.layers or ['?'])[-1]}"
-    if fewest is None:
+            time = model.product(work, schedule, step.region.cost(1).bytes)
+            worth = max(time.parts.values()) > SECOND_LAUNCH_SECONDS + FIRST_SECONDS
+            called = f"`{step.region.stem}` of {(step.region.layers or ['?'])[-1]}"
+            counts.append((time.programs, called, worth))
+    if not counts:
         return None
-    return {"fewest": fewest[0], "where": fewest[1], "processors": card.processors}
+    fewest, where, _ = min(counts, key=lambda found: found[0])
+    worth_it = min((found[:2] for found in counts if found[2]), key=lambda found: found[0], default=None)
+    return {"fewest": fewest, "where": where, "worth": worth_it, "processors": card.processors}
 
 
 # -- the table -----------------------------------------------------------------------------------------------

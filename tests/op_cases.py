@@ -341,6 +341,12 @@ CASES: list[Case] = [
     Case(ops.LogSoftmax(), ((N, 3, 5),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 17),), scale=3.0),
     Case(ops.Sparsemax(), ((N, 3, 5),), scale=0.1),
+    Case(ops.RowNorm(0.01), ((N, 17), (17,), (17,))),
+    Case(ops.RowNorm(0.01), ((N, 3, 5), (5,))),
+    Case(ops.RowNorm(0.01, centred=False), ((N, 4, 3, 5), (5,), (5,))),
+    Case(ops.RowNorm(0.01, wide=True), ((N, 3, 5),)),
+    Case(ops.RowNormGrad(0.01), ((N, 3, 5), (N, 3, 5), (5,))),
+    Case(ops.RowNormGrad(0.01, centred=False), ((N, 17), (N, 17))),
     Case(ops.SparsemaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     Case(ops.SoftmaxGrad(), ((N, 17), (N, 17)), probabilities=(1,)),
     *(
@@ -382,6 +388,10 @@ CASES: list[Case] = [
     Case(ops.CircleLoss(2.0), ((N, 5), (N, 1)), indices=((1, 3),), scale=0.3),
     Case(ops.CircleLossGrad(ops.CircleLoss(2.0)), ((N, 5), (N, 1), (N, 1)), indices=((1, 3),), scale=0.3),
     Case(ops.RowLossGrad(ops.SoftmaxCrossEntropy()), ((N, 5), (N, 5), (N, 1))),
+    # statistics of all processes, of which there is one here
+    Case(ops.MeanAcross(6), ((5,), (N, 2, 3, 1))),
+    Case(ops.VarianceAcross(6), ((5,), (5,), (N, 2, 3, 1)), positive=(0,)),
+    Case(ops.SumAcross(6), ((5,), (N, 2, 3, 1))),
 ]
 
 DRAWN = (ops.Random, ops.RandomBlur, ops.RandomBox, ops.RandomTransform)

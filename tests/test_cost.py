@@ -19,7 +19,7 @@ from convloom.planning.products import product
 from convloom.planning.program import plan
 from convloom.planning.schedules import Schedule
 from convloom.planning.targets import DEVICES, device
-from static_counts import CASES, DTYPES, TARGETS, Count, read, region
+from static_counts import CASES, DTYPES, TARGETS, TILES, Count, read, region
 
 CLEARLY = 1.35
 """Times one compiled issue ratio over another from which the model must see the same order."""
@@ -62,6 +62,30 @@ def test_tiles_that_spilled_are_not_offered() -> None:
         precision = "tf32" if count.dtype == "tf32" else "ieee"
         offered = candidates(region(count.case, count.dtype), count.target, precision=precision)
         assert count.schedule not in offered
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_registers_and_resident_blocks_are_those_of_compiled_kernels(case: str) -> None:
+    rows = [c for c in read() if (c.case, c.dtype, c.target) == (case, "bfloat16", "sm_90")]
+    assert len(rows) == len(TILES)
+    wrong = 0
+    for count in rows:
+        found, s = model_of(count), count.schedule
+        assert found.registers == pytest.approx(count.registers, rel=0.25, abs=20), s
+        operands = s.stages * (s.block_m + s.block_n) * s.block_k * 2
+        held = found.target.blocks_resident(count.registers, operands, s.warps)
+        assert found.resident <= held, s
+        wrong += found.resident < held
+    assert wrong <= 2
+
+
+def test_what_is_loaded_beside_the_sums_takes_registers() -> None:
+    """Compiled for sm_90, 128 x 128 x 64: 128 registers with a residual, 134 where a result is kept before it
+    is pooled, 162 with two residuals; a processor holds two blocks of up to 128."""
+    model = CostModel.of("H200")
+    tile, work = Schedule(128, 128, 64, warps=8, stages=3), product(region("1x1", "bfloat16"))
+    for beside, blocks in ((0, 2), (1, 2), (2, 1)):
+        assert model.product(replace(work, beside=beside), tile).resident == blocks
 
 
 def time(schedule: Schedule, batch: int = 32, card: str = "H200", num_bytes: float = 0.0) -> ProductTime:

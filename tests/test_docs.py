@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from convloom.graph.losses import CLASSES
+
+import convloom as cl
+from convloom import layers as L
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,3 +65,52 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "kernels").is_dir()
     assert (tmp_path / "profile.html").read_text(encoding="utf-8").startswith("<!")
     assert tuple(scope["probabilities"].shape) == (32, 10)  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_blocks_on_training_run() -> None:
+    """Those of the page's beginning and of its section on data, one after the other."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    parts = text[: text.index("## A model's")], text[text.index("## Data") : text.index("## Losses")]
+    blocks = [block for part in parts for block in re.findall(r"```python\n(.*?)```", part, re.DOTALL)]
+    assert len(blocks) == 4
+    draw = np.random.default_rng(0)
+    model = cl.Sequential([cl.Input((6,)), L.Dense(5, activation="relu"), L.Dense(3, activation="softmax")])
+    scope: dict[str, Any] = {
+        "cl": cl, "L": L, "np": np, "model": model,
+        "x": draw.normal(size=(40, 6)).astype(np.float32), "y": draw.integers(0, 3, 40),
+        "first": draw.normal(size=(9, 3)).astype(np.float32),
+        "second": draw.normal(size=(9, 2)).astype(np.float32),
+        "kinds": draw.integers(0, 4, 9), "sizes": draw.normal(size=(9, 1)).astype(np.float32),
+        "importance": draw.uniform(size=9).astype(np.float32),
+    }  # fmt: skip
+    for block in blocks:
+        exec(block, scope)  # our own page
+    assert scope["probabilities"].shape == (40, 3)
+    assert set(scope["two"].history.history) == {"loss", "kind_loss", "size_loss", "kind_accuracy"}
+
+
+def test_the_blocks_on_losses_run() -> None:
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    a, b = cl.Input((3,)), cl.Input((2,))
+    h = L.Dense(8, activation="relu")(L.Concatenate()([a, b]))
+    heads = [L.Dense(4, activation="softmax", name="kind")(h), L.Dense(1, name="size")(h)]
+    draw = np.random.default_rng(0)
+    scope: dict[str, Any] = {
+        "cl": cl, "x": draw.normal(size=(40, 6)).astype(np.float32), "y": torch.arange(40) % 3,
+        "model": cl.Sequential([cl.Input((6,)), L.Dense(3, activation="softmax")]),
+        "two": cl.compile(cl.Model([a, b], heads)),
+        "first": draw.normal(size=(9, 3)).astype(np.float32),
+        "second": draw.normal(size=(9, 2)).astype(np.float32),
+        "kinds": draw.integers(0, 4, 9), "sizes": draw.normal(size=(9, 1)).astype(np.float32),
+        "importance": draw.uniform(size=9).astype(np.float32),
+    }  # fmt: skip
+    for block in blocks:
+        exec(block, scope)  # our own page
+    torch.testing.assert_close(scope["loss"], scope["alone"])
+    assert len(scope["result"].losses) == len(scope["result"].predictions) == 2
+    for loss in CLASSES:
+        assert f"`{loss.keras_name}`" in text
+        assert f"`{loss.__name__}(" in text

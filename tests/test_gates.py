@@ -16,10 +16,6 @@ from convloom.codegen.machine.resources import Resources, _loads
 TABLE: dict[str, Any] = gates.read()
 ROWS: dict[str, Any] = TABLE["rows"]
 
-SPILLS = {"MobileNetV2 training bfloat16 sm_90": {"`conv2d_data_grad` of blocks_10_wide": 8}}
-"""What is known to spill: a loop of three steps that is written out, one of whose registers ptxas puts away
-once and takes back."""
-
 TWO_SCREENS = 100
 """Lines that the longest function may have."""
 
@@ -30,10 +26,19 @@ def test_everything_compiles_without_spills_and_onto_matrix_units(name: str) -> 
     row = ROWS[name]
     assert row["failures"] == []
     assert row["without kernel"] == []
-    assert row["spills"].items() <= SPILLS.get(name, {}).items()
+    assert row["spills"] == {}
     assert row["without units"] == []
     assert 0 < row["compiled"] <= row["functions"] <= 3 * row["kernels"]
     assert row["lines"] <= TWO_SCREENS
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if (ROWS[name]["programs"] or {}).get("worth")])
+def test_no_convolution_of_some_length_leaves_most_of_the_card_idle_at_batch_1(name: str) -> None:
+    """Of U-Net and VGG-16 some large tiles leave up to half of it: smaller tiles or shared sums that fill it
+    would take 1.25 to 1.6 times as long in the model."""
+    programs = ROWS[name]["programs"]
+    fewest, where = programs["worth"]
+    assert fewest >= 0.45 * programs["processors"], where
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("ResNet-50 inference")])

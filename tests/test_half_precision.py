@@ -32,6 +32,7 @@ NORMS: dict[str, Callable[[Any], Any]] = {
     "instance": lambda of: of.GroupNormalization(-1),
     "instance of tiny epsilon": lambda of: of.GroupNormalization(-1, epsilon=1e-12),
     "rms": lambda of: of.RMSNormalization(),
+    "rms over all": lambda of: of.RMSNormalization(axis=(1, 2, 3)),
     "rms of tiny epsilon": lambda of: of.RMSNormalization(epsilon=1e-12),
     "unit": lambda of: of.UnitNormalization(),
     "unit over places": lambda of: of.UnitNormalization(axis=(1, 2)),
@@ -190,7 +191,7 @@ def test_one_channel_and_statistics_of_its_own_shape() -> None:
 
 # -- the mechanism ----------
 def test_what_feeds_a_sum_is_float32_and_what_leaves_a_layer_is_not() -> None:
-    graph = with_dtype(network(NORMS["rms"]).to_graph(), "float16")
+    graph = with_dtype(network(lambda of: of.RMSNormalization(axis=(2, 3))).to_graph(), "float16")
     widen_terms(graph)
     verify(graph)
     types = {node.name.split("/")[-1]: node.type.dtype for node in graph.nodes()}

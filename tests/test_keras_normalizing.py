@@ -199,7 +199,10 @@ def test_kernel_counts() -> None:
         x = cl.Input(IMAGE)
         return len(cl.compile(cl.Model(x, L.ReLU()(layer(x))), device="cpu").program.regions)
 
-    assert count(L.RMSNormalization()) == 2  # the mean of squares, then all the rest
+    assert count(L.RMSNormalization()) == 1
+    assert count(L.RMSNormalization(axis=(1, 2, 3))) == 2  # the mean of squares, then all the rest
+    assert count(L.LayerNormalization()) == count(L.LayerNormalization(scale=False)) == 1
+    assert count(L.LayerNormalization(axis=(1, 2, 3))) == 2  # gamma and beta lie along what is viewed
     assert count(L.Normalization(axis=(1, 3))) == 1
     assert count(L.Normalization((1, 3), [1.0, 2.0, 3.0], [1.0, 2.0, 3.0])) == 1
     assert count(L.Rescaling([[1.0], [2.0], [3.0], [4.0], [5.0]], [1.0, 2.0, 3.0])) == 1

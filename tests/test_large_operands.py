@@ -5,14 +5,11 @@ Memory that nobody touches takes none, so such operands cost little as long as o
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from convloom.codegen import Kernel, NotEmittable, emit
@@ -21,8 +18,8 @@ from convloom.graph.errors import ShapeError
 from convloom.planning.forms import choose
 from convloom.planning.limits import MOST_ROWS, batch_refusal, most_images
 from convloom.planning.regions import Region
+from huge import last_program, untouched
 from kernel_checks import EPS, difference, expected, image, region, vector
-from triton.runtime import interpreter
 
 import convloom as cl
 from convloom import layers as L
@@ -92,43 +89,6 @@ FORMS: dict[str, Callable[[], Region]] = {
     "sums of an image": block(("y", ops.Reduce((1, 2)), ["x"]), inputs=[X]),
     "resize": block(("y", ops.Resize((1, 2), (16, 16), "nearest"), ["x"]), inputs=[X]),
 }
-
-
-@contextmanager
-def last_program(module: Any, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, each kernel of a file runs its last program alone."""
-    builder = interpreter.interpreter_builder
-    place, size = builder.set_grid_idx, builder.set_grid_dim
-
-    def only_last(name: str) -> Any:
-        function = getattr(module, name)
-
-        class Launched:
-            def __getitem__(self, grid: tuple[int, ...]) -> Any:
-                def run(*args: Any, **options: Any) -> None:
-                    whole = [*grid, 1, 1][:3]
-                    with monkeypatch.context() as patch:
-                        patch.setattr(builder, "set_grid_dim", lambda *_: size(*whole))
-                        patch.setattr(builder, "set_grid_idx", lambda *_: place(*(n - 1 for n in whole)))
-                        function[(1,) * len(grid)](*args, **options)
-
-                return run
-
-        return Launched()
-
-    with monkeypatch.context() as patch:
-        # Whole operands would be copied onto themselves, and with it take memory.
-        patch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *given: None)
-        for name in kernel.functions:
-            patch.setattr(module, name, only_last(name))
-        yield
-
-
-def untouched(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros in memory that is taken where it is written to."""
-    count = int(np.prod(size)) * dtype.itemsize
-    memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=dtype).reshape(size)
 
 
 @pytest.mark.parametrize("form", FORMS)

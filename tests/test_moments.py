@@ -76,6 +76,43 @@ def test_a_channel_that_does_not_vary() -> None:
     assert float((mean - 1234.5).abs().max()) <= off
 
 
+def huge_values(batch: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each channel about a power of ten from 1e18 to 1e38, by a thousandth and by a third of it in turn, or
+    not at all; and which are not numbers: NaN in one of them, an infinity in another."""
+    generator = torch.Generator().manual_seed(batch)
+    size = torch.logspace(18, 38, shape[-1], dtype=torch.float64)
+    apart = torch.tensor([0.0, 1e-3, 0.3], dtype=torch.float64).repeat(shape[-1])[: shape[-1]]
+    x = size * (1 + apart * (torch.rand(batch, *shape, generator=generator, dtype=torch.float64) - 0.5))
+    lost = torch.zeros(shape[-1], dtype=torch.bool)
+    for channel, value in ((1, float("nan")), (3, float("inf"))):
+        x.view(-1, shape[-1])[-1, channel] = value
+        lost[channel] = True
+    return x.float(), lost
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("shape", [(19, 23, 17), (1, 1, 5), (37,)], ids=str)
+def test_means_whose_squares_are_beyond_all_numbers(shape: tuple[int, ...], schedule: str) -> None:
+    """A variance may be a number where no square of a value is; and a channel that is lost stays alone."""
+    module = moments(shape, "float32", SCHEDULES[schedule]).load(interpreted=True)
+    for batch in (1, 3, 7):
+        x, lost = huge_values(batch, *shape)
+        mean, variance = module.results(batch)
+        module.launch(x, mean, variance)
+        over = tuple(range(x.ndim - 1))
+        wanted, spread = x.double().mean(over), x.double().var(over, correction=0)
+        assert bool((~mean[lost].isfinite() & ~variance[lost].isfinite()).all())
+        mean, variance, wanted, spread = (v[~lost].double() for v in (mean, variance, wanted, spread))
+        off = 4 * EPS["float32"] * wanted
+        assert bool(((mean - wanted).abs() <= off).all())
+        told = spread < 0.9 * torch.finfo(torch.float32).max
+        allowed = off * spread.sqrt() + off**2
+        close = (variance - spread).abs() <= allowed
+        beyond = (spread.float().isinf() | (off**2 > spread)) & (variance == float("inf"))
+        assert bool((close | beyond).all()), (variance, spread)
+        assert bool(told.any())
+
+
 @pytest.mark.parametrize("backend", ["triton", "aten"])
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_network_normalises_what_lies_far_from_zero(backend: str, fuse: bool) -> None:

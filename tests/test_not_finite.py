@@ -202,7 +202,7 @@ def layer_norm(s: Sketch, x: str) -> str:
 
 
 def channel_norm(s: Sketch, x: str) -> str:
-    return normalized(s, x, (3,))
+    return s.then(ops.RowNorm(), x)
 
 
 def instance_norm(s: Sketch, x: str) -> str:

@@ -128,7 +128,8 @@ def test_state_survives_saving(name: str) -> None:
 def test_clipping_survives_copies_and_closures(name: str, limit: str) -> None:
     """An optimizer that was copied, pickled or loaded clips on, and clips what a closure has computed."""
     start, slope = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 400.0])
-    recipe = OPTIMIZERS[name](**{limit: 0.5})
+    options: dict[str, Any] = {limit: 0.5}
+    recipe = OPTIMIZERS[name](**options)
     results = []
     for way in ("plain", "closure", "deepcopy", "pickle", "state_dict"):
         weight = torch.nn.Parameter(start.clone())
@@ -183,7 +184,7 @@ def test_torch_stays_torch() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "rate", "text"),
     [
-        ("adamax", None, "unknown optimizer 'adamax'; did you mean 'adam'"),
+        ("adamin", None, "unknown optimizer 'adamin'; did you mean 'adam'"),
         ("Adam W", None, "did you mean 'adamw'"),
         (keras.optimizers.Adam(), None, r"Adam is Keras's own, .*; give cl.optimizers.Adam\(...\)"),
         (optimizers.Adam(0.1), 0.1, "learning_rate goes with an optimizer given by name"),

@@ -77,7 +77,8 @@ def test_times_are_measured(report: Report) -> None:
         assert side.seconds == pytest.approx(sum(row.seconds for row in side.rows))
         assert side.call_seconds > 0
     assert report.setup.backend == "aten"
-    assert any(note.startswith("Measured: times, through PyTorch's operators") for note in report.notes())
+    begins = "Measured: times of inference, through PyTorch's operators"
+    assert any(note.startswith(begins) for note in report.notes())
     assert any("Derived for H200, not measured" in note for note in report.notes())
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from convloom.runtime.batch_step import make_step, outputs_of
-from convloom.runtime.batches import open_data
+from convloom.runtime.batch import Form
+from convloom.runtime.batch_step import make_step
 from convloom.runtime.callback_list import CallbackList
 from convloom.runtime.losses import find_loss
 from convloom.runtime.metrics import find_metrics
+from convloom.runtime.open_data import Opening
 from convloom.runtime.optimizers import make_optimizer
 from convloom.runtime.stepping import Stepper
 from convloom.runtime.training import Hooks, Training
@@ -49,7 +50,26 @@ class Noisy(torch.utils.data.Dataset[Any]):
         return X[place] + np.float32(np.random.normal()), Y[place]
 
 
+class Numbered:
+    """As Keras's PyDataset."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, number: int) -> Any:
+        part = slice(5 * number, 5 * number + 5)
+        return X[part] + np.float32(np.random.normal()), Y[part]
+
+
+def stream() -> Any:
+    while True:
+        chosen = np.random.randint(0, len(X), 5)
+        yield X[chosen], Y[chosen]
+
+
 def source(kind: str) -> Any:
+    if kind in ("dataset", "numbered", "stream"):
+        return {"dataset": Noisy, "numbered": Numbered, "stream": stream}[kind]()
     if kind == "arrays":
         return (X, Y)
     if kind == "noisy":
@@ -57,7 +77,7 @@ def source(kind: str) -> Any:
     return loader(kind == "own generator")
 
 
-def training(kind: str, seed: int | None, hooks: Hooks) -> Training:
+def training(kind: str, seed: int | None, hooks: Hooks, steps: int | None = None) -> Training:
     net = network(seed)
     loss = find_loss("sparse_categorical_crossentropy")
     device = torch.device("cpu")
@@ -65,13 +85,13 @@ def training(kind: str, seed: int | None, hooks: Hooks) -> Training:
     order = torch.Generator().manual_seed(3)
     return Training(
         net=net,
-        step=make_step(net, dict.fromkeys(outputs_of(net), loss)),
+        step=make_step(net, {"head": loss}),
         stepper=stepper,
-        losses=outputs_of(net),
+        losses=["head"],
         metrics=find_metrics("accuracy"),
         callbacks=CallbackList(model=net, net=net, params={}, stepper=stepper),
-        data=open_data(source(kind), 5, device, order),
-        validation=open_data((X, Y), 5, device, None),
+        data=Opening(Form(), device, 5, steps, True, order).open(source(kind)),
+        validation=Opening(Form(), device, 5).open((X, Y)),
         epochs=3,
         hooks=hooks,
     )
@@ -104,16 +124,35 @@ def result(run: Training) -> Any:
     return history.epoch, history.history, [v.tolist() for v in run.net.state_dict().values()]
 
 
-@pytest.mark.parametrize("kind", ["arrays", "loader", "own generator", "noisy"])
-@pytest.mark.parametrize(("at", "seed"), [(2, None), (5, 7), (8, None), (13, 7)])
-def test_the_bits_are_the_same(kind: str, at: int, seed: int | None) -> None:
+def check(kind: str, at: int, seed: int | None, steps: int | None) -> None:
     torch.manual_seed(0)
     np.random.seed(0)
-    expected = result(training(kind, seed, Hooks()))
+    expected = result(training(kind, seed, Hooks(), steps))
     torch.manual_seed(0)
     np.random.seed(0)
     keeps = Keeps(at)
-    result(training(kind, seed, keeps))
+    result(training(kind, seed, keeps, steps))
     torch.manual_seed(99)
     np.random.seed(99)
-    assert result(training(kind, seed, Loads(keeps.state))) == expected
+    assert result(training(kind, seed, Loads(keeps.state), steps)) == expected
+
+
+@pytest.mark.parametrize("kind", ["arrays", "loader", "own generator", "noisy", "dataset", "numbered"])
+@pytest.mark.parametrize(("at", "seed"), [(2, None), (5, 7), (8, None), (13, 7)])
+def test_the_bits_are_the_same(kind: str, at: int, seed: int | None) -> None:
+    check(kind, at, seed, None)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "noisy", "stream"])
+@pytest.mark.parametrize("at", [3, 4, 5, 8])
+@pytest.mark.filterwarnings("ignore:the data ran out")
+def test_so_they_are_where_epochs_are_so_many_steps(kind: str, at: int) -> None:
+    """Four of the five batches of a pass: the second epoch begins inside the first pass, and ends with it."""
+    check(kind, at, None, 4)
+
+
+def test_the_rest_of_an_epoch_is_not_run_where_the_run_is_ended() -> None:
+    keeps = Keeps(7)
+    run = training("arrays", None, keeps)
+    assert run.run().epoch == [0]
+    assert (run.epoch, run.batch, run.steps) == (1, 2, 7)

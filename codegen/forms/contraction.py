@@ -16,7 +16,7 @@ from ..text.source import TRITON_TYPES, KernelFile
 from ..text.titles import title
 from ..text.writer import Uses, Writer
 from .epilogue import Epilogue
-from .gather import emit_multiply
+from .gather import emit_half_columns, emit_multiply
 from .split_sums import SplitSums
 from .tile import Tile
 
@@ -69,6 +69,7 @@ class Contraction:
             "BLOCK_K": (s.block_k, "elements of the sum a step takes"),
             "BLOCKS": (blocks, "steps that the channels of one tap take"),
             "GROUP_M": (s.group_m, "row tiles in a band"),
+            **({"HALF_N": (s.block_n // 2, "columns of half a tile")} if s.pieces > 1 else {}),
             **(self.parts.constants() if s.splits > 1 else {}),
             "TILES_N": (tiles, "column tiles" + (" of a group" if self.work.groups > 1 else "")),
         }
@@ -88,6 +89,11 @@ class Contraction:
     @property
     def upcast(self) -> bool:
         return self.work.dtype == "bfloat16"
+
+    @property
+    def run(self) -> str:
+        """The constant that is the number of columns of a product."""
+        return self.channels + ("G" if self.work.groups > 1 else "")
 
     # -- the functions ---------------------------------------------------------------------------------------
     @property
@@ -115,7 +121,17 @@ class Contraction:
     def _finish(self, w: Writer, col_ok: str, ragged: bool) -> None:
         w.note("What happens to the sums before they are stored")
         self.scale(w)
-        Epilogue(self.region, self.names, self.pixel, col_ok, ragged).emit(w)
+        if self.schedule.pieces == 1:
+            Epilogue(self.region, self.names, self.pixel, col_ok, ragged).emit(w)
+            return
+        c = w.uses
+        w.note("One half of the columns after the other: both would need more registers than there are")
+        w.line(f"halves = tl.reshape(acc, (BLOCK_M, 2, {c.HALF_N}))")
+        w.line("halves = tl.split(tl.permute(halves, (0, 2, 1)))", "twice [BLOCK_M, HALF_N]")
+        with w.block("for half in tl.static_range(2):"):
+            w.line("acc = halves[half]")
+            col_ok = emit_half_columns(w, self.work, self.schedule, self.run)
+            Epilogue(self.region, self.names, self.pixel, col_ok, ragged, c.HALF_N).emit(w)
 
     def scale(self, w: Writer) -> None:
         """A factor of the sums themselves."""
@@ -266,6 +282,8 @@ class Contraction:
             parts.append(f"{tiles * s.block_n - work.columns} columns of padding are masked.")
         if tiles > 1 and not work.matrices:
             parts.append(f"Bands of {s.group_m} row tiles share {tiles} column tiles in the L2 cache.")
+        if s.pieces > 1:
+            parts.append("What follows the sums takes one half of a tile's columns after the other.")
         if work.window > 1:
             parts.append(
                 f"{work.window} neighbouring rows are one pooling window, so only pooled values are stored."

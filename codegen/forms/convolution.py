@@ -93,9 +93,7 @@ class Forward(Contraction):
         self.emit_split(w, 2 if self.work.groups > 1 else 1)
         w.line()
         self._rows(w)
-        col_ok = emit_columns(
-            w, self.work, self.schedule, "KG" if self.work.groups > 1 else "K", "output channel"
-        )
+        col_ok = emit_columns(w, self.work, self.schedule, self.run, "output channel")
         w.line()
         self.loop(w, col_ok)
         w.line()

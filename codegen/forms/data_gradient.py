@@ -113,9 +113,7 @@ class _DataGrad(Contraction):
         self.emit_split(w, 1 + grouped + self.phased)
         w.line()
         self._rows(w)
-        col_ok = emit_columns(
-            w, self.work, self.schedule, "CG" if grouped else "C", f"channel of {self.made}"
-        )
+        col_ok = emit_columns(w, self.work, self.schedule, self.run, f"channel of {self.made}")
         w.line()
         gather = Gather(
             work=self.work,

@@ -22,6 +22,7 @@ class Epilogue:
 
     pixel: text of the rows' pixel numbers [BLOCK_M]. column_ok: name of the columns' mask, "" for no mask.
     ragged: whether a window may have rows outside the map, because of the pooling's padding.
+    columns: the constant that is the number of columns.
     """
 
     region: Region
@@ -29,6 +30,7 @@ class Epilogue:
     pixel: str = "row"
     column_ok: str = ""
     ragged: bool = False
+    columns: str = "BLOCK_N"
 
     def tile(self, node: Node, pixel: str, row_ok: str, rows: str) -> Tile:
         return Tile(
@@ -38,8 +40,9 @@ class Epilogue:
             column="col[None, :]",
             row_ok=f"{row_ok}[:, None]",
             column_ok=f"{self.column_ok}[None, :]" if self.column_ok else "",
-            note=f"[{rows}, BLOCK_N]",
+            note=f"[{rows}, {self.columns}]",
             row_note=f"[{rows}, 1]",
+            column_note=f"[1, {self.columns}]",
         )
 
     def emit(self, w: Writer) -> None:
@@ -84,9 +87,9 @@ class Epilogue:
 
     def _maximum(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
         c = w.uses
-        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, BLOCK_N)"
+        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, {self.columns})"
         present = f'tl.where(row_ok[:, None], {value}, float("-inf"))' if self.ragged else value
-        w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
+        w.line(f"windows = tl.reshape({present}, {shape})", f"[BLOCK_M // WINDOW, WINDOW, {self.columns}]")
         w.line(f"place = tl.arange(0, {c.WINDOW})[None, :, None]")
         w.line("broken = tl.max(tl.where(windows != windows, place, -1), axis=1)", "tl.max passes over NaN")
         w.line('largest = tl.where(broken >= 0, float("nan"), tl.max(windows, axis=1))', tile.note)
@@ -106,9 +109,9 @@ class Epilogue:
 
     def _average(self, w: Writer, tile: Tile, pools: list[Node], value: str) -> None:
         c = w.uses
-        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, BLOCK_N)"
+        shape = f"(BLOCK_M // {c.WINDOW}, {c.WINDOW}, {self.columns})"
         present = f"tl.where(row_ok[:, None], {value}, 0.0)" if self.ragged else value
-        w.line(f"windows = tl.reshape({present}, {shape})", "[BLOCK_M // WINDOW, WINDOW, BLOCK_N]")
+        w.line(f"windows = tl.reshape({present}, {shape})", f"[BLOCK_M // WINDOW, WINDOW, {self.columns}]")
         count = "WINDOW"
         if self.ragged:
             w.line(f"real = tl.reshape(row_ok.to(tl.float32), (BLOCK_M // {c.WINDOW}, {c.WINDOW}))")

@@ -44,6 +44,10 @@ class _First(WeightGrad):
         return self.map.axes
 
     @property
+    def gathered_elements(self) -> int:
+        return self.map.elements
+
+    @property
     def by_tap(self) -> bool:
         return False
 

@@ -78,18 +78,31 @@ def emit_tile_order(w: Writer, work: Product, schedule: Schedule) -> None:
 
 def emit_columns(w: Writer, work: Product, schedule: Schedule, run: str, name: str) -> str:
     """col: this tile's columns among all channels. Returns the name of their mask, "" where all exist."""
-    c = w.uses
-    tiled = work.columns > schedule.block_n
-    lanes = "tile_n * BLOCK_N + tl.arange(0, BLOCK_N)" if tiled else "tl.arange(0, BLOCK_N)"
     if work.groups > 1:
         w.line("group = tl.program_id(1)")
-        w.line(f"col_in_group = {lanes}", "[BLOCK_N]")
-        w.line(f"col = group * {c[run]} + col_in_group", f"[BLOCK_N] {name}")
+    return _columns(w, work, schedule, run, name, "", "BLOCK_N")
+
+
+def emit_half_columns(w: Writer, work: Product, schedule: Schedule, run: str) -> str:
+    """The same of one half of the tile, number `half`."""
+    return _columns(w, work, schedule, run, "", f"half * {w.uses.HALF_N} + ", w.uses.HALF_N)
+
+
+def _columns(
+    w: Writer, work: Product, schedule: Schedule, run: str, name: str, first: str, size: str
+) -> str:
+    c = w.uses
+    tiled = work.columns > schedule.block_n
+    lanes = f"{'tile_n * BLOCK_N + ' if tiled else ''}{first}tl.arange(0, {size})"
+    note = f"[{size}] {name}".strip()
+    if work.groups > 1:
+        w.line(f"col_in_group = {lanes}", f"[{size}]")
+        w.line(f"col = group * {c[run]} + col_in_group", note)
     else:
-        w.line(f"col = {lanes}", f"[BLOCK_N] {name}")
+        w.line(f"col = {lanes}", note)
     if work.columns % schedule.block_n == 0:
         return ""
-    w.line(f"col_ok = {'col_in_group' if work.groups > 1 else 'col'} < {c[run]}", "[BLOCK_N]")
+    w.line(f"col_ok = {'col_in_group' if work.groups > 1 else 'col'} < {c[run]}", f"[{size}]")
     return "col_ok"
 
 

@@ -76,13 +76,16 @@ class LayOut:
         w = Writer()
         c = w.uses
         h, width = spatial(self.source)
-        w.line("place = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)[:, None]", "[BLOCK_L, 1]")
+        size = f"({c.LAID_H} * {c.LAID_W})"
+        w.line("first = tl.program_id(0).to(tl.int64) * BLOCK_L", "first pixel of the block")
+        w.line("lane = tl.arange(0, BLOCK_L)[:, None]", "[BLOCK_L, 1]")
         w.line(f"channel = tl.arange(0, {c.LANES})[None, :]", "[1, LANES]")
-        w.line(f"image = place // ({c.LAID_H} * {c.LAID_W})")
+        w.line(f"place = (first % {size}).to(tl.int32) + lane", "counted from the block's first image")
+        w.line(f"image = (first // {size}).to(tl.int32) + place // {size}")
         w.line(f"i = place // {c.LAID_W} % {c.LAID_H}{plus(-self.map.top)}", "row of the map")
         w.line(f"j = place % {c.LAID_W}{plus(-self.map.left)}", "column")
         w.line(f"pixel = (image * {c.H} + i) * {c.W} + j")
-        w.line(f"row_ok = {' & '.join(['(place < laid_pixels)', *self._inside(c)])}", "[BLOCK_L, 1]")
+        w.line(f"row_ok = {' & '.join(['(first + lane < laid_pixels)', *self._inside(c)])}", "[BLOCK_L, 1]")
         channels = self.source.type.channels
         if channels < LANES:
             w.line(f"column_ok = channel < {c.C}", "[1, LANES]")
@@ -124,8 +127,8 @@ class LayOut:
         if self.region.prologue:  # of a 0 outside it need not be 0
             value = f"tl.where({tile.ok}, {value}, 0.0)"
         cast = "" if self.dtype == "float32" else f".to({TRITON_TYPES[self.dtype]})"
-        at = f"laid_ptr + place.to(tl.int64) * {w.uses.LANES} + channel"
-        w.line(f"tl.store({at}, {value}{cast}, mask=place < {self._all(w.uses)})")
+        at = f"laid_ptr + (first + lane) * {w.uses.LANES} + channel"
+        w.line(f"tl.store({at}, {value}{cast}, mask=first + lane < {self._all(w.uses)})")
 
     def _all(self, c: Uses) -> str:
         """Text of the pixels there are."""

@@ -77,7 +77,7 @@ class _MatMul(Contraction):
         w.line(f"row = {row}tl.arange(0, BLOCK_M)", "[BLOCK_M] row of the product")
         w.line(f"row_ok = row < {c.M}")
         w.line(f"pixel = {self._pixel(c)}", "[BLOCK_M] row among those of all products")
-        col_ok = emit_columns(w, self.work, self.schedule, "P", "column")
+        col_ok = emit_columns(w, self.work, self.schedule, self.run, "column")
         w.line()
         self._loop(w, col_ok)
         w.line()

@@ -93,7 +93,8 @@ class Moments:
         apart = f"{value} - {average}"
         w.line(f"apart = {f'tl.where({ok}, {apart}, 0.0)' if ok else apart}", note)
         w.line(f"{average} += apart * share")
-        w.line(f"{squares} += apart * apart * (1.0 - share)")
+        # In this order: the first square may be beyond all numbers, and counts 0 times.
+        w.line(f"{squares} += apart * (apart * (1.0 - share))")
 
     def merge(self, w: Writer, loads: list[str], note: str) -> None:
         average, squares = f"average{self.place}", f"squares{self.place}"
@@ -101,7 +102,7 @@ class Moments:
         w.line(f"apart -= {average}")
         w.line(f"{average} += apart * share")
         w.line(f"{squares} += {loads[1]}")
-        w.line(f"{squares} += apart * apart * (seen * share)")
+        w.line(f"{squares} += apart * (apart * (seen * share))")
 
     def fold(self, w: Writer) -> list[str]:
         average, squares = f"average{self.place}", f"squares{self.place}"

@@ -49,14 +49,19 @@ class RowTile:
             doc=doc,
             warps=self.schedule.warps,
         )
-        jit.body.line(
-            "pixel = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]", "row: [BLOCK_R, 1]"
-        )
-        jit.body.line("column = tl.arange(0, BLOCK_C)[None, :]", "[1, BLOCK_C]")
-        jit.body.line(f"row_ok = pixel < {self.rows}", "[BLOCK_R, 1]")
-        if self.column_ok:
-            jit.body.line(f"column_ok = column < {self.node.type.channels}", "[1, BLOCK_C]")
+        self.rows_from(jit.body, "tl.program_id(0)")
+        self.columns(jit.body)
         return jit
+
+    def rows_from(self, w: Writer, block: str) -> None:
+        """Which rows a tile holds. block: text of its number."""
+        w.line(f"pixel = {block} * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]", "row: [BLOCK_R, 1]")
+        w.line(f"row_ok = pixel < {self.rows}", "[BLOCK_R, 1]")
+
+    def columns(self, w: Writer) -> None:
+        w.line("column = tl.arange(0, BLOCK_C)[None, :]", "[1, BLOCK_C]")
+        if self.column_ok:
+            w.line(f"column_ok = column < {self.node.type.channels}", "[1, BLOCK_C]")
 
     def tile(self, values: dict[str, str] | None = None) -> Tile:
         return Tile(

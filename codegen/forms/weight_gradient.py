@@ -6,6 +6,7 @@ from typing import Any
 
 from ...graph.ops import Conv2DWeightGrad
 from ...planning.geometry import Axis, ceil_div, forward_axes
+from ...planning.limits import section
 from ...planning.products import Product, product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
@@ -18,10 +19,6 @@ from .contraction import IDENTITY, OF_A_TILE, Constants, spatial
 from .gather import emit_multiply
 from .split_file import SplitFile
 from .tile import masked
-
-SECTION = 32
-"""Steps of the sum after which its addresses are counted anew, so that they fit into 32 bits; the bias's sum
-reads what they have brought into the cache."""
 
 
 def emit_weight_grad(region: Region, schedule: Schedule, precision: str) -> KernelFile:
@@ -69,6 +66,11 @@ class WeightGrad(SplitFile):
         return forward_axes(self.op, spatial(self.x), spatial(self.anchor, 0), spatial(self.dy))
 
     @property
+    def gathered_elements(self) -> int:
+        """Of an image of what the loop reads."""
+        return self.x.type.elements(1)
+
+    @property
     def plain(self) -> bool:
         """Whether pixels of x and of dy are the same: a matrix product, a 1x1 convolution."""
         return all(axis.is_identity for axis in self.axes)
@@ -102,7 +104,10 @@ class WeightGrad(SplitFile):
             "BLOCK_N": (s.block_n, "columns k of a tile"),
             "BLOCK_K": (s.block_k, "pixels a step takes"),
             "CHUNK": (s.chunk, "pixels of a part of the sum, at least"),
-            "SECTION": (SECTION * s.block_k, "pixels whose addresses are counted from one place"),
+            "SECTION": (
+                section(self.region, s.block_k, self.gathered_elements),
+                "pixels whose addresses are counted from one place",
+            ),
             "BLOCKS": (ceil_div(per_group, s.block_m), "row tiles of one tap"),
             "TILES_M": (self.work.row_tiles(s.block_m, 1), "row tiles"),
             "TILES_N": (ceil_div(columns, s.block_n), "column tiles" + (" of a group" if groups > 1 else "")),

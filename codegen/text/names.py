@@ -31,7 +31,7 @@ RESERVED = frozenset(
         "tile_m", "tile_n", "band", "band_size", "group", "col", "col_ok", "col_in_group", "phase",
         "candidate", "pooled", "pooled_ok", "windows", "largest", "broken", "average", "real", "power",
         "split", "splits", "begin", "end", "part", "parts", "w_tap", "tap_offset", "pixel_ok", "w_tile",
-        "matrix", "k0", "k_ok", "a_tile", "b_tile",
+        "half", "halves", "matrix", "k0", "k_ok", "a_tile", "b_tile",
         "a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "i0", "i1", "j0", "j1", "down", "across", "owned",
         "lane_ok", "strip", "source_row", "ahead", "loaded", "under_way", "nothing", "ok", "residue", "rest",
         "origin", "shift", "h_meets", "p_meets", "left_meets", "piece", "piece_ok", "pieces", "given", "more",

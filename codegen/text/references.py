@@ -30,7 +30,6 @@ from ...graph.ops import (
     DenseDataGrad,
     DenseWeightGrad,
     Flip,
-    LogSoftmax,
     LookUp,
     LookUpGrad,
     MatMul,
@@ -45,14 +44,11 @@ from ...graph.ops import (
     RowLoss,
     RowLossGrad,
     Slice,
-    Softmax,
-    SoftmaxGrad,
-    Sparsemax,
-    SparsemaxGrad,
     Transpose,
     Variance,
 )
 from .printers import in_torch
+from .row_references import ROWS
 from .warp_references import WARPS
 from .writer import number, tuple_text
 
@@ -210,25 +206,6 @@ def _average_unpool(op: AverageUnpool2D, result: str, dy: str) -> Lines:
     ]
 
 
-# -- sparsemax -----------------------------------------------------------------------------------------------
-def _sparsemax(op: Sparsemax, result: str, x: str) -> Lines:
-    return [
-        f"ordered = {x}.sort(-1, descending=True).values",
-        "sums = ordered.cumsum(-1)",
-        "place = torch.arange(1, sums.shape[-1] + 1, device=sums.device)",
-        "k = (1 + place * ordered > sums).sum(-1, keepdim=True)",
-        f"{result} = ({x} - (sums.gather(-1, k - 1) - 1) / k).clamp(min=0)",
-    ]
-
-
-def _sparsemax_grad(op: SparsemaxGrad, result: str, dy: str, y: str) -> Lines:
-    return [
-        f"kept = {y} > 0",
-        f"mean = ({dy} * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)",
-        f"{result} = torch.where(kept, {dy} - mean, 0.0)",
-    ]
-
-
 # -- losses --------------------------------------------------------------------------------------------------
 def _matmul(op: MatMul, result: str, lhs: str, rhs: str) -> str:
     def plain(x: str, transposed: bool, split: bool) -> str:
@@ -372,11 +349,7 @@ _TABLE: dict[type[Op], Callable[..., Lines | str]] = {
     AverageUnpool2D: _average_unpool,
     Reduce: _reduce,
     Variance: lambda op, result, x: f"{x}.flatten(0, -2).var(0, correction=0)",
-    Softmax: lambda op, result, x: f"torch.softmax({x}, -1)",
-    LogSoftmax: lambda op, result, x: f"torch.log_softmax({x}, -1)",
-    SoftmaxGrad: lambda op, result, dy, y: f"{y} * ({dy} - ({dy} * {y}).sum(-1, keepdim=True))",
-    Sparsemax: _sparsemax,
-    SparsemaxGrad: _sparsemax_grad,
+    **ROWS,
     **{op: _row_loss for op in REGISTRY.values() if issubclass(op, RowLoss)},
     RowLossGrad: _row_loss_grad,
     CircleLoss: _circle_loss,

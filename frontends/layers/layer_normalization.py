@@ -15,15 +15,10 @@ from .parts import fits_in, on_last_axis, sample_axes, unit_length
 from .ruled import _GammaAndBeta
 
 
-def own_statistics(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
-    """(x - mean) / sqrt(variance + epsilon), the biased statistics of each sample over `axes`."""
-    mean, variance = _moments(b, x, axes)
-    return b.add(ops.Normalize(epsilon), x, mean, variance, suffix="normalized")
-
-
 def over_deviation(b: Builder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
     """x / sqrt(variance + epsilon), the biased variance of each sample over `axes`."""
-    _, variance = _moments(b, x, axes)
+    centred = b.add(ops.Subtract(), x, _mean(b, x, axes, "mean"), suffix="centred")
+    variance = _mean(b, b.add(ops.Square(), centred, suffix="squared"), axes, "variance")
     return _over_root(b, x, variance, epsilon)
 
 
@@ -31,12 +26,6 @@ def _over_root(b: Builder, x: str, power: str, epsilon: float) -> str:
     """x / sqrt(power + epsilon) as one op, so that one kernel does it."""
     zero = b.add(ops.Constant((1,), 0.0), suffix="zero")
     return b.add(ops.Normalize(epsilon), x, zero, power, suffix="normalized")
-
-
-def _moments(b: Builder, x: str, axes: tuple[int, ...]) -> tuple[str, str]:
-    mean = _mean(b, x, axes, "mean")
-    centred = b.add(ops.Subtract(), x, mean, suffix="centred")
-    return mean, _mean(b, b.add(ops.Square(), centred, suffix="squared"), axes, "variance")
 
 
 def _mean(b: Builder, x: str, axes: tuple[int, ...], suffix: str) -> str:
@@ -89,13 +78,14 @@ class LayerNormalization(_GammaAndBeta):
         return on_last_axis(b, inputs[0], axes, lambda x: self._over_last(b, x))
 
     def _over_last(self, b: Builder, x: str) -> str:
-        over, size = (b.type(x).rank - 1,), b.type(x).channels
-        x = (over_deviation if self.rms_scaling else own_statistics)(b, x, over, self.epsilon)
-        if self._scales:
-            x = b.add(ops.Multiply(), x, self._vector(b, "gamma", size), suffix="scaled")
-        if self._shifts:
-            x = b.add(ops.Add(), x, self._vector(b, "beta", size), suffix="shifted")
-        return x
+        last, size = b.type(x).rank - 1, b.type(x).channels
+        gamma = [self._vector(b, "gamma", size)] if self._scales else []
+        beta = [self._vector(b, "beta", size)] if self._shifts else []
+        if self.rms_scaling:
+            return b.add(ops.Multiply(), over_deviation(b, x, (last,), self.epsilon), *gamma, suffix="scaled")
+        beside = beta if gamma else []
+        x = b.add(ops.RowNorm(self.epsilon), x, *gamma, *beside, suffix="normalized")
+        return b.add(ops.Add(), x, *beta, suffix="shifted") if beta and not gamma else x
 
     def _vector(self, b: Builder, name: str, size: int) -> str:
         weight = b.weight(name)
@@ -140,7 +130,7 @@ class GroupNormalization(_GammaAndBeta):
         x = b.add(ops.Reshape((places, groups, taken // groups)), x, suffix="by_group")
         x = b.add(ops.Transpose((0, 2, 1, 3)), x, suffix="groups_first")
         x = b.add(ops.Reshape((groups, places * taken // groups)), x, suffix="rows")
-        x = own_statistics(b, x, (2,), self.epsilon)
+        x = b.add(ops.RowNorm(self.epsilon), x, suffix="normalized")
         x = b.add(ops.Reshape((groups, places, taken // groups)), x, suffix="rows_by_place")
         x = b.add(ops.Transpose((0, 2, 1, 3)), x, suffix="places_first")
         x = b.add(ops.Reshape(shape), x, suffix="shaped")
@@ -168,10 +158,12 @@ class RMSNormalization(Layer):
         return [Weight("scale", weight_shape(self.axis, inputs[0]), "ones")]
 
     def build(self, b: Builder, *inputs: str) -> str:
-        x = inputs[0]
-        squared = b.add(ops.Square(), x, suffix="squared")
-        power = _mean(b, squared, sample_axes(self, self.axis, b.type(x)), "power")
-        return b.add(ops.Multiply(), _over_root(b, x, power, self.epsilon), b.weight("scale"))
+        x, scale = inputs[0], b.weight("scale")
+        axes = sample_axes(self, self.axis, b.type(x))
+        if axes == (b.type(x).rank - 1,):
+            return b.add(ops.RowNorm(self.epsilon, centred=False), x, scale)
+        power = _mean(b, b.add(ops.Square(), x, suffix="squared"), axes, "power")
+        return b.add(ops.Multiply(), _over_root(b, x, power, self.epsilon), scale)
 
 
 class UnitNormalization(Layer):

@@ -1,5 +1,6 @@
 """The ops of the IR, each one class."""
 
+from .across import MeanAcross, SumAcross, VarianceAcross
 from .activation import (
     Abs,
     Activation,
@@ -95,6 +96,7 @@ from .pooling import AveragePool2D, AverageUnpool2D, MaxPool2D, MaxPoolIndex2D, 
 from .random import Drawn, InTraining, Random, RandomBlur, RandomBox, RandomTransform
 from .reduction import Reduce, Variance
 from .resize import Resize, ResizeGrad, Taps
+from .row_norm import RowNorm, RowNormGrad
 from .rows import LogSoftmax, RowOp, Softmax, SoftmaxGrad, Sparsemax, SparsemaxGrad
 from .source import KNOWN, AttentionMask, Constant, Input, InterpolationMatrix, Parameter
 from .warp import Warp, WarpGrad
@@ -167,6 +169,7 @@ __all__ = [
     "MaxPoolIndex2D",
     "MaxUnpool2D",
     "Maximum",
+    "MeanAcross",
     "Minimum",
     "Mish",
     "Multiply",
@@ -196,6 +199,8 @@ __all__ = [
     "ResizeGrad",
     "RowLoss",
     "RowLossGrad",
+    "RowNorm",
+    "RowNormGrad",
     "RowOp",
     "RsqrtPlus",
     "Scale",
@@ -218,6 +223,7 @@ __all__ = [
     "Step",
     "StopGradient",
     "Subtract",
+    "SumAcross",
     "Swish",
     "Tanh",
     "TanhShrink",
@@ -225,6 +231,7 @@ __all__ = [
     "Threshold",
     "Transpose",
     "Variance",
+    "VarianceAcross",
     "Warp",
     "WarpGrad",
     "Where",

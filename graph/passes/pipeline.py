@@ -10,6 +10,7 @@ from ..ir import Graph
 from ..rewrite import Rule, apply_rules
 from ..settings import PASSES, settings
 from ..verify import verify
+from .across_processes import join_gradients, join_statistics
 from .batch_norm import FOLD, FOLD_FROZEN, use_batch_statistics
 from .cleanup import (
     IDENTITIES,
@@ -19,6 +20,7 @@ from .cleanup import (
     remove_dead_code,
 )
 from .gradient_rules import GRADIENT_RULES
+from .long_rows import LONG_ROWS
 from .precision import widen_terms
 from .recompute import recompute, recompute_from_inputs
 from .views import BEFORE_SLICES, BEFORE_VIEWS
@@ -55,12 +57,15 @@ DEAD_CODE = Pass("remove dead code", remove_dead_code)
 
 WIDE_TERMS = Pass("float32 for what is summed", widen_terms)
 
+IN_STEPS = _rules("long rows in steps", LONG_ROWS)
+
 INFERENCE: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
     _rules("padding into convolutions", PAD_INTO_CONVOLUTION),
     _rules("pointwise before views", BEFORE_SLICES, BEFORE_VIEWS, IDENTITIES),
     _rules("fold batch norm", FOLD),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -73,6 +78,7 @@ TRAINING: tuple[Pass, ...] = (
     _rules("pointwise before views", BEFORE_VIEWS, IDENTITIES),
     Pass("batch norm over the batch", use_batch_statistics),
     _rules("fold frozen batch norm", FOLD_FROZEN),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -80,6 +86,7 @@ TRAINING: tuple[Pass, ...] = (
 UNFUSED: tuple[Pass, ...] = (
     DEAD_CODE,
     _rules("remove identities", IDENTITIES, INFERENCE_IDENTITIES),
+    IN_STEPS,
     WIDE_TERMS,
     DEAD_CODE,
 )
@@ -91,6 +98,12 @@ BACKWARD: tuple[Pass, ...] = (
     DEAD_CODE,
 )
 
+
+JOINED: tuple[Pass, ...] = (Pass("statistics of all processes", join_statistics),)
+"""After TRAINING, where batch norms are over the batches of all processes."""
+
+JOINED_BACKWARD: tuple[Pass, ...] = (Pass("gradients of all processes", join_gradients),)
+"""Before BACKWARD, behind JOINED."""
 
 RECOMPUTE: tuple[Pass, ...] = (Pass("recompute what is cheap", recompute),)
 """After BACKWARD, where less memory is worth more than a few passes over it."""

@@ -6,7 +6,7 @@ ways, long before its root does. Between layers values have the network's own dt
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..decisions import Decision
 from ..ir import Graph, Node
@@ -32,31 +32,48 @@ from ..ops.reduction import _Sums
 from ..types import HALF
 
 
-def with_dtype(graph: Graph, dtype: str) -> Graph:
+@dataclass(frozen=True)
+class Policies:
+    """A half dtype, and the layers that do not compute in it.
+
+    wide: those in float32. free: operations, which go on in float32 where an operand is that.
+    """
+
+    dtype: str
+    wide: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
+
+
+def with_dtype(graph: Graph, dtype: str, policies: Policies | None = None) -> Graph:
     """The same network with its activations in `dtype`.
 
     Below float32, parameters stay float32 and the weights of contractions are cast where they are used, so an
     optimizer keeps its precision, and what sums give stays float32 up to the end of its layer. float64 makes
-    the parameters float64 too.
+    the parameters float64 too. policies: of the layers, where they differ.
     """
-    return _Conversion(graph, dtype).run()
+    return _Conversion(graph, dtype, policies or Policies(dtype)).run()
 
 
 class _Conversion:
     """A graph on its way into another dtype."""
 
-    def __init__(self, graph: Graph, dtype: str) -> None:
+    def __init__(self, graph: Graph, dtype: str, policies: Policies) -> None:
         self.graph, self.dtype = graph, dtype
+        self.wide, self.free = set(policies.wide), policies.free
         self.half = dtype in HALF
         self.result = Graph(graph.name)
         self.names: dict[str, str] = {}
         self.narrowed: dict[str, str] = {}
         """Values that are float32 -> the same in the network's dtype."""
+        self.widened: dict[str, str] = {}
 
     def run(self) -> Graph:
         for node in self.graph.nodes():
-            op, inputs = node.op, [self._operand(node, name) for name in node.inputs]
-            if self._follows(node):
+            wide = self._is_wide(node)
+            op, inputs = node.op, [self._operand(node, name, wide) for name in node.inputs]
+            if wide:
+                pass
+            elif self._follows(node):
                 op = replace(op, dtype=self.dtype)  # type: ignore[call-arg]
             elif isinstance(op, Conv2D | Conv2DTranspose | Dense) and self.half:
                 weight = inputs[1]
@@ -64,7 +81,10 @@ class _Conversion:
             elif isinstance(op, _Sums) and self._is_rounded(node, inputs):
                 op = replace(op, dtype=self.dtype)
             self.names[node.name] = self.result.add(op, inputs, node.name, node.layer, node.phase)
-        self.result.outputs = {key: self._narrow(value) for key, value in self.graph.outputs.items()}
+        self.result.outputs = {
+            key: self.names[value] if self.graph[value].layer in self.wide else self._narrow(value)
+            for key, value in self.graph.outputs.items()
+        }
         self.result.updates = [
             replace(update, parameter=self.names[update.parameter], value=self.names[update.value])
             for update in self.graph.updates
@@ -72,6 +92,20 @@ class _Conversion:
         self.result.penalties = {self.names[value]: ops for value, ops in self.graph.penalties.items()}
         self.result.constraints = {self.names[name]: op for name, op in self.graph.constraints.items()}
         return self.result
+
+    def _is_wide(self, node: Node) -> bool:
+        """Whether a node stays float32: by its layer's policy or, of an operation, by an operand's; an input
+        where a layer of float32, or an operation, reads it."""
+        layer = node.layer
+        if isinstance(node.op, Input):
+            others = self.wide | self.free
+            joins = any(reader.layer in others for reader in self.graph.readers(node.name))
+        else:
+            given = (self.graph[name] for name in node.inputs)
+            joins = layer in self.free and any(x.layer in self.wide and x.type.is_floating for x in given)
+        if joins and layer is not None:
+            self.wide.add(layer)
+        return layer in self.wide
 
     def _follows(self, node: Node) -> bool:
         """Whether a source, or what becomes of integers, takes the network's dtype; weights and places do not
@@ -95,8 +129,22 @@ class _Conversion:
         wide = node.op.result(*(self.result[name].type for name in inputs)).dtype != self.dtype
         return wide and (not stays or self.graph.is_output(node.name))
 
-    def _operand(self, reader: Node, name: str) -> str:
+    def _operand(self, reader: Node, name: str, wide: bool) -> str:
+        if wide:
+            return self._widen(name)
         return self._narrow(name) if _ends(self.graph[name], reader) else self.names[name]
+
+    def _widen(self, name: str) -> str:
+        """A value in float32, for what computes in it."""
+        made = self.result[self.names[name]]
+        if made.type.dtype not in HALF:
+            return made.name
+        if name not in self.widened:
+            cast = self.result.add(
+                Cast("float32"), [made.name], f"{made.name}/float32", made.layer, made.phase
+            )
+            self.widened[name] = cast
+        return self.widened[name]
 
     def _narrow(self, name: str) -> str:
         """A value in the network's dtype."""

@@ -24,11 +24,13 @@ from .form import Form, NotEmittable, Refusal
 from .pairs import PAIRS
 from .pooling import POOLING
 from .products import PRODUCTS
+from .row_norms import ROW_NORMS
 from .rows import ROWS
 from .sums import SUMS
 
 FORMS: tuple[Form, ...] = (
-    *DENSE_GRADIENTS, *FIRST, *DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *PAIRS, *FLAT, *CHANNEL_TILES
+    *DENSE_GRADIENTS, *FIRST, *DIRECT, *PRODUCTS, *POOLING, *SUMS, *ROWS, *ROW_NORMS, *PAIRS, *FLAT,
+    *CHANNEL_TILES,
 )  # fmt: skip
 
 DTYPES = ("float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")

@@ -64,7 +64,8 @@ def _by_warps(half: Region, model: CostModel) -> dict[int, Schedule]:
     work = product(half)
     whole = [replace(s, programs=1) if work.sums_over_batch else s for s in tiles(half, model)]
     found: dict[int, Schedule] = {}
-    for schedule in sorted((s for s in whole if s.splits == 1), key=lambda s: model.seconds(half, s, work)):
+    whole = [s for s in whole if s.splits == s.pieces == 1]
+    for schedule in sorted(whole, key=lambda s: model.seconds(half, s, work)):
         found.setdefault(schedule.warps, schedule)
     return found
 

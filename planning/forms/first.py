@@ -20,6 +20,7 @@ from ...graph.ir import Node
 from ...graph.ops import Conv2D, Conv2DWeightGrad
 from ..cost import CostModel
 from ..geometry import Axis, ceil_div, forward_axes, power_of_two
+from ..limits import MOST_ELEMENTS, images_of_a_tile
 from ..product_time import LAUNCH_SECONDS
 from ..products import Product, product, source_operand
 from ..regions import Region
@@ -102,6 +103,8 @@ def _few_channels(region: Region) -> Refusal:
         return f"{anchor.name} has one tap, and no row of taps to load at once"
     if width * LANES > MOST_RUN:
         return f"{anchor.name}: a row of {width} taps is longer than the {MOST_RUN // LANES} a step takes"
+    if images_of_a_tile(region) * laid(region).elements > MOST_ELEMENTS:
+        return f"{anchor.name}: with {LANES} channels a pixel its map has more elements than 32 bits count"
     return None
 
 

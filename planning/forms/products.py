@@ -196,6 +196,8 @@ def takes_row(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a softmax over {work.columns} channels needs block_n of at least that, "
             f"the schedule has {schedule.block_n}"
         )
+    if work.whole_row and schedule.pieces > 1:
+        return f"{region.name}: a softmax needs whole rows, not the halves of a tile's columns"
     return _takes_parts(region, schedule)
 
 
@@ -205,6 +207,8 @@ def takes_chunks(region: Region, schedule: Schedule) -> Refusal:
             f"{region.name}: a weight gradient's schedule needs a chunk that is a multiple of block_k "
             f"and programs, found {schedule.chunk}, {schedule.block_k} and {schedule.programs}"
         )
+    if schedule.pieces > 1:
+        return f"{region.name}: nothing follows a weight gradient's sums that halves of a tile would ease"
     if schedule.splits > 1:
         return f"{region.name}: the parts of a weight gradient's sums follow from programs, not from splits"
     return None

@@ -59,7 +59,7 @@ def _split(time: ProductTime) -> list[Schedule]:
         return []
     most = min(time.steps, 2 * time.device.processors // time.tiles)
     counts = [n for n in SPLITS if n <= most]
-    return [replace(time.schedule, splits=n) for n in counts]
+    return [replace(time.schedule, splits=n, pieces=1) for n in counts]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,20 @@ class _Fit:
         work = self.product
         return work.lean and not (work.sums_over_batch or work.flattened or _crowded(self))
 
+    def pieces(self, block_m: int, block_n: int, warps: int) -> int:
+        """What the columns of a tile that is not `wide` are cut into after the product, so that a thread may
+        keep 128 sums all the same: at once, what follows two residuals' loads spilled 336 bytes on sm_90."""
+        work = self.product
+        large = block_m * block_n > 64 * warps * self.model.target.warp_size
+        grouped = self.model.target.groups_of_warps and self.dtype in HALF
+        if not large or self.wide or not grouped or work.sums_over_batch or work.whole_row:
+            return 1
+        if work.flattened or work.computed or work.spreads:
+            return 1
+        # A half of 256 x 128 spilled up to 350 bytes where it finds places or multiplies with gradients.
+        tall = (block_m, block_n) == (256, 128) and work.plain
+        return 2 if tall or (block_m, block_n) == (128, 256) else 1
+
     @property
     def deepest_wide(self) -> int:
         """Bytes of a row in a step of such a tile: matrix instructions of single warps hold the operands of
@@ -108,9 +122,9 @@ def _all(fit: _Fit) -> Iterator[Schedule]:
         for block_n in _columns(work, most):
             for block_k in _depths(fit):
                 for stages in stage_counts:
-                    plain = Schedule(
-                        block_m, block_n, block_k, warps=_warps(block_m, block_n, fit), stages=stages
-                    )
+                    warps = _warps(block_m, block_n, fit)
+                    pieces = fit.pieces(block_m, block_n, warps)
+                    plain = Schedule(block_m, block_n, block_k, warps=warps, stages=stages, pieces=pieces)
                     yield from _with_parts(plain, fit) if work.sums_over_batch else (plain,)
 
 
@@ -175,7 +189,7 @@ def _with_parts(schedule: Schedule, fit: _Fit) -> Iterator[Schedule]:
 def shared_bytes(schedule: Schedule, work: Product) -> int:
     """Estimate of shared memory: the operands of every stage, or the result while it is regrouped."""
     stages = schedule.stages * (schedule.block_m + schedule.block_n) * schedule.block_k * work.itemsize
-    regrouped = 4 * schedule.block_m * schedule.block_n if work.window > 1 else 0
+    regrouped = 4 * schedule.block_m * schedule.block_n // schedule.pieces if work.window > 1 else 0
     return max(stages, regrouped)
 
 
@@ -183,7 +197,8 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     """Whether the values a thread keeps stay below limits beyond which compiled kernels spilled."""
     threads = schedule.warps * fit.model.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
-    if sums > _most_sums(fit):
+    most = 128 if schedule.pieces > 1 else _most_sums(fit)
+    if sums > most or _written_out(schedule, fit.product):
         return False
     depth = schedule.block_k * fit.product.itemsize
     if (sums > 64 and depth > fit.deepest_wide) or (fit.product.spreads and depth > SPREAD_DEPTH):
@@ -196,6 +211,13 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     if not fit.operands_in_registers:
         return True
     return schedule.block_k <= 32 if _crowded(fit) else sums < 64 or schedule.block_k <= 32
+
+
+def _written_out(schedule: Schedule, work: Product) -> bool:
+    """Whether the loop of two warps ends as its pipeline has filled, so that the compiler writes it out: of
+    120 small tiles on sm_90, 16 x 32 and 32 x 32 spilled 8 bytes in 3 steps of 128 with 3 stages."""
+    steps = work.steps(schedule.block_k)
+    return schedule.warps == 2 and not work.sums_over_batch and steps == work.phases * schedule.stages
 
 
 def _most_sums(fit: _Fit) -> int:

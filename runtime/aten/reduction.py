@@ -9,6 +9,8 @@ from ...graph.ops import (
     LogSoftmax,
     Reduce,
     RowLossGrad,
+    RowNorm,
+    RowNormGrad,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxGrad,
@@ -48,6 +50,41 @@ def _softmax_grad(op: SoftmaxGrad) -> Form:
     def run(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.aten._softmax_backward_data.default(dy, like(dy, y), -1, dy.dtype)
         return op.round(result)
+
+    return run
+
+
+@form(RowNorm)
+def _row_norm(op: RowNorm) -> Form:
+    if not op.centred:
+        return op.reference
+
+    def run(
+        x: torch.Tensor, gamma: torch.Tensor | None = None, beta: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        kept = wide(x.dtype)
+        gamma, beta = (None if vector is None else vector.to(kept) for vector in (gamma, beta))
+        y = F.layer_norm(x.to(kept), list(x.shape[-1:]), gamma, beta, op.epsilon)
+        return y if op.wide else op.round(like(x, y))
+
+    return run
+
+
+@form(RowNormGrad)
+def _row_norm_grad(op: RowNormGrad) -> Form:
+    if not op.centred:
+        return op.reference
+
+    def run(dy: torch.Tensor, x: torch.Tensor, *gamma: torch.Tensor) -> torch.Tensor:
+        kept, row = wide(dy.dtype), x.shape[-1:]
+        slope, given = dy.to(kept).contiguous(), x.to(kept).contiguous()
+        scale = gamma[0].to(kept) if gamma else None
+        _, mean, rstd = torch.native_layer_norm(given, row, None, None, op.epsilon)
+        asked = [True, False, False]
+        dx, *_ = torch.ops.aten.native_layer_norm_backward.default(
+            slope, given, row, mean, rstd, scale, None, asked
+        )
+        return op.round(like(dy, dx))
 
     return run
 
