@@ -70,10 +70,10 @@ def make_step(net: torch.nn.Module, losses: Losses, factors: Mapping[str, float]
         )
     layers = dict(zip(losses, net.source.outputs, strict=True))  # a dictionary of outputs has other names
     factors = {layers[name]: factor for name, factor in (factors or {}).items()}
-    of_ours = {layers[name]: loss for name, loss in of_ours.items()}
-    if found := misfits(net.source, of_ours):
+    of_layers = {layers[name]: loss for name, loss in of_ours.items()}
+    if found := misfits(net.source, of_layers):
         warnings.warn(f"{net.name}: {'; '.join(found)}. {RULE}", stacklevel=3)
-    compiled = net.with_losses(of_ours, factors)
+    compiled = net.with_losses(of_layers, factors)
 
     def step(batch: Batch) -> StepResult:
         missing = [None] * (len(losses) - len(batch.targets))

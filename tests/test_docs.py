@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from convloom.graph.losses import CLASSES
 
 import convloom as cl
 from convloom import layers as L
@@ -115,3 +117,29 @@ def test_the_blocks_on_training_run() -> None:
         exec(block, scope)  # our own page
     assert scope["probabilities"].shape == (40, 3)
     assert set(scope["two"].history.history) == {"loss", "kind_loss", "size_loss", "kind_accuracy"}
+
+
+def test_the_blocks_on_losses_run() -> None:
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    a, b = cl.Input((3,)), cl.Input((2,))
+    h = L.Dense(8, activation="relu")(L.Concatenate()([a, b]))
+    heads = [L.Dense(4, activation="softmax", name="kind")(h), L.Dense(1, name="size")(h)]
+    draw = np.random.default_rng(0)
+    scope: dict[str, Any] = {
+        "cl": cl, "x": draw.normal(size=(40, 6)).astype(np.float32), "y": torch.arange(40) % 3,
+        "model": cl.Sequential([cl.Input((6,)), L.Dense(3, activation="softmax")]),
+        "two": cl.compile(cl.Model([a, b], heads)),
+        "first": draw.normal(size=(9, 3)).astype(np.float32),
+        "second": draw.normal(size=(9, 2)).astype(np.float32),
+        "kinds": draw.integers(0, 4, 9), "sizes": draw.normal(size=(9, 1)).astype(np.float32),
+        "importance": draw.uniform(size=9).astype(np.float32),
+    }  # fmt: skip
+    for block in blocks:
+        exec(block, scope)  # our own page
+    torch.testing.assert_close(scope["loss"], scope["alone"])
+    assert len(scope["result"].losses) == len(scope["result"].predictions) == 2
+    for loss in CLASSES:
+        assert f"`{loss.keras_name}`" in text
+        assert f"`{loss.__name__}(" in text
