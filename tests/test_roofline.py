@@ -39,7 +39,7 @@ def test_what_a_direct_convolution_waits_for_is_told_of_its_own_loop(taps: int) 
     program = plan(with_dtype(b.finish("conv"), "bfloat16"))
     (kernel,) = estimate(program, "H200", 256).kernels
     assert kernel.form == "direct convolution"
-    assert kernel.reason == ("its bytes" if taps == 3 else "its instructions")
+    assert kernel.reason in (("its bytes",) if taps == 3 else ("its instructions", "rows under way"))
 
 
 def test_the_roofline_of_a_kernel_by_hand() -> None:

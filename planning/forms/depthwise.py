@@ -3,6 +3,11 @@
     prologue -> convolution -> pointwise members
 
 They compete with the products, whose tiles hold one group's channels and are mostly padding for such groups.
+
+Of 7x7 taps the multiplications alone take 1.6 times as long as the bytes (an H200's rates, bfloat16), all
+instructions 2.6 times. Loads of 16 bytes would need a thread to hold 8 x 49 weights. Banded products on the
+matrix units would take about a third of the instructions, but their zeros meet what no tap reads, and 0 times
+an infinity there is NaN.
 """
 
 from __future__ import annotations
