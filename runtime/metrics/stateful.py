@@ -77,6 +77,11 @@ class Metric(torchmetrics.Metric):
             return value
         return self.compute()
 
+    @property
+    def variables(self) -> list[torch.Tensor]:
+        """The sums that it keeps."""
+        return list(self.metric_state.values())
+
     def reset_state(self) -> None:
         self.reset()
 
