@@ -213,6 +213,8 @@ IN_CIRCLES = {
     ("graph.op", "graph.ir"): TYPES,
     ("graph.ops.*", "graph.gradients"): TYPES,
     ("graph.ops.*", "graph.ir"): TYPES,
+    ("graph.losses.builder", "graph.losses.base"): TYPES,
+    ("graph.losses.weights", "graph.losses.base"): TYPES,
     ("planning.listing", "planning.program"): TYPES,
     ("planning.telling", "planning.program"): TYPES,
     ("runtime.open_axes", "runtime.network"): TYPES,
