@@ -227,6 +227,7 @@ IN_CIRCLES = {
     ("frontends.parameters", "frontends.layers.base"): TYPES,
     ("frontends.symbolic", "frontends.lowering"): TYPES,
     ("frontends.symbolic", "frontends.operations"): "arithmetic on a symbolic tensor calls an operation",
+    ("frontends.policies", "frontends.network"): "a layer may be a model",
     ("frontends.keras.catalogue", "frontends.keras.assemble"): "an argument of a layer may be a model",
     ("frontends.keras.export_layers", "frontends.keras.export"): "an argument of a layer may be a model",
 }

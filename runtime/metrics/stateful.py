@@ -80,7 +80,7 @@ class Metric(torchmetrics.Metric):
     @property
     def variables(self) -> list[torch.Tensor]:
         """The sums that it keeps."""
-        return list(self.metric_state.values())
+        return [value for value in self.metric_state.values() if isinstance(value, torch.Tensor)]
 
     def reset_state(self) -> None:
         self.reset()
