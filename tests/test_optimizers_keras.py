@@ -13,6 +13,7 @@ import torch
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime import optimizers
 from convloom.runtime.optimizers import OPTIMIZERS, KerasOptimizer, make_optimizer
+from helpers import told
 
 STEPS = 30
 SHAPES = {
