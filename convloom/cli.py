@@ -110,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         required=True,
         metavar="D.npz",
-        help="the arrays x and y, and x_val and y_val if there; for several inputs their names, or x0, x1, "
-        ".., instead of x",
+        help="the arrays x and y, and x_val and y_val if there; for several inputs or outputs their names, "
+        "or x0, x1, .., and y0, y1, ..",
     )
     _scale(train)
     train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")

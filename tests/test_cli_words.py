@@ -157,7 +157,7 @@ def test_errors_use_no_words_of_the_python_interface(
         (("explain", "open.keras"), "say one: --input-shape H,W,C"),
         (
             ("train", "two.keras", "--data", "t.npz", "--loss", "mse"),
-            "two has 2 outputs; what is trained here",
+            "training needs arrays named x and dense, dense_1",
         ),
         (
             ("run", "two.keras", "--random-weights", "--input", "t.npz", "--output", "y.npy"),
