@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parsed(sys.argv[1:] if argv is None else list(argv))
         command: Command = arguments.command
-        command(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            command(arguments)
         sys.stdout.flush()
     except ConvLoomError as error:
         if _debugging():
@@ -54,6 +57,11 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     if not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise ConvLoomError(unknown("command", argv[0], COMMANDS))
     return parser().parse_args(argv)
+
+
+def _warned(message: Warning | str, *where: Any) -> None:
+    """A warning as the command line says things, without the line of ours that it comes from."""
+    print(f"convloom: warning: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:
