@@ -56,14 +56,16 @@ def test_views_and_movement_cost_no_flops() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cost_grows_with_the_batch(case: Case) -> None:
-    """Bytes are those of the operands and the result; FLOPs are a whole number, linear in the batch."""
+    """Bytes are those of the operands and the result; FLOPs are a whole number, linear in the batch, or in the
+    square of it where all pairs of its rows count."""
     graph = case.graph()
     one, four = graph.cost("y", 1), graph.cost("y", 4)
     node = graph["y"]
     assert four.bytes_read == sum(t.nbytes(4) for t in (graph[i].type for i in node.inputs))
     assert four.bytes_written == node.type.nbytes(4)
     batched = any(graph[name].type.batched for name in node.inputs)
-    assert four.flops == (4 if batched else 1) * one.flops
+    of_pairs = isinstance(case.op, ops.CircleLoss | ops.CircleLossGrad)
+    assert four.flops == (16 if of_pairs else 4 if batched else 1) * one.flops
 
 
 # -- refusals ----------

@@ -138,12 +138,13 @@ def test_common_arguments(name: str, options: dict[str, Any]) -> None:
 
 
 def test_defaults_and_their_order() -> None:
-    """Each has Keras's arguments and no more, in Keras's order, with Keras's defaults."""
+    """Each has Keras's arguments, and `rates`, in Keras's order, with Keras's defaults."""
     import inspect
 
     for made in OPTIMIZERS.values():
         theirs = dict(inspect.signature(getattr(keras.optimizers, made.__name__).__init__).parameters)
         ours = dict(inspect.signature(made).parameters)
+        assert ours.pop("rates").default is None
         theirs = {k: p for k, p in theirs.items() if k not in ("self", "kwargs")}
         assert set(ours) == set(theirs), made.__name__
         for argument, parameter in theirs.items():
