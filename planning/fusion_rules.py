@@ -57,6 +57,9 @@ class Group:
     def kind(self) -> Kind:
         return self.anchor.op.kind
 
+    def has(self, op: type) -> bool:
+        return any(isinstance(node.op, op) for node in self.nodes)
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -246,19 +249,17 @@ def _sum_beside_row_norm(node: Node, mine: Group, group: Group) -> bool:
 
 
 def _totals_side_by_side(node: Node, mine: Group, group: Group) -> bool:
-    needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
-    both = isinstance(group.anchor.op, Reduce) and group.anchor.type == node.type
-    return both and node.type.shape == () and not needs_the_other
-
-
-def _has_loss(group: Group) -> bool:
-    return any(isinstance(member.op, RowLoss) for member in group.nodes)
+    same = isinstance(group.anchor.op, Reduce) and group.anchor.type == node.type
+    return same and node.type.shape == () and not _needs(mine, group)
 
 
 def _sums_side_by_side(node: Node, mine: Group, group: Group) -> bool:
-    needs_the_other = any(group.names.intersection(member.inputs) for member in mine.nodes)
     same = _is_channel_sum(node) and _is_channel_sum(group.anchor) and group.anchor.type == node.type
-    return same and not needs_the_other
+    return same and not _needs(mine, group)
+
+
+def _needs(mine: Group, other: Group) -> bool:
+    return any(other.names.intersection(member.inputs) for member in mine.nodes)
 
 
 def _is_channel_sum(node: Node) -> bool:
@@ -346,14 +347,7 @@ RULES: tuple[FusionRule, ...] = (
         lambda node, group: isinstance(node.op, Reduce | Variance) and group.kind is Kind.POINTWISE,
         into_producer=False,
     ),
-    FusionRule(
-        "pointwise(loss(x)) -> one kernel",
-        lambda node, group: node.op.kind is Kind.POINTWISE and _has_loss(group),
-    ),
-    FusionRule(
-        "total(loss(x)) -> one kernel",
-        lambda node, group: isinstance(node.op, Reduce) and node.type.shape == () and _has_loss(group),
-    ),
+    FusionRule("total(pointwise(loss(x))) -> one kernel", lambda node, group: group.has(RowLoss)),
     FusionRule(
         "loss_gradient(pointwise(dy)) -> one kernel",
         lambda node, group: isinstance(node.op, RowLossGrad) and group.kind is Kind.POINTWISE,

@@ -10,6 +10,8 @@ from ..graph.errors import CompileError
 from ..graph.ir import Node
 from ..graph.op import Kind
 from ..graph.ops import (
+    Activation,
+    ActivationGrad,
     Add,
     AveragePool2D,
     AverageUnpool2D,
@@ -62,6 +64,7 @@ class Product:
     spreads: whether a pooling's gradient spreads each row over a window, whose pixels the epilogue reads.
     matrices: products that each image has of its own, rows being those of one; 0 where all images share one.
     plain: whether the members that follow are all of LEAN.
+    costly: whether one of them is an activation with exponentials, or the gradient of one.
     beside: values of a tile's size that follow-up members load; each result after the first counts as two.
     lean: whether what stands around the product keeps little in registers beside the sums.
     computed: whether what is gathered is computed with, in registers, before it is multiplied.
@@ -85,6 +88,7 @@ class Product:
     spreads: bool = False
     matrices: int = 0
     plain: bool = False
+    costly: bool = False
     beside: int = 0
     lean: bool = False
     computed: bool = False
@@ -132,6 +136,7 @@ def product(region: Region) -> Product:
         "itemsize": first.torch_dtype.itemsize,
         "is_convolution": convolution,
         "plain": all(isinstance(member.op, LEAN) for member in region.epilogue),
+        "costly": any(_is_costly(member) for member in region.epilogue),
         "beside": len(_tiles_read(region)) + 2 * (len(region.outputs) - 1),
         "lean": lean(region),
         "computed": any(not isinstance(member.op, Cast) for member in region.prologue),
@@ -177,6 +182,11 @@ def source_operand(region: Region) -> Node:
         return source
     read = [graph[i] for node in region.prologue for i in node.inputs if i not in region.members]
     return next(n for n in read if broadcast_kind(n.type.shape, source.type.shape) == "full")
+
+
+def _is_costly(member: Node) -> bool:
+    op = member.op.activation if isinstance(member.op, ActivationGrad) else member.op
+    return isinstance(op, Activation) and not isinstance(op, LEAN)
 
 
 def lean(region: Region) -> bool:

@@ -35,6 +35,17 @@ def read_safely(
         yield batch
 
 
+def worker_error(error: RuntimeError) -> Exception:
+    """What torch's handler of signals raises, in the middle of whatever runs, where a worker has died; any
+    other error as it is."""
+    if not str(error).startswith("DataLoader worker"):
+        return error
+    return ConvLoomError(
+        f"the data broke: {_told(error)}. Mend or leave out what cannot be read; the last checkpoint, where "
+        f"there is one, is whole, and the same call goes on from it"
+    )
+
+
 def _told(error: Exception) -> str:
     """An error in one line: of one that a DataLoader's worker met, what it was there."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]

@@ -69,8 +69,8 @@ class Sums:
         torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
         if not int(least):
             raise ConvLoomError(
-                "a batch has fewer examples than there are processes, and one of them had none; give "
-                "larger batches, or start fewer processes"
+                "the data has fewer examples a batch than there are processes, and one of them had none; "
+                "give larger batches, or start fewer processes"
             )
 
     @property

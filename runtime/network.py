@@ -245,9 +245,9 @@ class CompiledNetwork(OpenAxes):
         """The network with a loss behind it, compiled and fused as one: `loss, prediction = step(x, target)`.
 
         loss: Keras's name, or an object of `cl.losses`. from_logits: with a name: the network's output is
-        logits, without a softmax or sigmoid of its own. A cross-entropy takes the logits too where the
-        network ends in the activation that belongs to it. What the network's regularizers count is added.
-        Raises CompileError for an unknown loss or a network of several outputs, which `with_losses` takes.
+        logits. A cross-entropy takes the logits too where the network ends in the activation that belongs to
+        it. What the network's regularizers count is added. Raises CompileError for an unknown loss or several
+        outputs, which `with_losses` takes.
         """
         found = loss_named(loss, from_logits) if isinstance(loss, str) else loss
         return LossStep(self, Objective.of(found))
@@ -257,8 +257,8 @@ class CompiledNetwork(OpenAxes):
     ) -> LossesStep:
         """The network with a loss behind each of its outputs: `step(inputs, targets, sample_weights)`.
 
-        losses: by the names of the outputs, None or nothing for one without. weights: what each counts in the
-        sum, 1 by default. Raises CompileError for names of no output.
+        losses: by output, None or nothing for none. weights: what each counts in the sum, 1 by default.
+        Raises CompileError for names of no output.
         """
         outputs = list(self.source.outputs)
         for name in (*losses, *(weights or {})):
@@ -266,8 +266,7 @@ class CompiledNetwork(OpenAxes):
                 raise CompileError(f"{self.name} has no output {name!r}{nearest(name, outputs)}")
         counts = tuple(float((weights or {}).get(name, 1.0)) for name in outputs)
         found = tuple(losses.get(name) for name in outputs)
-        weighted = tuple(loss is not None and loss.weighs for loss in found)
-        return LossesStep(self, Objective(found, counts, weighted))
+        return LossesStep(self, Objective(found, counts, tuple(bool(loss and loss.weighs) for loss in found)))
 
     def with_penalty(self) -> PenaltyStep:
         """The network and what its regularizers add to a loss, as one: `prediction, penalty = step(x)`.

@@ -13,7 +13,7 @@ import torch
 from ..graph.errors import ConvLoomError
 from ..graph.words import words
 from .batch import Batch
-from .broken_data import read_safely
+from .broken_data import read_safely, worker_error
 from .callback_list import CallbackList
 from .distributed import ALONE, ParallelStep, Processes
 from .evaluation import BatchStep, Evaluation, Sums
@@ -112,6 +112,8 @@ class Training:
             if self.epochs and not self._ended:
                 self.stepper.finish()
             self.callbacks.on_train_end(logs or {})
+        except RuntimeError as error:
+            raise worker_error(error) from error.__cause__
         finally:
             self.callbacks.close()
             self.hooks.finish(self)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime.callback_list import CallbackList
+from helpers import told
 from small_training import CLASSES, X, Y, model, network
 
 import convloom as cl
@@ -124,7 +125,7 @@ def sequences(count: int = 12, epochs: int = 14) -> list[list[Logs]]:
         for delta, patience in itertools.product((0, 0.15, -0.15), (0, 1, 3))
         for more in ({}, {"baseline": 1.6}, {"start_from_epoch": 4}, {"baseline": 0.7, "start_from_epoch": 2})
     ],
-    ids=str,
+    ids=told,
 )
 def test_early_stopping(monitor: str, options: dict[str, Any]) -> None:
     for epochs in sequences():
@@ -146,7 +147,7 @@ def test_early_stopping(monitor: str, options: dict[str, Any]) -> None:
         for patience, cooldown in itertools.product((1, 2), (0, 2))
         for more in ({}, {"factor": 0.5, "min_lr": 0.02}, {"min_delta": 0.15})
     ],
-    ids=str,
+    ids=told,
 )
 def test_reduce_lr_on_plateau(monitor: str, options: dict[str, Any]) -> None:
     for epochs in sequences():
@@ -177,7 +178,7 @@ def test_learning_rate_scheduler(schedule: Any) -> None:
         {"save_freq": 3},
         {"save_freq": 5, "save_weights_only": True},
     ],
-    ids=str,
+    ids=told,
 )
 def test_model_checkpoint(tmp_path: Path, options: dict[str, Any]) -> None:
     name = "m-{epoch:02d}-{loss:.1f}" + ("-{batch}" if "save_freq" in options else "-{val_loss:.2f}")

@@ -245,12 +245,13 @@ def fit_from(data: Any, folder: Path | None) -> cl.History:
 def test_a_broken_sample_is_one_error_and_the_run_goes_on(
     workers: int, how: str, text: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        ConvLoomError, match=rf"the data broke at batch {'[123]' if how == 'exit' else 3}: "
-    ) as raised:
+    with pytest.raises(ConvLoomError, match="the data broke") as raised:
         fit_from(loader(Broken(25, how), workers), tmp_path)
     assert text in str(raised.value)
-    assert f"the run up to there is kept in {tmp_path}" in str(raised.value)
+    assert "the same call goes on from it" in str(raised.value)
+    if how == "raise":  # a worker's death comes in the middle of whatever runs
+        assert f"at batch 3: {text}" in str(raised.value)
+        assert f"the run up to there is kept in {tmp_path}" in str(raised.value)
     found = fit_from(loader(Broken(-1), workers), tmp_path)
     assert digest(found) == digest(fit_from(loader(Broken(-1), workers), None))
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from helpers import told
 
 import convloom as cl
 
@@ -210,7 +211,7 @@ def compare(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize(("kind", "options", "draw"), CASES, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("kind", "options", "draw"), CASES, ids=told)
 def test_a_metric_is_kerass(kind: str, options: dict[str, Any], draw: Any, weighted: bool) -> None:
     ours, theirs = both(kind, options)
     assert theirs.name.startswith(ours.name)  # which Keras numbers

@@ -18,6 +18,7 @@ import torchmetrics
 from convloom.graph.errors import ConvLoomError, ShapeError
 from convloom.runtime.metrics import Metrics, direction_of, find_metrics
 from convloom.runtime.metrics.directory import CLASSES
+from helpers import told
 from keras.src.metrics import ALL_OBJECTS_DICT
 from keras.src.trainers.compile_utils import CompileMetrics
 
@@ -225,7 +226,7 @@ def test_losses_of_ours_are_metrics() -> None:
         ),
         (cl.metrics.F1Score(), GUESS[:, 0], TRUTH, r"it takes two of shape \(examples, classes\)"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_shapes_that_do_not_fit(metric: Any, guess: torch.Tensor, truth: torch.Tensor, text: str) -> None:
     with pytest.raises(ShapeError, match=text):

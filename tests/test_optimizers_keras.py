@@ -13,6 +13,7 @@ import torch
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime import optimizers
 from convloom.runtime.optimizers import OPTIMIZERS, KerasOptimizer, make_optimizer
+from helpers import told
 
 STEPS = 30
 SHAPES = {
@@ -123,13 +124,13 @@ def both(name: str, options: dict[str, Any], weights: Any) -> tuple[KerasOptimiz
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
-@pytest.mark.parametrize(("name", "options"), OWN, ids=str)
+@pytest.mark.parametrize(("name", "options"), OWN, ids=told)
 def test_own_arguments(name: str, options: dict[str, Any], scale: float) -> None:
     weights, slopes = drawn(scale)
     walk_both(*both(name, options, weights), weights, slopes)
 
 
-@pytest.mark.parametrize("options", COMMON, ids=str)
+@pytest.mark.parametrize("options", COMMON, ids=told)
 @pytest.mark.parametrize("name", [made.__name__ for made in OPTIMIZERS.values()])
 def test_common_arguments(name: str, options: dict[str, Any]) -> None:
     weights, slopes = drawn()
@@ -153,7 +154,7 @@ def test_defaults_and_their_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Nadam", "Lion", "Muon"])
-@pytest.mark.parametrize("chosen", [{"var_names": ["bias", "embed"]}, {"var_list": [1, 2]}], ids=str)
+@pytest.mark.parametrize("chosen", [{"var_names": ["bias", "embed"]}, {"var_list": [1, 2]}], ids=told)
 def test_exclude_from_weight_decay(name: str, chosen: dict[str, Any]) -> None:
     weights, slopes = drawn()
     recipe = getattr(optimizers, name)(weight_decay=0.3)

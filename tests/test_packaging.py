@@ -213,6 +213,8 @@ IN_CIRCLES = {
     ("graph.op", "graph.ir"): TYPES,
     ("graph.ops.*", "graph.gradients"): TYPES,
     ("graph.ops.*", "graph.ir"): TYPES,
+    ("graph.losses.builder", "graph.losses.base"): TYPES,
+    ("graph.losses.weights", "graph.losses.base"): TYPES,
     ("planning.listing", "planning.program"): TYPES,
     ("planning.telling", "planning.program"): TYPES,
     ("runtime.open_axes", "runtime.network"): TYPES,
@@ -225,6 +227,7 @@ IN_CIRCLES = {
     ("frontends.parameters", "frontends.layers.base"): TYPES,
     ("frontends.symbolic", "frontends.lowering"): TYPES,
     ("frontends.symbolic", "frontends.operations"): "arithmetic on a symbolic tensor calls an operation",
+    ("frontends.policies", "frontends.network"): "a layer may be a model",
     ("frontends.keras.catalogue", "frontends.keras.assemble"): "an argument of a layer may be a model",
     ("frontends.keras.export_layers", "frontends.keras.export"): "an argument of a layer may be a model",
 }

@@ -14,6 +14,7 @@ import torch
 from convloom.graph.errors import ConvLoomError
 from convloom.runtime.step_result import StepResult
 from convloom.runtime.stepping import Stepper, make_stepper
+from helpers import told
 
 import convloom as cl
 from convloom import layers as L
@@ -43,7 +44,7 @@ def fit(net: Any, optimizer: Any, epochs: int = 2, **options: Any) -> cl.History
         {"learning_rate": 0.1, "gradient_accumulation_steps": 3, "clipnorm": 0.1},
         {"learning_rate": 0.1, "loss_scale_factor": 16.0, "weight_decay": 0.01},
     ],
-    ids=str,
+    ids=told,
 )
 def test_fit_follows_keras_fit(options: dict[str, Any]) -> None:
     """Two epochs, and then one more: the second fit goes on with the optimizer's state."""

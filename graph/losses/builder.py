@@ -36,21 +36,21 @@ class LossBuilder:
     def add(self, op: Op, *inputs: str, name: str = "loss terms") -> str:
         return self.graph.add(op, inputs, name + self.suffix)
 
-    def type(self, name: str) -> TensorType:
+    def kind_of(self, name: str) -> TensorType:
         return self.graph[name].type
 
     def target(self, loss: Loss) -> str:
         """The input of the targets."""
-        kind = loss.target_type(self.type(self.prediction))
+        kind = loss.target_type(self.kind_of(self.prediction))
         return self.add(Input(kind.shape, kind.dtype), name="target")
 
     def wide(self, name: str) -> str:
         """A value in float32 at least, as terms are computed."""
-        return self.add(Cast("float32"), name) if self.type(name).dtype in HALF else name
+        return self.add(Cast("float32"), name) if self.kind_of(name).dtype in HALF else name
 
     def last_axis(self, name: str, axis: int) -> str:
         """A value with this axis behind the others."""
-        order = moved(self.type(name).rank, axis)
+        order = moved(self.kind_of(name).rank, axis)
         return name if order == tuple(sorted(order)) else self.add(Transpose(order), name)
 
     def scaled(self, name: str, factor: float, offset: float = 0.0) -> str:
@@ -73,7 +73,7 @@ class LossBuilder:
         weight = self._weight(loss, terms) if weighted else None
         node = terms.node if weight is None else self.add(Multiply(), terms.node, weight, name="weighted")
         node = loss.of_counted(self, terms.node, node, weight)
-        shape = self.type(node).shape
+        shape = self.kind_of(node).shape
         if loss.reduction in (None, "none"):
             node = self.scaled(node, 1 / terms.count)
             return self.add(Reduce(terms.over), node, name="losses") if terms.over else node
@@ -83,7 +83,7 @@ class LossBuilder:
         return self.add(Reduce(tuple(range(len(shape))), mean=mean), node, name="loss") if shape else node
 
     def _weight(self, loss: Loss, terms: Terms) -> str:
-        kind = self.type(terms.node)
+        kind = self.kind_of(terms.node)
         if kind.shape and not kind.batched:
             raise CompileError(
                 f"{loss.keras_name} sums over the examples, so that these cannot have weights of their own; "

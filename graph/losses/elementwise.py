@@ -42,7 +42,7 @@ class _Elementwise(Loss):
 
     def of(self, build: LossBuilder, prediction: str, target: str, op: Op, axis: int) -> Terms:
         node = build.add(op, prediction, target)
-        kind = build.type(node)
+        kind = build.kind_of(node)
         if kind.rank < 2:
             return Terms(node)
         axis = on_axis(self, axis, kind.rank)

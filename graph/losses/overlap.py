@@ -44,7 +44,7 @@ class _Overlap(Loss):
 
     def terms(self, build: LossBuilder) -> Terms:
         p, t = build.wide(build.prediction), build.target(self)
-        over = Reduce(self._axes(build.type(p).rank))
+        over = Reduce(self._axes(build.kind_of(p).rank))
         common = build.add(over, build.add(Multiply(), t, p), name="common")
         truth, found = build.add(over, t, name="truth"), build.add(over, p, name="found")
         return Terms(build.add(self.share(), common, truth, found))

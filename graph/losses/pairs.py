@@ -58,5 +58,5 @@ class Circle(Loss):
         if weight is not None and self.reduction == "mean_with_sample_weight":
             counts = build.add(Multiply(), counts, weight, name="counted")
         share = build.add(Reduce((0, 1), mean=True), counts, name="counted")
-        least = build.add(Constant((), 1e-30, build.type(share).dtype), name="least")
+        least = build.add(Constant((), 1e-30, build.kind_of(share).dtype), name="least")
         return build.add(Divide(), weighted, build.add(Maximum(), share, least, name="counted"))

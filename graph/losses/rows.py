@@ -36,7 +36,7 @@ class _OfRows(Loss):
 
     def of(self, build: LossBuilder, x: str, target: str, op: RowLoss) -> Terms:
         node = build.add(op, x, target)
-        return Terms(node, (build.type(node).rank - 1,))
+        return Terms(node, (build.kind_of(node).rank - 1,))
 
     def target_type(self, prediction: TensorType) -> TensorType:
         """The classes behind the other axes."""
@@ -48,11 +48,11 @@ class _OfRows(Loss):
 
     def rows(self, build: LossBuilder, value: str) -> str:
         """A value with its rows along the last axis."""
-        return build.last_axis(value, on_axis(self, self.axis, build.type(value).rank))
+        return build.last_axis(value, on_axis(self, self.axis, build.kind_of(value).rank))
 
     def logits_of(self, build: LossBuilder) -> str | None:
         """Of an activation along the last axis, where the rows lie along that."""
-        at_the_end = on_axis(self, self.axis, (rank := build.type(build.prediction).rank)) == rank - 1
+        at_the_end = on_axis(self, self.axis, (rank := build.kind_of(build.prediction).rank)) == rank - 1
         return super().logits_of(build) if at_the_end or getattr(self, "from_logits", False) else None
 
 
@@ -78,7 +78,7 @@ class CategoricalCrossentropy(_OfRows):
         logits = self.logits_of(build)
         kind = SoftmaxCrossEntropy if logits else CategoricalCrossEntropy
         # Keras spreads by the size of the last axis, whichever the classes' is.
-        spread = self.label_smoothing / build.type(build.prediction).channels
+        spread = self.label_smoothing / build.kind_of(build.prediction).channels
         op = kind(1.0 - self.label_smoothing, spread)
         return self.of(build, self.rows(build, logits or build.prediction), build.target(self), op)
 
@@ -107,7 +107,7 @@ class CategoricalFocalCrossentropy(_OfRows):
 
     def terms(self, build: LossBuilder) -> Terms:
         target, alpha, smoothing = build.target(self), self.alpha, self.label_smoothing
-        kept, spread = 1.0 - smoothing, smoothing / build.type(build.prediction).channels
+        kept, spread = 1.0 - smoothing, smoothing / build.kind_of(build.prediction).channels
         if isinstance(alpha, tuple):
             target = build.scaled(target, kept, spread)
             weights = build.add(Constant((len(alpha),), alpha), name="alpha")

@@ -108,9 +108,9 @@ class _Fit:
         if work.flattened or work.computed or work.spreads:
             return 1
         # Half of 256 x 128 spilled up to 350 bytes where it finds places or multiplies with gradients, half
-        # of 256 x 64 up to 208 where it finds places, 40 where a forward product meets a gradient, and
-        # 336 where the phases of a strided gradient do.
-        narrow = work.beside <= 2 and work.phases == 1 and (work.plain or work.transposed)
+        # of 256 x 64 up to 208 where it finds places, 40 where a forward product meets a gradient, 312 where
+        # GELU's gradient follows, and 336 where the phases of a strided gradient do.
+        narrow = work.beside <= 2 and work.phases == 1 and (work.plain or work.transposed) and not work.costly
         halved = {(128, 256): True, (256, 128): work.plain, (256, 64): narrow}
         return 2 if halved.get((block_m, block_n)) else 1
 

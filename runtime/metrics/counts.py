@@ -94,6 +94,14 @@ class Counting(Metric):
         """How many outputs are counted apart; the first batch widens the states to as many."""
         self.sums(**dict.fromkeys(self.counted, (len(self.limits), 1)))
 
+    @property
+    def thresholds(self) -> list[float]:
+        return [float(value) for value in self.limits.values]
+
+    @property
+    def num_thresholds(self) -> int:
+        return len(self.limits)
+
     def count(self, target: torch.Tensor, prediction: torch.Tensor, weight: torch.Tensor | None) -> None:
         target, prediction, weights = self._aligned(target, prediction, weight)
         limits = self.limits.to(prediction.device)

@@ -77,6 +77,11 @@ class Metric(torchmetrics.Metric):
             return value
         return self.compute()
 
+    @property
+    def variables(self) -> list[torch.Tensor]:
+        """The sums that it keeps."""
+        return [value for value in self.metric_state.values() if isinstance(value, torch.Tensor)]
+
     def reset_state(self) -> None:
         self.reset()
 
