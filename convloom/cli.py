@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parsed(sys.argv[1:] if argv is None else list(argv))
         command: Command = arguments.command
-        command(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            command(arguments)
         sys.stdout.flush()
     except ConvLoomError as error:
         if _debugging():
@@ -54,6 +57,11 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     if not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise ConvLoomError(unknown("command", argv[0], COMMANDS))
     return parser().parse_args(argv)
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """What is wrong, without the line of source that saw it."""
+    print(f"convloom: warning: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:
@@ -222,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     _compile_options(profile)
     _json(profile)
 
-    convert = _add(made, "convert", commands.convert, "a network as ConvLoom's graph, and its self-check")
+    convert = _add(made, "convert", commands.convert, "a network in another form, and its self-check")
     convert.add_argument(
         "-o",
         "--output",
