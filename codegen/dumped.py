@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from collections.abc import Sequence
@@ -10,12 +11,16 @@ from ..graph.dump import Dump
 from ..graph.errors import CompileError
 from ..planning.program import Program
 from .kernel import Kernel
-from .machine.aot import Request, compile_apart
+from .machine.aot import Request, compile_by
 from .machine.installed import has_triton
+from .machine.resources import Resources
+from .machine.workers import Worker
 
 RESOURCES = "resources.txt"
 
+_COMPILER: Worker[Resources] = Worker()
 _ONE_AT_A_TIME = threading.Lock()
+atexit.register(_COMPILER.close)
 
 
 def dump_kernels(program: Program, found: Sequence[Kernel | CompileError], dump: Dump) -> None:
@@ -43,6 +48,6 @@ def dump_kernels(program: Program, found: Sequence[Kernel | CompileError], dump:
 
 def _compile(dump: Dump, requests: Sequence[tuple[str, Request]], lines: Sequence[str]) -> None:
     with _ONE_AT_A_TIME:
-        found = compile_apart([request for _, request in requests])
+        found = compile_by(_COMPILER, [request for _, request in requests])
     told = [f"{name}: {used}" for (name, _), used in zip(requests, found, strict=True)]
     dump.write(RESOURCES, "\n".join([*told, *lines]))

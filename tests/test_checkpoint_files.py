@@ -135,7 +135,7 @@ def test_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     assert found is not None
     assert found[0] == paths[3]
     assert found[1].state["step"] == 3
-    assert torch.equal(storage.read_weights(paths[2])["conv2d/kernel"], WEIGHTS["conv2d/kernel"])
+    assert torch.equal(storage.read(paths[2]).weights["conv2d/kernel"], WEIGHTS["conv2d/kernel"])
 
 
 def cut(name: str) -> Callable[[Path], object]:

@@ -126,6 +126,17 @@ def test_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "A100" in call(capsys, "profile", LENET, *options)
 
 
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And names no line of source: here of a softmax that is trained with a loss of numbers."""
+    x, y = np.zeros((4, 28, 28, 1), np.float32), np.eye(10, dtype=np.float32)[:4]
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    status = main(["train", *GIVEN, "--data", str(tmp_path / "d.npz"), "--loss", "mse", "--json"])
+    said = capsys.readouterr().err.splitlines()
+    assert status == 0
+    assert said[0].startswith("convloom: warning: lenet5: output ")
+    assert all(line.startswith("convloom: ") for line in said)
+
+
 def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     graph = from_data(json.loads(call(capsys, "convert", LENET)))
     assert list(graph.outputs) == ["output"]

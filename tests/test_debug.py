@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import io
 import json
-import os
 import re
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,49 +16,41 @@ from convloom.graph.settings import settings
 import convloom as cl
 from convloom import layers as L
 
-SCRIPT = """
-import sys
-import torch
-import convloom as cl
-from convloom import layers as L
-
-def network(classes):
-    image = cl.Input((9, 7, 3), name="image")
-    h = L.Conv2D(5, 3, padding="same", name="conv")(image)
-    h = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(h))
-    h = L.Flatten(name="flat")(L.MaxPooling2D(2, name="pool")(h))
-    return cl.Model(image, L.Dense(classes, activation="softmax", name="classes")(h), name="../ti ny")
-
-x = torch.randn(2, 9, 7, 3)
-nets = [cl.compile(network(classes), device="cpu", backend=sys.argv[1]) for classes in (4, 3)]
-for net in nets:
-    net(x)
-net.train()(x).sum().backward()
-print([kernel.name for kernel in net.eval().kernels])
-"""
-
 PASSES = (
     "remove-dead-code",
     "remove-identities",
     "padding-into-convolutions",
     "pointwise-before-views",
     "fold-batch-norm",
+    "long-rows-in-steps",
     "float32-for-what-is-summed",
     "remove-dead-code",
 )
 
 
-def run(backend: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The script in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, backend],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def network(classes: int) -> cl.Model:
+    image = cl.Input((9, 7, 3), name="image")
+    h = L.Conv2D(5, 3, padding="same", name="conv")(image)
+    h = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(h))
+    h = L.Flatten(name="flat")(L.MaxPooling2D(2, name="pool")(h))
+    return cl.Model(image, L.Dense(classes, activation="softmax", name="classes")(h), name="../ti ny")
+
+
+def run(backend: str, **environment: str) -> tuple[list[str], str]:
+    """Two networks, one of them trained: the names of the last one's kernels, and what stderr was told."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+            patch.delitem(settings.__dict__, name.removeprefix("CONVLOOM_").lower(), raising=False)
+        x = torch.randn(2, 9, 7, 3)
+        nets = [cl.compile(network(classes), device="cpu", backend=backend) for classes in (4, 3)]
+        for net in nets:
+            net(x)
+        net.train()(x).sum().backward()
+        names = [kernel.name for kernel in net.eval().kernels]
+    for name in environment:  # what was read here is not for the tests that follow
+        settings.__dict__.pop(name.removeprefix("CONVLOOM_").lower(), None)
+    return names, said.getvalue()
 
 
 SAID = {
@@ -99,15 +90,19 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], s
     On one backend, since whichever runs, all kernels are compiled to tell what they take.
     """
     folder = tmp_path_factory.mktemp("dump") / "of" / "triton"
-    done = run("triton", CONVLOOM_DEBUG="5", CONVLOOM_DUMP=str(folder))
-    return folder, ast.literal_eval(done.stdout), done.stderr
+    names, said = run("triton", CONVLOOM_DEBUG="5", CONVLOOM_DUMP=str(folder))
+    compiling = [thread for thread in threading.enumerate() if thread.name == "CONVLOOM_DUMP"]
+    assert not any(thread.daemon for thread in compiling)  # a process that ends waits for them
+    for thread in compiling:
+        thread.join()
+    return folder, names, said
 
 
 @pytest.fixture(scope="module", params=["aten", "triton"])
 def said(request: pytest.FixtureRequest) -> str:
     """What a backend printed at level 5."""
     if request.param == "aten":
-        return run("aten", CONVLOOM_DEBUG="5").stderr
+        return run("aten", CONVLOOM_DEBUG="5")[1]
     return str(request.getfixturevalue("dumped")[2])
 
 

@@ -56,8 +56,8 @@ def test_views_and_movement_cost_no_flops() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cost_grows_with_the_batch(case: Case) -> None:
-    """Bytes are those of the operands and the result; FLOPs are a whole number, linear in the batch, or in the
-    square of it where all pairs of its rows count."""
+    """Bytes are those of the operands and the result; FLOPs are a whole number, linear in the batch, or in
+    the square of it where all pairs of its rows count."""
     graph = case.graph()
     one, four = graph.cost("y", 1), graph.cost("y", 4)
     node = graph["y"]

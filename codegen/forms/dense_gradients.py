@@ -44,11 +44,13 @@ class _DenseGradients:
         float32 = self.dy.type.dtype == "float32"
         self.options = f', input_precision="{precision}"' if float32 else ""
         self.eps = 2.0**-10 if float32 and precision == "tf32" else 0.0
+        self.data_columns = ceil_div(self.channels, schedule.block_n)
+        self.weight_columns = ceil_div(self.units, schedule.beside.block_n)
         self.constants = self._constants()
 
     def _constants(self) -> Constants:
         own, other = self.schedule, self.beside
-        down, across = ceil_div(self.channels, other.block_m), ceil_div(self.units, other.block_n)
+        down = ceil_div(self.channels, other.block_m)
         return {
             "C": (self.channels, "channels of x and dx"),
             "K": (self.units, "channels of dy"),
@@ -58,7 +60,7 @@ class _DenseGradients:
             "WEIGHT_M": (other.block_m, "rows of a tile of dw"),
             "WEIGHT_N": (other.block_n, "columns of it"),
             "WEIGHT_K": (other.block_k, "rows of the batch a step takes"),
-            "WEIGHT_TILES": (down * across, "tiles of dw"),
+            "WEIGHT_TILES": (down * self.weight_columns, "tiles of dw"),
         }
 
     # -- the file --------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class _DenseGradients:
         w = Writer()
         dy = self.names.role[self.dy.name]
         w.line(f"batch = {dy}.shape[0]")
-        tiles = ceil_div(self.channels, self.schedule.block_n)
+        tiles = self.data_columns
         w.line(f"data_tiles = triton.cdiv(batch, DATA_M){f' * {tiles}' if tiles > 1 else ''}", "of dx")
         if self.upcast:
             w.line(f'UPCAST = {dy}.device.type == "cpu"', "the interpreter cannot multiply bfloat16")
@@ -142,27 +144,34 @@ class _DenseGradients:
     def _pointers(self, nodes: list[Node]) -> list[tuple[str, str]]:
         return [(self.names.pointer(node), node.type.dtype) for node in nodes]
 
-    def _tile(self, w: Writer, columns: int, block: int) -> None:
-        """tile_m, tile_n: which tile the program computes, of so many columns."""
-        tiles = ceil_div(columns, block)
+    def _tile(self, w: Writer, tiles: int, row: tuple[str, str, str], col: tuple[str, str]) -> None:
+        """Which tile the program computes, of so many beside each other, and its rows and columns.
+
+        row: their name, how many there are, what they are; col: the same of the columns, whose name is col.
+        """
         w.line(f"tile_m = tile // {tiles}" if tiles > 1 else "tile_m = tile")
         w.line(f"tile_n = tile % {tiles}" if tiles > 1 else "tile_n = 0")
+        for (name, extent, what), axis in ((row, "m"), (("col", *col), "n")):
+            block = f"BLOCK_{axis.upper()}"
+            w.line(f"{name} = tile_{axis} * {block} + tl.arange(0, {block})", f"[{block}] {what}")
+            w.line(f"{name}_ok = {name} < {extent}")
+
+    @staticmethod
+    def _load(w: Writer, name: str, place: str, rows: str, columns: str) -> None:
+        mask = masked(f"{rows}[:, None] & {columns}[None, :]")
+        w.line(f"{name} = tl.load({place}{mask})")
 
     def _data(self) -> JitFunction:
         w, dy = Writer(), self.names.role[self.dy.name]
-        self._tile(w, self.channels, self.schedule.block_n)
-        w.line("row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] of the batch")
-        w.line("row_ok = row < batch")
-        w.line("col = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)", "[BLOCK_N] channel of dx")
-        w.line("col_ok = col < C")
+        self._tile(w, self.data_columns, ("row", "batch", "of the batch"), ("C", "channel of dx"))
         w.line("k = tl.arange(0, BLOCK_K)", "[BLOCK_K]")
         w.line(f"a_tile = {dy}_ptr + row.to(tl.int64)[:, None] * K + k[None, :]", "[BLOCK_M, BLOCK_K]")
         w.line(f"b_tile = {self.names.pointer(self.w)} + col[None, :] * K + k[:, None]", "[BLOCK_K, BLOCK_N]")
         w.line("acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)")
         with w.block("for k0 in range(0, K, BLOCK_K):"):
             w.line("k_ok = k0 + k < K")
-            w.line(f"a = tl.load(a_tile + k0{masked('row_ok[:, None] & k_ok[None, :]')})")
-            w.line(f"b = tl.load(b_tile + k0{masked('k_ok[:, None] & col_ok[None, :]')})")
+            self._load(w, "a", "a_tile + k0", "row_ok", "k_ok")
+            self._load(w, "b", "b_tile + k0", "k_ok", "col_ok")
             emit_multiply(w, self.upcast, self.options)
         w.line()
         w.note("What happens to the sums before they are stored")
@@ -176,11 +185,7 @@ class _DenseGradients:
     def _weights(self) -> JitFunction:
         w = Writer()
         x, dy, dw = (self.names.pointer(node) for node in (self.x, self.dy, self.dw))
-        self._tile(w, self.units, self.beside.block_n)
-        w.line("c = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] channel of x")
-        w.line("c_ok = c < C")
-        w.line("col = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)", "[BLOCK_N] channel of dy")
-        w.line("col_ok = col < K")
+        self._tile(w, self.weight_columns, ("c", "C", "channel of x"), ("K", "channel of dy"))
         w.line("lane = tl.arange(0, BLOCK_K)", "[BLOCK_K] row of the batch")
         w.line(f"a_tile = {x} + lane[:, None] * C + c[None, :]", "[BLOCK_K, BLOCK_M]")
         w.line(f"b_tile = {dy} + lane[:, None] * K + col[None, :]", "[BLOCK_K, BLOCK_N]")
@@ -189,8 +194,8 @@ class _DenseGradients:
             w.line("sums = tl.zeros((BLOCK_N,), tl.float32)", "the bias gradient")
         with w.block("for first in range(0, batch, BLOCK_K):"):
             w.line("inside = first + lane < batch")
-            w.line(f"a = tl.load(a_tile{masked('inside[:, None] & c_ok[None, :]')})")
-            w.line(f"b = tl.load(b_tile{masked('inside[:, None] & col_ok[None, :]')})")
+            self._load(w, "a", "a_tile", "inside", "c_ok")
+            self._load(w, "b", "b_tile", "inside", "col_ok")
             if self.sums:
                 w.line("sums += tl.sum(b.to(tl.float32), axis=0)")
             emit_multiply(w, self.upcast, self.options, "tl.trans(a)")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from ...planning.forms.first import LANES, first_product, laid
+from ...planning.forms.first import first_product, laid
 from ...planning.geometry import Axis
 from ...planning.products import product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.indices import times
 from ..text.jit_function import JitFunction
 from ..text.source import KernelFile
 from ..text.writer import Writer
@@ -68,13 +67,7 @@ class _First(Forward):
         )
 
     def plan(self) -> list[str]:
-        m = self.map
-        return [
-            f"A first kernel writes the map of {self.source.type.channels} channels with its border, "
-            f"{m.height}x{m.width}, and {LANES} channels a pixel, so that a row of {m.axes[1].taps} taps is "
-            f"a run of neighbours and none lies outside.",
-            *super().plan(),
-        ]
+        return [self.lay_out.plan(), *super().plan()]
 
     # -- the loop --------------------------------------------------------------------------------------------
     def loop(self, w: Writer, col_ok: str) -> None:
@@ -101,7 +94,6 @@ class _First(Forward):
     def _places(self, w: Writer) -> None:
         """a_tile, w_tile: where the elements of the first step lie; tap_ok, w_ok: which there are."""
         c = w.uses
-        down, across = self.axes
         several = self.schedule.block_k > self.map.run
         lane = "tl.arange(0, BLOCK_K)"
         if several:
@@ -110,17 +102,13 @@ class _First(Forward):
         w.line(f"e = {lane}", "[BLOCK_K] element (s, c) of a row of taps")
         w.line(f"tap_ok = e < {c.S} * {c.LANES}")
         w.line(f"w_ok = tap_ok & (e % {c.LANES} < {c.C})")
-        at = "e" if across.step == 1 else f"e // {c.LANES} * ({across.step} * {c.LANES}) + e % {c.LANES}"
+        at = self.lay_out.lane(c)
         tap = f"e // {c.LANES} * {c.C} + e % {c.LANES}"
         if several:
-            at = f"r * ({self._row_of_laid(w, down)}) + {at}"
+            at = f"r * ({self.lay_out.row(c)}) + {at}"
             tap = f"r * ({c.S} * {c.C}) + {tap}"
         w.line(f"a_tile = laid_tile + start[:, None] + ({at})[None, :]", "[BLOCK_M, BLOCK_K]")
         w.line(f"w_tile = w_ptr + ({tap})[:, None] * {c.K} + col[None, :]", "[BLOCK_K, BLOCK_N]")
-
-    def _row_of_laid(self, w: Writer, down: Axis) -> str:
-        """Elements from one row of taps to the next."""
-        return f"{w.uses.LAID_W} * {w.uses.LANES}{times(down.step)}"
 
     def _step(self, w: Writer, r0: str, col_ok: str) -> None:
         c = w.uses
@@ -130,7 +118,7 @@ class _First(Forward):
         if self.map.rows % rows:
             w.line(f"r_ok = {r0 + ' + ' if r0 else ''}r < {c.R}", "[BLOCK_K]")
             taps, weights = "(r_ok & tap_ok)", "(r_ok & w_ok)"
-        a = f"a_tile + {r0} * ({self._row_of_laid(w, self.axes[0])})" if r0 else "a_tile"
+        a = f"a_tile + {r0} * ({self.lay_out.row(c)})" if r0 else "a_tile"
         b = f"w_tile + {r0} * ({c.S} * {c.C} * {c.K})" if r0 else "w_tile"
         ok = f"row_ok[:, None] & {taps}[None, :]"
         w.line(f"a = tl.load({a}{masked(ok)})", "[BLOCK_M, BLOCK_K]")

@@ -10,7 +10,7 @@ from ...planning.geometry import Axis, ceil_div
 from ...planning.products import Product
 from ...planning.regions import Region
 from ...planning.schedules import Schedule
-from ..text.indices import index, times
+from ..text.indices import index
 from ..text.jit_function import JitFunction
 from ..text.source import KernelFile
 from ..text.titles import title
@@ -85,25 +85,17 @@ class _First(WeightGrad):
         return replace(file, functions=[self.layer, *file.functions], summary=summary)
 
     def plan(self) -> list[str]:
-        m = self.map
-        return [
-            f"A first kernel writes the map of {self.x.type.channels} channels with its border, "
-            f"{m.height}x{m.width}, and {LANES} channels a pixel, so that a row of {m.axes[1].taps} taps is "
-            f"a run of neighbours and none lies outside.",
-            *super().plan(),
-        ]
+        return [self.lay_out.plan(), *super().plan()]
 
     # -- the loop --------------------------------------------------------------------------------------------
     def rows(self, w: Writer) -> str:
         c = w.uses
-        down, across = self.axes
         w.line("place = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)", "[BLOCK_M] among the rows of taps")
         w.line(f"r = place // {c.RUN}", "which row of taps")
         w.line(f"e = place % {c.RUN}", "element (s, c) of it")
         w.line(f"row = (r * {c.S} + e // {c.LANES}) * {c.C} + e % {c.LANES}", "row (r, s, c) of dw")
         w.line(f"row_ok = (r < {c.R}) & (e < {c.S} * {c.LANES}) & (e % {c.LANES} < {c.C})", "not padding")
-        at = "e" if across.step == 1 else f"e // {c.LANES} * ({across.step} * {c.LANES}) + e % {c.LANES}"
-        tap = f"r * ({c.LAID_W} * {c.LANES}{times(down.step)}) + {at}"
+        tap = f"r * ({self.lay_out.row(c)}) + {self.lay_out.lane(c)}"
         w.line(f"tap_offset = {tap}", "[BLOCK_M] from a pixel's first tap")
         return "row_ok"
 

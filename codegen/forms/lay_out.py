@@ -11,7 +11,7 @@ from ...graph.ir import Node
 from ...planning.forms.first import LANES, Laid
 from ...planning.products import source_operand
 from ...planning.regions import Region
-from ..text.indices import plus
+from ..text.indices import plus, times
 from ..text.jit_function import JitFunction
 from ..text.names import Names
 from ..text.source import TRITON_TYPES
@@ -70,6 +70,24 @@ class LayOut:
             "BLOCK_L": (BLOCK, "pixels that a program lays out"),
             "BEYOND": (self.beyond, "pixels of zeros behind the last image"),
         }
+
+    def plan(self) -> str:
+        """What the file's header says of it."""
+        m = self.map
+        return (
+            f"A first kernel writes the map of {self.source.type.channels} channels with its border, "
+            f"{m.height}x{m.width}, and {LANES} channels a pixel, so that a row of {m.axes[1].taps} taps is "
+            f"a run of neighbours and none lies outside."
+        )
+
+    def lane(self, c: Uses) -> str:
+        """Text of where element `e` of a row of taps, (s, c), lies behind the first."""
+        step = self.map.axes[1].step
+        return "e" if step == 1 else f"e // {c.LANES} * ({step} * {c.LANES}) + e % {c.LANES}"
+
+    def row(self, c: Uses) -> str:
+        """Text of the elements from one row of taps to the next."""
+        return f"{c.LAID_W} * {c.LANES}{times(self.map.axes[0].step)}"
 
     def function(self, constants: Constants) -> JitFunction:
         """constants: all of the file."""

@@ -16,7 +16,7 @@ from ...graph.errors import CompileError
 from ...planning.targets import target as find_target
 from .installed import require_triton
 from .resources import Resources, read_resources
-from .workers import answered
+from .workers import Worker, answered
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,16 @@ def compile_many(requests: Sequence[Request], jobs: int = 2) -> list[Resources]:
 
 def compile_apart(requests: Sequence[Request], jobs: int = 1) -> list[Resources]:
     """`compile_many` that never compiles in this process."""
-    pairs = zip(requests, answered(requests, jobs), strict=True)
+    return _results(requests, answered(requests, jobs))
+
+
+def compile_by(worker: Worker[Resources], requests: Sequence[Request]) -> list[Resources]:
+    """`compile_apart` in a process that is kept for the next kernels: beginning one takes seconds."""
+    return _results(requests, [worker.ask(request) for request in requests])
+
+
+def _results(requests: Sequence[Request], answers: Sequence[Resources | None]) -> list[Resources]:
+    pairs = zip(requests, answers, strict=True)
     return [_unanswered(request) if used is None else used for request, used in pairs]
 
 

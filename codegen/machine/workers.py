@@ -33,7 +33,7 @@ def answered(
     answers: list[Answer | None] = [None] * len(requests)
     waiting, lock = iter(enumerate(requests)), threading.Lock()
 
-    def work(worker: _Worker[Answer]) -> None:
+    def work(worker: Worker[Answer]) -> None:
         with contextlib.closing(worker):
             while True:
                 with lock:
@@ -44,7 +44,7 @@ def answered(
                 with lock:
                     done()
 
-    workers: list[_Worker[Answer]] = [_Worker() for _ in range(min(jobs, len(requests)))]
+    workers: list[Worker[Answer]] = [Worker() for _ in range(min(jobs, len(requests)))]
     threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
     try:
         for thread in threads:
@@ -57,8 +57,8 @@ def answered(
     return answers
 
 
-class _Worker(Generic[Answer]):
-    """One process, which is begun again where a request has killed it.
+class Worker(Generic[Answer]):
+    """One process, begun at its first request, and again where a request has killed it.
 
     A fresh interpreter rather than multiprocessing, which would run the user's script again in each worker.
     """
@@ -68,6 +68,7 @@ class _Worker(Generic[Answer]):
         self._stopped = False
 
     def ask(self, request: Asks[Answer]) -> Answer | None:
+        """Its answer; None where it killed the process."""
         if self._stopped:
             return None
         process = self._process = self._process or _started()

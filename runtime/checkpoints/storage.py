@@ -191,18 +191,6 @@ def read(path: Path) -> Content:
     return Content(weights, state)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The network's weights of a checkpoint alone. Raises ModelFormatError as `read`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _check_files(path, _manifest(path), digests=True, only=WEIGHTS)
-    try:
-        return load_file(path / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ModelFormatError(f"checkpoint {path} cannot be read: {error}") from None
-
-
 def _manifest(path: Path) -> dict[str, Any]:
     """What a checkpoint says of its files; raises ModelFormatError where it is not of our format."""
     try:
@@ -224,9 +212,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_files(path: Path, manifest: Mapping[str, Any], digests: bool, only: str = "") -> None:
+def _check_files(path: Path, manifest: Mapping[str, Any], digests: bool) -> None:
     files = manifest.get("files")
-    for name in [only] if only else [WEIGHTS, TENSORS, STATE]:
+    for name in (WEIGHTS, TENSORS, STATE):
         said = files.get(name) if isinstance(files, dict) else None
         if not isinstance(said, dict):
             raise ModelFormatError(f"checkpoint {path} is broken: its {MANIFEST} does not speak of {name}")
