@@ -14,7 +14,7 @@ from .batch import Batch
 from .checks import number
 from .evaluation import BatchStep
 from .losses import Loss, Losses, by_output
-from .measures import Measure, TruthFirst
+from .measures import Measure, TruthFirst, fitted
 from .network import CompiledNetwork
 from .step_result import StepResult
 from .stepping import networks_in
@@ -108,6 +108,8 @@ def _value(
 ) -> torch.Tensor:
     if isinstance(loss, Loss):
         return loss(target, prediction, weight)
+    if not (isinstance(loss, TruthFirst) and loss.is_object):
+        target = fitted(target, prediction, values=isinstance(loss, TruthFirst))
     if weight is None:
         return loss(prediction, target)
     if isinstance(loss, TruthFirst):

@@ -26,6 +26,9 @@ class Batches(abc.ABC):
     size: int | None = None
     """Batches in a pass, None where it is not known before they have come."""
 
+    form: Any = None
+    """Of whole arrays, the size and type of each, which a run that goes on must find again."""
+
     generators: Sequence[torch.Generator] = ()
     """What the order of the data is drawn from, beside the global generators."""
 
@@ -64,6 +67,7 @@ class ArrayBatches(Batches):
         self.check = check if lie_in_files else None  # of those in memory, all have been checked
         self.generators = [generator] if generator is not None else []
         self.size = -(-data.size // batch_size)
+        self.form = data.form
 
     def run(self, skip: int = 0) -> Iterator[Batch]:
         numbers: Sequence[int] = range(self.size or 0)

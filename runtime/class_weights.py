@@ -47,6 +47,8 @@ def by_class(class_weight: Any, ranks: Sequence[int]) -> Callable[[Batch], Batch
 
 
 def _classes(target: torch.Tensor, rank: int) -> torch.Tensor:
+    if target.dtype == torch.bool:
+        target = target.int()
     if target.ndim == rank:
         target = target.argmax(-1) if target.shape[-1] > 1 else target.squeeze(-1)
     return target.round().long() if target.is_floating_point() else target.long()

@@ -195,7 +195,7 @@ class InStep(Batches):
     """Batches whose order, where it follows from torch's generator, is the same in all processes."""
 
     def __init__(self, source: Batches, seed: int) -> None:
-        self.source, self.size = source, source.size
+        self.source, self.size, self.form = source, source.size, source.form
         self._own = torch.Generator().manual_seed(seed)
         self.generators = [*source.generators, self._own]
 

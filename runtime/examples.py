@@ -35,6 +35,17 @@ class Examples:
         columns = (*self.inputs, *self.targets, *(self.weights or ()))
         return [column for column in columns if isinstance(column, torch.Tensor)]
 
+    @property
+    def form(self) -> dict[str, str]:
+        """The type and the sizes of each array, by what it is."""
+        columns = {"x": self.inputs, "y": self.targets, "sample_weight": self.weights or ()}
+        return {
+            f"{name}{place or ''}": f"{str(column.dtype).removeprefix('torch.')}{list(column.shape)}"
+            for name, found in columns.items()
+            for place, column in enumerate(found)
+            if column is not None
+        }
+
     def rows(self, chosen: slice | torch.Tensor, device: torch.device) -> Batch:
         """These examples, on a device."""
 

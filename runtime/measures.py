@@ -33,6 +33,8 @@ class TruthFirst:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.is_object = comes_from(function, KERAS) and not inspect.isroutine(function)
+        """Whether it is one of Keras's loss objects, which see to shapes, types and weights themselves."""
 
     def __call__(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         value = self.function(target, prediction)
@@ -44,7 +46,7 @@ class TruthFirst:
 
         Raises ConvLoomError for a function that gives one number for the whole batch.
         """
-        if comes_from(type(self.function), KERAS) and not inspect.isroutine(self.function):
+        if self.is_object:
             return self.function(target, prediction, sample_weight=weight)  # type: ignore[no-any-return]
         value = self.function(target, prediction)
         if not isinstance(value, torch.Tensor) or value.dim() == 0:
@@ -56,6 +58,21 @@ class TruthFirst:
         if weight.dim() == value.dim() + 1 and weight.shape[-1] == 1:
             weight = weight.squeeze(-1)
         return (value * weight.reshape(*weight.shape, *[1] * (value.dim() - weight.dim()))).mean()
+
+
+def fitted(target: torch.Tensor, prediction: torch.Tensor, values: bool) -> torch.Tensor:
+    """A target with as many axes as its prediction, where a last axis of size 1 is all that one has more.
+
+    A function would make a table of all pairs of (N,) and (N, 1). values: a target of the prediction's shape
+    holds values, which become floating point as Keras has it: in uint8 `2 * y_true - 1` wraps around.
+    """
+    if prediction.ndim == target.ndim + 1 and prediction.shape[-1] == 1:
+        target = target.unsqueeze(-1)
+    elif target.ndim == prediction.ndim + 1 and target.shape[-1] == 1:
+        target = target.squeeze(-1)
+    if values and target.shape == prediction.shape and not target.is_floating_point():
+        target = target.to(torch.promote_types(prediction.dtype, torch.float32))
+    return target
 
 
 def takes_the_truth_first(function: Callable[..., Any]) -> bool:

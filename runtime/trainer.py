@@ -64,9 +64,8 @@ class Trainer:
         self.losses = dict.fromkeys(names) if loss is None else find_losses(loss, names)
         self.trained = [name for name, found in self.losses.items() if found is not None]
         self.metrics = find_metrics(metrics, weighted_metrics, names)
-        self.step = (
-            make_step(net, self.losses, find_weights(loss_weights, self.losses)) if self.trained else None
-        )
+        self.factors = find_weights(loss_weights, self.losses)
+        self.step = make_step(net, self.losses, self.factors) if self.trained else None
         self.stepper: Stepper | None = None
         if optimizer is not None:
             self.stepper = make_stepper(net, optimizer, learning_rate, scheduler)
@@ -115,6 +114,7 @@ class Trainer:
         stepper, step = self._ready()
         said = {
             "loss": self.losses,
+            "loss weights": self.factors,
             "batch size": batch_size,
             "steps an epoch": steps_per_epoch,
             "shuffle": shuffle,

@@ -153,6 +153,8 @@ class Training:
     def _step(self, batch: Batch) -> None:
         if self.guard is not None:
             self.guard.before()
+        if not self.net.training:  # a callback may have evaluated or predicted since the last step
+            self.net.train()
         result = self.stepper.step(lambda: self._loss(batch))
         if self.guard is not None and self.stepper.skipped:
             self.guard.skip(self.stepper.skipped)

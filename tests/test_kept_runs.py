@@ -138,6 +138,54 @@ def other_network() -> cl.CompiledNetwork:
     return cl.compile(cl.Sequential([cl.Input((6, 5, 2)), cl.layers.Flatten(), cl.layers.Dense(3)]))
 
 
+def decaying(rate: float) -> Any:
+    return cl.optimizers.Adam(cl.schedules.ExponentialDecay(0.02, 5, rate))
+
+
+def stepping(gamma: float) -> Any:
+    return lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma)
+
+
+def partly_frozen(name: str) -> cl.CompiledNetwork:
+    net = network()
+    net.get_parameter(name).requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "text"),
+    [
+        (lambda: {"loss_weights": 2.0}, dict, "loss weights head is only in the checkpoint"),
+        (dict, lambda: {"sample_weight": np.ones(50)}, "data sample_weight is only here"),
+        (
+            lambda: {"learning_rate": None, "optimizer": decaying(0.5), "callbacks": ()},
+            lambda: {"learning_rate": None, "optimizer": decaying(0.9), "callbacks": ()},
+            "schedule decay_rate is 0.9 here and 0.5 there",
+        ),
+        (
+            lambda: {"scheduler": stepping(0.5), "callbacks": ()},
+            lambda: {"scheduler": stepping(0.9), "callbacks": ()},
+            "scheduler gamma is 0.9 here and 0.5 there",
+        ),
+        (
+            lambda: {"net": partly_frozen("norm/gamma")},
+            lambda: {"net": partly_frozen("norm/beta")},
+            "trained weights is ",
+        ),
+        (dict, lambda: {"metrics": ["mse"]}, "metrics is ['mse'] here and ['accuracy'] there"),
+    ],
+)
+def test_so_is_one_whose_weights_rates_or_data_differ(
+    before: Any, changes: Any, text: str, tmp_path: Path
+) -> None:
+    """Each of these was gone on from, with other numbers than either run."""
+    run(tmp_path, epochs=1, **before())
+    run_again = {"epochs": 2, **changes()}
+    with pytest.raises(ConvLoomError, match="is of another run: ") as raised:
+        run(tmp_path, **run_again)
+    assert text in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

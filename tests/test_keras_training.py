@@ -282,3 +282,67 @@ def test_files_of_keras_train(tmp_path: Path) -> None:
     for model in (ours, theirs):
         model.fit(X, [Y, TARGETS], shuffle=False, verbose=0)
     same_weights(ours, theirs)
+
+
+# -- targets beside predictions of one number ----------------------------------------------------------------
+def signs(y_true: Any, y_pred: Any) -> Any:
+    return (1 - (2 * y_true - 1) * y_pred).clamp(min=0).mean(-1)
+
+
+def plain(prediction: Any, target: Any) -> Any:
+    return ((prediction - target) ** 2).mean()
+
+
+class Own(keras.losses.Loss):  # type: ignore[misc]
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+def single(lib: Any) -> Any:
+    x = lib.Input((6,), name="x")
+    return lib.Model(x, lib.layers.Dense(1, name="o")(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("loss", [squares, signs])
+def test_a_loss_function_meets_each_target_beside_its_own_prediction(loss: Any, dtype: str) -> None:
+    """(N,) and (N, 1) made a table of all pairs, and twice a byte less one wrapped around."""
+    ours, theirs = compiled(single, loss=loss)
+    histories = [
+        model.fit(X, (Y > 0).astype(dtype), epochs=2, batch_size=5, shuffle=False, verbose=0).history
+        for model in (ours, theirs)
+    ]
+    same(*histories)
+    same_weights(ours, theirs)
+
+
+def test_so_does_a_function_of_prediction_and_target() -> None:
+    ours, theirs = pair(single)
+    ours.compile("sgd", loss=plain)
+    theirs.compile("sgd", loss="mse")
+    y = TARGETS[:, 0]
+    same(*(model.fit(X, y, batch_size=5, shuffle=False, verbose=0).history for model in (ours, theirs)))
+    same_weights(ours, theirs)
+
+
+def test_a_loss_class_of_ones_own_is_weighted_as_kerass_are() -> None:
+    ours, theirs = compiled(single, loss=Own())
+    for model in (ours, theirs):
+        model.fit(X, TARGETS[:, :1], sample_weight=WEIGHTS, batch_size=5, shuffle=False, verbose=0)
+    same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "categorical_accuracy", "top_k", "iou", "mae", "AUC"])
+def test_rows_of_true_and_false(metric: str) -> None:
+    """They have no argmax, which classes and accuracies were looked up with."""
+    name: Any = metric
+    ours, theirs = pair(one)
+    for lib, model in ((cl, ours), (keras, theirs)):
+        if metric == "top_k":
+            name = lib.metrics.TopKCategoricalAccuracy(k=2)
+        elif metric == "iou":
+            name = lib.metrics.OneHotMeanIoU(num_classes=3)
+        model.compile("sgd", loss="categorical_crossentropy", metrics=[name])
+    weights = {} if metric in ("iou", "AUC") else {"class_weight": {1: 3.0}}
+    same(*(m.fit(X, ROWS > 0, shuffle=False, verbose=0, **weights).history for m in (ours, theirs)))
+    same_weights(ours, theirs)

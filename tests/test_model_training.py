@@ -279,3 +279,22 @@ def test_rooms_alone_do_not_train() -> None:
 def test_prediction_carries_no_gradient() -> None:
     model, _ = fitted()
     assert isinstance(model.predict(torch.from_numpy(X), verbose=0), np.ndarray)
+
+
+@pytest.mark.parametrize("look", ["evaluate", "predict", "test_on_batch"])
+def test_a_callback_that_looks_at_the_model_in_mid_epoch_leaves_it_in_training(look: str) -> None:
+    """Batch norms and dropout would stand still for the rest of the epoch."""
+
+    class Looks(cl.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            getattr(self.model, look)(*((X,) if look == "predict" else (X, Y)))
+
+    weights = []
+    for callbacks in ([], [Looks()]):
+        made = chain()
+        made.add(L.BatchNormalization())
+        made.add(L.Activation("softmax"))
+        made.compile("sgd", SPARSE)
+        made.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+        weights.append([value.tolist() for value in made.get_weights()])
+    assert weights[0] == weights[1]

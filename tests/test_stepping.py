@@ -235,3 +235,26 @@ def test_lbfgs_solves_a_regression() -> None:
     half = cl.compile(model, device="cpu", dtype="float16")
     with pytest.raises(ConvLoomError, match=r"LBFGS computes the loss several times.*float32 or bfloat16"):
         cl.fit(half, (X, y), "mse", torch.optim.LBFGS(half.parameters()), verbose=False)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Nadam", "RMSprop", "Lion"])
+def test_gradients_that_are_being_gathered_go_on(name: str) -> None:
+    """Before the first move nothing lies beside a weight but the sum of its gradients."""
+
+    def make(weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+        recipe = getattr(cl.optimizers, name)(0.1, gradient_accumulation_steps=3)
+        made: torch.optim.Optimizer = recipe([weight])
+        return made
+
+    weights = []
+    for stops in (False, True):
+        weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        optimizer = make(weight)
+        for step in range(6):
+            weight.grad = torch.tensor([0.5, 1.0, -1.5]) * (step + 1)
+            optimizer.step()
+            if stops and step == 1:
+                kept, optimizer = optimizer.state_dict(), make(weight)
+                optimizer.load_state_dict(kept)
+        weights.append(weight.detach().tolist())
+    assert weights[0] == weights[1] != [1.0, -2.0, 3.0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ...graph.errors import ConvLoomError
 from ...graph.words import words
 
 if TYPE_CHECKING:
+    from ..schedulers import Scheduler
     from ..training import Training
 
 SHOWN = 4
@@ -22,13 +23,16 @@ SHOWN = 4
 _OF_ITS_COURSE = frozenset(["params", "steps", "initial_lr", "epsilon"])
 """Of an optimizer's group: what it writes there itself."""
 
+_OF_A_COURSE = frozenset(["best", "num_bad_epochs", "cooldown_counter", "last_epoch", "T_cur", "T_i"])
+"""Of a scheduler's state, beside what begins with an underscore."""
+
 
 def identity(training: Training, said: Mapping[str, Any]) -> dict[str, Any]:
     """What a run that is to be gone on from must agree in, taken before its first step.
 
     said: by whoever called for it: batch size, seed, losses and their like, as numbers and text.
     """
-    optimizer = training.stepper.optimizer
+    stepper, optimizer = training.stepper, training.stepper.optimizer
     return {
         "layers": [_graph(network.source) for network in training.stepper.networks],
         "weights": {name: _kind(value) for name, value in training.net.state_dict().items()},
@@ -37,11 +41,22 @@ def identity(training: Training, said: Mapping[str, Any]) -> dict[str, Any]:
             str(place): {k: _plain(v) for k, v in group.items() if k not in _OF_ITS_COURSE}
             for place, group in enumerate(optimizer.param_groups)
         },
-        "trained weights": len([p for p in training.net.parameters() if p.requires_grad]),
+        "schedule": _plain(getattr(optimizer, "schedule", None)),
+        "scheduler": None if stepper.scheduler is None else _scheduler(stepper.scheduler),
+        "trained weights": [name for name, p in training.net.named_parameters() if p.requires_grad],
+        "metrics": list(training.metrics.directions),
+        "data": training.data.source.form,
         "batches an epoch": training.data.size,
         "callbacks": [type(callback).__name__ for callback in training.callbacks if _is_kept(callback)],
         **{name: _plain(value) for name, value in said.items()},
     }
+
+
+def _scheduler(scheduler: Scheduler) -> dict[str, Any]:
+    """What a scheduler of torch's was made with: its state but for what it writes there itself."""
+    state = scheduler.state_dict().items()
+    own = {key: _plain(value) for key, value in state if key not in _OF_A_COURSE and key[0] != "_"}
+    return {"kind": type(scheduler.inner).__name__, "each step": scheduler.each_step, **own}
 
 
 def _graph(source: Any) -> str:
@@ -56,7 +71,8 @@ def _kind(value: torch.Tensor) -> str:
 def _plain(value: Any) -> Any:
     """A value as JSON would give it back."""
     if is_dataclass(value) and not isinstance(value, type):
-        return repr(value)
+        own = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": type(value).__name__, **own}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):

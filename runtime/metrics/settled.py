@@ -134,7 +134,7 @@ def _as_torchmetrics(
     if accuracy == "BinaryAccuracy":
         return (prediction.squeeze(-1), target.reshape(prediction.shape[:-1]).long()), {"task": "binary"}
     if accuracy == "CategoricalAccuracy":
-        target = target.argmax(-1)
+        target = target.int().argmax(-1) if target.dtype == torch.bool else target.argmax(-1)
     classes = prediction.shape[-1]
     target = target.reshape(prediction.shape[:-1]).long()
     return (prediction.movedim(-1, 1), target), {"task": "multiclass", "num_classes": classes}

@@ -52,6 +52,8 @@ class Metric(torchmetrics.Metric):
         prediction = to_tensor(prediction).detach()
         self.follow(prediction)
         target = to_tensor(target).detach().to(prediction.device)
+        if target.dtype == torch.bool:  # which has no largest element
+            target = target.to(torch.uint8)
         if sample_weight is not None:
             sample_weight = to_tensor(sample_weight).detach().to(prediction.device)
         self.count(target, prediction.to(self.computes_in), sample_weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,13 @@ class _OfTorch(KerasOptimizer):
         self.moving.step(self)
         for p, kept in aside.items():
             self.state[p].update(kept)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As torch's, which asks each weight that has a state for its "step"; the others stay aside."""
+        held = state["state"]
+        aside = {p: held.pop(p) for p in [*held] if "step" not in held[p]}
+        super().__setstate__(state)
+        self.state.update(aside)
 
 
 class _Adam(_OfTorch, torch.optim.AdamW):
