@@ -59,8 +59,8 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     return parser().parse_args(argv)
 
 
-def _warned(message: Warning | str, *_: object, **__: object) -> None:
-    """What is wrong, without the line of source that saw it."""
+def _warned(message: Warning | str, *where: Any) -> None:
+    """A warning as the command line says things, without the line of ours that it comes from."""
     print(f"convloom: warning: {_one_line(str(message))}", file=sys.stderr)
 
 
@@ -118,8 +118,8 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         required=True,
         metavar="D.npz",
-        help="the arrays x and y, and x_val and y_val if there; for several inputs their names, or x0, x1, "
-        ".., instead of x",
+        help="the arrays x and y, and x_val and y_val if there; for several inputs or outputs their names, "
+        "or x0, x1, .., and y0, y1, ..",
     )
     _scale(train)
     train.add_argument("--loss", required=True, help="for example sparse_categorical_crossentropy or mse")

@@ -42,6 +42,7 @@ from .runtime.memory import status as memory_status
 from .runtime.network import CompiledNetwork
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
+from .runtime.trainer import Names
 
 WEIGHTS = (".keras", ".weights.h5", ".npz")
 """Endings of files that hold weights."""
@@ -134,7 +135,9 @@ def train(arguments: Namespace) -> None:
     if arguments.save and arguments.save.suffix == ".keras":
         model.to_json()  # before the training, not after it: says what Keras has no words for
     net = _compiled(model, arguments)
-    data, validation, notes = read_training_data(arguments.data, net.input_nodes, arguments.scale)
+    data, validation, notes = read_training_data(
+        arguments.data, net.input_nodes, Names.of(net).outputs, arguments.scale
+    )
     if validation is not None and arguments.validation_split:
         raise ConvLoomError(
             f"{arguments.data} has arrays to validate on (y_val); leave --validation-split out"

@@ -53,33 +53,53 @@ def read_batch(path: str, inputs: Sequence[Node], resize: bool = False, scale: f
     return Given(_scaled(arrays, inputs, scale), notes)
 
 
-def read_training_data(
-    path: str, inputs: Sequence[Node], scale: float | None = None
-) -> tuple[tuple[dict[str, Array], Array], tuple[dict[str, Array], Array] | None, list[str]]:
-    """(x, y) to train on, (x, y) to validate on where the file has them, and notes for a person.
+Pair = tuple[dict[str, Array], Array | dict[str, Array]]
+"""The inputs by their names, and the target, or the targets by the outputs' names."""
 
-    The file holds y and the inputs, named as for `read_batch`; and all of them again with _val at the end of
-    their names to validate on. Raises ConvLoomError where some are missing.
+
+def read_training_data(
+    path: str, inputs: Sequence[Node], outputs: Sequence[str], scale: float | None
+) -> tuple[Pair, Pair | None, list[str]]:
+    """Pairs (x, y) to train and to validate on, the latter None where there is none, and notes to show.
+
+    The file holds the inputs, named as for `read_batch`, and the targets: y, or for several outputs their
+    names, or y0, y1, ... by place; and all of them again with _val at the end of their names to validate on.
+    Raises ConvLoomError where some are missing.
     """
     names = [node.name for node in inputs]
     arrays = _arrays(path, _other_kind(path))
     held_out = {name: a for name, a in arrays.items() if name.endswith("_val") and name not in names}
-    pairs, rest = [], []
+    pairs: list[Pair] = []
+    rest: list[str] = []
     for suffix in ("", "_val") if held_out else ("",):
         part = held_out if suffix else {name: a for name, a in arrays.items() if name not in held_out}
         part = {name.removesuffix(suffix): array for name, array in part.items()}
-        if "y" not in part or len(part) < 2:
-            wanted = f"x{suffix}" if len(names) == 1 else ", ".join(name + suffix for name in names)
+        targets = _targets(outputs, part)
+        if targets is None or len(part) <= len(targets):
+            wanted = "x" if len(names) == 1 else ", ".join(names)
+            of_targets = "y" if len(outputs) == 1 else ", ".join(outputs)
+            with_suffix = " and ".join(
+                ", ".join(name + suffix for name in group.split(", ")) for group in (wanted, of_targets)
+            )
             for_what = "validation" if suffix else "training"
             raise ConvLoomError(
-                f"{path} holds {', '.join(arrays)}; {for_what} needs arrays named {wanted} and y{suffix}"
+                f"{path} holds {', '.join(arrays)}; {for_what} needs arrays named {with_suffix}"
             )
-        target = part.pop("y")
+        taken = {name: part.pop(own) for name, own in targets.items()}
         x, more = assign(part, names, path)
-        pairs.append((_scaled(x, inputs, scale), target))
+        pairs.append((_scaled(x, inputs, scale), taken if len(outputs) > 1 else next(iter(taken.values()))))
         rest += [name + suffix for name in more]
     notes = [f"{path}: {', '.join(rest)} left aside; training does not use them"] if rest else []
     return pairs[0], pairs[1] if held_out else None, notes
+
+
+def _targets(outputs: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, str] | None:
+    """The array of each output by its name; None where some are not there."""
+    places = ["y"] if len(outputs) == 1 else [f"y{index}" for index in range(len(outputs))]
+    for way in (places, list(outputs)):
+        if all(name in arrays for name in way):
+            return dict(zip(outputs, way, strict=True))
+    return None
 
 
 def assign(

@@ -145,6 +145,22 @@ def test_training_data_goes_by_the_names_of_the_inputs(shell: Shell) -> None:
         assert f"wrote {shell.path('w.npz')}: the weights, 4 parameters" in text
 
 
+@pytest.mark.parametrize("names", [("kind", "size"), ("y0", "y1")])
+def test_training_data_for_several_outputs(shell: Shell, names: tuple[str, str]) -> None:
+    x = cl.Input((4,), name="x")
+    model = cl.Model(x, [L.Dense(3, name="kind")(x), L.Dense(1, name="size")(x)], name="two")
+    network = shell.save("two.keras", model)
+    given, kinds, sizes = RNG.normal(size=(8, 4)), RNG.normal(size=(8, 3)), RNG.normal(size=8)
+    arrays = {"x": given, names[0]: kinds, names[1]: sizes}
+    write(shell.path("d.npz"), arrays | {f"{name}_val": array for name, array in arrays.items()})
+    text, _ = shell.done(
+        "train", network, "--data", shell.path("d.npz"), "--loss", "mse", "--epochs", "1",
+        "--save", shell.path("w.npz"),
+    )  # fmt: skip
+    assert "kind_loss" in text
+    assert "val_size_loss" in text
+
+
 def test_training_data_that_lacks_something(shell: Shell) -> None:
     network, x = shell.save("net.keras", two_inputs()), np.zeros((2, 3))
 

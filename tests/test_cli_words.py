@@ -157,7 +157,7 @@ def test_errors_use_no_words_of_the_python_interface(
         (("explain", "open.keras"), "say one: --input-shape H,W,C"),
         (
             ("train", "two.keras", "--data", "t.npz", "--loss", "mse"),
-            "two has 2 outputs; what is trained here",
+            "training needs arrays named x and dense, dense_1",
         ),
         (
             ("run", "two.keras", "--random-weights", "--input", "t.npz", "--output", "y.npy"),
@@ -214,3 +214,16 @@ def test_parameters_in_the_unit_that_suits_them(
     image = cl.Input((1,))
     cl.Model(image, L.Dense(units)(image)).summary()
     assert text in capsys.readouterr().out
+
+
+def test_a_warning_is_one_line_without_the_place_in_our_source(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    x = cl.Input((4,), name="x")
+    cl.Model(x, L.Dense(3, activation="softmax")(x), name="net").save(tmp_path / "net.keras")
+    np.savez(tmp_path / "d.npz", x=np.zeros((3, 4)), y=np.zeros((3, 3)))
+    words = ["train", str(tmp_path / "net.keras"), "--data", str(tmp_path / "d.npz"), "--loss", "mse"]
+    assert main([*words, "--epochs", "1", "--save", str(tmp_path / "w.npz")]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
+    assert len(lines) == 1
+    assert lines[0].startswith("convloom: warning: net: output 'dense' with the loss mean_squared_error")

@@ -51,6 +51,13 @@ MORE: dict[str, Region] = {
         ],
         outputs=("dx", "dw"), anchor="dx", phase="backward",
     ),
+    "row norm, summed": region(
+        [
+            image("dy", 3, 5), image("x", 3, 5), vector("gamma", 5),
+            ("dx", ops.RowNormGrad(), ["dy", "x", "gamma"]), ("d_beta", ops.Reduce((0, 1)), ["dy"]),
+        ],
+        outputs=("dx", "d_beta"), anchor="dx", phase="backward",
+    ),
 }  # fmt: skip
 
 
