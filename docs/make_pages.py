@@ -80,7 +80,7 @@ def comparison() -> str:
     unfused = cl.compile(lenet5(), fuse=False).program.regions
     batch = 32
     lines = [
-        "| kernel | ops in one launch | launches | MB moved, batch 32 | FLOPs a byte |",
+        "| kernel | ops in it | kernels | MB moved, batch 32 | FLOPs a byte |",
         "|---|---|--:|--:|--:|",
     ]
     for region in fused:
@@ -91,7 +91,7 @@ def comparison() -> str:
     work = [sum(region.cost(batch).flops for region in side) / 1e6 for side in (fused, unfused)]
     lines.append(f"| **fused** | | **{len(fused)}** | **{moved[0]:.2f}** | **{work[0] / moved[0]:.1f}** |")
     total = f"| **{len(unfused)}** | **{moved[1]:.2f}** | **{work[1] / moved[1]:.1f}** |"
-    lines.append(f"| **unfused** | one op a launch {total}")
+    lines.append(f"| **unfused** | one op a kernel {total}")
     return "\n".join(lines) + "\n"
 
 

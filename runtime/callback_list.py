@@ -33,6 +33,7 @@ class CallbackList:
         self.callbacks = checked(callbacks)
         if reported is not None:
             reported = {name: None for callback in self.callbacks for name in callback.adds} | dict(reported)
+        self.params = params
         for callback in self.callbacks:
             callback.net, callback.stepper, callback.reported = net, stepper, reported
             callback.set_params(params)

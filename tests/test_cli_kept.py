@@ -52,6 +52,9 @@ def test_a_command_that_was_interrupted_goes_on(files: Path, capsys: pytest.Capt
     assert f"the same command goes on from {files / 'run'}" in errors
     assert (files / "first.npz").exists()
     assert main(command(files, "--save", str(files / "second.npz"), *kept)) == 0
+    assert "goes on with epoch " in capsys.readouterr().out
+    assert main(command(files, *kept)) == 0
+    assert "the run is done, all 40 epochs of it; nothing is left to train" in capsys.readouterr().out
     assert main(command(files, "--save", str(files / "whole.npz"))) == 0
     with np.load(files / "second.npz") as found, np.load(files / "whole.npz") as whole:
         assert all(np.array_equal(found[name], whole[name]) for name in whole.files)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from ...graph.errors import ConvLoomError, ModelFormatError
@@ -66,6 +67,8 @@ class Keeper(Hooks):
         self._written_at = self._place(training)
         if content.state["ended"]:
             training.epochs = training.epoch
+        if training.callbacks.params.get("verbose") and training.together.rank == 0:
+            print(_place_told(training, path))
 
     def after_step(self, training: Training) -> None:
         told, stop, due = self._agreed(training, self._is_due(training))
@@ -144,3 +147,11 @@ class Keeper(Hooks):
         if self._done and self.settings is not None and not self.settings.stay:
             shutil.rmtree(self.settings.path, ignore_errors=True)
         self._open.close()
+
+
+def _place_told(training: Training, path: Path) -> str:
+    """Where a run goes on, in a line for a person."""
+    if training.epoch >= training.epochs:
+        return f"{path}: the run is done, all {training.epoch} epochs of it; nothing is left to train"
+    batches = f", after {training.batch} of its batches" if training.batch else ""
+    return f"{path}: goes on with epoch {training.epoch + 1} of {training.epochs}{batches}"
