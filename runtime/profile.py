@@ -97,7 +97,7 @@ def profile(
     ]
     memory = programs[0].memory
     arena = Arena.of(memory, [step.region.name for step in programs[0].forward], batch_size)
-    step, unfused = (_step(net, wanted, batch_size) for net in nets)
+    step, unfused = (_step(net, wanted, batch_size) if net is nets[0] or training else None for net in nets)
     setup = _setup(nets[0], batch_size, done, wanted, gpu, how.told)
     static = _resources(found, wanted, jobs or os.cpu_count() or 1) if resources else {}
     return Report(setup, sides[0], sides[1], None if training else arena, step, unfused, static)
