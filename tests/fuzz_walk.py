@@ -100,6 +100,8 @@ class Question:
             return inputs[-1]
         if isinstance(op, ops.Softmax | ops.LogSoftmax):
             return _softmax(inputs[0], rounding, isinstance(op, ops.LogSoftmax))
+        if isinstance(op, ops.RowNorm):
+            return _row_norm(op, inputs, rounding)
         if not (isinstance(op, ops.BatchNorm) and self.training and not op.frozen):
             return op.reference(*inputs)
         x, gamma, beta = inputs[:3]
@@ -133,6 +135,17 @@ def _softmax(x: torch.Tensor, rounding: Rounding, log: bool) -> torch.Tensor:
     powers = rounding(rounding(x, read=True).exp())
     total = rounding(rounding(powers, read=True).sum(-1, keepdim=True))
     return rounding(x, read=True) - total.log() if log else rounding(powers, read=True) / total
+
+
+def _row_norm(op: ops.RowNorm, inputs: list[torch.Tensor], rounding: Rounding) -> torch.Tensor:
+    """Step by step, as a softmax."""
+    x, *vectors = inputs
+    if op.centred:
+        x = rounding(x - rounding(rounding(x, read=True).mean(-1, keepdim=True)))
+    power = rounding((rounding(x, read=True).square()).mean(-1, keepdim=True))
+    y = rounding(rounding(x, read=True) * rounding(torch.rsqrt(power + op.epsilon)))
+    y = rounding(y * vectors[0]) if vectors else y
+    return y + vectors[1] if len(vectors) > 1 else y
 
 
 def _rounds(node: Node) -> bool:

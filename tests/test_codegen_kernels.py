@@ -362,6 +362,21 @@ def test_a_loss_of_pairs_and_its_gradient(loss: ops.CircleLoss, features: int) -
     check(region([x, labels, dy, gradient], phase="backward"), length=64 * features, batches=(1, 7, 37))
 
 
+def test_a_broken_embedding_breaks_the_losses_that_compare_it() -> None:
+    loss, x = ops.CircleLoss(10.0), torch.nn.functional.normalize(torch.randn(6, 5), dim=-1)
+    x[2, 1] = float("nan")
+    labels, dy = torch.tensor([[0], [0], [1], [1], [2], [2]]), torch.ones(6, 1)
+    sources = [image("x", 5), image("labels", 1, dtype="int64"), image("dy", 1)]
+    losses = emit(region([*sources[:2], ("y", loss, ["x", "labels"])])).load(interpreted=True)
+    slope = ("dx", ops.CircleLossGrad(loss), ["x", "labels", "dy"])
+    slopes = emit(region([*sources, slope], phase="backward")).load(interpreted=True)
+    (y,), (dx,) = losses.results(6), slopes.results(6)
+    losses.launch(x, labels, y.zero_())
+    slopes.launch(x, labels, dy, dx.zero_())
+    for found in (y, dx, loss.reference(x, labels), slope[1].reference(x, labels, dy)):
+        assert found.isnan().all()
+
+
 def test_embeddings_too_wide_for_a_program_are_refused() -> None:
     nodes = [image("x", 600), image("t", 1, dtype="int64"), ("y", ops.CircleLoss(), ["x", "t"])]
     with pytest.raises(NotEmittable, match="an embedding of 600 is wider than the 512 a program holds"):

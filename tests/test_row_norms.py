@@ -67,6 +67,15 @@ def test_gradients_are_one_kernel(channels: int, vectors: list[str]) -> None:
     assert check(only, length=channels + 63).launches == (2 if vectors else 1)
 
 
+def test_sums_alone_count_the_batch_by_what_has_one() -> None:
+    """The gradient of gamma of a frozen network's norm, of what a vector comes first in."""
+    shifted, again = ("x", ops.Subtract(), ["shift", "image"]), ("n", ops.RowNorm(1e-3, wide=True), ["x"])
+    weighted, total = ("m", ops.Multiply(), ["dy", "n"]), ("d_gamma", ops.Reduce((0, 1)), ["m"])
+    sources = [vector("shift", 3), image("image", 5, 3), image("dy", 5, 3)]
+    given = region([*sources, shifted, again, weighted, total], anchor="n", phase="backward")
+    assert check(given, length=100, batches=(1, 37)).launches == 2
+
+
 @pytest.mark.parametrize("centred", [True, False], ids=["layer norm", "RMS norm"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(dtype: str, centred: bool) -> None:

@@ -156,9 +156,9 @@ class _Pairs:
                 before = f"{kind}_sum * tl.exp({kind}_most - origin)"
                 body.line(f"{kind}_sum = {before} + tl.sum(powers, axis=1)[:, None]", ROW)
                 body.line(f"{kind}_most = most")
-        body.line("both = (like_sum > 0) & (unlike_sum > 0)", ROW)
+        body.line("both = (like_sum != 0) & (unlike_sum != 0)", "NaN too, which is to be seen")
         for kind, _ in kinds:
-            body.line(f"{kind}_log = tl.where({kind}_sum > 0, {kind}_most + tl.log({kind}_sum), 0.0)", ROW)
+            body.line(f"{kind}_log = tl.where({kind}_sum != 0, {kind}_most + tl.log({kind}_sum), 0.0)", ROW)
 
     def keep(self, body: Writer, dy: str) -> None:
         body.line(f"{dy} = tl.load({dy}_ptr + row, mask=row_ok, other=0.0).to(tl.float32)", ROW)

@@ -239,7 +239,8 @@ class _RowNorm:
     def launch(self, part: JitFunction, finish: JitFunction) -> Writer:
         w, roles = Writer(), [self._role(node) for node in self.sums]
         given = [self._role(node) for node in [*self.region.inputs, *self.stored]]
-        w.line(f"batch = {self._role(self.stored[-1] if self.stored else self.region.inputs[0])}.shape[0]")
+        batched = next(node for node in [*self.stored, *self.region.inputs] if node.type.batched)
+        w.line(f"batch = {self._role(batched)}.shape[0]")
         w.line(f"splits = max(1, min(triton.cdiv({self.rows.rows}, CHUNK), MOST_SPLITS))")
         w.line(f"steps = max(1, triton.cdiv(triton.cdiv({self.rows.rows}, BLOCK_R), splits))", "of each")
         w.line(f"splits = max(1, triton.cdiv({self.rows.rows}, steps * BLOCK_R))")

@@ -95,8 +95,9 @@ class CircleLossGrad(Op):
         gamma, margin = self.loss.gamma, self.loss.margin
         slope_a = torch.where(margin + d > 0, 2 * gamma * d, 0.0)
         slope_b = torch.where(1 + margin - d > 0, -2 * gamma * (1 - d), 0.0)
-        each = torch.where(value > 0, dy * (1 - torch.exp(-value)), 0.0)
-        shares = (a.softmax(1) * slope_a + b.softmax(1) * slope_b).nan_to_num(0.0)
+        apart = value == 0  # where a row has no like or no unlike, or is all right
+        each = torch.where(apart, 0.0, dy * (1 - torch.exp(-value)))
+        shares = torch.where(apart, 0.0, a.softmax(1) * slope_a + b.softmax(1) * slope_b)
         nearer = torch.where(d > 0, -1.0, torch.where(x @ x.T == 1, -0.5, 0.0))
         w = each * shares * nearer
         return ((w + w.T) @ x).to(inputs[0].dtype)
