@@ -335,3 +335,16 @@ def test_products_of_activations(heads_within: bool, cut: Callable[[Graph], Part
     check_partition(cut(training(build())), 3, inference=False)
     check_partition(cut(with_dtype(build(), "bfloat16")), 3, inference=True)
     check_partition(cut(training(with_dtype(build(), "bfloat16"))), 3, inference=False)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_class_numbers_that_are_no_class_count_nothing(dtype: torch.dtype, kind: torch.dtype) -> None:
+    """By one gather and one scatter, as the formula of whole rows has it."""
+    op = ops.SoftmaxCrossEntropy(numbers=True)
+    x, dy = torch.randn(3, 4, 5).to(dtype), torch.rand(3, 4, 1)
+    target = torch.randint(0, 5, (3, 4, 1)).to(kind)
+    target[0, 0], target[1, 1] = 5, 255 if kind == torch.uint8 else -1
+    torch.testing.assert_close(form_of(op)(x, target), op.reference(x, target))
+    slope = ops.RowLossGrad(op)
+    torch.testing.assert_close(form_of(slope)(x, target, dy), slope.reference(x, target, dy))

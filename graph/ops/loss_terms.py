@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -272,15 +273,21 @@ class RowLossGrad(Op):
         return 5 * output.elements(batch)
 
     def of_operands(self) -> Formula:
-        tree = pull(self.loss.of_operands(), "x", Name("dy", narrow=True))
-        if tree is None:
-            raise CompileError(f"{self.loss.op_name()} has no derivative")
-        return tree
+        return _derivative(self.loss)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         prediction, target, dy = _wide(*inputs)
         found = evaluate(self.of_operands(), {"x": prediction, "t": target, "dy": dy})
         return cast(torch.Tensor, found.expand_as(prediction).to(inputs[0].dtype))
+
+
+@cache
+def _derivative(loss: RowLoss) -> Formula:
+    """Derived once, as a step on the CPU evaluates it."""
+    tree = pull(loss.of_operands(), "x", Name("dy", narrow=True))
+    if tree is None:
+        raise CompileError(f"{loss.op_name()} has no derivative")
+    return tree
 
 
 def _wide(*inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -96,27 +96,46 @@ def _sparsemax(op: Sparsemax) -> Form:
 
 @form(SoftmaxCrossEntropy)
 def _cross_entropy(op: SoftmaxCrossEntropy) -> Form:
-    def run(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if op.numbers or op.kept != 1 or op.spread:
-            return op.reference(logits, target)
+    if op.kept != 1 or op.spread:
+        return op.reference
+
+    def of_numbers(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        place, apart = _places(target, logits.shape[-1])
+        likely = torch.log_softmax(logits, -1, dtype=wide(logits.dtype))
+        return likely.gather(-1, place).neg_().masked_fill_(apart, 0.0)
+
+    def of_rows(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         kept, classes = wide(logits.dtype), logits.shape[-1]
         rows = logits.reshape(-1, classes).to(kept), target.reshape(-1, classes).to(kept)
         return F.cross_entropy(*rows, reduction="none").reshape(*logits.shape[:-1], 1)
 
-    return run
+    return of_numbers if op.numbers else of_rows
+
+
+def _places(numbers: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class numbers as places in a row, and where they are none."""
+    place = numbers.long().clamp(0, classes - 1)
+    return place, place != numbers
 
 
 @form(RowLossGrad)
 def _row_loss_grad(op: RowLossGrad) -> Form:
     loss = op.loss
-    if not isinstance(loss, SoftmaxCrossEntropy) or loss.numbers or loss.kept != 1 or loss.spread:
+    if not isinstance(loss, SoftmaxCrossEntropy) or loss.kept != 1 or loss.spread:
         return op.reference
 
-    def run(logits: torch.Tensor, target: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    def of_numbers(logits: torch.Tensor, target: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        kept = wide(logits.dtype)
+        place, apart = _places(target, logits.shape[-1])
+        slope = dy.to(kept).masked_fill(apart, 0.0)
+        p = torch.softmax(logits, -1, dtype=kept).mul_(slope).scatter_add_(-1, place, slope.neg())
+        return like(logits, p)
+
+    def of_rows(logits: torch.Tensor, target: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         kept = wide(logits.dtype)
         target = target.to(kept)
         p = torch.softmax(logits, -1, dtype=kept)
         p.mul_(target.sum(-1, keepdim=True)).sub_(target).mul_(dy.to(kept))
         return like(logits, p)
 
-    return run
+    return of_numbers if loss.numbers else of_rows
