@@ -19,7 +19,8 @@ from ..graph.op import Kind
 from ..graph.ops import MaxPool2D, MaxPoolIndex2D
 from .cost import CostModel
 from .forms import refusal, slower
-from .fusion_rules import RULES, SIBLINGS, FusionRule, Group, Merge, Worth
+from .fusion_rules import RULES, SIBLINGS, FusionRule, Worth
+from .groups import Group, Merge
 from .regions import Partition, Region, order_regions
 
 
