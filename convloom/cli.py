@@ -59,8 +59,8 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     return parser().parse_args(argv)
 
 
-def _warned(message: Warning | str, *where: Any) -> None:
-    """A warning as the command line says things, without the line of ours that it comes from."""
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """What is wrong, without the line of source that saw it."""
     print(f"convloom: warning: {_one_line(str(message))}", file=sys.stderr)
 
 

@@ -39,10 +39,10 @@ from .runtime.fit import fit
 from .runtime.folder import write_files
 from .runtime.history import History
 from .runtime.memory import status as memory_status
+from .runtime.names import Names
 from .runtime.network import CompiledNetwork
 from .runtime.profile import machine
 from .runtime.profile import profile as profile_model
-from .runtime.trainer import Names
 
 WEIGHTS = (".keras", ".weights.h5", ".npz")
 """Endings of files that hold weights."""
