@@ -8,12 +8,13 @@ from math import ceil
 
 import large
 import pytest
+from contraction_graphs import convolution, only_region, weight_gradient
 from convloom.graph.op import Kind
-from convloom.graph.ops import Dense
+from convloom.graph.ops import Add, Dense, Input, Relu
 from convloom.graph.passes.precision import with_dtype
 from convloom.planning.cost import CostModel
 from convloom.planning.forms import candidates, choose
-from convloom.planning.forms.tiles import ranked
+from convloom.planning.forms.tiles import ranked, tiles
 from convloom.planning.product_time import OF_COMPUTED, ProductTime
 from convloom.planning.products import product
 from convloom.planning.program import plan
@@ -62,6 +63,19 @@ def test_tiles_that_spilled_are_not_offered() -> None:
         precision = "tf32" if count.dtype == "tf32" else "ieee"
         offered = candidates(region(count.case, count.dtype), count.target, precision=precision)
         assert count.schedule not in offered
+
+
+def test_three_stages_are_not_offered_where_they_spilled() -> None:
+    """As docs/gates.md's networks had it: 176 bytes on sm_90, 48 on sm_80."""
+    model = CostModel.of("sm_90", batch=32)
+    graph, y = convolution((7, 7), 512, 2048, (1, 1), (1, 1), ((0, 0), (0, 0)), dtype="bfloat16")
+    other = graph.add(Input(graph[y].type.shape, "bfloat16"), name="other")
+    residual = only_region(graph, y=graph.add(Relu(), [graph.add(Add(), [y, other])]))
+    found = {s.stages for s in tiles(residual, model) if (s.block_m, s.block_n) == (256, 128)}
+    assert found
+    assert 3 not in found
+    gradient = weight_gradient((7, 7), 512, 2048, (1, 1), dtype="bfloat16", bias=False)
+    assert {s.stages for s in tiles(gradient, CostModel.of("sm_80", batch=32))} == {2, 4}
 
 
 @pytest.mark.parametrize("case", CASES)

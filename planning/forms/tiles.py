@@ -211,7 +211,7 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     threads = schedule.warps * fit.model.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
     most = 128 if schedule.pieces > 1 else _most_sums(fit)
-    if sums > most or _written_out(schedule, fit.product):
+    if sums > most or _written_out(schedule, fit.product) or _by_threes(schedule, fit):
         return False
     if fit.grouped and fit.model.product(fit.product, schedule).wanted_registers > MOST_REGISTERS:
         return False
@@ -233,6 +233,16 @@ def _written_out(schedule: Schedule, work: Product) -> bool:
     120 small tiles on sm_90, 16 x 32 and 32 x 32 spilled 8 bytes in 3 steps of 128 with 3 stages."""
     steps = work.steps(schedule.block_k)
     return schedule.warps == 2 and not work.sums_over_batch and steps == work.phases * schedule.stages
+
+
+def _by_threes(schedule: Schedule, fit: _Fit) -> bool:
+    """Whether three stages in turn, whose places take more registers to tell than two or four, are too many:
+    256 x 128 x 64 in halves spilled 176 bytes on sm_90 (two stages: 0, at 235 registers), weight gradients of
+    64 x 64 up to 48 on sm_80 (two or four: 0)."""
+    if schedule.stages != 3:
+        return False
+    halved = schedule.pieces > 1 and (schedule.block_m, schedule.block_n) == (256, 128)
+    return halved or (fit.product.sums_over_batch and fit.operands_in_registers)
 
 
 def _most_sums(fit: _Fit) -> int:
