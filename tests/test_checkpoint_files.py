@@ -166,7 +166,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bit of the weights": (flipped("weights.safetensors"), "has changed since it was written"),
     "a bit of the state": (flipped("state.json"), "state.json has changed"),
     "no tensors": (lambda path: os.unlink(path / "tensors.safetensors"), "No such file"),
-    "empty": (lambda path: [os.unlink(p) for p in path.iterdir()], "it has no checkpoint.json"),
+    "empty": (lambda path: [*map(os.unlink, path.iterdir())], "it has no checkpoint.json"),
     "foreign": (rewritten(format="other"), "no ConvLoom checkpoint: its checkpoint.json does not say so"),
     "newer": (rewritten(version=2), r"of version 2 of the format, and this ConvLoom reads 1"),
     "no files": (rewritten(files=[]), "does not speak of weights.safetensors"),

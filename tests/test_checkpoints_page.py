@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     made = model()
     x, y = data()
-    scope = {"cl": cl, "model": made, "net": cl.compile(made, device="cpu"), "x": x, "y": y}
+    scope: dict[str, Any] = {"cl": cl, "model": made, "net": cl.compile(made, device="cpu"), "x": x, "y": y}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:

@@ -293,7 +293,7 @@ def plain(prediction: Any, target: Any) -> Any:
     return ((prediction - target) ** 2).mean()
 
 
-class Own(keras.losses.Loss):  # type: ignore[misc]
+class Own(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
 

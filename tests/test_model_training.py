@@ -116,7 +116,7 @@ def test_the_learning_rate_is_read_and_set() -> None:
 
 def test_layers_frozen_and_freed_after_compile_are_followed() -> None:
     model = chain()
-    head = model.get_layer("head")
+    head: Any = model.get_layer("head")
     head.trainable = False
     model.compile("adam", SPARSE)
     kernels = [model.get_weights()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def test_the_model_keeps_its_weights() -> None:
 
 def test_a_frozen_layer_is_not_in_the_backward_pass() -> None:
     model = network()
-    model.get_layer("stem").trainable = False
+    stem: Any = model.get_layer("stem")
+    stem.trainable = False
     found = cl.profile(model, training=True, loss=CLASSES, batch_size=2, repeats=1, device="cpu")
     assert not any("weight_grad" in op and "conv" in op for row in found.fused.rows for op in row.ops)
 

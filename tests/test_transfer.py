@@ -72,7 +72,8 @@ def ours(path: Path, backend: str) -> list[np.ndarray]:
     cl.fit(net, (X, Y), optimizer=cl.optimizers.SGD(0.5), **how)
     base.trainable = True
     for name in STILL:
-        base.get_layer(name).trainable = False
+        layer: Any = base.get_layer(name)
+        layer.trainable = False
     cl.fit(net, (X, Y), optimizer=cl.optimizers.SGD(0.01), **how)
     return sorted_by_shape(model.get_weights())
 
