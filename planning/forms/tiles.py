@@ -211,7 +211,7 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     threads = schedule.warps * fit.model.target.warp_size
     sums = schedule.block_m * schedule.block_n // threads
     most = 128 if schedule.pieces > 1 else _most_sums(fit)
-    if sums > most or _written_out(schedule, fit.product) or _by_threes(schedule, fit):
+    if sums > most or _written_out(schedule, fit) or _many_stages(schedule, fit):
         return False
     if fit.grouped and fit.model.product(fit.product, schedule).wanted_registers > MOST_REGISTERS:
         return False
@@ -228,21 +228,27 @@ def _registers_fit(schedule: Schedule, fit: _Fit) -> bool:
     return schedule.block_k <= 32 if _crowded(fit) else sums < 64 or schedule.block_k <= 32
 
 
-def _written_out(schedule: Schedule, work: Product) -> bool:
+def _written_out(schedule: Schedule, fit: _Fit) -> bool:
     """Whether the loop of two warps ends as its pipeline has filled, so that the compiler writes it out: of
-    120 small tiles on sm_90, 16 x 32 and 32 x 32 spilled 8 bytes in 3 steps of 128 with 3 stages."""
-    steps = work.steps(schedule.block_k)
-    return schedule.warps == 2 and not work.sums_over_batch and steps == work.phases * schedule.stages
-
-
-def _by_threes(schedule: Schedule, fit: _Fit) -> bool:
-    """Whether three stages in turn, whose places take more registers to tell than two or four, are too many:
-    256 x 128 x 64 in halves spilled 176 bytes on sm_90 (two stages: 0, at 235 registers), weight gradients of
-    64 x 64 up to 48 on sm_80 (two or four: 0)."""
-    if schedule.stages != 3:
+    120 small tiles on sm_90, 16 x 32 and 32 x 32 spilled 8 bytes in 3 steps of 128 with 3 stages; on sm_80,
+    which multiplies from registers, 32 x 32 did in 2 steps."""
+    work = fit.product
+    if schedule.warps != 2 or work.sums_over_batch:
         return False
+    steps, filled = work.steps(schedule.block_k), work.phases * schedule.stages
+    return steps <= filled if fit.operands_in_registers else steps == filled
+
+
+def _many_stages(schedule: Schedule, fit: _Fit) -> bool:
+    """Whether the places of the stages, which take registers to tell, are too many beside the rest.
+
+    256 x 128 x 64 in halves spilled 176 bytes on sm_90 in three stages (two: 0, at 235 registers); weight
+    gradients of 64 x 64 and 64 x 16 up to 48 on sm_80 in three or four (two: 0).
+    """
+    if fit.product.sums_over_batch and fit.operands_in_registers:
+        return schedule.stages > 2
     halved = schedule.pieces > 1 and (schedule.block_m, schedule.block_n) == (256, 128)
-    return halved or (fit.product.sums_over_batch and fit.operands_in_registers)
+    return halved and schedule.stages == 3
 
 
 def _most_sums(fit: _Fit) -> int:
