@@ -27,7 +27,10 @@ from triton.runtime import interpreter
 
 WIDE = ((3, 3), (3, 3))
 
-FEW = {"sums": 1 << 8, "look up gradient": 1 << 10, "dense gradients": 1 << 12, "loss": 1 << 16}
+FEW = {
+    "sums": 1 << 8, "look up gradient": 1 << 10, "dense gradients": 1 << 12, "loss": 1 << 16,
+    "pairs": 1 << 10,
+}  # fmt: skip
 """Batches of forms of which one program goes over all of the batch, one step after another."""
 
 PARTS, FINISHED = 4_000_000, 40_000
