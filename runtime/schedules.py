@@ -48,36 +48,38 @@ class LearningRateSchedule(abc.ABC):
 
 
 @dataclass(frozen=True)
-class ExponentialDecay(LearningRateSchedule):
-    """initial_learning_rate * decay_rate^(step / decay_steps); staircase: the exponent's whole part."""
+class _ByDecayRate(LearningRateSchedule):
+    """Base of two that follow step / decay_steps; staircase: the quotient's whole part."""
 
     initial_learning_rate: float
     decay_steps: float
     decay_rate: float
     staircase: bool = False
+
+    def _part(self, step: int) -> float:
+        part = step / self.decay_steps
+        return math.floor(part) if self.staircase else part
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(_ByDecayRate):
+    """initial_learning_rate * decay_rate^(step / decay_steps); staircase: the exponent's whole part."""
+
     name: str = "ExponentialDecay"
 
     def __call__(self, step: int) -> float:
-        part = step / self.decay_steps
-        power: float = self.decay_rate ** (math.floor(part) if self.staircase else part)
+        power: float = self.decay_rate ** self._part(step)
         return self.initial_learning_rate * power
 
 
 @dataclass(frozen=True)
-class InverseTimeDecay(LearningRateSchedule):
+class InverseTimeDecay(_ByDecayRate):
     """initial_learning_rate / (1 + decay_rate * step / decay_steps); staircase: the quotient's whole part."""
 
-    initial_learning_rate: float
-    decay_steps: float
-    decay_rate: float
-    staircase: bool = False
     name: str = "InverseTimeDecay"
 
     def __call__(self, step: int) -> float:
-        part = step / self.decay_steps
-        return self.initial_learning_rate / (
-            1 + self.decay_rate * (math.floor(part) if self.staircase else part)
-        )
+        return self.initial_learning_rate / (1 + self.decay_rate * self._part(step))
 
 
 @dataclass(frozen=True)
