@@ -112,7 +112,8 @@ class _Training:
 
     @property
     def told(self) -> str:
-        name = self.optimizer if isinstance(self.optimizer, str) else type(self.optimizer).__name__
+        made = self.optimizer if isinstance(self.optimizer, type) else type(self.optimizer)
+        name = self.optimizer if isinstance(self.optimizer, str) else made.__name__
         return ", ".join([*(loss.name for loss in self.losses.values()), name])
 
     def watch(self, net: CompiledNetwork, batch_size: int) -> Stopwatch:
@@ -207,7 +208,7 @@ def _rows(
         yield Row(
             name=OPTIMIZER,
             layers=(),
-            ops=(type(watch.optimizer).__name__.strip("_"),),
+            ops=(type(watch.stepper.optimizer).__name__.strip("_"),),
             kind="pointwise",
             launches=0,
             flops=0,

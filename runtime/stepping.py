@@ -46,6 +46,7 @@ class Stepper:
 
     scaler: multiplies the loss and divides the gradients; the step is left out where one has overflowed.
     skipped: how many steps in a row were left out, up to the last.
+    by_closure: whether the optimizer computes the loss itself, several times a step.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Stepper:
         self._scale = 1.0 if scaler is None else scaler.get_scale()
         self.swapped = False
         """Whether the averages stand in the place of the weights, and these in theirs."""
-        self._by_closure = _asks_for_closure(optimizer)
+        self.by_closure = _asks_for_closure(optimizer)
 
     def step(self, compute: Callable[[], StepResult]) -> StepResult:
         """Move the weights by the gradient of what `compute` gives, and return that, detached.
@@ -69,7 +70,7 @@ class Stepper:
         An optimizer that asks for a closure, such as LBFGS, calls `compute` several times; the first result
         is returned.
         """
-        result = self._solve(compute) if self._by_closure else self._descend(compute)
+        result = self._solve(compute) if self.by_closure else self._descend(compute)
         for network in self.networks:
             network.apply_constraints()
         if self.scheduler is not None and not self.skipped:

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from ..graph.errors import ConvLoomError
 from ..graph.ir import Graph
 from ..graph.ops import Input
 from ..planning.program import Program, Step
 from ..planning.regions import Region
 from .gpu import current
 from .network import CompiledNetwork
-from .optimizers import make_optimizer
+from .step_result import StepResult
+from .stepping import make_stepper
 from .steps import LossesStep
 
 MEASURING_SECONDS = 1.5
@@ -134,7 +136,12 @@ class TrainingStopwatch(Stopwatch):
         optimizer: Any,
     ) -> None:
         self.step = loss(net.train())
-        self.optimizer = make_optimizer(optimizer, net.parameters())
+        self.stepper = make_stepper(net, optimizer)
+        if self.stepper.by_closure:
+            raise ConvLoomError(
+                f"{type(self.stepper.optimizer).__name__} computes the loss several times in a step, which "
+                f"has no phases to measure; profile another optimizer"
+            )
         super().__init__(net, batch_size)
 
     @property
@@ -142,7 +149,7 @@ class TrainingStopwatch(Stopwatch):
         """Bytes that one step of the optimizer moves: weights and its state read and written, gradients
         read."""
         trained = [weight for weight in self.net.parameters() if weight.requires_grad]
-        state = [value for kept in self.optimizer.state.values() for value in kept.values()]
+        state = [value for kept in self.stepper.optimizer.state.values() for value in kept.values()]
         tensors = [value for value in state if isinstance(value, torch.Tensor) and value.dim()]
         return 3 * sum(weight.nbytes for weight in trained) + 2 * sum(value.nbytes for value in tensors)
 
@@ -162,11 +169,11 @@ class TrainingStopwatch(Stopwatch):
         return self.step.compiled
 
     def _call(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        result, *_ = self.network(*self.inputs)
-        result.backward()
-        self.optimizer.step()
-        self.net.apply_constraints()
+        self.stepper.step(self._loss)
+
+    def _loss(self) -> StepResult:
+        loss, *others = self.network(*self.inputs)
+        return StepResult(loss, (loss,), tuple(others))
 
     def _step_by_step(self) -> None:
         weights = self.net.weights()
@@ -178,7 +185,7 @@ class TrainingStopwatch(Stopwatch):
             if weight.requires_grad:
                 weight.grad = found.get(name)
         with self._around(OPTIMIZER):
-            self.optimizer.step()
+            self.stepper.optimizer.step()
 
 
 def measure(watches: Sequence[Stopwatch], repeats: int | None) -> int:

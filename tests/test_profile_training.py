@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from convloom.runtime.findings import PHASES
 from convloom.runtime.report import Report
+from helpers import told
 from test_cli import LENET, call
 from test_profile import network
 
@@ -124,6 +126,28 @@ def test_two_outputs_with_a_loss_each() -> None:
     assert {row.phase for row in found.fused.rows} == set(PHASES)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        ("muon", "muon"),  # which tells weights apart by name, as rates= does
+        (cl.optimizers.SGD(rates={"stem/": 0.1}), "SGD"),
+        (cl.optimizers.LossScaleOptimizer("sgd"), "LossScaleOptimizer"),
+        (torch.optim.AdamW, "AdamW"),
+    ],
+    ids=told,
+)
+def test_each_kind_of_optimizer_that_fit_takes(optimizer: Any, name: str) -> None:
+    net = cl.compile(network(), device="cpu")
+    found = cl.profile(net, training=True, loss=CLASSES, optimizer=optimizer, batch_size=2, repeats=1)
+    assert found.setup.training == f"{CLASSES}, {name}"
+    assert found.fused.in_phase("optimizer").bytes > 0
+
+
+def test_float16_is_measured_with_its_loss_scale() -> None:
+    found = cl.profile(network(), training=True, loss=CLASSES, dtype="float16", batch_size=2, repeats=1)
+    assert {row.phase for row in found.fused.rows} == set(PHASES)
+
+
 def test_what_cannot_be_is_said_at_once() -> None:
     with pytest.raises(cl.ConvLoomError, match="a training step needs a loss, such as"):
         cl.profile(network(), training=True)
@@ -131,6 +155,15 @@ def test_what_cannot_be_is_said_at_once() -> None:
         cl.profile(network(), loss="mse")
     with pytest.raises(cl.ConvLoomError, match=r"give a loss's name or an object of cl\.losses"):
         cl.profile(network(), training=True, loss=lambda prediction, target: prediction.mean())
+
+
+def test_an_optimizer_that_has_no_phases_or_holds_other_weights_is_refused() -> None:
+    net = cl.compile(network(), device="cpu")
+    how: dict[str, Any] = {"training": True, "loss": CLASSES, "batch_size": 2}
+    with pytest.raises(cl.ConvLoomError, match="LBFGS computes the loss several times in a step"):
+        cl.profile(net, optimizer=torch.optim.LBFGS, **how)
+    with pytest.raises(cl.ConvLoomError, match="holds none of this network's parameters"):
+        cl.profile(net, optimizer=torch.optim.SGD(net.parameters()), **how)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
