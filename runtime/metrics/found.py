@@ -155,9 +155,9 @@ def _named(given: str, name: str) -> Measure:
     other = TORCHMETRICS.get(given) or TORCHMETRICS.get(given.lower())
     if other is not None:
         return Settled(other, name)
-    known = sorted(key for key in {*NAMES, *TORCHMETRICS} if key.islower())
+    known = sorted(key for key in {"accuracy", *NAMES, *TORCHMETRICS} if key.islower())
     more = ", or a function (prediction, target), or a metric of Keras's or torchmetrics'"
-    raise ConvLoomError(unknown("metric", given, ["accuracy", *known], more))
+    raise ConvLoomError(unknown("metric", given, known, more))
 
 
 def _of_its_kind(metric: Any, name: str) -> Measure:
