@@ -129,6 +129,8 @@ def _check_device(device: torch.device) -> None:
 
 
 def _leave() -> None:
+    """At the end of the process: let go of the group, so that it is freed while Python is still there."""
+    _joined.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 
