@@ -243,11 +243,16 @@ def _many_stages(schedule: Schedule, fit: _Fit) -> bool:
     """Whether the places of the stages, which take registers to tell, are too many beside the rest.
 
     256 x 128 x 64 in halves spilled 176 and 288 bytes on sm_90 in three and four stages (two: 0, at 235
-    registers); weight gradients of 64 x 64 and 64 x 16 up to 48 on sm_80 (two, and larger tiles: 0).
+    registers). On sm_80 weight gradients of 64 x 64 and 64 x 16 spilled up to 48 (two: 0), and 64 x 128 in
+    four stages of 16 pixels 24 beside a bias's sum (three: 0).
     """
     size = schedule.block_m, schedule.block_n
-    from_registers = fit.product.sums_over_batch and fit.operands_in_registers and max(size) <= 64
-    return schedule.stages > 2 and (from_registers or (schedule.pieces > 1 and size == (256, 128)))
+    most = 4
+    if fit.product.sums_over_batch and fit.operands_in_registers:
+        most = 2 if max(size) <= 64 else 3 if schedule.block_k <= 16 else 4
+    elif schedule.pieces > 1 and size == (256, 128):
+        most = 2
+    return schedule.stages > most
 
 
 def _most_sums(fit: _Fit) -> int:
